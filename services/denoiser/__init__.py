@@ -1,0 +1,1 @@
+"""Denoises rows, step by step, in one running batch."""

@@ -1,0 +1,47 @@
+"""`python -m services.denoiser`"""
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from services.denoiser.outbox import Outbox
+from services.denoiser.service import Denoiser, load
+from shared.catalogue import Catalogue
+from shared.process import Process, arena, run_process
+from shared.torch_setup import prepare_torch
+from shared.worker import Worker
+
+
+async def main(running: Process) -> None:
+    settings = running.settings
+    prepare_torch(settings.threads)
+    cards = Catalogue.load(settings.sources).cards
+    models = {name: load(card.source, settings) for name, card in cards.items()}
+    async with arena(running) as transport, AsyncExitStack() as engines:
+        for model in models.values():
+            await engines.enter_async_context(model.engine)
+        outbox = Outbox(running.bus)
+        handler = Denoiser(
+            models,
+            transport,
+            outbox,
+            running.metrics,
+            capacity=settings.max_rows,
+            checkpoint_every=settings.checkpoint_every,
+        )
+        worker = Worker(running.bus, handler, settings, running.metrics, running.name)
+
+        def statistics() -> Mapping[str, object]:
+            engines = {n: dataclasses.asdict(m.engine.statistics()) for n, m in models.items()}
+            return {**dataclasses.asdict(worker.statistics()), "engines": engines}
+
+        await running.serve(
+            [lambda ready: worker.run(running.stop, ready)],
+            statistics=statistics,
+            metadata={"models": " ".join(handler.models)},
+            background=[outbox.run],
+        )
+
+
+if __name__ == "__main__":
+    run_process("denoiser", main)

@@ -1,0 +1,306 @@
+"""The compute thread: plans a step, takes it, says what happened. It knows nothing of asyncio."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from services.denoiser.cost import CostModel
+from services.denoiser.plan_step import Limits, RowView, Turn, plan_step
+from services.denoiser.row import Row
+from services.denoiser.shape import ShapeKey
+from services.denoiser.step import Batch, Stepped, step
+from services.denoiser.unet import Network
+from shared.errors import DarkroomError, QueueFull
+
+MAX_BATCHES: Final = 4
+"""Shapes whose last batch is kept, with its concatenated embeddings."""
+
+
+class EngineStopped(DarkroomError):
+    """The engine ended before the row did; the row can go on elsewhere from its checkpoint."""
+
+    code = "engine_stopped"
+    retryable = True
+
+
+class NotFinite(DarkroomError):
+    """A row's latents became NaN or infinite: its inputs were, or the dtype is too narrow."""
+
+    code = "not_finite"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepReport:
+    """`step` of `steps` steps of a row are done; the last took `seconds`, with `rows` together."""
+
+    step: int
+    steps: int
+    rows: int
+    seconds: float
+    preview: torch.Tensor | None
+    """Predicted clean latents (1, C, H, W), after the steps named in `Row.previews`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progressed:
+    ticket: int
+    report: StepReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpointed:
+    ticket: int
+    step: int
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    ticket: int
+    latents: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    ticket: int
+    error: BaseException
+
+
+Outcome = Progressed | Checkpointed | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    rows: int
+    """Admitted now."""
+    waiting: int
+    steps: int
+    """Forwards of the network, since the start."""
+    row_steps: int
+    """Steps of rows; divided by `steps`, the mean number of rows in a step."""
+    step_seconds: float
+    """Spent in steps, in total."""
+    finished: int
+    failed: int
+
+    @property
+    def rows_per_step(self) -> float:
+        return self.row_steps / self.steps if self.steps else 0.0
+
+    @property
+    def mean_step_seconds(self) -> float:
+        return self.step_seconds / self.steps if self.steps else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    ticket: int
+    row: Row
+    checkpoint_every: int
+    passed_over: int = 0
+
+    def view(self) -> RowView:
+        row = self.row
+        return RowView(
+            self.ticket, row.shape_key, row.forwards, row.service_class, self.passed_over
+        )
+
+
+class Compute:
+    """Rows go in by `submit` and come out through `deliver`, which is called on the compute thread
+    with all outcomes of a step at once. `crashed` is called if the thread ends by an error."""
+
+    def __init__(
+        self,
+        network: Network,
+        limits: Limits,
+        cost: CostModel,
+        deliver: Callable[[Sequence[Outcome]], object],
+        crashed: Callable[[BaseException], object],
+    ) -> None:
+        self._network, self._limits = network, limits
+        self.cost = cost
+        self._deliver, self._crashed = deliver, crashed
+        self._turn = Turn()
+        self._batches: OrderedDict[ShapeKey, Batch] = OrderedDict()
+        self._changed = threading.Condition()
+        # Under `_changed`: tickets, both in order of arrival, and whether to end.
+        self._waiting: dict[int, _Entry] = {}
+        self._admitted: dict[int, _Entry] = {}
+        self._stopping = False
+        self._next_ticket = 0
+        self._steps = self._row_steps = self._finished = self._failed = 0
+        self._step_seconds = 0.0
+        # A daemon, so that a process whose event loop died is not kept alive by it.
+        self._thread = threading.Thread(target=self._run, name="denoiser-steps", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the running step: every row left is checkpointed and fails `EngineStopped`."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, row: Row, checkpoint_every: int) -> int:
+        """Let `row` join at the next step boundary; returns its ticket. 0: no checkpoints.
+
+        Raises `QueueFull` when the waiting room is full, `EngineStopped` when the thread ended."""
+        with self._changed:
+            if self._stopping:
+                raise EngineStopped("the denoising engine is not running")
+            if len(self._waiting) >= self._limits.max_waiting:
+                raise QueueFull("the denoiser's waiting room", self._limits.max_waiting)
+            ticket = self._next_ticket
+            self._next_ticket += 1
+            self._waiting[ticket] = _Entry(ticket, row, checkpoint_every)
+            self._changed.notify()
+            return ticket
+
+    def withdraw(self, ticket: int) -> None:
+        """Let the row go, at the latest at the next step boundary, without an outcome."""
+        with self._changed:
+            self._waiting.pop(ticket, None)
+            if ticket in self._admitted:
+                self._admitted[ticket].row.cancelled = True
+
+    def statistics(self) -> EngineStatistics:
+        with self._changed:
+            return EngineStatistics(
+                rows=len(self._admitted),
+                waiting=len(self._waiting),
+                steps=self._steps,
+                row_steps=self._row_steps,
+                step_seconds=self._step_seconds,
+                finished=self._finished,
+                failed=self._failed,
+            )
+
+    # ------------------------------------------------------------------------ on the thread
+
+    def _run(self) -> None:
+        try:
+            while (entries := self._next_step()) is not None:
+                self._settle(self._advance(entries))
+            self._deliver(self._leftovers())
+        except BaseException as error:
+            with self._changed:
+                self._stopping = True
+            self._crashed(error)
+
+    def _next_step(self) -> list[_Entry] | None:
+        """Sleep until there are rows, then say which run now; None: stop."""
+        with self._changed:
+            while True:
+                self._admitted = {k: e for k, e in self._admitted.items() if not e.row.cancelled}
+                if self._stopping:
+                    return None
+                if self._admitted or self._waiting:
+                    return self._plan()
+                self._batches.clear()
+                self._changed.wait()
+
+    def _plan(self) -> list[_Entry]:
+        rows = [entry.view() for entry in self._admitted.values()]
+        waiting = [entry.view() for entry in self._waiting.values()]
+        plan = plan_step(rows, waiting, self._limits, self.cost, self._turn)
+        self._turn = plan.turn
+        for ticket in plan.leaves:
+            self._waiting[ticket] = self._admitted.pop(ticket)
+            self._waiting[ticket].row.move(torch.device("cpu"))
+        for ticket in plan.joins:
+            self._admitted[ticket] = self._waiting.pop(ticket)
+            self._admitted[ticket].row.move(self._network.device)
+        for entry in (*self._admitted.values(), *self._waiting.values()):
+            entry.passed_over += 1
+        running = [self._admitted[ticket] for ticket in plan.runs]
+        for entry in running:
+            entry.passed_over = 0
+        return running
+
+    def _advance(self, entries: list[_Entry]) -> list[Outcome]:
+        """One step of `entries`. If it fails, each takes it alone: only the culprit fails then."""
+        try:
+            started = time.perf_counter()
+            batch = self._batch(tuple(entry.row for entry in entries))
+            stepped = step(self._network, batch)
+            seconds = time.perf_counter() - started
+        except Exception as error:
+            if len(entries) == 1:
+                return [Failed(entries[0].ticket, error)]
+            return [outcome for entry in entries for outcome in self._advance([entry])]
+        self._count(batch, seconds)
+        outcomes: list[Outcome] = []
+        for i, entry in enumerate(entries):
+            outcomes += _take(entry, stepped, i, seconds)
+        return outcomes
+
+    def _batch(self, rows: tuple[Row, ...]) -> Batch:
+        shape = rows[0].shape_key
+        batch = self._batches.pop(shape, None)
+        if batch is None or batch.rows != rows:
+            batch = Batch.of(rows, self._network)
+        self._batches[shape] = batch
+        if len(self._batches) > MAX_BATCHES:
+            self._batches.popitem(last=False)
+        return batch
+
+    def _count(self, batch: Batch, seconds: float) -> None:
+        tokens = batch.rows[0].shape_key.tokens
+        self.cost = self.cost.observe(len(batch.source), tokens, seconds)
+        with self._changed:
+            self._steps += 1
+            self._row_steps += len(batch.rows)
+            self._step_seconds += seconds
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Let go of the rows that ended, then tell."""
+        with self._changed:
+            for outcome in outcomes:
+                if isinstance(outcome, Finished | Failed):
+                    self._admitted.pop(outcome.ticket, None)
+                    self._finished += isinstance(outcome, Finished)
+                    self._failed += isinstance(outcome, Failed)
+        self._deliver(outcomes)
+
+    def _leftovers(self) -> list[Outcome]:
+        with self._changed:
+            entries = [*self._admitted.values(), *self._waiting.values()]
+            self._admitted.clear()
+            self._waiting.clear()
+        outcomes: list[Outcome] = []
+        for entry in entries:
+            if entry.checkpoint_every and entry.row.step:
+                outcomes.append(_checkpoint(entry))
+            stopped = EngineStopped("the denoising engine stopped before the row was finished")
+            outcomes.append(Failed(entry.ticket, stopped))
+        return outcomes
+
+
+def _take(entry: _Entry, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:
+    """Give the row its share `i` of a step, and say what came of it."""
+    row = entry.row
+    row.step += 1
+    row.latents, row.x0_prev = stepped.x[i : i + 1], stepped.x0[i : i + 1]
+    if not stepped.finite[i]:
+        message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
+        return [Failed(entry.ticket, NotFinite(message, step=row.step))]
+    preview = row.x0_prev.cpu() if row.step in row.previews else None
+    report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
+    outcomes: list[Outcome] = [Progressed(entry.ticket, report)]
+    if row.finished:
+        outcomes.append(Finished(entry.ticket, row.latents.cpu()))
+    elif entry.checkpoint_every and row.step % entry.checkpoint_every == 0:
+        outcomes.append(_checkpoint(entry))
+    return outcomes
+
+
+def _checkpoint(entry: _Entry) -> Checkpointed:
+    return Checkpointed(entry.ticket, entry.row.step, entry.row.checkpoint())

@@ -1,0 +1,166 @@
+"""The asyncio side of the denoiser: a row is awaited, and its news arrive in the event loop."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from services.denoiser.compute import (
+    Checkpointed,
+    Compute,
+    EngineStatistics,
+    EngineStopped,
+    Failed,
+    Finished,
+    Outcome,
+    Progressed,
+    StepReport,
+)
+from services.denoiser.cost import CostModel
+from services.denoiser.plan_step import Limits
+from services.denoiser.row import Row
+from services.denoiser.unet import Network
+
+OnStep = Callable[[StepReport], None]
+OnCheckpoint = Callable[[int, dict[str, torch.Tensor]], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    latents: asyncio.Future[torch.Tensor]
+    on_step: OnStep | None
+    on_checkpoint: OnCheckpoint | None
+
+
+class Engine:
+    """Denoises many rows at once on one network.
+
+        async with Engine(network) as engine:
+            latents = await engine.run(row)
+
+    A row joins at the next step boundary, and never waits for a batch to finish."""
+
+    def __init__(
+        self,
+        network: Network,
+        limits: Limits | None = None,
+        cost: CostModel | None = None,
+        on_crash: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        """`on_crash` is called in the event loop if the compute thread ends by an error; all rows
+        have failed by then, and the process had better be replaced."""
+        self._network = network
+        self._limits = limits or Limits()
+        self._cost = cost or CostModel()
+        self._on_crash = on_crash
+        self._runs: dict[int, _Run] = {}
+        self._compute: Compute | None = None
+
+    async def start(self) -> None:
+        post = asyncio.get_running_loop().call_soon_threadsafe
+        self._compute = Compute(
+            self._network,
+            self._limits,
+            self._cost,
+            deliver=lambda outcomes: post(self._deliver, outcomes),
+            crashed=lambda error: post(self._crashed, error),
+        )
+        self._compute.start()
+
+    async def stop(self) -> None:
+        """Return when the running step is over. Rows still in flight are checkpointed a last time,
+        then fail with `EngineStopped`."""
+        if self._compute is not None:
+            await asyncio.to_thread(self._compute.stop)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def run(
+        self,
+        row: Row,
+        on_step: OnStep | None = None,
+        on_checkpoint: OnCheckpoint | None = None,
+        checkpoint_every: int = 0,
+    ) -> torch.Tensor:
+        """The row's final latents, float32 (1, C, H, W) on the CPU.
+
+        `on_step` is called after each of its steps, `on_checkpoint` with (step, tensors) after
+        every `checkpoint_every` of them (0: never) but the last; both in the event loop, and what
+        they raise ends the row. When the awaiting task is cancelled, the row leaves at the next
+        step boundary. Raises `QueueFull` at the waiting room's bound, `EngineStopped`, `NotFinite`,
+        or whatever the network raised for this row alone."""
+        if row.finished:
+            return row.latents.cpu()
+        compute = self._running()
+        run = _Run(asyncio.get_running_loop().create_future(), on_step, on_checkpoint)
+        ticket = compute.submit(row, checkpoint_every if on_checkpoint else 0)
+        self._runs[ticket] = run
+        try:
+            return await run.latents
+        finally:
+            del self._runs[ticket]
+            compute.withdraw(ticket)
+
+    @property
+    def cost(self) -> CostModel:
+        """The model of this network's step times as learnt so far."""
+        return self._cost if self._compute is None else self._compute.cost
+
+    def statistics(self) -> EngineStatistics:
+        return self._running().statistics()
+
+    def __repr__(self) -> str:
+        if self._compute is None:
+            return "<Engine not started>"
+        s = self.statistics()
+        return f"<Engine {s.rows} rows, {s.waiting} waiting, {s.rows_per_step:.1f} rows per step>"
+
+    def _running(self) -> Compute:
+        if self._compute is None:
+            raise EngineStopped("the denoising engine is not running")
+        return self._compute
+
+    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            run = self._runs.get(outcome.ticket)
+            if run is not None and not run.latents.done():
+                try:
+                    _tell(run, outcome)
+                except Exception as error:
+                    run.latents.set_exception(error)
+
+    def _crashed(self, error: BaseException) -> None:
+        for run in self._runs.values():
+            if not run.latents.done():
+                stopped = EngineStopped(f"the compute thread failed: {error!r}")
+                stopped.__cause__ = error
+                run.latents.set_exception(stopped)
+        if self._on_crash is not None:
+            self._on_crash(error)
+
+
+def _tell(run: _Run, outcome: Outcome) -> None:
+    match outcome:
+        case Progressed(report=report):
+            if run.on_step is not None:
+                run.on_step(report)
+        case Checkpointed(step=step, tensors=tensors):
+            if run.on_checkpoint is not None:
+                run.on_checkpoint(step, tensors)
+        case Finished(latents=latents):
+            run.latents.set_result(latents)
+        case Failed(error=error):
+            run.latents.set_exception(error)

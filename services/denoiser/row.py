@@ -1,0 +1,148 @@
+"""One image in flight. A row is its whole state, so it can stop anywhere and go on elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from services.denoiser.noise import Noise
+from services.denoiser.shape import ShapeKey
+from services.denoiser.step_table import StepTable
+from shared.errors import InvalidRequest
+from shared.messages import ServiceClass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """What one half of guidance is told: embeds (1, L, D), pooled (1, P), time_ids (1, 6)."""
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor
+    time_ids: torch.Tensor
+
+    def to(self, device: torch.device) -> "Conditioning":
+        return Conditioning(
+            self.embeds.to(device), self.pooled.to(device), self.time_ids.to(device)
+        )
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Row:
+    """Make one with `Row.begin` or `Row.resume`.
+
+    `latents` and `x0_prev`, float32 (1, C, H, W), are replaced by every step, never written into:
+    whoever holds them may keep them."""
+
+    job_id: str
+    node: str
+    index: int
+    seed: int
+    table: StepTable
+    cond: Conditioning
+    uncond: Conditioning | None
+    """None: no guidance, one forward per step instead of two."""
+    guidance: float
+    service_class: ServiceClass
+    previews: frozenset[int]
+    """Numbers of finished steps after which the predicted image is wanted."""
+    latents: torch.Tensor
+    x0_prev: torch.Tensor
+    step: int
+    """Steps that are done."""
+    noise: Noise
+    cancelled: bool = field(default=False)
+
+    @classmethod
+    def begin(
+        cls,
+        *,
+        job_id: str,
+        node: str,
+        index: int,
+        seed: int,
+        table: StepTable,
+        shape: tuple[int, int, int],
+        cond: Conditioning,
+        uncond: Conditioning | None = None,
+        guidance: float = 1.0,
+        service_class: ServiceClass = "standard",
+        previews: frozenset[int] = frozenset(),
+    ) -> "Row":
+        """A row at step 0. `shape` is the latents' (C, H, W). Raises `InvalidRequest` if guidance
+        has no unconditional half to work with, or one of another prompt length."""
+        if uncond is not None and uncond.embeds.shape[1] != cond.embeds.shape[1]:
+            lengths = (cond.embeds.shape[1], uncond.embeds.shape[1])
+            raise InvalidRequest("negative_prompt", lengths, "as many tokens as the prompt")
+        if guidance > 1.0 and uncond is None:
+            raise InvalidRequest("guidance", guidance, "at most 1 without unconditional embeddings")
+        noise = Noise(seed, shape)
+        latents = noise.initial() * table.init_scale
+        return cls(
+            job_id=job_id,
+            node=node,
+            index=index,
+            seed=seed,
+            table=table,
+            cond=cond,
+            uncond=uncond if guidance > 1.0 else None,
+            guidance=guidance,
+            service_class=service_class,
+            previews=previews,
+            latents=latents,
+            x0_prev=torch.zeros_like(latents),
+            step=0,
+            noise=noise,
+        )
+
+    def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
+        """This row, just begun, as `checkpoint` left it after `step` steps elsewhere.
+
+        Raises `InvalidRequest` if the checkpoint is not one of such a row."""
+        latents = tensors.get("latents")
+        if latents is None or latents.shape != self.latents.shape:
+            found = None if latents is None else tuple(latents.shape)
+            raise InvalidRequest("checkpoint", found, f"latents of {tuple(self.latents.shape)}")
+        if not 0 <= step < self.table.steps:
+            raise InvalidRequest("checkpoint", step, f"step 0 to {self.table.steps - 1}")
+        x0_prev = tensors.get("x0_prev")
+        if x0_prev is None and self.table.v[step] != 0.0:
+            raise InvalidRequest("checkpoint", sorted(tensors), "one with x0_prev")
+        return replace(
+            self,
+            step=step,
+            latents=latents.float(),
+            x0_prev=torch.zeros_like(self.latents) if x0_prev is None else x0_prev.float(),
+        )
+
+    def checkpoint(self) -> dict[str, torch.Tensor]:
+        """What `resume` needs beside `step`, on the CPU; `x0_prev` if the next step uses it."""
+        tensors = {"latents": self.latents.cpu()}
+        if not self.finished and self.table.v[self.step] != 0.0:
+            tensors["x0_prev"] = self.x0_prev.cpu()
+        return tensors
+
+    def move(self, device: torch.device) -> None:
+        """Bring the row's tensors to where the network is."""
+        self.cond = self.cond.to(device)
+        self.uncond = None if self.uncond is None else self.uncond.to(device)
+        self.latents = self.latents.to(device)
+        self.x0_prev = self.x0_prev.to(device)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.table.steps
+
+    @property
+    def forwards(self) -> int:
+        """Images the network sees of this row in a step."""
+        return 1 if self.uncond is None else 2
+
+    @property
+    def shape_key(self) -> ShapeKey:
+        _, channels, height, width = self.latents.shape
+        return ShapeKey(channels, height, width, self.cond.embeds.shape[1])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Row {self.job_id}/{self.node} {self.step}/{self.table.steps} {self.table.sampler}>"
+        )

@@ -1,0 +1,17 @@
+"""The key by which rows batch together."""
+
+from typing import NamedTuple
+
+
+class ShapeKey(NamedTuple):
+    """Latents (channels, height, width) and length of the prompt. Equal keys may share a step."""
+
+    channels: int
+    height: int
+    width: int
+    prompt_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Latent positions: what a forward's cost grows with."""
+        return self.height * self.width

@@ -1,0 +1,100 @@
+"""One denoising step of a batch of rows, whatever their samplers, positions and guidance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from services.denoiser.row import Conditioning, Row
+from services.denoiser.unet import Network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What stays the same from step to step while `rows` run together.
+
+    The network sees the unconditional halves of the guided rows, then the conditional halves of
+    all: `source` (F,) names the row of each. `base` (B,) is where each row's guidance starts from:
+    its unconditional half, or its only one."""
+
+    rows: tuple[Row, ...]
+    conditioning: Conditioning
+    source: torch.Tensor
+    base: torch.Tensor
+    guidance: torch.Tensor
+    """(B, 1, 1, 1)"""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], network: Network) -> "Batch":
+        """Rows must have one shape key, and be on the network's device."""
+        guided = [i for i, row in enumerate(rows) if row.uncond is not None]
+        halves = [row.uncond for row in rows if row.uncond is not None]
+        halves += [row.cond for row in rows]
+        base = list(range(len(guided), len(halves)))
+        for position, i in enumerate(guided):
+            base[i] = position
+        device, dtype = network.device, network.dtype
+        return cls(
+            rows=tuple(rows),
+            conditioning=Conditioning(
+                torch.cat([half.embeds for half in halves]).to(dtype),
+                torch.cat([half.pooled for half in halves]).to(dtype),
+                torch.cat([half.time_ids for half in halves]).to(dtype),
+            ),
+            source=torch.tensor([*guided, *range(len(rows))], device=device),
+            base=torch.tensor(base, device=device),
+            guidance=torch.tensor([row.guidance for row in rows], device=device).view(-1, 1, 1, 1),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stepped:
+    """The rows' next latents and predicted clean latents, float32 (B, C, H, W)."""
+
+    x: torch.Tensor
+    x0: torch.Tensor
+    finite: tuple[bool, ...]
+    """Per row: neither has become NaN or infinite."""
+
+
+@torch.inference_mode()
+def step(network: Network, batch: Batch) -> Stepped:
+    """Take each row's next step; the rows themselves are left as they are (see `StepTable`)."""
+    rows = batch.rows
+    x = torch.cat([row.latents for row in rows])
+    x0_prev = torch.cat([row.x0_prev for row in rows])
+    coefficients = torch.stack([row.table.coefficients[row.step] for row in rows]).to(x.device)
+    t, c_in, p, q, r, u, v, n = coefficients.view(len(rows), -1, 1, 1, 1).unbind(1)
+
+    out = guided(network, batch, c_in * x, t.flatten())
+    x0 = p * x + q * out
+    x = r * x + u * x0 + v * x0_prev
+    if any(row.table.draws for row in rows):
+        x = x + n * noise(rows, x)
+    return Stepped(x, x0, finite(x + x0))
+
+
+def guided(network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), both halves in one forward."""
+    out = network.predict(
+        x[batch.source].to(network.dtype),
+        t[batch.source],
+        batch.conditioning.embeds,
+        batch.conditioning.pooled,
+        batch.conditioning.time_ids,
+    ).float()
+    base, cond = out[batch.base], out[-len(batch.rows) :]
+    return base + batch.guidance * (cond - base)
+
+
+def noise(rows: Sequence[Row], like: torch.Tensor) -> torch.Tensor:
+    """This step's draws, zero for the rows whose sampler draws none."""
+    drawn = [
+        row.noise.at(row.step) if row.table.draws else torch.zeros(1, *like.shape[1:])
+        for row in rows
+    ]
+    return torch.cat(drawn).to(like.device)
+
+
+def finite(x: torch.Tensor) -> tuple[bool, ...]:
+    return tuple(x.flatten(1).isfinite().all(1).tolist())

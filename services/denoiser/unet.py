@@ -1,0 +1,74 @@
+"""The network behind one contract, so that the step's maths need not know what it is."""
+
+from typing import Any, Protocol
+
+import torch
+
+
+class Network(Protocol):
+    """A noise predictor. Images of one call must not influence each other."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        time_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        """The answer (B, C, H, W) to x (B, C, H, W) at times t (B,), given embeds (B, L, D), pooled
+        (B, P) and time_ids (B, 6)."""
+        ...
+
+
+class SdxlUnet:
+    """diffusers' `UNet2DConditionModel` with SDXL's conditioning (text and size embeddings)."""
+
+    def __init__(self, unet: Any) -> None:
+        self.module = unet.requires_grad_(False).eval()
+        self.in_channels = int(unet.config.in_channels)
+        self.sample_size = int(unet.config.sample_size)
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> "SdxlUnet":
+        """Load only `unet/` of `model`, a diffusers directory or a hub id, safetensors only."""
+        # From its own module, when needed: the package's front door imports every model there is.
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        unet = UNet2DConditionModel.from_pretrained(
+            model, subfolder="unet", torch_dtype=dtype, use_safetensors=True
+        )
+        return cls(unet.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype  # type: ignore[no-any-return]
+
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        time_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        added = {"text_embeds": pooled, "time_ids": time_ids}
+        (out,) = self.module(
+            x, t, encoder_hidden_states=embeds, added_cond_kwargs=added, return_dict=False
+        )
+        return out  # type: ignore[no-any-return]

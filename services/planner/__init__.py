@@ -1,0 +1,1 @@
+"""Validates submitted jobs, decides admission, and publishes their first nodes."""

@@ -1,0 +1,21 @@
+"""`python -m services.planner`"""
+
+import dataclasses
+
+from services.planner.planner import Planner
+from shared.catalogue import Catalogue
+from shared.process import Process, run_process
+
+
+async def main(running: Process) -> None:
+    catalogue = Catalogue.load(running.settings.sources)
+    planner = Planner(running.bus, catalogue, running.settings, running.metrics)
+    await running.serve(
+        [lambda ready: planner.run(running.stop, ready)],
+        statistics=lambda: dataclasses.asdict(planner.statistics()),
+        metadata={"models": " ".join(catalogue.cards)},
+    )
+
+
+if __name__ == "__main__":
+    run_process("planner", main)

@@ -1,0 +1,157 @@
+"""Turns submissions into records and first nodes, and answers cancellations."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from services.planner.admission import admit
+from shared import subjects
+from shared.bus.base import Bus, Message
+from shared.catalogue import Catalogue
+from shared.config import Settings
+from shared.errors import DarkroomError, InvalidRequest, JobNotFound
+from shared.jobs.advance import CancelRequested, new_record
+from shared.jobs.graph import Graph, text_to_image
+from shared.jobs.ledger import Ledger
+from shared.jobs.validate import validate
+from shared.messages import (
+    CancelReply,
+    GenerationRequest,
+    JobFailed,
+    decode,
+    encode,
+    failure_of,
+)
+from shared.pull import PullLoop, PullStatistics, Work
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.nodes import observed
+from shared.telemetry.tracing import inject
+
+log = logging.getLogger(__name__)
+
+CAPACITY: Final = 64
+"""Submissions looked at side by side."""
+DEPTH_SECONDS: Final = 0.2
+"""How long a queue's measured depth is believed."""
+
+
+class Planner:
+    """Stateless but for a short memory of queue depths: any number of them may run."""
+
+    def __init__(
+        self, bus: Bus, catalogue: Catalogue, settings: Settings, metrics: Metrics
+    ) -> None:
+        self._bus = bus
+        self._metrics = metrics
+        self._catalogue = catalogue
+        self._settings = settings
+        self._ledger = Ledger(bus, inject, metrics.job_ended)
+        self._depths: dict[tuple[str, str], tuple[float, int]] = {}
+        self._loop: PullLoop | None = None
+
+    def statistics(self) -> PullStatistics:
+        if self._loop is None:
+            return PullStatistics(0, CAPACITY, 0, 0)
+        return self._loop.statistics()
+
+    def __repr__(self) -> str:
+        return f"<Planner {list(self._catalogue.cards)} {self._loop!r}>"
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Until `stop`. `ready` is called once submissions can arrive."""
+        consumer = await self._bus.consumer(
+            subjects.JOBS, subjects.PLANNERS, subjects.ALL_SUBMITS, self._settings.ack_wait
+        )
+        self._loop = PullLoop(
+            [consumer],
+            self._plan,
+            capacity=CAPACITY,
+            ack_wait=self._settings.ack_wait,
+            stall_seconds=self._settings.stall_seconds,
+            drain_seconds=self._settings.drain_seconds,
+            poll_seconds=self._settings.poll_seconds,
+        )
+        async with (
+            self._bus.subscribe(subjects.ALL_CANCELS, subjects.PLANNERS) as cancels,
+            asyncio.TaskGroup() as group,
+        ):
+
+            async def listen() -> None:
+                async for message in cancels:
+                    await self._answer_cancel(message)
+
+            listener = group.create_task(listen())
+            ready()
+            await self._loop.run(stop)
+            listener.cancel()
+
+    async def _plan(self, work: Work) -> None:
+        """Validate, decide admission, write the record, publish what is ready, acknowledge."""
+        job_id = subjects.job_of(work.delivery.subject)
+        now = time.time()
+        with observed(
+            self._metrics,
+            job_id=job_id,
+            node="plan",
+            kind="plan",
+            model="",
+            attempt=work.delivery.deliveries,
+            headers=work.delivery.headers,
+            ready_at=None,
+        ):
+            try:
+                await self._accept(job_id, work.delivery.data, now)
+            except DarkroomError as refusal:
+                if refusal.retryable:  # the bus is in trouble, not the request
+                    raise
+                await self._refuse(job_id, refusal)
+            await work.delivery.ack()
+
+    async def _accept(self, job_id: str, data: bytes, now: float) -> None:
+        """Raises the refusal, if it is one."""
+        request = decode(data, GenerationRequest)
+        if request.job_id != job_id:
+            raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
+        spec = validate(request, self._catalogue)
+        graph = text_to_image(spec)
+        if await self._bus.get(subjects.RECORDS, job_id) is None:
+            if await self._bus.stored(subjects.result(job_id)) is not None:
+                return  # it was refused before; the same submission gets the same answer
+            refusal = admit(graph, await self._waiting(graph, now), self._settings.max_queued)
+            if refusal is not None:
+                raise refusal
+        await self._ledger.open(new_record(job_id, spec, graph, now))
+
+    async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
+        log.info("refused: %s", refusal)
+        failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
+        await self._bus.store(subjects.result(job_id), encode(failed))
+
+    async def _waiting(self, graph: Graph, now: float) -> dict[tuple[str, str], int]:
+        """Queue depths for the graph's nodes, each at most `DEPTH_SECONDS` old."""
+        waiting: dict[tuple[str, str], int] = {}
+        for key in {(node.kind, node.model) for node in graph.values()}:
+            measured_at, depth = self._depths.get(key, (0.0, 0))
+            if now - measured_at > DEPTH_SECONDS:
+                depth = await self._bus.depth(subjects.WORK, subjects.work_queue(*key))
+                self._depths[key] = (now, depth)
+                self._metrics.queue_depth(*key, depth)
+            waiting[key] = depth
+        return waiting
+
+    async def _answer_cancel(self, message: Message) -> None:
+        """Cancel the job for good if it still runs, and say how it stands."""
+        job_id = subjects.job_of(message.subject)
+        try:
+            page = await self._ledger.load(job_id)
+            await self._ledger.advance(page, CancelRequested(time.time()))
+            reply = CancelReply(job_id=job_id, status=page.record.status)
+        except JobNotFound:
+            reply = CancelReply(job_id=job_id, status="unknown")
+        except DarkroomError as error:
+            log.warning("%s could not be cancelled: %s", job_id, error)
+            return  # no answer: the client asks again
+        if message.reply:
+            await self._bus.publish(message.reply, encode(reply))

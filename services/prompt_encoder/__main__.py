@@ -1,0 +1,29 @@
+"""`python -m services.prompt_encoder`"""
+
+import dataclasses
+
+from services.prompt_encoder.service import PromptEncoder, load
+from shared.catalogue import Catalogue
+from shared.process import Process, arena, run_process
+from shared.torch_setup import prepare_torch
+from shared.worker import Worker
+
+
+async def main(running: Process) -> None:
+    async with arena(running) as transport:
+        settings = running.settings
+        prepare_torch(settings.threads)
+        cards = Catalogue.load(settings.sources).cards.values()
+        encoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
+        handler = PromptEncoder(encoders, transport)
+        worker = Worker(running.bus, handler, settings, running.metrics, running.name)
+        await running.serve(
+            [lambda ready: worker.run(running.stop, ready)],
+            statistics=lambda: dataclasses.asdict(worker.statistics()),
+            metadata={"models": " ".join(handler.models)},
+        )
+        handler.close()
+
+
+if __name__ == "__main__":
+    run_process("prompt_encoder", main)

@@ -1,0 +1,89 @@
+"""The `encode` node: a job's prompts become the embeddings that all its rows share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from services.prompt_encoder.encoder import Encoded, SdxlTextEncoder
+from shared.compute import BatchedCompute
+from shared.jobs.graph import NodeKind
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import put_tensor
+from shared.tensors.transport import Transport
+from shared.worker import Task, Tensors
+
+MAX_BATCH: Final = 16
+"""Prompts per forward pass."""
+CAPACITY: Final = 32
+"""Jobs in hand."""
+LIFETIME: Final = 3600.0
+"""Seconds after which embeddings may be dropped, if nobody released them."""
+
+
+class PromptEncoder:
+    """Holds the text encoders of `encoders` (by model name)."""
+
+    kind: NodeKind = "encode"
+    capacity = CAPACITY
+
+    def __init__(self, encoders: Mapping[str, SdxlTextEncoder], transport: Transport) -> None:
+        self.models = tuple(encoders)
+        self._transport = transport
+        self._encoders = dict(encoders)
+        self._compute = {
+            name: BatchedCompute(
+                f"encode-{name}", encoder, max_batch=MAX_BATCH, max_waiting=2 * CAPACITY
+            )
+            for name, encoder in encoders.items()
+        }
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        """Outputs `embeds` (tokens, width) and `pooled` (projection,); for guided jobs also
+        `negative_embeds` and `negative_pooled` of the same shapes."""
+        spec = task.spec
+        outputs = self._put(task, "", await self._encode(task, spec.prompt))
+        if spec.guided:
+            outputs |= self._put(task, "negative_", await self._negative(task, outputs))
+        return outputs
+
+    async def _encode(self, task: Task, prompt: str) -> Encoded:
+        encoded = await self._compute[task.spec.model].submit(prompt)
+        task.progressed()
+        return encoded
+
+    async def _negative(self, task: Task, positive: Mapping[str, TensorHandle]) -> Encoded:
+        negative = task.spec.negative_prompt
+        if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
+            embeds, pooled = positive["embeds"], positive["pooled"]
+            return Encoded(
+                torch.zeros(embeds.shape, dtype=getattr(torch, embeds.dtype)),
+                torch.zeros(pooled.shape, dtype=getattr(torch, pooled.dtype)),
+            )
+        return await self._encode(task, negative or "")
+
+    def _put(self, task: Task, prefix: str, encoded: Encoded) -> dict[str, TensorHandle]:
+        return {
+            prefix + name: put_tensor(
+                self._transport,
+                tensor,
+                job_id=task.job_id,
+                attempt=task.state.attempt,
+                lifetime=LIFETIME,
+            )
+            for name, tensor in (("embeds", encoded.embeds), ("pooled", encoded.pooled))
+        }
+
+    def discard(self, outputs: Tensors) -> None:
+        for handle in outputs.values():
+            self._transport.free(handle)
+
+    def close(self) -> None:
+        for compute in self._compute.values():
+            compute.close()
+
+
+def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, SdxlTextEncoder]:
+    """Text encoders by model name, from (name, directory or hub id) pairs."""
+    kind = getattr(torch, dtype)
+    return {name: SdxlTextEncoder(source, device, kind) for name, source in sources}

@@ -1,0 +1,1 @@
+"""Turns latents into finished images."""

@@ -1,0 +1,117 @@
+"""The `decode` node: final latents become a committed image. Also previews of running latents."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from services.vae.autoencoder import LatentDecoder
+from services.vae.images import encode_image
+from shared import subjects
+from shared.bus.base import Bus, Message
+from shared.compute import BatchedCompute
+from shared.errors import DarkroomError
+from shared.jobs.graph import NodeKind
+from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import get_tensor
+from shared.tensors.transport import Transport
+from shared.worker import Task, Tensors
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 4
+"""Images per forward pass."""
+CAPACITY: Final = 8
+"""Images in hand."""
+MAX_PREVIEWS: Final = 4
+"""Previews in hand; further ones are dropped, since finished images come first."""
+
+
+class ImageDecoder:
+    """Holds the autoencoders of `decoders` (by model name)."""
+
+    kind: NodeKind = "decode"
+    capacity = CAPACITY
+
+    def __init__(
+        self, decoders: Mapping[str, LatentDecoder], bus: Bus, transport: Transport
+    ) -> None:
+        self.models = tuple(decoders)
+        self._bus = bus
+        self._transport = transport
+        self._compute = {
+            name: BatchedCompute(
+                f"decode-{name}", decoder, max_batch=MAX_BATCH, max_waiting=4 * CAPACITY
+            )
+            for name, decoder in decoders.items()
+        }
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        """Commits the image to the results stream: the first to do so wins. No outputs."""
+        spec, index = task.spec, task.node.index
+        latents = get_tensor(self._transport, task.inputs["latents"])
+        pixels = await self._compute[spec.model].submit(latents)
+        task.progressed()
+        data = await asyncio.to_thread(
+            encode_image, pixels, spec.output_format, spec.output_compression
+        )
+        result = ImageResult(
+            job_id=task.job_id,
+            index=index,
+            seed=spec.seed + index,
+            width=spec.width,
+            height=spec.height,
+            output_format=spec.output_format,
+            data=data,
+        )
+        await self._bus.store(subjects.image_result(task.job_id, index), encode(result))
+        return {}
+
+    def discard(self, outputs: Tensors) -> None:
+        """Nothing to free: a second image was refused by the stream."""
+
+    async def serve_previews(self, model: str) -> None:
+        """Answer preview tasks of `model` for as long as this runs. Lossy, by design."""
+        in_hand: set[asyncio.Task[None]] = set()
+        async with (
+            self._bus.subscribe(subjects.preview(model), queue="vae") as tasks,
+            asyncio.TaskGroup() as group,
+        ):
+            async for message in tasks:
+                if len(in_hand) < MAX_PREVIEWS:
+                    preview = group.create_task(self._preview(model, message))
+                    in_hand.add(preview)
+                    preview.add_done_callback(in_hand.discard)
+
+    async def _preview(self, model: str, message: Message) -> None:
+        try:
+            task = decode(message.data, PreviewTask)
+            latents = get_tensor(self._transport, task.latents)
+            pixels = await self._compute[model].submit(latents)
+        except DarkroomError as error:
+            log.info("a preview was dropped: %s", error)
+            return
+        preview = Preview(
+            job_id=task.job_id,
+            index=task.index,
+            partial_index=task.partial_index,
+            step=task.step,
+            data=await asyncio.to_thread(
+                encode_image, pixels, task.output_format, task.output_compression
+            ),
+            output_format=task.output_format,
+        )
+        await self._bus.publish(subjects.event(task.job_id), encode(preview))
+
+    def close(self) -> None:
+        for compute in self._compute.values():
+            compute.close()
+
+
+def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, LatentDecoder]:
+    """Decoders by model name, from (name, directory or hub id) pairs."""
+    kind = getattr(torch, dtype)
+    return {name: LatentDecoder(source, device, kind) for name, source in sources}

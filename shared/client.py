@@ -1,0 +1,157 @@
+"""The Python client: submit jobs over NATS, follow them, await their images, cancel them.
+
+async with Darkroom.connect("nats://127.0.0.1:4222") as darkroom:
+    job = await darkroom.submit(GenerationRequest(job_id=new_job_id(), prompt="a red circle"))
+    async for event in job.events():
+        print(event)
+    [image] = await job.images()
+"""
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+
+from shared import subjects
+from shared.bus.base import Bus
+from shared.errors import InvalidRequest, JobNotFound, QueueFull
+from shared.jobs.record import JobRecord
+from shared.messages import (
+    JOB_ID_PATTERN,
+    CancelReply,
+    GenerationRequest,
+    ImageResult,
+    Outcome,
+    decode,
+    decode_outcome,
+    encode,
+)
+from shared.watch import Job, cancel_job, stored_image
+
+MAX_JOBS: Final = 1024
+"""Jobs that one client watches at a time, unless told otherwise."""
+
+
+def new_job_id() -> str:
+    return uuid.uuid4().hex
+
+
+def checked_job_id(job_id: str) -> str:
+    """`job_id`, fit to be part of a subject. Raises `InvalidRequest`."""
+    if not re.fullmatch(JOB_ID_PATTERN, job_id):
+        raise InvalidRequest("job_id", job_id, f"text matching {JOB_ID_PATTERN}")
+    return job_id
+
+
+class Darkroom:
+    """Jobs on `bus`, which stays the caller's. Use as an async context manager: leaving it ends
+    the watching, not the jobs. `headers` (trace context) go with every submitted job.
+
+    Job ids that cannot be one (see `JOB_ID_PATTERN`) raise `InvalidRequest` everywhere."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        max_jobs: int = MAX_JOBS,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._bus = bus
+        self._max_jobs = max_jobs
+        self._headers = headers
+        self._tasks = asyncio.TaskGroup()
+        self._watched: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, url: str, name: str = "darkroom-client") -> AsyncIterator[Self]:
+        """A client with its own connection. Raises `BusUnavailable` if there is no server."""
+        from shared.bus.nats import connect
+
+        bus = await connect(url, name)
+        try:
+            async with cls(bus) as darkroom:
+                yield darkroom
+        finally:
+            await bus.close()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._watched:
+            task.cancel()
+        # The group is not told of `error`: it would come out wrapped in an ExceptionGroup.
+        await self._tasks.__aexit__(None, None, None)
+
+    def __repr__(self) -> str:
+        return f"<Darkroom {len(self._watched)}/{self._max_jobs} jobs watched>"
+
+    async def submit(self, request: GenerationRequest) -> Job:
+        """Put the job into the queue, and watch it. A job id that is already known is success:
+        what is watched then is that job. Raises `QueueFull`, `PayloadTooLarge`,
+        `BusUnavailable`; what a planner finds wrong with the request ends the job instead."""
+        job = await self._watch(Job(self._bus, checked_job_id(request.job_id)))
+        try:
+            await self._bus.store(subjects.submit(request.job_id), encode(request), self._headers())
+        except BaseException:
+            job.close()
+            raise
+        return job
+
+    async def attach(self, job_id: str) -> Job:
+        """Watch a job that was submitted before, by anybody. Raises `JobNotFound`."""
+        known = (
+            await self.queued(job_id)
+            or await self._bus.get(subjects.RECORDS, job_id) is not None
+            or await self.stored_outcome(job_id) is not None
+        )
+        if not known:
+            raise JobNotFound(job_id)
+        return await self._watch(Job(self._bus, job_id, look_first=True))
+
+    async def cancel(self, job_id: str) -> CancelReply:
+        """See `shared.watch.cancel_job`."""
+        return await cancel_job(self._bus, checked_job_id(job_id))
+
+    async def job(self, job_id: str) -> JobRecord:
+        """The job's record. Raises `JobNotFound`, also while no planner has taken the job."""
+        entry = await self._bus.get(subjects.RECORDS, checked_job_id(job_id))
+        if entry is None:
+            raise JobNotFound(job_id)
+        return decode(entry.value, JobRecord)
+
+    async def queued(self, job_id: str) -> bool:
+        """Whether the job still waits for a planner."""
+        return await self._bus.stored(subjects.submit(checked_job_id(job_id))) is not None
+
+    async def stored_outcome(self, job_id: str) -> Outcome | None:
+        """How the job ended, if it has."""
+        data = await self._bus.stored(subjects.result(checked_job_id(job_id)))
+        return None if data is None else decode_outcome(data)
+
+    async def image(self, job_id: str, index: int) -> ImageResult:
+        """One stored image. Raises `JobFailed` with code `result_missing` if it is not there."""
+        return await stored_image(self._bus, checked_job_id(job_id), index)
+
+    async def _watch(self, job: Job) -> Job:
+        if len(self._watched) >= self._max_jobs:
+            raise QueueFull("jobs watched by this client", self._max_jobs)
+        task = job.start(self._tasks)
+        self._watched.add(task)
+        task.add_done_callback(self._watched.discard)
+        try:
+            await job.listening()
+        except BaseException:
+            job.close()
+            raise
+        return job

@@ -1,0 +1,63 @@
+"""Settings of a process, from `DARKROOM_*` variables. A bad value names its variable."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from shared.errors import Misconfigured
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Each field is read from `DARKROOM_<FIELD>` in capitals."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    models: str = "pocket/models/pocket-sdxl"
+    """Directories or hub ids, separated as in PATH."""
+    arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
+    arena_bytes: int = 256 * 1024 * 1024
+    threads: int = 0
+    """torch threads of this process; 0: as torch decides."""
+    device: str = "cpu"
+    dtype: str = "float32"
+    max_rows: int = 32
+    """Rows a denoiser takes into one step."""
+    max_step_seconds: float = 10.0
+    """Predicted time that one denoising step may take at most."""
+    checkpoint_every: int = 5
+    """Steps between two checkpoints of a row."""
+    ack_wait: float = 30.0
+    """Seconds without a sign of life after which a node's work is given to somebody else."""
+    stall_seconds: float = 300.0
+    """Seconds without progress after which a process stops giving signs of life for a node."""
+    drain_seconds: float = 5.0
+    """What is running when a process is asked to leave may take this long to finish."""
+    poll_seconds: float = 2.0
+    """Longest wait of one fetch, and so for a quiet process to leave: fetches are not cancelled."""
+    max_queued: int = 1024
+    """Nodes waiting for one model, above which new jobs are refused."""
+    http_host: str = "127.0.0.1"
+    http_port: int = 8080
+    """0: a free one."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(part for part in self.models.split(os.pathsep) if part)
+
+    @staticmethod
+    def from_env(environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises `Misconfigured` naming the variable whose value does not fit."""
+        given = {
+            name: environ[f"DARKROOM_{name.upper()}"]
+            for name in Settings.__struct_fields__
+            if f"DARKROOM_{name.upper()}" in environ
+        }
+        try:
+            return msgspec.convert(
+                given, Settings, strict=False, dec_hook=lambda kind, value: kind(value)
+            )
+        except msgspec.ValidationError as error:
+            reason, _, path = str(error).partition(" - at `$.")
+            name = f"DARKROOM_{path.rstrip('`').upper()}"
+            raise Misconfigured(f"{name}={environ.get(name)!r}: {reason}") from error

@@ -1,0 +1,164 @@
+"""The one tree of errors. Each carries its fields: what was wrong, where, and what is allowed.
+
+Errors are translated once, at a boundary: `shared/bus/nats` turns the client library's errors into
+these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway turns it into HTTP.
+
+    DarkroomError
+    ├── InvalidRequest        a field of a request is not allowed; never retried
+    ├── QueueFull             a stated bound was reached; try again later
+    ├── DeadlineExceeded      the job's own deadline passed
+    ├── JobNotFound / JobFailed / JobCancelled      how waiting for a job can end
+    ├── HandleLost            a tensor's bytes are gone; its producer runs again
+    ├── ArenaFull             no slot left in this process's arena
+    ├── PayloadTooLarge       a message over the bus's limit
+    ├── RevisionConflict      somebody else advanced the record first
+    ├── BusUnavailable        the bus did not answer in time
+    └── Misconfigured         the environment cannot work; the text says what to set
+"""
+
+from typing import Any, ClassVar
+
+
+class DarkroomError(Exception):
+    """Base of all errors of this project. `code` is its stable name on the wire."""
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+
+class InvalidRequest(DarkroomError):
+    """Field `field` had `value`; `allowed` says what is."""
+
+    code = "invalid_request"
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        shown = repr(value) if len(repr(value)) <= 120 else repr(value)[:117] + "..."
+        super().__init__(
+            f"{field}: {shown} is not allowed; allowed: {allowed}",
+            field=field,
+            value=shown,
+            allowed=allowed,
+        )
+
+
+class QueueFull(DarkroomError):
+    """Queue `queue` holds its bound of `bound`; worth another try after `retry_after` seconds."""
+
+    code = "queue_full"
+
+    def __init__(self, queue: str, bound: int, retry_after: float = 1.0) -> None:
+        super().__init__(
+            f"{queue} is full: its bound is {bound}; try again in {retry_after:.0f} s",
+            queue=queue,
+            bound=bound,
+            retry_after=retry_after,
+        )
+
+
+class DeadlineExceeded(DarkroomError):
+    """The job's deadline passed before it was finished."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, job_id: str, deadline: float) -> None:
+        super().__init__(
+            f"job {job_id} was not finished by its deadline", job_id=job_id, deadline=deadline
+        )
+
+
+class JobNotFound(DarkroomError):
+    """No record of this job: it never existed, or is older than the records are kept."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r} is known", job_id=job_id)
+
+
+class JobFailed(DarkroomError):
+    """The awaited job ended with a failure of code `failure_code`."""
+
+    code = "job_failed"
+
+    def __init__(self, job_id: str, failure_code: str, message: str, **fields: Any) -> None:
+        super().__init__(message, job_id=job_id, failure_code=failure_code, **fields)
+
+
+class JobCancelled(DarkroomError):
+    """The awaited job was cancelled."""
+
+    code = "job_cancelled"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was cancelled", job_id=job_id)
+
+
+class HandleLost(DarkroomError):
+    """The bytes behind a handle cannot be had any more; whoever made them has to run again."""
+
+    code = "handle_lost"
+    retryable = True
+
+    def __init__(self, handle: str, reason: str) -> None:
+        super().__init__(f"tensor {handle} is lost: {reason}", handle=handle, reason=reason)
+
+
+class ArenaFull(DarkroomError):
+    """An arena of `capacity` bytes, `in_use` of them taken, has no room for `requested` bytes."""
+
+    code = "arena_full"
+    retryable = True
+
+    def __init__(self, arena: str, requested: int, in_use: int, capacity: int) -> None:
+        super().__init__(
+            f"arena {arena} has no room for {requested} bytes: {in_use} of {capacity} are in use",
+            arena=arena,
+            requested=requested,
+            in_use=in_use,
+            capacity=capacity,
+        )
+
+
+class PayloadTooLarge(DarkroomError):
+    """A message of `size` bytes for `subject`, over the bus's limit of `limit`."""
+
+    code = "payload_too_large"
+
+    def __init__(self, subject: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"a message of {size} bytes for {subject} is over the limit of {limit} bytes",
+            subject=subject,
+            size=size,
+            limit=limit,
+        )
+
+
+class RevisionConflict(DarkroomError):
+    """A compare-and-set of `key` at `revision` lost: somebody wrote it in between."""
+
+    code = "revision_conflict"
+    retryable = True
+
+    def __init__(self, key: str, revision: int) -> None:
+        super().__init__(f"{key} is no longer at revision {revision}", key=key, revision=revision)
+
+
+class BusUnavailable(DarkroomError):
+    """The bus, or whoever should answer on `subject`, did not answer in time."""
+
+    code = "bus_unavailable"
+    retryable = True
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(f"{subject}: {reason}", subject=subject, reason=reason)
+
+
+class Misconfigured(DarkroomError):
+    """Something outside the code must be changed before this can work; the message says what."""
+
+    code = "misconfigured"

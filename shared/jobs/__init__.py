@@ -1,0 +1,1 @@
+"""A job's life as pure functions: its graph, its record, and what each event makes happen."""

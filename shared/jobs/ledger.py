@@ -1,0 +1,107 @@
+"""The one place that carries out what `advance` decides: compare-and-set, then publish."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from shared import subjects
+from shared.bus.base import Bus
+from shared.errors import JobNotFound, RevisionConflict
+from shared.jobs.advance import (
+    Action,
+    CommitOutcome,
+    Event,
+    PublishNode,
+    ReleaseArenas,
+    advance,
+    outstanding,
+)
+from shared.jobs.record import JobRecord
+from shared.messages import NodeTask, ReleaseJob, decode, encode
+
+HeaderSource = Callable[[], Mapping[str, str]]
+OnEnd = Callable[[str, Literal["done", "failed", "cancelled"]], None]
+
+
+@dataclass(slots=True)
+class Page:
+    """A record as last seen, and the revision to compare with. `Ledger.advance` refreshes it."""
+
+    record: JobRecord
+    revision: int
+
+
+class Ledger:
+    """Reads and advances job records. `headers` (trace context) go with every published node;
+    `on_end` is called with model and status when an outcome was committed here."""
+
+    def __init__(
+        self, bus: Bus, headers: HeaderSource = dict, on_end: OnEnd = lambda model, status: None
+    ) -> None:
+        self._bus = bus
+        self._headers = headers
+        self._on_end = on_end
+
+    async def load(self, job_id: str) -> Page:
+        """Raises `JobNotFound`."""
+        entry = await self._bus.get(subjects.RECORDS, job_id)
+        if entry is None:
+            raise JobNotFound(job_id)
+        return Page(decode(entry.value, JobRecord), entry.revision)
+
+    async def open(self, record: JobRecord) -> Page:
+        """Write a new record and publish its first nodes; of an existing one, what is missing."""
+        try:
+            revision = await self._bus.create(subjects.RECORDS, record.job_id, encode(record))
+            page = Page(record, revision)
+        except RevisionConflict:
+            page = await self.load(record.job_id)
+        await self.publish_outstanding(page)
+        return page
+
+    async def advance(self, page: Page, event: Event) -> bool:
+        """Apply `event`, then publish what follows from it. True if it changed the record, False
+        if it came too late; either way `page` is current and everything outstanding published."""
+        while True:
+            record, actions = advance(page.record, event)
+            if record is page.record:
+                await self._act(record, actions)
+                return False
+            try:
+                page.revision = await self._bus.update(
+                    subjects.RECORDS, record.job_id, encode(record), page.revision
+                )
+            except RevisionConflict:
+                current = await self.load(record.job_id)
+                page.record, page.revision = current.record, current.revision
+                continue
+            page.record = record
+            await self._act(record, actions)
+            return True
+
+    async def publish_outstanding(self, page: Page) -> None:
+        await self._act(page.record, outstanding(page.record))
+
+    async def _act(self, record: JobRecord, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            match action:
+                case PublishNode(node, attempt):
+                    await self._publish_node(record, node, attempt)
+                case CommitOutcome(outcome):
+                    subject = subjects.result(record.job_id)
+                    if await self._bus.store(subject, encode(outcome)) == "stored":
+                        assert record.status != "running"
+                        self._on_end(record.spec.model, record.status)
+                case ReleaseArenas(arenas):
+                    for arena in arenas:
+                        await self._bus.publish(
+                            subjects.release(arena), encode(ReleaseJob(job_id=record.job_id))
+                        )
+
+    async def _publish_node(self, record: JobRecord, name: str, attempt: int) -> None:
+        node = record.nodes[name].node
+        subject = subjects.work(
+            node.kind, node.model, record.spec.service_class, record.job_id, name, attempt
+        )
+        task = NodeTask(job_id=record.job_id, node=name, attempt=attempt)
+        await self._bus.store(subject, encode(task), self._headers())

@@ -1,0 +1,275 @@
+"""Every message, grouped by who receives it. MessagePack maps on the wire, tagged by `type`.
+
+Requests from users refuse unknown fields; messages between our own processes ignore them, so that a
+rolling update works. Times are Unix seconds, durations seconds.
+"""
+
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from shared.errors import DarkroomError, InvalidRequest
+from shared.tensors.handle import TensorHandle
+
+ServiceClass = Literal["interactive", "standard", "batch"]
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+JOB_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+
+# --------------------------------------------------------------------------- received by planners
+
+
+class GenerationRequest(
+    msgspec.Struct, frozen=True, kw_only=True, tag="generate", forbid_unknown_fields=True
+):
+    """What a user asks for, on `dr.v1.submit.<job_id>`. None: the model's own default."""
+
+    job_id: str
+    prompt: str
+    model: str | None = None
+    negative_prompt: str | None = None
+    n: int = 1
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    """Classifier-free guidance scale; 1 and below: no guidance."""
+    sampler: str | None = None
+    seed: int | None = None
+    """Image i is drawn from seed + i. None: derived from the job id."""
+    service_class: ServiceClass = "standard"
+    deadline: float | None = None
+    """Unix seconds after which the result is of no use."""
+    previews: int = 0
+    """Pictures of the running latents to send while denoising, evenly spaced."""
+    output_format: ImageFormat = "png"
+    output_compression: int = 100
+    """Quality of jpeg and webp, 0 to 100."""
+    user: str | None = None
+
+
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
+    """On `dr.v1.cancel.<job_id>`; a planner answers with `CancelReply`, workers drop the rows."""
+
+    job_id: str
+
+
+class CancelReply(msgspec.Struct, frozen=True, kw_only=True, tag="cancel_reply"):
+    job_id: str
+    status: Literal["running", "done", "failed", "cancelled", "unknown"]
+    """The job's status after the request was handled."""
+
+
+# --------------------------------------------------------------------- received by model services
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A request after validation: nothing left open, everything within the model's limits."""
+
+    prompt: str
+    model: str
+    negative_prompt: str | None
+    n: int
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    sampler: str
+    seed: int
+    service_class: ServiceClass
+    deadline: float | None
+    previews: int
+    output_format: ImageFormat
+    output_compression: int
+    user: str | None
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance > 1.0
+
+
+class NodeTask(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
+    """Run this attempt of this node; everything else is in the job's record."""
+
+    job_id: str
+    node: str
+    attempt: int
+
+
+class PreviewTask(msgspec.Struct, frozen=True, kw_only=True, tag="preview"):
+    """Predicted clean latents of a running row, for whichever vae process has time."""
+
+    job_id: str
+    index: int
+    partial_index: int
+    step: int
+    latents: TensorHandle
+    output_format: ImageFormat
+    output_compression: int
+
+
+class ReleaseJob(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """To the owner of an arena: no slot is needed for this job any more."""
+
+    job_id: str
+
+
+# ------------------------------------------------------------------------------ received by users
+
+
+class NodeProgress(msgspec.Struct, frozen=True, kw_only=True, tag="node_progress"):
+    """A node was started or finished by `worker`."""
+
+    job_id: str
+    node: str
+    kind: str
+    state: Literal["started", "finished"]
+    at: float
+    worker: str
+
+
+class StepProgress(msgspec.Struct, frozen=True, kw_only=True, tag="step_progress"):
+    """`step` of `steps` denoising steps of image `index` are done; `rows` shared the last one."""
+
+    job_id: str
+    node: str
+    index: int
+    step: int
+    steps: int
+    rows: int
+    at: float
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True, tag="preview_image"):
+    """Image `index` as it would look if denoising stopped at `step`."""
+
+    job_id: str
+    index: int
+    partial_index: int
+    step: int
+    data: bytes
+    output_format: ImageFormat
+
+
+JobEvent = NodeProgress | StepProgress | Preview
+
+
+class ImageResult(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """One finished image, on `dr.v1.result.<job_id>.<index>`."""
+
+    job_id: str
+    index: int
+    seed: int
+    width: int
+    height: int
+    output_format: ImageFormat
+    data: bytes
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """An error on the wire. `code` is a `DarkroomError.code`; `fields` are that error's fields."""
+
+    code: str
+    message: str
+    retryable: bool
+    fields: dict[str, str | int | float | None]
+
+
+class StageTime(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's share of a job's time, in seconds."""
+
+    node: str
+    kind: str
+    waiting: float
+    running: float
+    worker: str
+    attempts: int
+
+
+class JobDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    job_id: str
+    model: str
+    images: int
+    seed: int
+    steps: int
+    width: int
+    height: int
+    output_format: ImageFormat
+    seconds: float
+    """From the planner's receipt to the last image's commit."""
+    stages: list[StageTime]
+    approximations: list[str]
+    """Which approximations ran; empty when the result is exact."""
+
+
+class JobFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    job_id: str
+    failure: Failure
+    stages: list[StageTime]
+
+
+class JobCancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
+    job_id: str
+
+
+Outcome = JobDone | JobFailed | JobCancelled
+
+# ----------------------------------------------------------------------------------------- codecs
+
+_ENCODER = msgspec.msgpack.Encoder()
+_TYPES: dict[object, "msgspec.msgpack.Decoder[object]"] = {}
+T = TypeVar("T")
+
+
+def encode(message: object) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def decode(data: bytes, wanted: type[T]) -> T:
+    """`data` as a `wanted` (a struct). Raises `InvalidRequest` naming the offending field."""
+    return _decode(data, wanted)  # type: ignore[return-value]
+
+
+def decode_event(data: bytes) -> JobEvent:
+    return _decode(data, JobEvent)  # type: ignore[return-value]
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    return _decode(data, Outcome)  # type: ignore[return-value]
+
+
+def _decode(data: bytes, wanted: object) -> object:
+    decoder = _TYPES.get(wanted)
+    if decoder is None:
+        decoder = _TYPES[wanted] = msgspec.msgpack.Decoder(wanted)
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise _as_invalid(error) from error
+
+
+def _as_invalid(error: Exception) -> InvalidRequest:
+    text = str(error)
+    reason, _, path = text.partition(" - at `$")
+    name = path.rstrip("`").lstrip(".") or "message"
+    if "unknown field" in reason or "required field" in reason:
+        name = reason.split("`")[1] if "`" in reason else name
+    return InvalidRequest(name, reason, "a message as docs/nats.md describes it")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """`error` for the wire; anything that is not ours becomes an `internal_error`."""
+    if isinstance(error, DarkroomError):
+        fields = {
+            name: value if isinstance(value, str | int | float) or value is None else str(value)
+            for name, value in error.fields.items()
+        }
+        return Failure(
+            code=error.code, message=error.message, retryable=error.retryable, fields=fields
+        )
+    return Failure(
+        code=DarkroomError.code,
+        message=f"{type(error).__name__}: {error}",
+        retryable=True,
+        fields={},
+    )

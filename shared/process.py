@@ -1,0 +1,125 @@
+"""What every service process is made of: settings, telemetry, the bus, an arena, and a way to stop.
+
+A service's `__main__` hands `run_process` a coroutine, which builds what the service is for and
+awaits `Process.serve`.
+"""
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import uvloop
+
+from shared.bus.base import Bus, ServiceInfo
+from shared.bus.nats import connect
+from shared.config import Settings
+from shared.telemetry import telemetry
+from shared.telemetry.exposition import serve_metrics
+from shared.telemetry.metrics import Metrics
+from shared.tensors.releases import keep_released
+from shared.tensors.transport import ArenaTransport
+from shared.topology import TOPOLOGY
+
+Statistics = Callable[[], Mapping[str, object]]
+
+
+@dataclass(slots=True)
+class Process:
+    """A connected process. `name` is unique in the fleet."""
+
+    service: str
+    name: str
+    settings: Settings
+    metrics: Metrics
+    bus: Bus
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(
+        self,
+        runners: Sequence[Callable[[Callable[[], None]], Awaitable[None]]],
+        *,
+        statistics: Statistics,
+        metadata: Mapping[str, str],
+        background: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
+        """Run `runners`, each of which calls the function it is given once it takes work and ends
+        soon after `stop` is set; then leave. Announced to `$SRV` only when all take work.
+        `background` coroutines run meanwhile, and are cancelled at the end."""
+        info = ServiceInfo(
+            name=f"darkroom-{self.service.replace('_', '-')}",
+            version=version("darkroom"),
+            description=f"Darkroom {self.service}",
+            metadata={"service": self.service, "pid": str(os.getpid()), **metadata},
+        )
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(_run(coroutine)) for coroutine in background]
+            helpers.append(group.create_task(serve_metrics(self.bus, self.metrics, self.name)))
+            async with asyncio.TaskGroup() as working:
+                events = [asyncio.Event() for _ in runners]
+                for runner, event in zip(runners, events, strict=True):
+                    working.create_task(_run(lambda r=runner, e=event: r(e.set)))  # type: ignore[misc]
+                for event in events:
+                    await event.wait()
+                announced = group.create_task(self._announce(info, statistics))
+            announced.cancel()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _announce(self, info: ServiceInfo, statistics: Statistics) -> None:
+        async with self.bus.service(info, statistics):
+            await asyncio.Event().wait()
+
+
+def run_process(service: str, main: Callable[[Process], Coroutine[None, None, None]]) -> None:
+    """The whole life of a process: settings, telemetry, event loop, bus, then `main`."""
+    settings = Settings.from_env()
+    with telemetry(service) as metrics:
+        uvloop.run(_connected(service, settings, metrics, main))
+
+
+async def _connected(
+    service: str,
+    settings: Settings,
+    metrics: Metrics,
+    main: Callable[[Process], Coroutine[None, None, None]],
+) -> None:
+    """Connect, make sure the streams exist, run `main`; SIGTERM and SIGINT set `stop`."""
+    name = f"{service}-{uuid.uuid4().hex[:8]}"
+    bus = await connect(settings.nats_url, name)
+    try:
+        await bus.ensure(TOPOLOGY)
+        running = Process(service, name, settings, metrics, bus)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, running.stop.set)
+        await main(running)
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def arena(running: Process) -> AsyncIterator[ArenaTransport]:
+    """This process's arena, whose slots are freed as jobs end and leases expire."""
+    settings = running.settings
+    transport = ArenaTransport.create(settings.arena_dir, settings.arena_bytes, running.service)
+    try:
+        running.metrics.watch_arena(
+            transport.name,
+            lambda: transport.arena.statistics().in_use,
+            settings.arena_bytes,
+        )
+        async with asyncio.TaskGroup() as group:
+            releases = group.create_task(keep_released(running.bus, transport))
+            yield transport
+            releases.cancel()
+    finally:
+        transport.close()
+
+
+async def _run(coroutine: Callable[[], Awaitable[None]]) -> None:
+    await coroutine()

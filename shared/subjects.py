@@ -1,0 +1,95 @@
+"""Every subject, stream, consumer and bucket name. No other file spells one."""
+
+from typing import Final
+from urllib.parse import quote
+
+PREFIX: Final = "dr.v1"
+
+JOBS: Final = "JOBS"
+WORK: Final = "WORK"
+RESULTS: Final = "RESULTS"
+DEAD: Final = "DEAD"
+RECORDS: Final = "records"
+
+CLASSES: Final = ("interactive", "standard", "batch")
+"""Service classes, in the order in which workers pull them."""
+
+ALL_SUBMITS: Final = f"{PREFIX}.submit.*"
+ALL_WORK: Final = f"{PREFIX}.work.>"
+ALL_RESULTS: Final = f"{PREFIX}.result.>"
+ALL_DEAD: Final = f"{PREFIX}.dead.*"
+ALL_CANCELS: Final = f"{PREFIX}.cancel.*"
+ALL_METRICS: Final = f"{PREFIX}.metrics"
+
+PLANNERS: Final = "planner"
+"""Queue group, and the durable consumer of JOBS, that all planners share."""
+
+
+def token(name: str) -> str:
+    """`name` as one subject token: reversible, without dots, wildcards, slashes or spaces."""
+    return quote(name, safe="~@").replace(".", "%2E")
+
+
+def submit(job_id: str) -> str:
+    return f"{PREFIX}.submit.{job_id}"
+
+
+def work(kind: str, model: str, service_class: str, job_id: str, node: str, attempt: int) -> str:
+    """One attempt of one node. The attempt is part of the name, so that a node which has to run
+    again can be published before the message of its earlier attempt is acknowledged."""
+    return f"{PREFIX}.work.{kind}.{token(model)}.{service_class}.{job_id}.{node}@{attempt}"
+
+
+def work_filter(kind: str, model: str, service_class: str) -> str:
+    return f"{PREFIX}.work.{kind}.{token(model)}.{service_class}.*.*"
+
+
+def work_queue(kind: str, model: str) -> str:
+    """Wildcard over all classes of one model's queue."""
+    return f"{PREFIX}.work.{kind}.{token(model)}.>"
+
+
+def work_consumer(kind: str, model: str, service_class: str) -> str:
+    """Durable consumer name of one queue of work."""
+    return f"{kind}-{token(model)}-{service_class}"
+
+
+def result(job_id: str) -> str:
+    """The job's one outcome."""
+    return f"{PREFIX}.result.{job_id}"
+
+
+def image_result(job_id: str, index: int) -> str:
+    """The job's image number `index`."""
+    return f"{PREFIX}.result.{job_id}.{index}"
+
+
+def results(job_id: str) -> str:
+    """Wildcard over all images of a job (not its outcome)."""
+    return f"{PREFIX}.result.{job_id}.*"
+
+
+def dead(job_id: str) -> str:
+    return f"{PREFIX}.dead.{job_id}"
+
+
+def event(job_id: str) -> str:
+    return f"{PREFIX}.event.{job_id}"
+
+
+def cancel(job_id: str) -> str:
+    return f"{PREFIX}.cancel.{job_id}"
+
+
+def preview(model: str) -> str:
+    """Running latents that some vae process may turn into a preview; lossy."""
+    return f"{PREFIX}.preview.{token(model)}"
+
+
+def release(arena: str) -> str:
+    return f"{PREFIX}.release.{arena}"
+
+
+def job_of(subject: str) -> str:
+    """The job id in a submit, result, event, cancel or dead subject."""
+    return subject.split(".")[3]

@@ -1,0 +1,85 @@
+"""What travels instead of a tensor. No torch here: planners and clients read handles too."""
+
+from math import prod
+from typing import Final
+
+import msgspec
+
+INLINE_LIMIT: Final = 64 * 1024
+"""Tensors of at most this many bytes travel inside their handle."""
+
+DTYPE_BYTES: Final = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float64": 8,
+    "uint8": 1,
+    "int32": 4,
+    "int64": 8,
+}
+
+
+class ArenaSlot(msgspec.Struct, frozen=True, kw_only=True):
+    """Where bytes lie in a shared-memory arena."""
+
+    host: str
+    """Host and boot id: a handle from before a reboot points nowhere."""
+    arena: str
+    slot: int
+    generation: int
+    offset: int
+    address: str = ""
+    """Where other hosts can pull it, as `host:port`; empty: only its own host can have it."""
+
+
+class TensorHandle(msgspec.Struct, frozen=True, kw_only=True, tag="tensor"):
+    """A tensor's description, and its bytes (`inline`) or where they are (`slot`)."""
+
+    dtype: str
+    """A key of `DTYPE_BYTES`."""
+    shape: tuple[int, ...]
+    nbytes: int
+    checksum: int
+    """CRC-32 of the bytes."""
+    job_id: str
+    attempt: int
+    expires_at: float
+    """Unix seconds; the owner may reuse the slot afterwards."""
+    slot: ArenaSlot | None = None
+    inline: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPE_BYTES:
+            raise ValueError(f"dtype: {self.dtype!r} is not one of {sorted(DTYPE_BYTES)}")
+        if any(extent < 0 for extent in self.shape):
+            raise ValueError(f"shape: {self.shape} has a negative extent")
+        if prod(self.shape) * DTYPE_BYTES[self.dtype] != self.nbytes:
+            raise ValueError(f"nbytes: {self.nbytes} does not fit {self.dtype} of {self.shape}")
+        if (self.slot is None) == (self.inline is None):
+            raise ValueError("exactly one of slot and inline must be given")
+        if self.inline is not None and len(self.inline) != self.nbytes:
+            raise ValueError(f"inline: {len(self.inline)} bytes, but nbytes is {self.nbytes}")
+
+    @property
+    def name(self) -> str:
+        """For messages to people: `arena/slot@generation`, or `inline`."""
+        if self.slot is None:
+            return "inline"
+        return f"{self.slot.arena}/{self.slot.slot}@{self.slot.generation}"
+
+
+Buffer = bytes | bytearray | memoryview
+"""Bytes without a type of their own: not every dtype here has one in Python."""
+
+
+def byte_view(data: Buffer, dtype: str, shape: tuple[int, ...]) -> memoryview:
+    """`data` (C-contiguous) as plain bytes. Raises `ValueError` if it is no `dtype` of `shape`."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise ValueError("data: not C-contiguous")
+    width = DTYPE_BYTES.get(dtype)
+    if width is None:
+        raise ValueError(f"dtype: {dtype!r} is not one of {sorted(DTYPE_BYTES)}")
+    if any(extent < 0 for extent in shape) or prod(shape) * width != view.nbytes:
+        raise ValueError(f"data: {view.nbytes} bytes are not {dtype} of {shape}")
+    return view.cast("B") if view.nbytes else memoryview(b"")

@@ -1,0 +1,26 @@
+"""Helpers that every test may use."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run(coroutine: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+    """Run `coroutine` to its end in a fresh event loop; a hang fails after `timeout` seconds."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(timeout):
+            return await coroutine
+
+    return asyncio.run(bounded())
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], within: float = 10.0, every: float = 0.02
+) -> None:
+    """Return once `condition` holds; fail if it does not within `within` seconds."""
+    async with asyncio.timeout(within):
+        while not await condition():
+            await asyncio.sleep(every)

@@ -1,0 +1,40 @@
+"""Small valid things that many tests start from."""
+
+from typing import Any
+
+import msgspec
+
+from shared.catalogue import Catalogue, ModelCard
+from shared.jobs.validate import validate
+from shared.messages import GenerationRequest, JobSpec
+
+
+def card(**changes: Any) -> ModelCard:
+    plain = ModelCard(
+        name="pocket-sdxl",
+        source="nowhere",
+        pipeline="StableDiffusionXLPipeline",
+        samplers=("euler", "ddim", "dpmpp_2m"),
+        default_sampler="euler",
+        default_steps=25,
+        default_guidance=5.0,
+        default_width=128,
+        default_height=128,
+        max_width=256,
+        max_height=256,
+        size_multiple=8,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def catalogue(*cards: ModelCard) -> Catalogue:
+    return Catalogue(cards={c.name: c for c in cards or (card(),)})
+
+
+def request(**changes: Any) -> GenerationRequest:
+    plain = GenerationRequest(job_id="job-1", prompt="a large red circle left on white")
+    return msgspec.structs.replace(plain, **changes)
+
+
+def spec(**changes: Any) -> JobSpec:
+    return validate(request(**changes), catalogue())

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from services.fleet.plan import (
+    SERVICES,
+    FleetOptions,
+    ProcessSpec,
+    default_models,
+    parse_replicas,
+    plan_processes,
+)
+from shared.errors import InvalidRequest
+
+
+def plan(
+    cores: int = 2, replicas: dict[str, int] | None = None, **inherited: str
+) -> dict[str, ProcessSpec]:
+    options = FleetOptions(models=("some/model",), replicas=replicas or {}, cores=cores)
+    return {spec.name: spec for spec in plan_processes(options, "nats://here:1", inherited)}
+
+
+def threads(specs: dict[str, ProcessSpec]) -> dict[str, int]:
+    return {name: int(spec.environment["DARKROOM_THREADS"]) for name, spec in specs.items()}
+
+
+def test_a_fleet_is_one_process_of_every_service() -> None:
+    assert tuple(plan()) == SERVICES
+
+
+def test_denoising_gets_every_core_and_the_rest_half() -> None:
+    assert threads(plan(cores=8)) == {
+        "gateway": 1,
+        "planner": 1,
+        "prompt_encoder": 4,
+        "denoiser": 8,
+        "vae": 4,
+    }
+
+
+def test_replicas_share_the_cores_and_are_numbered() -> None:
+    found = threads(plan(cores=8, replicas={"denoiser": 2, "vae": 0}))
+    assert found["denoiser-1"] == found["denoiser-2"] == 4
+    assert "vae" not in found
+
+
+def test_more_replicas_than_cores_get_a_thread_each() -> None:
+    assert threads(plan(cores=2, replicas={"denoiser": 4}))["denoiser-4"] == 1
+
+
+def test_threads_that_a_user_chose_go_before_ours() -> None:
+    specs = plan(cores=8, DARKROOM_THREADS="3")
+    assert set(threads(specs).values()) == {3}
+    assert specs["vae"].environment["OMP_NUM_THREADS"] == "3"
+
+
+def test_the_environment_is_handed_on_with_ours_in_front() -> None:
+    environment = plan(HOME="/home/me", DARKROOM_NATS_URL="nats://elsewhere:2")["vae"].environment
+    assert environment["HOME"] == "/home/me"
+    assert environment["DARKROOM_NATS_URL"] == "nats://here:1"
+    assert environment["DARKROOM_MODELS"] == "some/model"
+
+
+def test_model_directories_are_handed_on_as_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    spec = plan_processes(FleetOptions(models=("mine", "org/hub")), "nats://here:1", {})[0]
+    assert spec.environment["DARKROOM_MODELS"] == f"{tmp_path}/mine:org/hub"
+
+
+def test_the_model_that_ships_is_served_when_none_is_named() -> None:
+    assert [Path(model).name for model in default_models({})] == ["pocket-sdxl"]
+    assert default_models({"DARKROOM_MODELS": "a:b"}) == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["denoiser", "denoiser=", "denoiser=-1", "oven=1", "vae=65"])
+def test_replicas_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="--replicas"):
+        parse_replicas([text])

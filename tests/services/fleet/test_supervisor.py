@@ -1,0 +1,237 @@
+"""The supervisor with real, tiny child processes."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
+
+import pytest
+
+from services.fleet.plan import ProcessSpec
+from services.fleet.restarts import RestartPolicy
+from services.fleet.supervisor import Supervisor, supervised
+from shared.errors import Misconfigured
+from tests.conftest import eventually, run
+
+QUICK = RestartPolicy(first=0.01, longest=0.05)
+SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); {SLEEPER}"
+
+
+def spec(name: str, code: str) -> ProcessSpec:
+    return ProcessSpec(
+        name=name, service=name, command=(sys.executable, "-c", code), environment=dict(os.environ)
+    )
+
+
+def said_up(supervisors: list[Supervisor]) -> Collection[int]:
+    """Ready is who printed `up` since it was started last."""
+    return {
+        child.pid
+        for child in supervisors[0].children
+        if child.pid is not None and child.log.tail().endswith("up")
+    }
+
+
+def alive(pid: int | None) -> bool:
+    return pid is not None and Path(f"/proc/{pid}").exists()
+
+
+async def started(supervisor: Supervisor) -> list[int]:
+    await supervisor.ready(within=20.0)
+    return [child.pid for child in supervisor.children if child.pid is not None]
+
+
+def fleet_of(
+    path: Path, *codes: str, patience: float = 10.0
+) -> tuple[AbstractAsyncContextManager[Supervisor], list[Supervisor]]:
+    """A fleet that runs `codes`, and the list its probe looks into for the supervisor."""
+    known: list[Supervisor] = []
+
+    async def probe() -> Collection[int]:
+        return said_up(known)
+
+    context = supervised(
+        [spec(f"child-{index}", code) for index, code in enumerate(codes)],
+        probe,
+        path,
+        policy=QUICK,
+        patience=patience,
+    )
+    return context, known
+
+
+def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
+    async def scenario() -> list[int]:
+        context, known = fleet_of(tmp_path, SLEEPER, SLEEPER)
+        async with context as supervisor:
+            known.append(supervisor)
+            return await started(supervisor)
+
+    pids = run(scenario())
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    async def scenario() -> list[int]:
+        context, known = fleet_of(tmp_path, STUBBORN, patience=0.1)
+        async with context as supervisor:
+            known.append(supervisor)
+            return await started(supervisor)
+
+    assert not any(alive(pid) for pid in run(scenario()))
+
+
+def test_what_a_process_started_itself_goes_with_it(tmp_path: Path) -> None:
+    async def scenario() -> int:
+        context, known = fleet_of(tmp_path, PARENT)
+        async with context as supervisor:
+            known.append(supervisor)
+            (leader,) = await started(supervisor)
+            await eventually(lambda: _has_company(leader))
+            return leader
+
+    async def gone(group: int) -> None:
+        await eventually(lambda: _is_empty(group))
+
+    run(gone(run(scenario())))
+
+
+async def _has_company(group: int) -> bool:
+    return len(_members(group)) == 2
+
+
+async def _is_empty(group: int) -> bool:
+    return not _members(group)
+
+
+def _members(group: int) -> list[int]:
+    """Pids in process group `group`, without zombies."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            pid, _, rest = entry.read_text().partition(" ")
+            state, _, pgid, *_ = rest.rpartition(")")[2].split()
+            if int(pgid) == group and state != "Z":
+                found.append(int(pid))
+    return found
+
+
+def test_a_crashed_process_is_started_again_and_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        context, known = fleet_of(tmp_path, SLEEPER)
+        async with context as supervisor:
+            known.append(supervisor)
+            (first,) = await started(supervisor)
+            os.kill(first, 9)
+            child = supervisor.children[0]
+            await eventually(lambda: _restarted(supervisor, first))
+            assert child.restarts == 1
+            assert "ended with code -9" in child.log.tail()
+
+    run(scenario())
+
+
+async def _restarted(supervisor: Supervisor, first: int) -> bool:
+    child = supervisor.children[0]
+    return child.state == "ready" and child.pid not in (None, first)
+
+
+def test_a_process_that_never_works_is_named_with_its_log(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        context, known = fleet_of(tmp_path, "print('no such model'); raise SystemExit(3)")
+        async with context as supervisor:
+            known.append(supervisor)
+            await supervisor.ready(within=20.0)
+
+    with pytest.raises(Misconfigured, match=r"(?s)child-0 ended 3 times.*code 3.*no such model"):
+        run(scenario())
+
+
+def test_a_process_that_is_never_ready_is_named_with_its_log(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        quiet = "import time; print('thinking', flush=True); time.sleep(600)"
+        context, known = fleet_of(tmp_path, quiet)
+        async with context as supervisor:
+            known.append(supervisor)
+            await eventually(lambda: _logged(supervisor, "thinking"))
+            await supervisor.ready(within=0.05)
+
+    with pytest.raises(Misconfigured, match=r"(?s)child-0 is not ready.*thinking"):
+        run(scenario())
+
+
+async def _logged(supervisor: Supervisor, text: str) -> bool:
+    return text in supervisor.children[0].log.tail()
+
+
+def test_an_error_inside_comes_out_as_itself_after_everything_stopped(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    async def scenario() -> None:
+        context, known = fleet_of(tmp_path, SLEEPER)
+        async with context as supervisor:
+            known.append(supervisor)
+            pids.extend(await started(supervisor))
+            raise LookupError("the job's own trouble")
+
+    with pytest.raises(LookupError, match="own trouble"):
+        run(scenario())
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_cancelling_whoever_uses_the_fleet_stops_it(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    async def use() -> None:
+        context, known = fleet_of(tmp_path, SLEEPER)
+        async with context as supervisor:
+            known.append(supervisor)
+            pids.extend(await started(supervisor))
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(use())
+        await eventually(lambda: _nonempty(pids))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(scenario())
+    assert not any(alive(pid) for pid in pids)
+
+
+async def _nonempty(pids: list[int]) -> bool:
+    return bool(pids)
+
+
+def test_nothing_outlives_a_fleet_that_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, pathlib
+from tests.services.fleet.test_supervisor import SLEEPER, fleet_of, started
+
+async def main():
+    context, known = fleet_of(pathlib.Path({str(tmp_path)!r}), SLEEPER)
+    async with context as supervisor:
+        known.append(supervisor)
+        print(*await started(supervisor), flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+    fleet = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert fleet.stdout is not None
+    with fleet, fleet.stdout:
+        (pid,) = map(int, fleet.stdout.readline().split())
+        assert alive(pid)
+        fleet.kill()
+
+    async def gone() -> bool:
+        return not _members(pid)
+
+    run(eventually(gone))

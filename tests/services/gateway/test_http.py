@@ -1,0 +1,431 @@
+"""The gateway's HTTP behaviour beyond what the `openai` client exercises."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.gateway.images import MAX_BODY_BYTES
+from services.gateway.probes import NEEDED
+from shared.errors import (
+    BusUnavailable,
+    DarkroomError,
+    DeadlineExceeded,
+    JobFailed,
+    Misconfigured,
+    QueueFull,
+)
+from shared.telemetry.exposition import serve_metrics
+from tests.conftest import eventually, run
+from tests.services.gateway.pipeline import info, pipeline
+from tests.services.gateway.server import Server, served, server
+
+GENERATIONS = "/v1/images/generations"
+
+BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
+    ({"n": 0}, "n", "a whole number from 1 to 10"),
+    ({"n": "two"}, "n", "a whole number from 1 to 10"),
+    ({"n": 10**30}, "n", "a whole number from 1 to 10"),
+    ({"prompt": ""}, "prompt", "text of 1 to 32000 characters"),
+    ({"prompt": "  "}, "prompt", "text that is not empty"),
+    ({"prompt": None}, "prompt", "text of 1 to 32000 characters"),
+    ({"prompt": ["a"]}, "prompt", "text of 1 to 32000 characters"),
+    ({"prompt": "x" * 32_001}, "prompt", "text of 1 to 32000 characters"),
+    ({"negative_prompt": "x" * 32_001}, "negative_prompt", "text of 0 to 32000 characters"),
+    ({"model": "dall-e-3"}, "model", "one of pocket-sdxl"),
+    ({"model": ""}, "model", "one of pocket-sdxl"),
+    ({"model": "dall-e-3", "quality": "low"}, "model", "one of pocket-sdxl"),
+    ({"size": "1024x1024"}, "size", "a multiple of 8 from 8 to 256"),
+    ({"size": "100x128"}, "size", "a multiple of 8 from 8 to 256"),
+    ({"size": "128x0"}, "size", "a multiple of 8 from 8 to 256"),
+    ({"size": "128"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"size": "-8x8"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"size": "١٢٨x١٢٨"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"size": "9" * 5000 + "x8"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"quality": "ultra"}, "quality", '"auto", "low", "medium", "high"'),
+    ({"quality": "hd", "num_inference_steps": 5}, "quality", "when num_inference_steps is given"),
+    ({"response_format": "png"}, "response_format", '"b64_json" or "url"'),
+    ({"response_format": "url", "stream": True}, "response_format", "when stream is true"),
+    ({"output_format": "gif"}, "output_format", '"png", "jpeg" or "webp"'),
+    ({"output_compression": 101}, "output_compression", "a whole number from 0 to 100"),
+    ({"output_compression": 50}, "output_compression", '100 when output_format is "png"'),
+    ({"background": "transparent"}, "background", '"auto" or "opaque"'),
+    ({"moderation": "high"}, "moderation", '"auto" or "low"'),
+    ({"user": "x" * 257}, "user", "text of 0 to 256 characters"),
+    ({"stream": 1}, "stream", "true or false"),
+    ({"partial_images": 4, "stream": True}, "partial_images", "a whole number from 0 to 3"),
+    ({"partial_images": 1}, "partial_images", "stream set to true"),
+    ({"num_inference_steps": 1001}, "num_inference_steps", "a whole number from 1 to 1000"),
+    ({"guidance_scale": -0.1}, "guidance_scale", "a number from 0 to 100"),
+    ({"guidance_scale": "high"}, "guidance_scale", "a number from 0 to 100"),
+    ({"sampler": "magic"}, "sampler", "one of euler, ddim, dpmpp_2m"),
+    ({"seed": -1}, "seed", "a whole number from 0 to"),
+    ({"seed": 2**63}, "seed", "a whole number from 0 to"),
+    ({"service_class": "vip"}, "service_class", '"interactive", "standard" or "batch"'),
+    ({"style": "vivid"}, "style", "only prompt, model, n,"),
+    ({"PROMPT": "x"}, "PROMPT", "only prompt, model, n,"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "allowed"), BAD_FIELDS)
+def test_a_bad_field_is_refused_by_name_with_what_is_allowed(
+    fields: dict[str, Any], param: str, allowed: str
+) -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            answer = await here.draw(**fields)
+            assert answer.status == 400, answer
+            assert answer.error["param"] == param
+            assert answer.error["type"] == "invalid_request_error"
+            assert allowed in answer.error["message"]
+            assert len(answer.error["message"]) < 1000
+            assert not here.line.specs
+
+    run(scenario())
+
+
+def test_a_bad_field_of_a_stream_is_refused_before_the_stream_begins() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            answer = await here.draw(stream=True, size="100x128")
+            assert answer.status == 400
+            assert answer.headers["Content-Type"].startswith("application/json")
+            assert answer.error["param"] == "size"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "one JSON object"),
+        (b"{", "one JSON object"),
+        (b"[]", "one JSON object"),
+        (b'"prompt"', "one JSON object"),
+        (b'{"prompt": "a\xff"}', "one JSON object in UTF-8"),
+        (b'{"prompt": "a"} trailing', "one JSON object"),
+        (b'{"prompt": "\\ud800"}', "one JSON object"),
+        (b'{"n": 1}', "prompt: a missing value"),
+        (b'{"prompt": "a", "guidance_scale": 1e999}', "guidance_scale"),
+        (b'{"prompt": "a", "guidance_scale": NaN}', "one JSON object"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(body: bytes, said: str) -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            headers = {"Content-Type": "application/json"}
+            answer = await here.ask("POST", GENERATIONS, data=body, headers=headers)
+            assert answer.status == 400, answer
+            assert said in answer.error["message"]
+
+    run(scenario())
+
+
+def test_null_means_the_default_for_every_field_but_the_prompt() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            document = (await here.ask("GET", "/openapi.json")).json
+            fields = document["components"]["schemas"]["ImagesRequest"]["properties"]
+            answer = await here.draw(**{name: None for name in fields if name != "prompt"})
+            assert answer.status == 200
+            assert "b64_json" in answer.json["data"][0]
+
+    run(scenario())
+
+
+def test_what_http_itself_refuses_has_the_same_shape() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            form = await here.ask("POST", GENERATIONS, data={"prompt": "a"})
+            assert (form.status, form.error["code"]) == (415, "unsupported_media_type")
+            assert "application/json" in form.error["message"]
+            large = await here.ask(
+                "POST",
+                GENERATIONS,
+                data=io.BytesIO(b" " * (MAX_BODY_BYTES + 1)),
+                headers={"Content-Type": "application/json"},
+            )
+            assert (large.status, large.error["code"]) == (413, "request_too_large")
+            assert str(MAX_BODY_BYTES) in large.error["message"]
+            wrong = await here.ask("GET", GENERATIONS)
+            assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
+            assert "POST" in wrong.error["message"]
+            nowhere = await here.ask("POST", "/v1/images/edits")
+            assert (nowhere.status, nowhere.error["code"]) == (404, "unknown_url")
+            packed = await here.ask(
+                "POST",
+                GENERATIONS,
+                data=b"gzip or not",
+                headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+            )
+            assert packed.status == 415
+            assert "Content-Encoding: 'gzip' is not allowed" in packed.error["message"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (DeadlineExceeded("job", 1.0), 504, "deadline_exceeded"),
+        (QueueFull("the queue", 3), 429, "queue_full"),
+        (Misconfigured("no weights"), 500, "misconfigured"),
+        (JobFailed("job", "oops", "out of luck"), 500, "job_failed"),
+    ],
+)
+def test_a_job_that_fails_later_answers_with_its_own_status(
+    failure: DarkroomError, status: int, code: str
+) -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            here.line.failure = failure
+            answer = await here.draw()
+            assert (answer.status, answer.error["code"]) == (status, code)
+            assert answer.error["message"] == failure.message
+            assert answer.headers["X-Job-Id"]
+
+    run(scenario())
+
+
+def test_a_failure_after_the_first_event_is_an_error_event_that_ends_the_stream() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            here.line.failure = Misconfigured("no weights")
+            answer = await here.draw(stream=True)
+            assert answer.status == 200
+            assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            name, data = answer.body.decode().strip().split("\n")
+            assert name == "event: error"
+            assert json.loads(data.removeprefix("data: "))["error"]["message"] == "no weights"
+
+    run(scenario())
+
+
+def test_more_requests_than_the_bound_are_refused_by_name() -> None:
+    async def scenario() -> None:
+        async with server(max_requests=1) as here:
+            here.line.hold.clear()
+            first = asyncio.create_task(here.draw())
+            await here.line.started.wait()
+            second = await here.draw()
+            assert (second.status, second.error["code"]) == (429, "queue_full")
+            assert "the gateway is full: its bound is 1" in second.error["message"]
+            assert second.headers["Retry-After"] == "1"
+            here.line.hold.set()
+            assert (await first).status == 200
+            assert (await here.draw()).status == 200
+
+    run(scenario())
+
+
+def test_a_job_can_be_followed_and_cancelled_by_its_id() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            here.line.hold.clear()
+            drawing = asyncio.create_task(here.draw())
+            await here.line.started.wait()
+            [job_id] = here.line.specs
+            running = (await here.ask("GET", f"/v1/jobs/{job_id}")).json
+            assert (running["status"], running["model"]) == ("running", "pocket-sdxl")
+            assert [n["name"] for n in running["nodes"]] == ["encode", "denoise-0", "decode-0"]
+            cancelled = await here.ask("DELETE", f"/v1/jobs/{job_id}")
+            assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
+            answer = await drawing
+            assert (answer.status, answer.error["code"]) == (409, "job_cancelled")
+            assert answer.headers["x-should-retry"] == "false"
+            again = await here.ask("DELETE", f"/v1/jobs/{job_id}")
+            assert (again.status, again.json["status"]) == (200, "cancelled")
+
+    run(scenario())
+
+
+def test_a_finished_job_shows_where_its_images_are() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            job_id = (await here.draw(n=2)).headers["X-Job-Id"]
+            job = (await here.ask("GET", f"/v1/jobs/{job_id}")).json
+            assert job["status"] == "done"
+            for url in job["images"]:
+                picture = await here.ask("GET", url.removeprefix(here.url))
+                assert picture.headers["Content-Type"] == "image/png"
+                assert picture.body.startswith(b"\x89PNG")
+
+    run(scenario())
+
+
+def test_a_refused_job_shows_why() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            here.line.refusal = QueueFull("the queue", 3)
+            job_id = (await here.draw()).headers["X-Job-Id"]
+            job = (await here.ask("GET", f"/v1/jobs/{job_id}")).json
+            assert (job["status"], job["error"]["code"]) == ("failed", "queue_full")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/jobs/nobody", 404),
+        ("DELETE", "/v1/jobs/nobody", 404),
+        ("GET", "/v1/jobs/a.b", 400),
+        ("GET", "/v1/jobs/%3E", 400),
+        ("DELETE", "/v1/jobs/a%20b", 400),
+        ("GET", "/v1/images/nobody/0", 404),
+        ("GET", "/v1/images/nobody/x", 400),
+        ("GET", "/v1/images/no.body/0", 400),
+        ("GET", "/v1/images/nobody/" + "9" * 5000, 400),
+    ],
+)
+def test_what_is_not_there_is_not_found_and_what_cannot_be_is_refused(
+    method: str, path: str, status: int
+) -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            answer = await here.ask(method, path)
+            assert answer.status == status
+            assert answer.error["message"]
+
+    run(scenario())
+
+
+def test_a_bus_that_is_gone_is_unavailable_not_an_internal_error() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            await here.bus.close()
+            for answer in (await here.draw(), await here.ask("GET", "/v1/jobs/a")):
+                assert (answer.status, answer.error["code"]) == (503, BusUnavailable.code)
+                assert answer.headers["Retry-After"] == "1"
+            assert (await here.ask("GET", "/healthz")).status == 200
+            ready = await here.ask("GET", "/readyz")
+            assert ready.status == 503
+            assert "closed" in ready.json["missing"][0]
+
+    run(scenario())
+
+
+def test_it_is_ready_once_every_service_answers() -> None:
+    async def scenario() -> None:
+        async with server() as here, AsyncExitStack() as stack:
+            missing = list(NEEDED)
+            while missing:
+                answer = await here.ask("GET", "/readyz")
+                assert answer.status == 503
+                assert answer.json["missing"] == [f"{name} for pocket-sdxl" for name in missing]
+                await stack.enter_async_context(here.bus.service(info(missing.pop(0)), dict))
+            answer = await here.ask("GET", "/readyz")
+            assert (answer.status, answer.json["ready"]) == (200, True)
+
+    run(scenario())
+
+
+def test_metrics_count_requests_by_route_and_status() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            serving = asyncio.create_task(
+                serve_metrics(here.bus, here.gateway.metrics, "gateway-1")
+            )
+            await here.ask("GET", "/v1/jobs/nobody")
+            await eventually(lambda: _has_metrics(here))
+            serving.cancel()
+
+    run(scenario())
+
+
+async def _has_metrics(here: Server) -> bool:
+    answer = await here.ask("GET", "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    wanted = 'method="GET",route="/v1/jobs/{job_id}"'
+    return any(
+        wanted in line and 'status="404"' in line for line in answer.body.decode().split("\n")
+    )
+
+
+def test_the_openapi_document_describes_every_route_and_field() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            document = (await here.ask("GET", "/openapi.json")).json
+            assert document["openapi"] == "3.1.0"
+            operations = document["paths"]
+            assert set(operations["/v1/jobs/{job_id}"]) == {"get", "delete"}
+            post = operations["/v1/images/generations"]["post"]
+            assert set(post["responses"]["200"]["content"]) == {
+                "application/json",
+                "text/event-stream",
+            }
+            schemas = document["components"]["schemas"]
+            request = schemas["ImagesRequest"]
+            assert request["additionalProperties"] is False
+            assert request["required"] == ["prompt"]
+            for field in request["properties"].values():
+                assert "Allowed: " in field.get("anyOf", [field])[0]["description"]
+            references = set(_references(document))
+            assert references == {f"#/components/schemas/{name}" for name in schemas}
+
+    run(scenario())
+
+
+def _references(node: object) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if "$ref" in node else []
+        return own + [r for value in node.values() for r in _references(value)]
+    if isinstance(node, list):
+        return [r for value in node for r in _references(value)]
+    return []
+
+
+def test_leaving_lets_a_quick_request_finish() -> None:
+    async def scenario() -> None:
+        async with pipeline() as (line, bus), aiohttp.ClientSession() as http:
+            async with served(line, bus, http, grace=10.0) as here:
+                line.hold.clear()
+                drawing = asyncio.create_task(here.draw())
+                await line.started.wait()
+                asyncio.get_running_loop().call_later(0.1, line.hold.set)
+            assert (await drawing).status == 200
+            assert not line.cancelled
+
+    run(scenario())
+
+
+def test_leaving_cancels_what_takes_too_long_together_with_its_job() -> None:
+    async def scenario() -> None:
+        async with pipeline() as (line, bus), aiohttp.ClientSession() as http:
+            async with served(line, bus, http, grace=0.05) as here:
+                line.hold.clear()
+                drawing = asyncio.create_task(here.draw())
+                await line.started.wait()
+            assert line.cancelled == list(line.specs)
+            with pytest.raises(aiohttp.ClientError):
+                await drawing
+
+    run(scenario())
+
+
+def test_each_request_is_logged_with_its_job(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> str:
+        async with server() as here:
+            return (await here.draw()).headers["X-Job-Id"]
+
+    with caplog.at_level("INFO", logger="darkroom.access"):
+        job_id = run(scenario())
+    [record] = [r for r in caplog.records if r.name == "darkroom.access"]
+    assert record.__dict__["job_id"] == job_id
+    assert record.__dict__["status"] == 200
+    assert record.__dict__["route"] == GENERATIONS
+
+
+def test_neither_the_gateway_nor_the_client_imports_torch() -> None:
+    program = (
+        "import sys, services.gateway.__main__, shared.client;"
+        "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,300 @@
+"""Every job ends exactly once, whatever happens in whatever order."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.jobs.advance import (
+    MAX_ATTEMPTS,
+    MAX_FAILURES,
+    Action,
+    CancelRequested,
+    Checkpointed,
+    CommitOutcome,
+    DeadlinePassed,
+    InputsLost,
+    NodeFailed,
+    NodeFinished,
+    PublishNode,
+    ReleaseArenas,
+    advance,
+    new_record,
+    outcome_of,
+    outstanding,
+)
+from shared.jobs.graph import text_to_image
+from shared.jobs.record import Checkpoint, JobRecord, handles
+from shared.messages import (
+    Failure,
+    JobCancelled,
+    JobDone,
+    JobFailed,
+    JobSpec,
+    decode,
+    encode,
+)
+from shared.tensors.handle import ArenaSlot, TensorHandle
+
+FAILURE = Failure(code="internal_error", message="no", retryable=True, fields={})
+FATAL = Failure(code="invalid_request", message="no", retryable=False, fields={})
+LOST = Failure(code="handle_lost", message="gone", retryable=True, fields={})
+
+
+def spec(n: int = 1) -> JobSpec:
+    return JobSpec(
+        prompt="a large red circle",
+        model="pocket-sdxl",
+        negative_prompt=None,
+        n=n,
+        width=128,
+        height=128,
+        steps=25,
+        guidance=5.0,
+        sampler="euler",
+        seed=1,
+        service_class="standard",
+        deadline=None,
+        previews=0,
+        output_format="png",
+        output_compression=100,
+        user=None,
+    )
+
+
+def record(n: int = 1) -> JobRecord:
+    return new_record("job", spec(n), text_to_image(spec(n)), at=0.0)
+
+
+def handle(arena: str) -> TensorHandle:
+    return TensorHandle(
+        dtype="uint8",
+        shape=(2,),
+        nbytes=2,
+        checksum=0,
+        job_id="job",
+        attempt=1,
+        expires_at=1e12,
+        slot=ArenaSlot(host="h", arena=arena, slot=1, generation=2, offset=4096),
+    )
+
+
+def finish(job: JobRecord, node: str, attempt: int = 1) -> tuple[JobRecord, tuple[Action, ...]]:
+    outputs = {} if node.startswith("decode") else {"tensor": handle(f"arena-of-{node}")}
+    return advance(job, NodeFinished(node, attempt, outputs, "worker", 1.0, 2.0))
+
+
+def test_a_new_job_publishes_its_encode_node_only() -> None:
+    assert outstanding(record(3)) == (PublishNode("encode", 1),)
+
+
+def test_finishing_every_node_in_order_ends_the_job_done_and_releases_its_arenas() -> None:
+    job, actions = finish(record(), "encode")
+    assert actions == (PublishNode("denoise-0", 1),)
+    job, actions = finish(job, "denoise-0")
+    assert actions == (PublishNode("decode-0", 1),)
+    job, actions = finish(job, "decode-0")
+    assert job.status == "done"
+    assert actions == (
+        CommitOutcome(outcome_of(job)),
+        ReleaseArenas(("arena-of-denoise-0", "arena-of-encode")),
+    )
+
+
+def test_images_of_one_job_share_its_encode_node() -> None:
+    _, actions = finish(record(3), "encode")
+    assert actions == tuple(PublishNode(f"denoise-{i}", 1) for i in range(3))
+
+
+def test_a_late_event_changes_nothing_and_repeats_what_may_be_unpublished() -> None:
+    job, _ = finish(record(), "encode")
+    again, actions = finish(job, "encode")
+    assert again is job
+    assert actions == (PublishNode("denoise-0", 1),)
+
+
+def test_an_event_of_an_earlier_attempt_is_ignored() -> None:
+    job, _ = advance(record(), NodeFailed("encode", 1, FAILURE, 1.0))
+    again, _ = finish(job, "encode", attempt=1)
+    assert again is job
+    job, actions = finish(job, "encode", attempt=2)
+    assert actions == (PublishNode("denoise-0", 1),)
+
+
+def test_a_failure_is_retried_until_its_bound_and_then_ends_the_job_by_name() -> None:
+    job = record()
+    for attempt in range(1, MAX_FAILURES):
+        job, actions = advance(job, NodeFailed("encode", attempt, FAILURE, 1.0))
+        assert actions == (PublishNode("encode", attempt + 1),)
+    job, actions = advance(job, NodeFailed("encode", MAX_FAILURES, FAILURE, 1.0))
+    assert job.status == "failed"
+    outcome = outcome_of(job)
+    assert isinstance(outcome, JobFailed)
+    assert outcome.failure == FAILURE
+
+
+def test_a_failure_that_no_retry_can_mend_ends_the_job_at_once() -> None:
+    job, _ = advance(record(), NodeFailed("encode", 1, FATAL, 1.0))
+    assert job.status == "failed"
+
+
+def test_a_lost_input_sends_its_producer_back_to_work_and_its_consumer_to_wait() -> None:
+    job, _ = finish(record(), "encode")
+    job, actions = advance(job, InputsLost("denoise-0", 1, ("encode",), LOST, 3.0))
+    assert actions == (PublishNode("encode", 2),)
+    assert job.nodes["denoise-0"].status == "waiting"
+    job, actions = finish(job, "encode", attempt=2)
+    assert actions == (PublishNode("denoise-0", 2),)
+
+
+def test_two_consumers_that_miss_the_same_input_run_its_producer_once() -> None:
+    job, _ = finish(record(2), "encode")
+    job, first = advance(job, InputsLost("denoise-0", 1, ("encode",), LOST, 3.0))
+    job, second = advance(job, InputsLost("denoise-1", 1, ("encode",), LOST, 3.0))
+    assert first == (PublishNode("encode", 2),)
+    assert second == ()
+    _, actions = finish(job, "encode", attempt=2)
+    assert actions == (PublishNode("denoise-0", 2), PublishNode("denoise-1", 2))
+
+
+def test_inputs_that_stay_lost_end_the_job_by_name() -> None:
+    job = record()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        job, _ = finish(job, "encode", attempt)
+        job, _ = advance(job, InputsLost("denoise-0", attempt, ("encode",), LOST, 3.0))
+    assert job.status == "failed"
+    assert job.failure == LOST
+
+
+def test_a_checkpoint_is_kept_until_its_node_is_done() -> None:
+    checkpoint = Checkpoint(step=5, tensors={"latents": handle("arena-c")})
+    job, _ = finish(record(), "encode")
+    job, actions = advance(job, Checkpointed("denoise-0", 1, checkpoint, 2.0))
+    assert actions == ()
+    assert job.nodes["denoise-0"].checkpoint == checkpoint
+    job, _ = finish(job, "denoise-0")
+    assert job.nodes["denoise-0"].checkpoint is None
+    job, actions = finish(job, "decode-0")
+    assert ReleaseArenas(("arena-c", "arena-of-denoise-0", "arena-of-encode")) in actions
+
+
+@pytest.mark.parametrize("steps_done", range(4))
+def test_a_cancelled_job_ends_cancelled_wherever_it_was(steps_done: int) -> None:
+    job = record()
+    for node in ("encode", "denoise-0", "decode-0")[:steps_done]:
+        job, _ = finish(job, node)
+    job, _ = advance(job, CancelRequested(9.0))
+    assert isinstance(outcome_of(job), JobDone if steps_done == 3 else JobCancelled)
+
+
+def test_an_expired_job_fails_by_name() -> None:
+    job, _ = advance(record(), DeadlinePassed(9.0))
+    outcome = outcome_of(job)
+    assert isinstance(outcome, JobFailed)
+    assert outcome.failure.code == "deadline_exceeded"
+
+
+def test_a_record_survives_the_wire() -> None:
+    job, _ = finish(record(2), "encode")
+    job, _ = finish(job, "denoise-1")
+    assert decode(encode(job), JobRecord) == job
+
+
+# One world in which anything may happen between a queue and the workers: messages are delivered
+# late, twice, after a crash between writing and publishing, and failures and losses come as drawn.
+
+
+class World:
+    def __init__(self, n: int) -> None:
+        self.job = record(n)
+        self.queue: set[tuple[str, int]] = set()
+        self.outcomes: list[object] = []
+        self.released: set[str] = set()
+        self.act(outstanding(self.job))
+
+    def act(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            match action:
+                case PublishNode(node, attempt):
+                    self.queue.add((node, attempt))
+                case CommitOutcome(outcome):
+                    self.outcomes.append(outcome)
+                case ReleaseArenas(arenas):
+                    self.released |= set(arenas)
+
+    def deliver(self, node: str, attempt: int, fate: str) -> None:
+        state = self.job.nodes[node]
+        if self.job.ended or state.status != "ready" or state.attempt != attempt:
+            self.act(outstanding(self.job))
+            self.queue.discard((node, attempt))
+            return
+        outputs = {} if node.startswith("decode") else {"t": handle(f"{node}-{attempt}")}
+        events = {
+            "finish": NodeFinished(node, attempt, outputs, "w", 1.0, 2.0),
+            "fail": NodeFailed(node, attempt, FAILURE, 2.0),
+            "lose": InputsLost(node, attempt, state.node.inputs, LOST, 2.0),
+            "checkpoint": Checkpointed(
+                node, attempt, Checkpoint(step=1, tensors={"t": handle(f"c-{attempt}")}), 2.0
+            ),
+            "cancel": CancelRequested(2.0),
+            "expire": DeadlinePassed(2.0),
+        }
+        event = events[fate.removesuffix("+crash")]
+        self.job, actions = advance(self.job, event)
+        if fate.endswith("+crash"):
+            return  # written, but neither published nor acknowledged: it is delivered again
+        self.act(actions)
+        if not isinstance(event, Checkpointed):
+            self.queue.discard((node, attempt))
+
+
+FATES = st.sampled_from(
+    [
+        *["finish"] * 4,
+        "finish+crash",
+        "fail",
+        "fail+crash",
+        "lose",
+        "lose+crash",
+        "checkpoint",
+        "checkpoint+crash",
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(n=st.integers(1, 3), data=st.data())
+def test_any_order_of_events_leads_to_exactly_one_end_with_no_handle_held(
+    n: int, data: st.DataObject
+) -> None:
+    world = World(n)
+    for turn in range(400):
+        if not world.queue:
+            break
+        node, attempt = data.draw(st.sampled_from(sorted(world.queue)))
+        fate = data.draw(FATES) if turn < 60 else "finish"
+        if turn == data.draw(st.sampled_from([0, 3, 9, -1])):
+            fate = data.draw(st.sampled_from(["cancel", "expire", "cancel+crash"]))
+        world.deliver(node, attempt, fate)
+    assert not world.queue
+    assert world.job.ended
+    assert world.outcomes
+    assert all(outcome == world.outcomes[0] for outcome in world.outcomes)
+    held = {h.slot.arena for h in handles(world.job) if h.slot is not None}
+    assert held <= world.released
+    assert set(world.job.arenas) == world.released
+
+
+@given(n=st.integers(1, 3), data=st.data())
+def test_an_ended_job_is_never_changed_again(n: int, data: st.DataObject) -> None:
+    job, _ = advance(record(n), CancelRequested(1.0))
+    node = data.draw(st.sampled_from(sorted(job.nodes)))
+    for event in (
+        NodeFinished(node, 1, {}, "w", 1.0, 2.0),
+        NodeFailed(node, 1, FATAL, 2.0),
+        InputsLost(node, 1, ("encode",), LOST, 2.0),
+        DeadlinePassed(3.0),
+    ):
+        again, _ = advance(job, event)
+        assert again is job
+        assert msgspec.to_builtins(again) == msgspec.to_builtins(job)

@@ -1,0 +1,189 @@
+"""The pull loop: priorities, room, redelivery, signs of life, draining. On the shipped fake bus."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from shared import subjects
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.pull import PullLoop, Work
+from shared.topology import TOPOLOGY
+from tests.conftest import eventually, run
+
+ACK_WAIT = 0.3
+
+
+async def new_bus() -> MemoryBus:
+    bus = MemoryBroker().connect("test")
+    await bus.ensure(TOPOLOGY)
+    return bus
+
+
+async def put(bus: MemoryBus, name: str, service_class: str = "standard") -> None:
+    await bus.store(subjects.work("encode", "m", service_class, name, "encode", 1), name.encode())
+
+
+@asynccontextmanager
+async def pulling(
+    bus: MemoryBus,
+    handle: Callable[[Work], Awaitable[None]],
+    capacity: int = 1,
+    stall_seconds: float = 60.0,
+    drain_seconds: float = 5.0,
+) -> AsyncIterator[PullLoop]:
+    consumers = [
+        await bus.consumer(
+            subjects.WORK,
+            subjects.work_consumer("encode", "m", c),
+            subjects.work_filter("encode", "m", c),
+            ACK_WAIT,
+        )
+        for c in subjects.CLASSES
+    ]
+    loop = PullLoop(
+        consumers,
+        handle,
+        capacity=capacity,
+        ack_wait=ACK_WAIT,
+        stall_seconds=stall_seconds,
+        drain_seconds=drain_seconds,
+        poll_seconds=0.1,
+    )
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(loop.run(stop))
+        try:
+            yield loop
+        finally:
+            stop.set()
+
+
+def test_work_is_served_in_order_of_its_class() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        order: list[str] = []
+
+        async def handle(work: Work) -> None:
+            order.append(work.delivery.data.decode())
+            await work.delivery.ack()
+
+        for service_class in ("batch", "standard", "interactive"):
+            await put(bus, service_class, service_class)
+        async with pulling(bus, handle):
+            await eventually(lambda: _true(len(order) == 3))
+        assert order == ["interactive", "standard", "batch"]
+
+    run(scenario())
+
+
+def test_no_more_work_is_taken_than_there_is_room() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        most, now, done = 0, 0, 0
+
+        async def handle(work: Work) -> None:
+            nonlocal most, now, done
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0.01)
+            now -= 1
+            done += 1
+            await work.delivery.ack()
+
+        for number in range(30):
+            await put(bus, f"j{number}")
+        async with pulling(bus, handle, capacity=3):
+            await eventually(lambda: _true(done == 30))
+        assert most == 3
+
+    run(scenario())
+
+
+def test_work_that_raises_is_delivered_again_and_harms_nobody_else() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        tries: dict[str, int] = {}
+
+        async def handle(work: Work) -> None:
+            name = work.delivery.data.decode()
+            tries[name] = tries.get(name, 0) + 1
+            if name == "bad" and tries[name] == 1:
+                raise RuntimeError("once")
+            await work.delivery.ack()
+
+        await put(bus, "bad")
+        await put(bus, "good")
+        async with pulling(bus, handle, capacity=2) as loop:
+            await eventually(lambda: _true(tries == {"bad": 2, "good": 1}))
+            assert loop.statistics().failed == 1
+
+    run(scenario())
+
+
+def test_work_that_makes_progress_is_kept_beyond_the_acknowledgement_wait() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started = 0
+
+        async def handle(work: Work) -> None:
+            nonlocal started
+            started += 1
+            for _ in range(5):
+                await asyncio.sleep(ACK_WAIT / 2)
+                work.progressed()
+            await work.delivery.ack()
+
+        await put(bus, "long")
+        async with pulling(bus, handle, capacity=2) as loop:
+            await eventually(lambda: _true(loop.statistics().handled == 1))
+        assert started == 1
+
+    run(scenario())
+
+
+def test_work_without_progress_is_given_to_somebody_else() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        first = asyncio.Event()
+        taken = asyncio.Event()
+
+        async def hangs(work: Work) -> None:
+            first.set()
+            await asyncio.Event().wait()
+
+        async def works(work: Work) -> None:
+            taken.set()
+            await work.delivery.ack()
+
+        await put(bus, "stuck")
+        async with pulling(bus, hangs, stall_seconds=0.0, drain_seconds=0.0):
+            await first.wait()
+            async with pulling(bus, works):
+                await taken.wait()
+
+    run(scenario())
+
+
+def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started, finished = asyncio.Event(), False
+
+        async def handle(work: Work) -> None:
+            nonlocal finished
+            started.set()
+            await asyncio.sleep(0.05)
+            await work.delivery.ack()
+            finished = True
+
+        await put(bus, "last")
+        async with pulling(bus, handle):
+            await started.wait()
+        assert finished
+        assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
+
+    run(scenario())
+
+
+async def _true(value: bool) -> bool:
+    return value

@@ -1,0 +1,342 @@
+"""The order of a worker's deeds, and what becomes of a node in every bad case. On the fake bus."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from shared import subjects
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.config import Settings
+from shared.errors import HandleLost, InvalidRequest
+from shared.jobs.advance import MAX_FAILURES, CancelRequested, NodeFinished, new_record
+from shared.jobs.graph import NodeKind, text_to_image
+from shared.jobs.ledger import Ledger
+from shared.messages import (
+    CancelRequest,
+    JobCancelled,
+    JobFailed,
+    NodeTask,
+    Outcome,
+    decode_outcome,
+    encode,
+)
+from shared.telemetry.metrics import Metrics
+from shared.tensors.handle import TensorHandle
+from shared.tensors.transport import MemoryTransport
+from shared.topology import TOPOLOGY
+from shared.worker import Task, Tensors, Worker
+from tests.conftest import eventually, run
+from tests.factories import spec
+
+SETTINGS = Settings(ack_wait=0.5, poll_seconds=0.1)
+Run = Callable[[Task], Awaitable[dict[str, TensorHandle]]]
+
+
+class StubHandler:
+    """A handler of `kind` whose work is `do`."""
+
+    models = ("pocket-sdxl",)
+    capacity = 4
+
+    def __init__(self, kind: NodeKind, do: Run) -> None:
+        self.kind = kind
+        self.do = do
+        self.transport = MemoryTransport()
+        self.discarded: list[TensorHandle] = []
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        return await self.do(task)
+
+    def discard(self, outputs: Tensors) -> None:
+        self.discarded.extend(outputs.values())
+
+
+def put(handler: StubHandler, task: Task) -> dict[str, TensorHandle]:
+    handle = handler.transport.put(
+        b"x" * 100_000, "uint8", (100_000,), job_id=task.job_id, attempt=1, lifetime=60.0
+    )
+    return {"tensor": handle}
+
+
+async def new_bus() -> MemoryBus:
+    bus = MemoryBroker().connect("test")
+    await bus.ensure(TOPOLOGY)
+    return bus
+
+
+async def submit(bus: MemoryBus, **changes: Any) -> None:
+    wanted = spec(**changes)
+    await Ledger(bus).open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
+
+
+@asynccontextmanager
+async def working(bus: MemoryBus, handler: StubHandler) -> AsyncIterator[Worker]:
+    worker = Worker(bus, handler, SETTINGS, Metrics("test"), "worker-1")
+    stop, ready = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop, ready.set))
+        await ready.wait()
+        try:
+            yield worker
+        finally:
+            stop.set()
+
+
+async def outcome(bus: MemoryBus) -> Outcome:
+    async def ended() -> bool:
+        return await bus.stored(subjects.result("job-1")) is not None
+
+    await eventually(ended)
+    data = await bus.stored(subjects.result("job-1"))
+    assert data is not None
+    return decode_outcome(data)
+
+
+def test_a_finished_node_advances_the_record_and_publishes_the_next() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            return put(handler, task)
+
+        handler = StubHandler("encode", do)
+        await submit(bus)
+        async with working(bus, handler):
+            await eventually(lambda: _waits(bus, "denoise"))
+            page = await Ledger(bus).load("job-1")
+            assert page.record.nodes["encode"].status == "done"
+            assert page.record.nodes["encode"].worker == "worker-1"
+            await eventually(lambda: _none_waits(bus, "encode"))
+        assert handler.discarded == []
+
+    run(scenario())
+
+
+def test_a_crash_between_writing_and_publishing_is_mended_by_redelivery() -> None:
+    """The record says done, but the next node was never published: a second delivery does it."""
+
+    async def scenario() -> None:
+        bus = await new_bus()
+        await submit(bus)
+        ledger = Ledger(bus)
+        page = await ledger.load("job-1")
+        finished = NodeFinished("encode", 1, {}, "crashed", 1.0, 2.0)
+        await ledger.advance(page, finished)
+        await bus.remove(subjects.WORK, _work("denoise", "denoise-0"))
+
+        async def never(task: Task) -> dict[str, TensorHandle]:
+            raise AssertionError("a node that is done must not run again")
+
+        async with working(bus, StubHandler("encode", never)):
+            await eventually(lambda: _waits(bus, "denoise"))
+            await eventually(lambda: _none_waits(bus, "encode"))
+
+    run(scenario())
+
+
+def test_a_result_that_comes_too_late_is_discarded_and_its_slots_freed() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        ledger = Ledger(bus)
+
+        async def overtaken(task: Task) -> dict[str, TensorHandle]:
+            page = await ledger.load("job-1")
+            await ledger.advance(page, NodeFinished("encode", 1, {}, "faster", 1.0, 2.0))
+            return put(handler, task)
+
+        handler = StubHandler("encode", overtaken)
+        await submit(bus)
+        async with working(bus, handler):
+            await eventually(lambda: _none_waits(bus, "encode"))
+        page = await ledger.load("job-1")
+        assert page.record.nodes["encode"].worker == "faster"
+        assert len(handler.discarded) == 1
+
+    run(scenario())
+
+
+def test_a_node_that_keeps_failing_ends_its_job_by_name() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        attempts: list[int] = []
+
+        async def fails(task: Task) -> dict[str, TensorHandle]:
+            attempts.append(task.state.attempt)
+            raise RuntimeError("out of luck")
+
+        await submit(bus)
+        async with working(bus, StubHandler("encode", fails)):
+            ended = await outcome(bus)
+        assert isinstance(ended, JobFailed)
+        assert "out of luck" in ended.failure.message
+        assert attempts == list(range(1, MAX_FAILURES + 1))
+
+    run(scenario())
+
+
+def test_an_error_that_no_retry_can_mend_ends_the_job_at_the_first_attempt() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        attempts: list[int] = []
+
+        async def fails(task: Task) -> dict[str, TensorHandle]:
+            attempts.append(task.state.attempt)
+            raise InvalidRequest("prompt", "x", "something else")
+
+        await submit(bus)
+        async with working(bus, StubHandler("encode", fails)):
+            ended = await outcome(bus)
+        assert isinstance(ended, JobFailed)
+        assert (ended.failure.code, attempts) == ("invalid_request", [1])
+
+    run(scenario())
+
+
+def test_a_lost_input_runs_its_producer_again_and_not_the_job_into_failure() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        lost = True
+
+        async def encode_prompt(task: Task) -> dict[str, TensorHandle]:
+            return put(encoder, task)
+
+        async def denoise(task: Task) -> dict[str, TensorHandle]:
+            nonlocal lost
+            if lost:
+                lost = False
+                raise HandleLost(task.inputs["tensor"].name, "its owner is gone")
+            return {}
+
+        encoder = StubHandler("encode", encode_prompt)
+        await submit(bus)
+        async with working(bus, encoder), working(bus, StubHandler("denoise", denoise)):
+            await eventually(lambda: _waits(bus, "decode"))
+        page = await Ledger(bus).load("job-1")
+        assert page.record.nodes["encode"].attempt == 2
+        assert page.record.nodes["denoise-0"].attempt == 2
+
+    run(scenario())
+
+
+def test_a_cancelled_job_stops_its_running_node_and_ends_cancelled() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started, stopped = asyncio.Event(), asyncio.Event()
+
+        async def long(task: Task) -> dict[str, TensorHandle]:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+            return {}
+
+        await submit(bus)
+        async with working(bus, StubHandler("encode", long)):
+            await started.wait()
+            await bus.publish(subjects.cancel("job-1"), encode(CancelRequest(job_id="job-1")))
+            await stopped.wait()
+            assert isinstance(await outcome(bus), JobCancelled)
+            await eventually(lambda: _none_waits(bus, "encode"))
+
+    run(scenario())
+
+
+def test_a_node_of_an_ended_job_is_dropped_unrun() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        await submit(bus)
+        ledger = Ledger(bus)
+        await ledger.advance(await ledger.load("job-1"), CancelRequested(2.0))
+
+        async def never(task: Task) -> dict[str, TensorHandle]:
+            raise AssertionError("the job has ended")
+
+        async with working(bus, StubHandler("encode", never)):
+            await eventually(lambda: _none_waits(bus, "encode"))
+
+    run(scenario())
+
+
+def test_an_expired_job_fails_by_name_without_starting() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def never(task: Task) -> dict[str, TensorHandle]:
+            raise AssertionError("the job has expired")
+
+        await submit(bus, deadline=1.0)
+        async with working(bus, StubHandler("encode", never)):
+            ended = await outcome(bus)
+        assert isinstance(ended, JobFailed)
+        assert ended.failure.code == "deadline_exceeded"
+
+    run(scenario())
+
+
+def test_malformed_work_is_dropped_and_harms_nobody() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            return {}
+
+        subject = subjects.work("encode", "pocket-sdxl", "standard", "job-0", "encode", 1)
+        await bus.store(subject, b"\xc1 not a message")
+        unknown = NodeTask(job_id="job-9", node="encode", attempt=1)
+        subject = subjects.work("encode", "pocket-sdxl", "standard", "job-9", "encode", 1)
+        await bus.store(subject, encode(unknown))
+        await submit(bus)
+        async with working(bus, StubHandler("encode", do)):
+            await eventually(lambda: _waits(bus, "denoise"))
+            await eventually(lambda: _none_waits(bus, "encode"))
+
+    run(scenario())
+
+
+def test_a_leaving_process_hands_its_unfinished_node_back_at_once() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started = asyncio.Event()
+
+        async def hangs(task: Task) -> dict[str, TensorHandle]:
+            started.set()
+            await asyncio.Event().wait()
+            return {}
+
+        async def works(task: Task) -> dict[str, TensorHandle]:
+            return {}
+
+        await submit(bus)
+        handler = StubHandler("encode", hangs)
+        leaving = Worker(
+            bus,
+            handler,
+            msgspec.structs.replace(SETTINGS, drain_seconds=0.0),
+            Metrics("test"),
+            "leaving",
+        )
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leaving.run(stop))
+            await started.wait()
+            stop.set()
+        async with working(bus, StubHandler("encode", works)):
+            await eventually(lambda: _waits(bus, "denoise"))
+
+    run(scenario())
+
+
+def _work(kind: str, node: str) -> str:
+    return subjects.work(kind, "pocket-sdxl", "standard", "job-1", node, 1)
+
+
+async def _waits(bus: MemoryBus, kind: str) -> bool:
+    return await bus.depth(subjects.WORK, subjects.work_queue(kind, "pocket-sdxl")) > 0
+
+
+async def _none_waits(bus: MemoryBus, kind: str) -> bool:
+    return await bus.depth(subjects.WORK, subjects.work_queue(kind, "pocket-sdxl")) == 0

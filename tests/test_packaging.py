@@ -1,0 +1,93 @@
+"""What a newcomer and a container rely on before any code runs."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)$")
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> dict[str, str]:
+    """Normalised name to version; fails on a line that is neither a comment nor a pin."""
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        match = PIN.match(line)
+        assert match, f"constraints.txt: {line!r} is no plain pin"
+        found[normal(match[1])] = match[2]
+    return found
+
+
+def project() -> dict[str, object]:
+    content: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return content
+
+
+def test_every_installed_package_is_pinned() -> None:
+    pinned = pins()
+    needed = {normal(d.metadata["Name"]) for d in distributions()} - {"darkroom", "pip", "wheel"}
+    assert needed - pinned.keys() == set()
+
+
+def test_every_declared_dependency_is_pinned() -> None:
+    declared = project()
+    names = [*declared["dependencies"], *declared["optional-dependencies"]["dev"]]  # type: ignore[misc,index]
+    assert {normal(re.split(r"[<>=\[]", name)[0]) for name in names} - pins().keys() == set()
+
+
+def test_torch_is_the_version_that_was_agreed_on() -> None:
+    assert pins()["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize(
+    "module", ["services.fleet.cli", "services.gateway.__main__", "services.planner.__main__"]
+)
+def test_what_does_not_compute_does_not_import_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_the_command_line_is_where_pyproject_says() -> None:
+    module, function = project()["scripts"]["darkroom"].split(":")  # type: ignore[index]
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_ci_runs_make_test() -> None:
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+
+
+def test_compose_has_a_scalable_block_per_service_on_one_shared_memory() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    services = compose["services"]
+    present = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")} - {"fleet"}
+    assert services.keys() == {"nats"} | present
+    for name in present:
+        block = services[name]
+        assert block["command"] == [f"services.{name}"]
+        assert block["healthcheck"]["test"][-1] == name
+        assert block["depends_on"]["nats"]["condition"] == "service_healthy"
+        assert "arenas:/run/darkroom" in block["volumes"]
+        assert "container_name" not in block  # or it could not be scaled
+    assert compose["volumes"]["arenas"]["driver_opts"]["type"] == "tmpfs"
+    [published] = services["gateway"]["ports"]
+    assert published.startswith("127.0.0.1:")
+
+
+def test_the_image_has_one_base_that_can_be_chosen_and_does_not_run_as_root() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert "ARG BASE_IMAGE=python:3.11-slim" in lines
+    assert [line for line in lines if line.startswith("FROM ")] == ["FROM ${BASE_IMAGE}"]
+    assert "USER darkroom" in lines
