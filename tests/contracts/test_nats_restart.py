@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from shared.bus.base import BucketSpec, Bus, Consumer, StreamSpec, Topology
 from shared.bus.embedded import NatsServer, nats_server
 from shared.bus.nats import connect
 from shared.errors import BusUnavailable, RevisionConflict
-from tests.conftest import run
+from tests.conftest import eventually, run
 from tests.contracts.conftest import fast_directory
 
 TOPOLOGY = Topology((StreamSpec("W", ("w.>",), work_queue=True),), (BucketSpec("B"),))
@@ -55,6 +55,13 @@ async def bus_on(server: NatsServer, budget: float = 20.0) -> AsyncIterator[Bus]
         await bus.close()
 
 
+async def at_least(count: int, counted: Callable[[], int]) -> None:
+    async def reached() -> bool:
+        return counted() >= count
+
+    await eventually(reached, within=LONG, every=0.002)
+
+
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed_under_load(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with restartable(tmp_path) as place, bus_on(place.server) as bus:
@@ -70,8 +77,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed_under_load(tmp_p
                 for number in range(4):
                     group.create_task(publisher(number))
                 for part in (40, 140):
-                    while len(acknowledged) < part:
-                        await asyncio.sleep(0.005)
+                    await at_least(part, lambda: len(acknowledged))
                     await place.restart()
             assert len(acknowledged) == 240
             assert {subject async for subject, _ in bus.listing("W", ">")} == acknowledged
@@ -99,8 +105,7 @@ def test_every_job_is_worked_on_through_kills_of_the_server(tmp_path: Path) -> N
                 for _ in range(2):
                     group.create_task(worker())
                 group.create_task(submitter())
-                while len(done) < 40:
-                    await asyncio.sleep(0.005)
+                await at_least(40, lambda: len(done))
                 await place.restart()
             assert await bus.depth("W", ">") == 0
 
@@ -140,8 +145,7 @@ def test_a_counter_is_exact_through_kills_of_the_server() -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(count())
                 for part in (50, 120):
-                    while reached < part:
-                        await asyncio.sleep(0.001)
+                    await at_least(part, lambda: reached)
                     await place.restart()
             entry = await bus.get("B", "count")
             assert entry is not None
@@ -192,7 +196,10 @@ def test_there_is_no_connection_without_a_server() -> None:
     run(scenario())
 
 
-def test_a_consumer_that_was_deleted_is_made_again() -> None:
+def test_a_consumer_that_was_deleted_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.bus.nats.consumer.SLICE", 0.2)
+    monkeypatch.setattr("shared.bus.nats.consumer.GRACE", 0.2)
+
     async def scenario() -> None:
         async with restartable() as place, bus_on(place.server) as bus:
             consumer = await bus.consumer("W", "c", "w.>", LONG)

@@ -80,12 +80,12 @@ def test_the_file_is_never_sparse(arena: Arena) -> None:
 
 
 def test_the_file_grows_only_when_used_and_never_beyond_the_capacity(directory: Path) -> None:
-    with Arena.create(directory, 256 << 20, "vae") as arena:
+    with Arena.create(directory, 64 << 20, "vae") as arena:
         assert arena.statistics().allocated == 0
         write(arena, bytes(BIG))
         assert BIG <= arena.statistics().allocated <= 16 << 20
-        write(arena, bytes(200 << 20))
-        assert arena.statistics().allocated <= 256 << 20
+        write(arena, bytes(40 << 20))
+        assert arena.statistics().allocated <= 64 << 20
 
 
 def test_closing_removes_the_file(directory: Path) -> None:
@@ -274,7 +274,7 @@ def test_closing_waits_for_a_write_in_another_thread(
     assert not arena.path.exists()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(1, 60), st.lists(st.tuples(st.integers(1, 20), st.booleans()), max_size=60))
 def test_extents_never_overlap_and_nothing_is_lost(
     limit: int, wishes: list[tuple[int, bool]]
@@ -407,7 +407,7 @@ def test_a_slot_recycled_in_the_middle_of_a_read_is_lost(
 
 
 TORN = 32 * UNIT
-READS = 400
+READS = 150
 
 
 def rewrite_one_slot(directory: Path, pipe: Connection) -> None:

@@ -88,14 +88,14 @@ def test_an_acknowledged_message_is_synced_to_disk(tmp_path: Path) -> None:
 
 def test_it_removes_nothing_but_what_it_made_for_one_run(tmp_path: Path) -> None:
     async def scenario() -> None:
-        (tmp_path / "mine.txt").write_text("kept")
         async with nats_server(tmp_path):
             pass
-        assert (tmp_path / "mine.txt").read_text() == "kept"
-        assert (tmp_path / "jetstream").is_dir()
-        assert list(tmp_path.glob("*.ports")) == []
 
+    (tmp_path / "mine.txt").write_text("kept")
     run(scenario())
+    assert (tmp_path / "mine.txt").read_text() == "kept"
+    assert (tmp_path / "jetstream").is_dir()
+    assert list(tmp_path.glob("*.ports")) == []
 
 
 def test_a_killed_server_does_not_disturb_leaving_the_context(tmp_path: Path) -> None:

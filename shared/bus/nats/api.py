@@ -140,11 +140,20 @@ def bucket_subject(bucket: str) -> str:
 
 
 def deliveries(ack_subject: str) -> int:
-    """How often a message was delivered, from the subject that its acknowledgement goes to.
+    """How often a message was delivered, from the subject that its acknowledgement goes to:
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>…`, or with domain and account before
+    the stream."""
+    return int(_after_consumer(ack_subject)[0])
 
-    `$JS.ACK.<stream>.<consumer>.<delivered>…`, or with domain and account before the stream."""
+
+def sequence(ack_subject: str) -> int:
+    """The message's sequence in its stream."""
+    return int(_after_consumer(ack_subject)[1])
+
+
+def _after_consumer(ack_subject: str) -> list[str]:
     tokens = ack_subject.split(".")
-    return int(tokens[4] if len(tokens) == 9 else tokens[6])
+    return tokens[4:] if len(tokens) == 9 else tokens[6:]
 
 
 def own_headers(headers: Headers) -> Headers:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPT: Final = 4.0
-"""Seconds one attempt of a durable call may take before it is repeated."""
+"""Seconds one attempt of a durable call may take before it is repeated. It starts when there is a
+connection, and fails at once when that breaks."""
 
 PAUSE: Final = 0.05
 """Seconds between attempts; a broken connection is waited for instead."""
@@ -72,6 +73,7 @@ class Connection:
         self._up = asyncio.Event()
         self._closed_because = ""
         self._questions: dict[str, _Question] = {}
+        self._stops: dict[int, Callable[[], Awaitable[None]]] = {}
         self._numbers = itertools.count()
 
     async def open(self, url: str) -> None:
@@ -104,19 +106,22 @@ class Connection:
             if self._up.is_set():
                 with contextlib.suppress(BusUnavailable):
                     await self.settle(timeout=2)
+            else:  # the library leaves its tasks behind when it finds the socket broken
+                for stop in list(self._stops.values()):
+                    await stop()
             self._closed_because = f"the bus of {self.name} was closed"
-            await self._client.close()
+            with contextlib.suppress(OSError):
+                await self._client.close()
 
     async def publish(
         self, subject: str, data: bytes, headers: Headers | None = None, reply: str = ""
     ) -> None:
-        """Send once. While there is no connection the client keeps 2 MiB for the server's return;
-        what is beyond is dropped and counted."""
+        """Send once. Without a connection nobody can hear it: it is dropped and counted."""
         self.check(subject, data, headers)
-        try:
+        if self._up.is_set():
             with translated(subject):
                 await self._client.publish(subject, data, reply, headers)
-        except _BufferFull:
+        else:
             self.dropped += 1
 
     async def collect(
@@ -129,8 +134,10 @@ class Connection:
     ) -> tuple[list[Message], bool]:
         """Ask once and gather answers up to the one for which `last` holds, or until `timeout`;
         returns them, and whether the last was among them."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
         await self.ready(timeout)
-        async with self._question(timeout, last) as (question, inbox):
+        async with self._question(deadline - clock(), last) as (question, inbox):
             await self.publish(subject, data, headers, inbox)
             complete = await question.done
         return question.answers, complete
@@ -179,9 +186,9 @@ class Connection:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.budget
         while True:
-            left = deadline - clock()
             try:
-                return await attempt(min(ATTEMPT, left) if self._up.is_set() else left)
+                await self.ready(deadline - clock())
+                return await attempt(min(ATTEMPT, deadline - clock()))
             except BusUnavailable as error:
                 if self._closed_because or clock() + PAUSE >= deadline:
                     raise
@@ -199,12 +206,15 @@ class Connection:
             handler(Message(raw.subject, raw.data, raw.headers or NO_HEADERS, raw.reply))
 
         async def stop() -> None:
+            self._stops.pop(number, None)
             with contextlib.suppress(errors.Error, OSError):
                 await subscription.unsubscribe()
 
         await self.ready(self.budget)
         with translated(subject):
             subscription = await self._client.subscribe(subject, queue=queue, cb=receive)
+        number = next(self._numbers)
+        self._stops[number] = stop
         await self.persist(self.settle)
         return stop
 
@@ -216,18 +226,19 @@ class Connection:
                     await self._up.wait()
             except TimeoutError as error:
                 raise BusUnavailable("connection", f"none for {timeout:.3g} s") from error
-        self._check_open()
+        self.check_open()
 
     def check(self, subject: str, data: bytes, headers: Headers | None = None) -> None:
         """Raise what would be wrong with sending this, before anything is sent."""
-        self._check_open()
+        self.check_open()
         size = len(data)
         if headers:
             size += max(0, _header_bytes(headers) - HEADER_ROOM)
         if size > self.max_payload:
             raise PayloadTooLarge(subject, size, self.max_payload)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `BusUnavailable` once the connection is closed for good."""
         if self._closed_because:
             raise BusUnavailable("connection", self._closed_because)
 
@@ -260,17 +271,11 @@ class Connection:
         self._up.set()  # whoever waits for the connection looks, and finds it closed
 
 
-class _BufferFull(BusUnavailable):
-    """The client's buffer for the time without a connection is full."""
-
-
 @contextlib.contextmanager
 def translated(subject: str) -> Iterator[None]:
     """Turn an error of the client library into one of ours."""
     try:
         yield
-    except errors.OutboundBufferLimitError as error:
-        raise _BufferFull(subject, "no connection, and its buffer is full") from error
     except (errors.BadSubjectError, errors.BadHeaderError) as error:
         raise InvalidRequest("subject", subject, "what NATS allows in subjects, headers") from error
     except (errors.Error, OSError) as error:

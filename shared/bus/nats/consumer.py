@@ -5,6 +5,7 @@ So each fetch uses a lane: an inbox that lives as long as the consumer. What arr
 no fetch owns it is kept, and is the first thing the next fetch returns."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ GRACE: Final = 1.0
 PAUSE: Final = 0.05
 """Seconds before a pull that the server turned away is repeated."""
 
+SLICE: Final = 5.0
+"""Seconds after which a waiting pull is renewed: a server whose consumer is gone may not say so."""
+
+UNKNOWN_AFTER: Final = 1.5
+"""Seconds without an answer after which the server is taken not to know of a delivery."""
+
 EMPTY: Final = ("404", "408")
 """Statuses that end a pull: nothing there, nothing came in time."""
 
@@ -30,28 +37,43 @@ SILENT: Final = "silent"
 
 @dataclass(frozen=True, slots=True)
 class PulledMessage:
-    """Implements `Delivery`."""
+    """Implements `Delivery`.
+
+    A server that was killed may have forgotten a delivery of its last moments. It does not answer
+    to an acknowledgement of what it does not know to be out, and delivers the message again."""
 
     subject: str
     data: bytes
     headers: Headers
     deliveries: int
     _ack_subject: str
-    _connection: Connection
+    _consumer: "PullConsumer"
 
     async def ack(self) -> None:
-        await self._confirmed(b"+ACK")
+        connection = self._consumer.connection
+
+        async def attempt(timeout: float) -> None:
+            try:
+                await connection.ask(self._ack_subject, b"+ACK", min(timeout, UNKNOWN_AFTER))
+            except BusUnavailable:
+                if not await self._consumer.discard(api.sequence(self._ack_subject)):
+                    raise
+
+        await connection.persist(attempt)
 
     async def extend(self) -> None:
-        self._connection.check(self.subject, b"")
-        await self._connection.publish(self._ack_subject, b"+WPI")
+        await self._consumer.connection.publish(self._ack_subject, b"+WPI")
 
     async def retry(self, delay: float) -> None:
-        await self._confirmed(b'-NAK {"delay": %d}' % api.nanoseconds(delay) if delay else b"-NAK")
+        """When the delivery was forgotten, the message comes again without the delay."""
+        verb = b'-NAK {"delay": %d}' % api.nanoseconds(delay) if delay > 0 else b"-NAK"
+        connection = self._consumer.connection
 
-    async def _confirmed(self, verb: bytes) -> None:
-        connection = self._connection
-        await connection.persist(lambda timeout: connection.ask(self._ack_subject, verb, timeout))
+        async def attempt(timeout: float) -> None:
+            inquiry = (self._ack_subject, verb, None, min(timeout, UNKNOWN_AFTER))
+            await connection.collect(*inquiry, last=lambda answer: True)
+
+        await connection.persist(attempt)
 
 
 @dataclass(slots=True)
@@ -76,13 +98,19 @@ class _Pull:
 class _Lane:
     """An inbox with at most one pull under way."""
 
-    def __init__(self, connection: Connection, target: str, prefix: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        target: str,
+        prefix: str,
+        late: Callable[[Message], None],
+    ) -> None:
         self._connection = connection
         self._target = target
         self._prefix = prefix
         self._count = 0
         self._pull: _Pull | None = None
-        self.late: Callable[[Message], None] = lambda message: None
+        self._late = late
 
     async def open(self) -> None:
         self._connection.losses.append(self._lost)
@@ -100,7 +128,7 @@ class _Lane:
             status = await pull.over
         except BaseException:
             for message in pull.messages:
-                self.late(message)
+                self._late(message)
             raise
         finally:
             timer.cancel()
@@ -115,7 +143,7 @@ class _Lane:
         elif pull is not None:
             pull.add(message)
         else:
-            self.late(message)
+            self._late(message)
 
     def _lost(self) -> None:
         if self._pull is not None:
@@ -141,7 +169,7 @@ class PullConsumer:
         create: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
-        self._connection = connection
+        self.connection = connection
         self._stream = stream
         self._ack_wait = ack_wait
         self._create = create
@@ -152,47 +180,60 @@ class PullConsumer:
     async def fetch(self, limit: int, wait: float) -> Sequence[PulledMessage]:
         clock = asyncio.get_running_loop().time
         until = clock() + wait
-        lane = self._idle.pop() if self._idle else await self._open_lane()
-        try:
-            while True:
-                left = max(0.0, until - clock())
-                messages = await self._attempt(lane, limit, left)
-                if messages or left <= 0:
-                    return [self._delivery(message) for message in messages]
-        finally:
-            self._idle.append(lane)
+        while True:
+            left = max(0.0, until - clock())
+            messages = await self._attempt(limit, min(left, SLICE))
+            if messages or left <= 0:
+                return [self._delivery(message) for message in messages]
 
-    async def _attempt(self, lane: _Lane, limit: int, left: float) -> list[Message]:
-        """One pull. It returns without messages before `left` is over only after a pause."""
+    async def _attempt(self, limit: int, wait: float) -> list[Message]:
+        """What a fetch does once or, while it waits, repeatedly."""
         kept = self._take_late(limit)
         if len(kept) == limit:
             return kept
         try:
-            await self._connection.ready(left)
+            await self.connection.ready(wait)
+            pulled, status = await self._pull(limit - len(kept), 0.0 if kept else wait)
+            if not pulled and status not in (*EMPTY, LOST):
+                await self._create()
+                await asyncio.sleep(min(wait, PAUSE))
         except BusUnavailable:
-            self._connection.check(self.name, b"")
+            self.connection.check_open()
             return kept
-        pulled, status = await lane.pull(limit - len(kept), 0.0 if kept else left)
-        messages = kept + pulled
-        if not messages and status not in (*EMPTY, LOST, SILENT):
-            await self._create_again()
-        if not messages and status != SILENT and left > PAUSE:
-            await asyncio.sleep(PAUSE if status != LOST else 0)
-        return messages
+        return kept + pulled
 
-    async def _create_again(self) -> None:
-        """The server says that the consumer is gone, or is moving; make sure that it exists."""
+    async def _pull(self, limit: int, wait: float) -> tuple[list[Message], str]:
+        lane = self._idle.pop() if self._idle else await self._open_lane()
         try:
-            await self._create()
-        except BusUnavailable:
-            self._connection.check(self.name, b"")
+            return await lane.pull(limit, wait)
+        finally:
+            self._idle.append(lane)
+
+    async def discard(self, sequence: int) -> bool:
+        """Delete the message at `sequence` of a work queue. False where messages outlive their
+        acknowledgement, and deleting would be wrong."""
+        info = await self._inquire(f"STREAM.INFO.{self._stream}", b"")
+        if info.config["retention"] != "workqueue":
+            return False
+        body = api.write({"seq": sequence, "no_erase": True})
+        with contextlib.suppress(api.Refused):  # somebody else has deleted it
+            await self._inquire(f"STREAM.MSG.DELETE.{self._stream}", body)
+        return True
+
+    async def pending(self) -> int:
+        return (await self._inquire(f"CONSUMER.INFO.{self._stream}.{self.name}", b"")).num_pending
+
+    async def _inquire(self, verb: str, body: bytes) -> api.Reply:
+        async def attempt(timeout: float) -> api.Reply:
+            return api.read(await self.connection.ask(f"{api.API}.{verb}", body, timeout))
+
+        return await self.connection.persist(attempt)
 
     async def _open_lane(self) -> _Lane:
         self._lanes += 1
         target = f"{api.API}.CONSUMER.MSG.NEXT.{self._stream}.{self.name}"
-        prefix = f"{self._connection.inbox}.c.{self._stream}.{self.name}.{id(self)}.{self._lanes}."
-        lane = _Lane(self._connection, target, prefix)
-        lane.late = self._keep
+        prefix = f"{self.connection.inbox}.c.{self._stream}.{self.name}.{id(self)}.{self._lanes}."
+        lane = _Lane(self.connection, target, prefix, self._keep)
         await lane.open()
         return lane
 
@@ -216,14 +257,5 @@ class PullConsumer:
             api.own_headers(message.headers),
             api.deliveries(message.reply),
             message.reply,
-            self._connection,
+            self,
         )
-
-    async def pending(self) -> int:
-        subject = f"{api.API}.CONSUMER.INFO.{self._stream}.{self.name}"
-        connection = self._connection
-
-        async def attempt(timeout: float) -> api.Reply:
-            return api.read(await connection.ask(subject, b"", timeout))
-
-        return (await connection.persist(attempt)).num_pending

@@ -114,6 +114,9 @@ def test_a_bad_field_of_a_stream_is_refused_before_the_stream_begins() -> None:
         (b'{"n": 1}', "prompt: a missing value"),
         (b'{"prompt": "a", "guidance_scale": 1e999}', "guidance_scale"),
         (b'{"prompt": "a", "guidance_scale": NaN}', "one JSON object"),
+        (b'{"prompt":' + b"[" * 100_000, "prompt"),
+        (b'{"n":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "n: the value"),
+        (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "x: this field"),
     ],
 )
 def test_a_body_that_is_no_request_is_refused(body: bytes, said: str) -> None:
@@ -277,6 +280,8 @@ def test_a_refused_job_shows_why() -> None:
         ("DELETE", "/v1/jobs/nobody", 404),
         ("GET", "/v1/jobs/a.b", 400),
         ("GET", "/v1/jobs/%3E", 400),
+        ("GET", "/v1/jobs/%00", 400),
+        ("GET", "/v1/jobs/%FF", 400),
         ("DELETE", "/v1/jobs/a%20b", 400),
         ("GET", "/v1/images/nobody/0", 404),
         ("GET", "/v1/images/nobody/x", 400),
@@ -292,6 +297,16 @@ def test_what_is_not_there_is_not_found_and_what_cannot_be_is_refused(
             answer = await here.ask(method, path)
             assert answer.status == status
             assert answer.error["message"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("host", ["a b:xx", "a:99999999"])
+def test_a_host_that_cannot_be_part_of_an_address_is_refused(host: str) -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            answer = await here.ask("GET", "/v1/models", headers={"Host": host})
+            assert (answer.status, answer.error["param"]) == (400, "Host")
 
     run(scenario())
 

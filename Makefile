@@ -1,0 +1,46 @@
+# `make demo` draws a picture, `make test` is what CI runs. Both install what they need first.
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?= a large red circle left and a small blue square right on white
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint types tests install constraints clean
+
+demo: install
+	@$(BIN)/darkroom render "$(PROMPT)" --out out/demo.png
+
+test: lint types tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy shared services
+
+tests: install
+	$(BIN)/pytest
+
+install: $(STAMP)
+
+# setuptools comes first and builds outside isolation, so that its version is pinned too.
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Darkroom needs Python 3.11 or newer; set PYTHON=... to one")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute or two the first time)"
+	@$(PIP) install --constraint constraints.txt setuptools
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# Writes down what is installed; local version suffixes (+cpu) would tie it to one index.
+constraints: install
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(PIP) freeze --all --exclude-editable --exclude pip | sed 's/+[a-z0-9.]*$$//' | sort -f; \
+	 } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Starts, watches and stops all processes of one machine; the command line."""

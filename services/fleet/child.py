@@ -1,0 +1,154 @@
+"""One supervised process: started, watched, started again when it ends, stopped for good."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from services.fleet import leash
+from services.fleet.logs import ProcessLog
+from services.fleet.plan import ProcessSpec
+from services.fleet.restarts import GiveUp, History, Restart, RestartPolicy, after_exit
+from shared.errors import Misconfigured
+
+ChildState = Literal["starting", "ready", "backing off", "stopped"]
+
+
+class Child:
+    """Keeps the process of `spec` running from `supervise()` until `stop()`.
+
+    starting --answers on the bus--> ready --exit--> backing off --delay over--> starting
+    any --stop--> stopped
+    """
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        log: ProcessLog,
+        policy: RestartPolicy,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.spec = spec
+        self.log = log
+        self.state: ChildState = "starting"
+        self.pid: int | None = None
+        self.restarts = 0
+        self._policy = policy
+        self._changed = changed
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Child {self.spec.name} {self.state} pid={self.pid} restarts={self.restarts}>"
+
+    def mark_ready(self) -> None:
+        self._become("ready")
+
+    async def supervise(self) -> None:
+        """Returns after `stop()`. Raises `Misconfigured`, with the end of the log, when the process
+        keeps ending and has never been ready."""
+        history = History()
+        try:
+            while not self._stopping.is_set():
+                self._become("starting")
+                began = time.monotonic()
+                code = await self._run_once()
+                if self._stopping.is_set():
+                    break
+                self.log.write(f"fleet: {self.spec.name} ended with code {code}\n".encode())
+                lived, was_ready = time.monotonic() - began, self.state == "ready"
+                history, decision = after_exit(history, lived, was_ready, self._policy)
+                await self._follow(decision, code)
+        finally:
+            self._become("stopped")
+            self._ended.set()
+
+    async def stop(self, patience: float) -> None:
+        """SIGTERM, and SIGKILL to its whole process group `patience` seconds later."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(patience):
+                await self._ended.wait()
+        except TimeoutError:
+            self.log.write(f"fleet: killing {self.spec.name}\n".encode())
+            self._signal(signal.SIGKILL)
+
+    async def _follow(self, decision: Restart | GiveUp, code: int) -> None:
+        if isinstance(decision, GiveUp):
+            raise Misconfigured(
+                f"{self.spec.name} ended {decision.exits} times before it was ready, last with "
+                f"code {code}; the end of its log:\n{self.log.tail()}"
+            )
+        self._become("backing off")
+        try:
+            async with asyncio.timeout(decision.after):
+                await self._stopping.wait()
+        except TimeoutError:
+            self.restarts += 1
+
+    async def _run_once(self) -> int:
+        """Start it, copy its output to the log, and return its exit code once it has ended."""
+        loop = asyncio.get_running_loop()
+        exited = asyncio.Event()
+        transport, _ = await loop.subprocess_exec(
+            lambda: _Watch(self.log, exited),
+            *_leashed(self.spec.command),
+            env=self.spec.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Its own group: Ctrl-C in a terminal reaches the fleet alone, which stops it in order.
+            process_group=0,
+        )
+        self.pid = transport.get_pid()
+        self._changed()
+        if self._stopping.is_set():  # told while it was being started
+            self._signal(signal.SIGTERM)
+        try:
+            await exited.wait()
+        finally:
+            # Whoever it started and left behind goes with it, also when this task is cancelled.
+            _signal_group(self.pid, signal.SIGKILL)
+            await asyncio.shield(exited.wait())
+            transport.close()
+            self.pid = None
+        return transport.get_returncode() or 0
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.pid is not None:
+            _signal_group(self.pid, number)
+
+    def _become(self, state: ChildState) -> None:
+        self.state = state
+        self._changed()
+
+
+class _Watch(asyncio.SubprocessProtocol):
+    """Copies output to `log`, and sets `exited` when the process ends. (`Process.wait` would go on
+    waiting for whoever inherited the pipe.)"""
+
+    def __init__(self, log: ProcessLog, exited: asyncio.Event) -> None:
+        self._log = log
+        self._exited = exited
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._log.write(data)
+
+    def process_exited(self) -> None:
+        self._exited.set()
+
+
+def _leashed(command: tuple[str, ...]) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-E", str(Path(leash.__file__)), str(os.getpid()), *command)
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, number)

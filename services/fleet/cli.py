@@ -1,0 +1,132 @@
+"""`darkroom`: the command line. Wiring only; each command's work is in the module of its name."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.fleet import status as status_command
+from services.fleet import up as up_command
+from services.fleet.exits import exit_codes, run
+from services.fleet.plan import FleetOptions, default_models, parse_replicas
+from services.fleet.progress import display
+from services.fleet.render import image_format, parse_size
+from services.fleet.render import render as render_job
+from services.fleet.report import as_json, as_table
+from shared.client import new_job_id
+from shared.messages import GenerationRequest
+
+app = typer.Typer(
+    help="Image generation as services over NATS, batched step by step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="NATS_URL", help="The fleet's bus; else the one running here."),
+]
+
+
+@app.command()
+def render(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    model: Annotated[str | None, typer.Option(help="Name of a served model.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="1 and below: none.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="See `darkroom models`.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the first image.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="png, jpg or webp.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    url: Url = None,
+) -> None:
+    """Draw a picture, on the running fleet or on one started for it."""
+    console, errors = Console(), Console(stderr=True)
+    with exit_codes(errors):
+        job_id = new_job_id()
+        width, height = parse_size(size) if size else (None, None)
+        out = out or Path(f"darkroom-{job_id[:8]}.png")
+        request = GenerationRequest(
+            job_id=job_id,
+            prompt=prompt,
+            model=model,
+            negative_prompt=negative,
+            n=n,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            seed=seed,
+            output_format=image_format(out),
+        )
+        with display(errors if json_output else console) as shown:
+            rendered = run(render_job(request, out, url, shown))
+    if json_output:
+        print(as_json(rendered))
+        return
+    console.print(as_table(rendered))
+    for file in rendered.files:
+        console.print(str(file), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def up(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR_OR_HUB_ID", help="Models to serve; repeat for several."),
+    ] = None,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=N", help="Processes of a service; repeat for several."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
+    nats_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of the bus; else a free one.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the bus keeps its streams.")] = None,
+    verbose: Annotated[bool, typer.Option("-v", help="Show the services' output.")] = False,
+) -> None:
+    """Run a fleet on this machine until it is told to stop."""
+    console, errors = Console(), Console(stderr=True)
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+    with exit_codes(errors):
+        options = FleetOptions(
+            models=tuple(model or default_models(os.environ)),
+            replicas=parse_replicas(replicas or []),
+            http_host=host,
+            http_port=port,
+            verbose=verbose,
+        )
+        with display(console) as shown:
+            where = data or up_command.data_directory()
+            run(up_command.up(options, where, nats_port, console, shown))
+
+
+@app.command()
+def status(url: Url = None) -> None:
+    """Which services run, and what waits for them."""
+    with exit_codes(Console(stderr=True)):
+        run(status_command.show_status(url, Console()))
+
+
+@app.command()
+def models() -> None:
+    """What is served, or what a new fleet would serve."""
+    with exit_codes(Console(stderr=True)):
+        status_command.show_models(Console())
+
+
+def main() -> None:
+    # What goes wrong ends in a message of the command's own; the rest is for `-v`.
+    logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
+    app()

@@ -1,0 +1,110 @@
+"""Which processes a fleet consists of, and what each is told. Pure."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pocket
+from shared.errors import InvalidRequest
+
+SERVICES: Final = ("gateway", "planner", "prompt_encoder", "denoiser", "vae")
+MOST_REPLICAS: Final = 64
+
+DEFAULT_MODEL: Final = str(Path(pocket.__file__).parent / "models" / "pocket-sdxl")
+"""The model that ships with the code."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """What a user chooses about a fleet. A port of 0 is a free one."""
+
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    """Processes per service, 1 where it is not named; 0 leaves a service out."""
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process to keep running. `environment` is all it gets."""
+
+    name: str
+    service: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def parse_replicas(texts: list[str]) -> dict[str, int]:
+    """`["denoiser=2"]` as a mapping. Raises `InvalidRequest`."""
+    found = {}
+    for text in texts:
+        service, _, count = text.partition("=")
+        if service not in SERVICES or not count.isdecimal() or int(count) > MOST_REPLICAS:
+            allowed = f"SERVICE=0..{MOST_REPLICAS} with SERVICE one of {', '.join(SERVICES)}"
+            raise InvalidRequest("--replicas", text, allowed)
+        found[service] = int(count)
+    return found
+
+
+def default_models(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What is served when nobody names a model: DARKROOM_MODELS, else the one that ships."""
+    given = environ.get("DARKROOM_MODELS", "").split(os.pathsep)
+    return tuple(source for source in given if source) or (DEFAULT_MODEL,)
+
+
+def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
+    """Directories as absolute paths, since services may run elsewhere; hub ids as they are."""
+    return tuple(str(Path(model).resolve()) if Path(model).is_dir() else model for model in models)
+
+
+def plan_processes(
+    options: FleetOptions, nats_url: str, inherited: Mapping[str, str]
+) -> tuple[ProcessSpec, ...]:
+    """The fleet's processes, in the order in which they are listed everywhere."""
+    specs: list[ProcessSpec] = []
+    for service in SERVICES:
+        count = options.replicas.get(service, 1)
+        environment = _environment(service, options, nats_url, count, inherited)
+        specs.extend(
+            ProcessSpec(
+                name=service if count == 1 else f"{service}-{number}",
+                service=service,
+                command=(sys.executable, "-m", f"services.{service}"),
+                environment=environment,
+            )
+            for number in range(1, count + 1)
+        )
+    return tuple(specs)
+
+
+def _environment(
+    service: str, options: FleetOptions, nats_url: str, replicas: int, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    # A user's own choice of threads goes before ours.
+    threads = inherited.get("DARKROOM_THREADS") or str(_threads(service, options.cores, replicas))
+    return {
+        **inherited,
+        "DARKROOM_NATS_URL": nats_url,
+        "DARKROOM_MODELS": os.pathsep.join(absolute_sources(options.models)),
+        "DARKROOM_HTTP_HOST": options.http_host,
+        "DARKROOM_HTTP_PORT": str(options.http_port),
+        "DARKROOM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _threads(service: str, cores: int, replicas: int) -> int:
+    """Denoising takes nearly all the time, so it gets every core, and the processes around it half;
+    two processes with as many threads as cores would slow each other down many times over."""
+    if service == "denoiser":
+        return max(1, cores // max(1, replicas))
+    if service in ("prompt_encoder", "vae"):
+        return max(1, cores // 2 // max(1, replicas))
+    return 1

@@ -1,0 +1,145 @@
+"""`darkroom render`: one job, from a prompt to files, on a running fleet or on its own."""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import msgspec
+
+from services.fleet import state
+from services.fleet.plan import FleetOptions, default_models
+from services.fleet.progress import Display
+from services.fleet.running import running_fleet
+from services.fleet.stages import Stages
+from shared.catalogue import Catalogue
+from shared.client import Darkroom
+from shared.errors import DarkroomError, InvalidRequest
+from shared.jobs.validate import validate
+from shared.messages import (
+    GenerationRequest,
+    ImageFormat,
+    ImageResult,
+    JobDone,
+    NodeProgress,
+    StepProgress,
+)
+from shared.watch import Job
+
+CANCEL_SECONDS: Final = 5.0
+"""How long a cancellation may take before we leave without an answer."""
+FORMATS: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A finished job, and the seconds spent around it."""
+
+    done: JobDone
+    files: tuple[Path, ...]
+    fleet_seconds: float | None
+    """Starting a fleet for this job alone; None on one that ran already."""
+    total_seconds: float
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`512x768` as width and height. Raises `InvalidRequest`."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise InvalidRequest("--size", text, "WIDTHxHEIGHT in pixels, such as 512x512")
+    return int(width), int(height)
+
+
+def image_format(out: Path) -> ImageFormat:
+    """What the suffix of `out` asks for. Raises `InvalidRequest`."""
+    if out.suffix.lower() not in FORMATS:
+        raise InvalidRequest("--out", str(out), "a file name that ends in " + ", ".join(FORMATS))
+    return cast(ImageFormat, FORMATS[out.suffix.lower()])
+
+
+def file_names(out: Path, images: int) -> tuple[Path, ...]:
+    """`out` itself for one image, `out-0`, `out-1`, … for several."""
+    if images == 1:
+        return (out,)
+    return tuple(out.with_stem(f"{out.stem}-{index}") for index in range(images))
+
+
+async def render(
+    request: GenerationRequest, out: Path, url: str | None, display: Display
+) -> Rendered:
+    """Run `request`, and save its images. Raises what ended the job otherwise; when cancelled,
+    cancels the job first."""
+    began = time.monotonic()
+    async with _fleet_for(request, url, display) as (request, nats_url, fleet_seconds):
+        async with Darkroom.connect(nats_url, name="darkroom-render") as darkroom:
+            job = await darkroom.submit(request)
+            done, images = await _follow(job, request.n, display)
+        files = file_names(out, len(images))
+        await asyncio.to_thread(_save, images, files)
+    return Rendered(done, files, fleet_seconds, time.monotonic() - began)
+
+
+@asynccontextmanager
+async def _fleet_for(
+    request: GenerationRequest, url: str | None, display: Display
+) -> AsyncIterator[tuple[GenerationRequest, str, float | None]]:
+    """The request as the fleet understands it, the fleet's address, and how long starting took."""
+    running = None if url else state.read(state.state_directory())
+    if url or running:
+        yield request, url or cast(state.FleetState, running).nats_url, None
+        return
+    sources, request = _own_models(request)
+    # Refused here, a bad request costs nobody the start of a fleet.
+    validate(request, await asyncio.to_thread(Catalogue.load, sources))
+    with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
+        async with running_fleet(
+            FleetOptions(models=sources),
+            data=Path(directory) / "nats",
+            logs=Path(directory) / "logs",
+            changed=display.fleet,
+        ) as fleet:
+            yield request, fleet.nats.url, fleet.start_seconds
+
+
+def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], GenerationRequest]:
+    """What a fleet started for `request` alone serves. `--model` may name a directory or hub id."""
+    if request.model is not None and (Path(request.model).is_dir() or "/" in request.model):
+        return (request.model,), msgspec.structs.replace(request, model=None)
+    return default_models(os.environ), request
+
+
+async def _follow(job: Job, images: int, display: Display) -> tuple[JobDone, list[ImageResult]]:
+    stages = Stages(images)
+    display.event(stages, None)
+    try:
+        async for event in job.events():
+            if isinstance(event, NodeProgress | StepProgress):
+                display.event(stages, event)
+        finished = await job.images()
+        done = await job.outcome()
+    except asyncio.CancelledError:
+        await _cancel(job)
+        raise
+    assert isinstance(done, JobDone)  # or images() would have raised
+    stages.finish()
+    display.event(stages, None)
+    return done, finished
+
+
+async def _cancel(job: Job) -> None:
+    try:
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await job.cancel()
+    except (TimeoutError, DarkroomError):
+        pass  # we leave either way; a job that nobody awaits ends by itself
+
+
+def _save(images: list[ImageResult], files: tuple[Path, ...]) -> None:
+    for image, file in zip(images, files, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(image.data)

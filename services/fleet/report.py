@@ -1,0 +1,46 @@
+"""What `darkroom render` says at the end: for people, and as one JSON object."""
+
+import json
+
+from rich.table import Table
+
+from services.fleet.render import Rendered
+from services.fleet.stages import KINDS, spent_by_kind
+
+
+def as_json(rendered: Rendered) -> str:
+    """The documented fields, on one line. Seconds of a stage are those of its slowest node."""
+    done = rendered.done
+    return json.dumps(
+        {
+            "job_id": done.job_id,
+            "files": [str(file) for file in rendered.files],
+            "seconds": round(done.seconds, 3),
+            "stages": {
+                kind: {"waiting": round(spent.waiting, 3), "running": round(spent.running, 3)}
+                for kind, spent in spent_by_kind(done.stages).items()
+            },
+            "steps": done.steps,
+            "seed": done.seed,
+            "model": done.model,
+        }
+    )
+
+
+def as_table(rendered: Rendered) -> Table:
+    """Where the time went, in seconds."""
+    table = Table("", "waiting", "running", title="seconds", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    if rendered.fleet_seconds is not None:
+        table.add_row("start of the fleet", "", f"{rendered.fleet_seconds:.2f}")
+    spent = spent_by_kind(rendered.done.stages)
+    for kind in sorted(spent, key=_order):
+        table.add_row(kind, f"{spent[kind].waiting:.2f}", f"{spent[kind].running:.2f}")
+    table.add_row("the job", "", f"{rendered.done.seconds:.2f}")
+    table.add_row("everything", "", f"{rendered.total_seconds:.2f}", style="bold")
+    return table
+
+
+def _order(kind: str) -> int:
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)

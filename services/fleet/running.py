@@ -1,0 +1,84 @@
+"""A whole fleet: the bus, the services on it, and the sweep of what dead processes left."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.fleet.bus_server import BusServer, bus_server
+from services.fleet.child import Child
+from services.fleet.discovery import ready_pids, services
+from services.fleet.plan import FleetOptions, plan_processes
+from services.fleet.supervisor import supervised
+from services.fleet.tasks import alongside
+from shared.bus.base import Bus
+from shared.bus.nats import connect
+from shared.config import Settings
+from shared.tensors.janitor import keep_swept, remove_all_of
+
+START_SECONDS: Final = 120.0
+"""How long all services together may take to become ready; large models load for a while."""
+STOP_SECONDS: Final = 10.0
+"""How long each service may take to leave by itself."""
+SWEEP_SECONDS: Final = 15.0
+"""Pause between two sweeps of ownerless arenas."""
+
+Changed = Callable[[Sequence[Child]], None]
+"""Called whenever a process of the fleet changes its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A fleet that is ready to work."""
+
+    nats: BusServer
+    bus: Bus
+    children: Sequence[Child]
+    http: str
+    """`host:port` of the gateway, empty if there is none."""
+    start_seconds: float
+
+
+@asynccontextmanager
+async def running_fleet(
+    options: FleetOptions,
+    *,
+    data: Path,
+    logs: Path,
+    nats_port: int | None = None,
+    changed: Changed = lambda _: None,
+) -> AsyncIterator[Fleet]:
+    """Start everything; ready when the context is entered, gone when it is left.
+
+    `data`: where the bus keeps its streams. `logs`: where the services' output goes.
+    Raises `Misconfigured`, with the end of a log, if something cannot be got to work."""
+    began = time.monotonic()
+    arenas = Settings.from_env().arena_dir
+    children: list[Child] = []
+    async with bus_server(data, nats_port) as nats:
+        bus = await connect(nats.url, f"fleet-{os.getpid()}")
+        try:
+            async with supervised(
+                plan_processes(options, nats.url, os.environ),
+                lambda: ready_pids(bus),
+                logs,
+                patience=STOP_SECONDS,
+                verbose=options.verbose,
+                changed=lambda: changed(children),
+            ) as supervisor:
+                children.extend(supervisor.children)
+                async with alongside(keep_swept(arenas, SWEEP_SECONDS)):
+                    await supervisor.ready(START_SECONDS)
+                    http = await _gateway(bus)
+                    yield Fleet(nats, bus, children, http, time.monotonic() - began)
+        finally:
+            await bus.close()
+            remove_all_of(arenas, time.time())
+
+
+async def _gateway(bus: Bus) -> str:
+    found = [service.http for service in await services(bus, within=0.1) if service.http]
+    return found[0] if found else ""

@@ -1,0 +1,86 @@
+"""How a running fleet is found: a small file in a private directory, void once its writer ended."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from shared.errors import Misconfigured
+from shared.tensors.owners import private_directory, start_time
+
+STATE_FILE: Final = "fleet.json"
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One supervised process. `pid` is None between an exit and the next start."""
+
+    name: str
+    pid: int | None
+    state: str
+    restarts: int
+
+
+class FleetState(msgspec.Struct, frozen=True, kw_only=True):
+    """What others need to know of a running fleet."""
+
+    pid: int
+    started: int
+    """Clock ticks after boot: a later process may have the same pid, but not both."""
+    nats_url: str
+    http: str
+    """`host:port` of the gateway, empty if there is none."""
+    logs: str
+    models: tuple[str, ...]
+    """Directories or hub ids."""
+    members: tuple[Member, ...]
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.started
+
+
+def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """DARKROOM_STATE_DIR, or this user's runtime directory, or a private temporary one."""
+    if given := environ.get("DARKROOM_STATE_DIR"):
+        return private_directory(Path(given))
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        return private_directory(Path(runtime) / "darkroom")
+    return private_directory(Path(tempfile.gettempdir()) / f"darkroom-{os.geteuid()}")
+
+
+def read(directory: Path) -> FleetState | None:
+    """The fleet that runs now, if one does. What a dead fleet left, or what is no state file, is
+    as good as none."""
+    try:
+        state = msgspec.json.decode((directory / STATE_FILE).read_bytes(), type=FleetState)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return state if state.alive else None
+
+
+def refuse_second(directory: Path) -> None:
+    """Raises `Misconfigured` if another fleet runs here."""
+    other = read(directory)
+    if other is not None and other.pid != os.getpid():
+        raise Misconfigured(
+            f"a fleet runs already (pid {other.pid}, {other.nats_url}); stop it, or set "
+            "DARKROOM_STATE_DIR to another directory"
+        )
+
+
+def write(directory: Path, state: FleetState) -> None:
+    """Replace the file in one step. Raises `Misconfigured` if another fleet runs here."""
+    refuse_second(directory)
+    new = directory / f"{STATE_FILE}.{state.pid}"
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+    new.replace(directory / STATE_FILE)
+
+
+def clear(directory: Path) -> None:
+    """Remove our own file."""
+    state = read(directory)
+    if state is not None and state.pid == os.getpid():
+        (directory / STATE_FILE).unlink()

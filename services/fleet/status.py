@@ -1,0 +1,80 @@
+"""`darkroom status` and `darkroom models`: what runs, and what it serves."""
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from services.fleet import state
+from services.fleet.discovery import Service, services
+from services.fleet.plan import default_models
+from shared import subjects
+from shared.bus.nats import connect
+from shared.catalogue import Catalogue
+from shared.errors import Misconfigured
+
+CONNECT_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 0.5
+"""How long the services of a fleet get to answer."""
+
+
+async def show_status(url: str | None, console: Console) -> None:
+    """Raises `Misconfigured` if there is no fleet, `BusUnavailable` if its bus does not answer."""
+    running = None if url else state.read(state.state_directory())
+    address = url or (running.nats_url if running else None)
+    if address is None:
+        raise Misconfigured("no fleet is running here; start one with: darkroom up")
+    bus = await connect(address, "darkroom-status", budget=CONNECT_SECONDS)
+    try:
+        found = await services(bus, ANSWER_SECONDS)
+        submitted = await bus.depth(subjects.JOBS, subjects.ALL_SUBMITS)
+        queued = await bus.depth(subjects.WORK, subjects.ALL_WORK)
+    finally:
+        await bus.close()
+    console.print(f"NATS  {address}", highlight=False)
+    if running and running.http:
+        console.print(f"HTTP  http://{running.http}", highlight=False)
+    console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")
+    console.print(_table(found, running.members if running else ()))
+
+
+def show_models(console: Console) -> None:
+    """The models of the running fleet, else those that a new one would serve."""
+    running = state.read(state.state_directory())
+    catalogue = Catalogue.load(running.models if running else default_models(os.environ))
+    for card in catalogue.cards.values():
+        lines = (
+            card.name,
+            f"  from      {card.source}",
+            f"  size      {card.default_width}x{card.default_height}, "
+            f"up to {card.max_width}x{card.max_height}, in multiples of {card.size_multiple}",
+            f"  steps     {card.default_steps}",
+            f"  guidance  {card.default_guidance:g}",
+            f"  sampler   {card.default_sampler}",
+            f"  samplers  {', '.join(card.samplers)}",
+        )
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
+    """Who answers, and who should: supervised processes that do not answer are listed too."""
+    table = Table("service", "pid", "state", "restarts", "models")
+    known = {member.pid: member for member in members}
+    for service in found:
+        member = known.get(service.pid)
+        restarts = str(member.restarts) if member else ""
+        table.add_row(
+            member.name if member else service.service,
+            str(service.pid),
+            "ready",
+            restarts,
+            ", ".join(service.models),
+        )
+    answering = {service.pid for service in found}
+    for member in members:
+        if member.pid not in answering:
+            pid = "" if member.pid is None else str(member.pid)
+            table.add_row(member.name, pid, member.state, str(member.restarts), "")
+    return table

@@ -1,0 +1,33 @@
+"""`python -m services.gateway`"""
+
+from collections.abc import Callable
+
+from services.gateway.app import serving
+from shared.catalogue import Catalogue
+from shared.process import Process, run_process
+
+
+async def main(running: Process) -> None:
+    settings = running.settings
+    catalogue = Catalogue.load(settings.sources)
+    async with serving(
+        running.bus,
+        catalogue,
+        running.telemetry.metrics,
+        settings.http_host,
+        settings.http_port,
+    ) as gateway:
+
+        async def until_stopped(ready: Callable[[], None]) -> None:
+            ready()
+            await running.stop.wait()
+
+        await running.serve(
+            [until_stopped],
+            statistics=lambda: {"waiting": gateway.waiting},
+            metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
+        )
+
+
+if __name__ == "__main__":
+    run_process("gateway", main)

@@ -1,0 +1,150 @@
+"""HTTP bodies to jobs, purely: every limit is checked here, before a job exists."""
+
+import re
+from typing import Final
+
+import msgspec
+
+from services.gateway.request import ALLOWED, STEPS_FACTOR, ImagesRequest
+from shared.catalogue import Catalogue
+from shared.errors import InvalidRequest
+from shared.jobs.validate import MAX_STEPS, validate
+from shared.messages import GenerationRequest, JobSpec
+
+_PARAMETERS: Final = {
+    "width": "size",
+    "height": "size",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "previews": "partial_images",
+}
+"""Fields of a job that have another name in HTTP."""
+
+_BODY: Final = msgspec.json.Decoder(ImagesRequest)
+
+
+class _Shown(str):
+    """Text that an error shows as it is, without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def parse(body: bytes) -> ImagesRequest:
+    """Raises `InvalidRequest` naming the field of `body` that is wrong, and what is allowed."""
+    try:
+        return _BODY.decode(body)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(body, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest("body", str(error), "one JSON object in UTF-8") from error
+
+
+def _wrong_field(body: bytes, reason: str) -> InvalidRequest:
+    """Which field msgspec's `reason` is about: it names it in the text or as a path."""
+    if "unknown field" in reason:
+        return InvalidRequest(
+            reason.split("`")[1], _Shown("this field"), "only " + ", ".join(ALLOWED)
+        )
+    if "missing required field" in reason:
+        name = reason.split("`")[1]
+        return InvalidRequest(name, _Shown("a missing value"), ALLOWED[name])
+    path = re.search(r"at `\$\.(\w+)", reason)
+    if path is None:
+        return InvalidRequest("body", reason, "one JSON object")
+    name = path.group(1)
+    return InvalidRequest(name, _as_sent(body, name), ALLOWED[name])
+
+
+def _as_sent(body: bytes, name: str) -> _Shown:
+    """The JSON text of a field's value, to be quoted in an error."""
+    try:
+        values = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):  # what follows the first mistake is no better
+        return _Shown("the value")
+    return _Shown(bytes(values[name]).decode(errors="replace"))
+
+
+def to_job(
+    wanted: ImagesRequest, job_id: str, catalogue: Catalogue
+) -> tuple[GenerationRequest, JobSpec]:
+    """The job to submit, and what a planner will make of it. Raises `InvalidRequest`."""
+    _check_combinations(wanted)
+    width, height = _size(wanted.size)
+    request = GenerationRequest(
+        job_id=job_id,
+        prompt=wanted.prompt,
+        model=wanted.model,
+        negative_prompt=wanted.negative_prompt,
+        n=1 if wanted.n is None else wanted.n,
+        width=width,
+        height=height,
+        steps=_steps(wanted, catalogue),
+        guidance=wanted.guidance_scale,
+        sampler=wanted.sampler,
+        seed=wanted.seed,
+        service_class=wanted.service_class or "standard",
+        previews=wanted.partial_images or 0,
+        output_format=wanted.output_format or "png",
+        output_compression=(
+            100 if wanted.output_compression is None else wanted.output_compression
+        ),
+        user=wanted.user,
+    )
+    try:
+        return request, validate(request, catalogue)
+    except InvalidRequest as error:
+        raise in_http_terms(error, wanted) from error
+
+
+def in_http_terms(error: InvalidRequest, wanted: ImagesRequest | None = None) -> InvalidRequest:
+    """`error`, which names a job's field, with the name of the request's field."""
+    field, allowed = str(error.fields["field"]), str(error.fields["allowed"])
+    name = _PARAMETERS.get(field)
+    if name is None:
+        return error
+    value = _Shown(error.fields["value"]) if wanted is None else getattr(wanted, name)
+    if name == "size":
+        allowed = f'"auto" or "WIDTHxHEIGHT", {field} being {allowed}'
+    return InvalidRequest(name, value, allowed)
+
+
+def quality_of(wanted: ImagesRequest) -> str:
+    """The quality under OpenAI's newer names."""
+    return {"standard": "medium", "hd": "high"}.get(str(wanted.quality), wanted.quality or "auto")
+
+
+def _check_combinations(wanted: ImagesRequest) -> None:
+    """Fields that would be silently ignored beside others are refused."""
+    if wanted.partial_images and not wanted.stream:
+        raise InvalidRequest("partial_images", wanted.partial_images, "0, or stream set to true")
+    if wanted.stream and wanted.response_format == "url":
+        raise InvalidRequest("response_format", "url", '"b64_json" when stream is true')
+    lossless = (wanted.output_format or "png") == "png"
+    if lossless and wanted.output_compression not in (None, 100):
+        raise InvalidRequest(
+            "output_compression",
+            wanted.output_compression,
+            '100 when output_format is "png"; "jpeg" and "webp" take 0 to 100',
+        )
+    if wanted.num_inference_steps is not None and quality_of(wanted) != "auto":
+        raise InvalidRequest("quality", wanted.quality, '"auto" when num_inference_steps is given')
+
+
+def _steps(wanted: ImagesRequest, catalogue: Catalogue) -> int | None:
+    factor = STEPS_FACTOR.get(quality_of(wanted))
+    if factor is None:
+        return wanted.num_inference_steps
+    card = catalogue.cards.get(wanted.model) if wanted.model is not None else catalogue.default
+    if card is None:  # `validate` will refuse the model
+        return None
+    return min(MAX_STEPS, max(1, round(factor * card.default_steps)))
+
+
+def _size(size: str | None) -> tuple[int | None, int | None]:
+    if size is None or size == "auto":
+        return None, None
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", size)
+    if match is None:
+        raise InvalidRequest("size", size, ALLOWED["size"])
+    return int(match.group(1)), int(match.group(2))

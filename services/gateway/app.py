@@ -1,0 +1,96 @@
+"""The routes, and a server for as long as a context is open."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+from services.gateway import images, jobs, models, openapi, probes
+from services.gateway.core import GATEWAY, MAX_REQUESTS, Gateway
+from services.gateway.middleware import observe, translate_errors
+from shared.bus.base import Bus
+from shared.catalogue import Catalogue
+from shared.client import Darkroom
+from shared.errors import Misconfigured
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import inject
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS: Final = 5.0
+"""How long requests may take to finish when the gateway leaves; then their jobs are cancelled."""
+
+
+def make_app(gateway: Gateway) -> web.Application:
+    app = web.Application(
+        client_max_size=images.MAX_BODY_BYTES, middlewares=[observe, translate_errors]
+    )
+    app[GATEWAY] = gateway
+    app.add_routes(
+        [
+            web.post("/v1/images/generations", images.generate),
+            web.get("/v1/images/{job_id}/{index}", images.image),
+            web.get("/v1/models", models.show_all),
+            web.get("/v1/models/{model}", models.show),
+            web.get("/v1/jobs/{job_id}", jobs.show),
+            web.delete("/v1/jobs/{job_id}", jobs.cancel),
+            web.get("/healthz", probes.healthz),
+            web.get("/readyz", probes.readyz),
+            web.get("/metrics", probes.metrics),
+            web.get("/openapi.json", openapi.show),
+        ]
+    )
+    return app
+
+
+@asynccontextmanager
+async def serving(
+    bus: Bus,
+    catalogue: Catalogue,
+    metrics: Metrics,
+    host: str,
+    port: int,
+    *,
+    max_requests: int = MAX_REQUESTS,
+    grace: float = GRACE_SECONDS,
+) -> AsyncIterator[Gateway]:
+    """Serve HTTP on `host`:`port` (0: a free one; the gateway's `address` says which).
+
+    Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs may
+    finish, then it is cancelled together with its job."""
+    async with (
+        Darkroom(bus, max_jobs=max_requests, headers=inject) as darkroom,
+        asyncio.TaskGroup() as tasks,
+    ):
+        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests)
+        runner = web.AppRunner(
+            make_app(gateway),
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,  # a request is small; see `images._json_body`
+            shutdown_timeout=grace,
+        )
+        await runner.setup()
+        try:
+            gateway.address = await _listen(runner, host, port)
+            yield gateway
+        finally:
+            log.info("leaving: %r", gateway)
+            await runner.cleanup()
+            await gateway.idle()  # hung-up handlers have started to cancel their jobs by then
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
+    """Raises `Misconfigured` if the address cannot be had."""
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot listen on {host}:{port}: {error.strerror}; set DARKROOM_HTTP_HOST and "
+            "DARKROOM_HTTP_PORT (0: a free port)"
+        ) from error
+    taken: tuple[str, int] = runner.addresses[0][:2]
+    return f"{taken[0]}:{taken[1]}"

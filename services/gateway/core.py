@@ -1,0 +1,103 @@
+"""What all handlers share: the bus, the models, and the bound on requests that wait for images."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+from aiohttp import web
+
+from shared.bus.base import Bus
+from shared.catalogue import Catalogue
+from shared.client import Darkroom
+from shared.errors import DarkroomError, QueueFull
+from shared.messages import GenerationRequest
+from shared.telemetry.metrics import Metrics
+from shared.watch import Job
+
+log = logging.getLogger(__name__)
+
+MAX_REQUESTS: Final = 256
+"""Requests that wait for their images at a time."""
+CANCEL_SECONDS: Final = 10.0
+"""How long the job of a client that hung up is asked to end."""
+
+
+class Gateway:
+    """State is only what is in flight; any number of gateways may run."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        darkroom: Darkroom,
+        catalogue: Catalogue,
+        metrics: Metrics,
+        tasks: asyncio.TaskGroup,
+        max_requests: int = MAX_REQUESTS,
+    ) -> None:
+        self.bus = bus
+        self.darkroom = darkroom
+        self.catalogue = catalogue
+        self.metrics = metrics
+        self.address = ""
+        """`host:port` once it listens."""
+        self._tasks = tasks
+        self._max_requests = max_requests
+        self._waiting = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self._waiting}/{self._max_requests} requests wait for images>"
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """A place among the waiting requests. Raises `QueueFull`."""
+        if self._waiting >= self._max_requests:
+            raise QueueFull("the gateway", self._max_requests)
+        self._waiting += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns once no request waits."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def running(self, request: GenerationRequest) -> AsyncIterator[Job]:
+        """A submitted job. A `DarkroomError` inside means that it ended or never began; whatever
+        else leaves the block, a client that hung up above all, cancels it."""
+        job: Job | None = None
+        try:
+            job = await self.darkroom.submit(request)
+            yield job
+        except DarkroomError:
+            raise
+        except BaseException:
+            self._tasks.create_task(self._cancel(request.job_id))
+            raise
+        finally:
+            if job is not None:
+                job.close()
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                reply = await self.darkroom.cancel(job_id)
+        except (DarkroomError, TimeoutError) as error:
+            log.warning("the abandoned job %s could not be cancelled: %s", job_id, error)
+        else:
+            log.info("the client of job %s hung up; it is %s", job_id, reply.status)
+
+
+GATEWAY: Final = web.AppKey("GATEWAY", Gateway)

@@ -1,0 +1,37 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`."""
+
+from aiohttp import web
+
+from services.gateway.core import GATEWAY
+from services.gateway.errors import http_problem
+from services.gateway.replies import problem_reply, struct_reply
+from services.gateway.schemas import Model, ModelList
+from shared.catalogue import ModelCard
+
+
+async def show_all(request: web.Request) -> web.Response:
+    cards = request.app[GATEWAY].catalogue.cards.values()
+    return struct_reply(ModelList(data=[_model(card) for card in cards]))
+
+
+async def show(request: web.Request) -> web.Response:
+    cards = request.app[GATEWAY].catalogue.cards
+    name = request.match_info["model"]
+    if name not in cards:
+        message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
+        return problem_reply(http_problem(404, message, "model_not_found", "model"))
+    return struct_reply(_model(cards[name]))
+
+
+def _model(card: ModelCard) -> Model:
+    return Model(
+        id=card.name,
+        pipeline=card.pipeline,
+        samplers=list(card.samplers),
+        default_sampler=card.default_sampler,
+        default_steps=card.default_steps,
+        default_guidance=card.default_guidance,
+        default_size=f"{card.default_width}x{card.default_height}",
+        max_size=f"{card.max_width}x{card.max_height}",
+        size_multiple=card.size_multiple,
+    )

@@ -1,0 +1,161 @@
+"""`/openapi.json`: an OpenAPI 3.1 document whose schemas are generated from the structs."""
+
+import functools
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from services.gateway.request import ImagesRequest
+from services.gateway.schemas import (
+    CompletedEvent,
+    ErrorBody,
+    ErrorEvent,
+    Health,
+    ImagesResponse,
+    JobView,
+    Model,
+    ModelList,
+    PartialImageEvent,
+    Readiness,
+)
+
+Json = dict[str, Any]
+
+_EVENTS: Final = (PartialImageEvent, CompletedEvent, ErrorEvent)
+_STRUCTS: Final = (
+    ImagesRequest,
+    ImagesResponse,
+    *_EVENTS,
+    Model,
+    ModelList,
+    JobView,
+    ErrorBody,
+    Health,
+    Readiness,
+)
+_ERRORS: Final = {
+    400: "A field is unknown, of the wrong type or out of range; `param` names it.",
+    404: "No such job, image or model.",
+    409: "The job was cancelled by somebody else.",
+    413: "The body is over 1 MiB.",
+    415: "The body is not application/json.",
+    429: "A queue is full; `Retry-After` says when to try again.",
+    500: "The job failed.",
+    503: "The bus or a service does not answer; `Retry-After` says when to try again.",
+    504: "The job's deadline passed.",
+}
+
+
+async def show(request: web.Request) -> web.Response:
+    return web.Response(body=document(), content_type="application/json")
+
+
+@functools.cache
+def document() -> bytes:
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Darkroom",
+                "version": version("darkroom"),
+                "description": "Image generation, compatible with OpenAI's Images API.",
+            },
+            "paths": _paths(),
+            "components": {"schemas": _schemas()},
+        }
+    )
+
+
+def _schemas() -> Json:
+    template = "#/components/schemas/{name}"
+    _, components = msgspec.json.schema_components(_STRUCTS, ref_template=template)
+    return components
+
+
+def _paths() -> Json:
+    return {
+        "/v1/images/generations": {"post": _generate()},
+        "/v1/images/{job_id}/{index}": {
+            "get": _operation(
+                "getImage",
+                "One finished image of a job, for a day.",
+                {"content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")}},
+                errors=(400, 404, 503),
+                parameters=(("job_id", "string"), ("index", "integer")),
+            )
+        },
+        "/v1/models": {"get": _operation("listModels", "All models.", _json(ModelList))},
+        "/v1/models/{model}": {
+            "get": _operation(
+                "getModel", "One model.", _json(Model), (404,), (("model", "string"),)
+            )
+        },
+        "/v1/jobs/{job_id}": {
+            "get": _job("getJob", "How a job stands, whoever submitted it."),
+            "delete": _job("cancelJob", "Cancel a job; answers with how it stands then."),
+        },
+        "/healthz": {"get": _operation("healthz", "The process is alive.", _json(Health))},
+        "/readyz": {"get": _readyz()},
+        "/metrics": {
+            "get": _operation(
+                "metrics",
+                "The fleet's metrics in Prometheus' exposition format.",
+                {"content": {"text/plain": {"schema": {"type": "string"}}}},
+                errors=(503,),
+            )
+        },
+    }
+
+
+def _generate() -> Json:
+    events = {"oneOf": [_ref(event) for event in _EVENTS]}
+    answer = _json(ImagesResponse)
+    answer["content"]["text/event-stream"] = {"schema": events}
+    about = (
+        "Draw images. With `stream`, the answer is a stream of events: `partial_images` previews "
+        "of each image, one `image_generation.completed` per image in the order of finishing "
+        "(`index` says which), or an `error` that ends the stream. A client that hangs up "
+        "cancels its job."
+    )
+    operation = _operation("createImage", about, answer, tuple(c for c in _ERRORS if c != 404))
+    operation["requestBody"] = {"required": True, **_json(ImagesRequest)}
+    return operation
+
+
+def _readyz() -> Json:
+    operation = _operation("readyz", "Whether a request could be served now.", _json(Readiness))
+    operation["responses"]["503"] = {"description": "It could not.", **_json(Readiness)}
+    return operation
+
+
+def _job(name: str, about: str) -> Json:
+    return _operation(name, about, _json(JobView), (400, 404, 503), (("job_id", "string"),))
+
+
+def _operation(
+    name: str,
+    about: str,
+    answer: Json,
+    errors: tuple[int, ...] = (),
+    parameters: tuple[tuple[str, str], ...] = (),
+) -> Json:
+    responses: Json = {"200": {"description": "Done.", **answer}}
+    for code in errors:
+        responses[str(code)] = {"description": _ERRORS[code], **_json(ErrorBody)}
+    operation: Json = {"operationId": name, "summary": about, "responses": responses}
+    if parameters:
+        operation["parameters"] = [
+            {"name": path, "in": "path", "required": True, "schema": {"type": kind}}
+            for path, kind in parameters
+        ]
+    return operation
+
+
+def _json(struct: type[msgspec.Struct]) -> Json:
+    return {"content": {"application/json": {"schema": _ref(struct)}}}
+
+
+def _ref(struct: type[msgspec.Struct]) -> Json:
+    return {"$ref": f"#/components/schemas/{struct.__name__}"}

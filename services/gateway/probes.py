@@ -1,0 +1,64 @@
+"""`/healthz`, `/readyz` and `/metrics`."""
+
+from collections.abc import Collection
+from typing import Final
+
+from aiohttp import web
+
+from services.fleet.discovery import Service, services
+from services.gateway.core import GATEWAY
+from services.gateway.replies import struct_reply
+from services.gateway.schemas import Health, Readiness
+from shared.bus.base import Bus
+from shared.errors import DarkroomError
+from shared.telemetry.exposition import CONTENT_TYPE, gather_metrics
+from shared.topology import TOPOLOGY
+
+NEEDED: Final = ("planner", "prompt_encoder", "denoiser", "vae")
+"""Services that every model needs."""
+ANSWER_SECONDS: Final = 0.25
+"""How long a service may take to show itself."""
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The process runs and its event loop turns; says nothing about anything else."""
+    return struct_reply(Health())
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 if a request could be served now; else 503 and what is missing."""
+    gateway = request.app[GATEWAY]
+    try:
+        missing = await _missing_streams(gateway.bus)
+        if not missing:
+            found = await services(gateway.bus, ANSWER_SECONDS)
+            missing = missing_services(found, gateway.catalogue.cards)
+    except DarkroomError as error:
+        missing = [f"the bus: {error.message}"]
+    return struct_reply(Readiness(ready=not missing, missing=missing), 503 if missing else 200)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The whole fleet's metrics: one scrape is enough, however many processes run."""
+    text = await gather_metrics(request.app[GATEWAY].bus)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+
+def missing_services(found: Collection[Service], models: Collection[str]) -> list[str]:
+    """What `models` need and nobody among `found` offers."""
+    return [
+        f"{service} for {model}"
+        for service in NEEDED
+        for model in models
+        if not any(one.service == service and model in one.models for one in found)
+    ]
+
+
+async def _missing_streams(bus: Bus) -> list[str]:
+    missing: list[str] = []
+    for stream in TOPOLOGY.streams:
+        try:
+            await bus.depth(stream.name, stream.subjects[0])
+        except DarkroomError as error:
+            missing.append(f"stream {stream.name}: {error.message}")
+    return missing

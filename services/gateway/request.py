@@ -1,0 +1,159 @@
+"""What the HTTP API reads: the body of `POST /v1/images/generations`, and its bounds in words.
+
+Shapes and names are those of OpenAI's Images API. Each field's `extra["allowed"]` is what an error
+about it says; its description goes into `/openapi.json`.
+"""
+
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from shared.jobs.validate import (
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_PREVIEWS,
+    MAX_PROMPT_CHARACTERS,
+    MAX_SEED,
+    MAX_STEPS,
+)
+from shared.messages import ImageFormat, ServiceClass
+
+STEPS_FACTOR: Final[dict[str, float]] = {"low": 0.5, "medium": 1.0, "high": 1.5}
+"""Denoising steps per quality, as a multiple of the model's default steps."""
+MAX_USER_CHARACTERS: Final = 256
+
+
+def _field(about: str, allowed: str) -> Meta:
+    return Meta(description=_sentence(about, allowed), extra={"allowed": allowed})
+
+
+def _number(about: str, least: int, most: int, kind: str = "a whole number") -> Meta:
+    allowed = f"{kind} from {least} to {most}"
+    return Meta(
+        description=_sentence(about, allowed), extra={"allowed": allowed}, ge=least, le=most
+    )
+
+
+def _text(about: str, least: int, most: int) -> Meta:
+    allowed = f"text of {least} to {most} characters"
+    return Meta(
+        description=_sentence(about, allowed),
+        extra={"allowed": allowed},
+        min_length=least,
+        max_length=most,
+    )
+
+
+def _sentence(about: str, allowed: str) -> str:
+    return f"{about} Allowed: {allowed}."
+
+
+Prompt = Annotated[str, _text("What to draw.", 1, MAX_PROMPT_CHARACTERS)]
+NegativePrompt = Annotated[str, _text("What to steer away from.", 0, MAX_PROMPT_CHARACTERS)]
+ModelId = Annotated[str, _field("Default: the first of GET /v1/models.", "a model's id")]
+Count = Annotated[int, _number("How many images; image i is drawn from seed + i.", 1, MAX_IMAGES)]
+Size = Annotated[
+    str,
+    _field("Default: the model's own.", '"auto" or "WIDTHxHEIGHT" within the model\'s limits'),
+]
+Quality = Annotated[
+    Literal["auto", "low", "medium", "high", "standard", "hd"],
+    _field(
+        "How many denoising steps: low takes half of the model's default, medium and standard the "
+        "default, high and hd one and a half times the default. auto, the default, leaves it to "
+        "num_inference_steps; any other value cannot be combined with it.",
+        '"auto", "low", "medium", "high", "standard" or "hd"',
+    ),
+]
+ResponseFormat = Annotated[
+    Literal["b64_json", "url"],
+    _field(
+        "Default: b64_json. A url is served by this gateway for a day; a stream always carries "
+        "b64_json.",
+        '"b64_json" or "url"',
+    ),
+]
+OutputFormat = Annotated[ImageFormat, _field("Default: png.", '"png", "jpeg" or "webp"')]
+Compression = Annotated[
+    int, _number("Quality of jpeg and webp; png is lossless and takes 100.", 0, 100)
+]
+Background = Annotated[
+    Literal["auto", "opaque"], _field("Pictures are opaque.", '"auto" or "opaque"')
+]
+Moderation = Annotated[
+    Literal["auto", "low"],
+    _field("For clients that send it; nothing is moderated here.", '"auto" or "low"'),
+]
+User = Annotated[str, _text("Who asks; kept with the job.", 0, MAX_USER_CHARACTERS)]
+Stream = Annotated[bool, _field("Whether to answer with server-sent events.", "true or false")]
+PartialImages = Annotated[
+    int, _number("Previews of each running image; needs stream.", 0, MAX_PREVIEWS)
+]
+Steps = Annotated[int, _number("Denoising steps. Default: the model's own.", 1, MAX_STEPS)]
+Guidance = Annotated[
+    float,
+    _number(
+        "Classifier-free guidance; 1 and below: none. Default: the model's own.",
+        0,
+        int(MAX_GUIDANCE),
+        kind="a number",
+    ),
+]
+Sampler = Annotated[
+    str,
+    _field("Default: the model's own.", "one of the model's samplers (see GET /v1/models)"),
+]
+Seed = Annotated[
+    int,
+    _number(
+        "The same seed and settings give the same picture. Default: a random one.",
+        0,
+        MAX_SEED - MAX_IMAGES,
+    ),
+]
+Class = Annotated[
+    ServiceClass,
+    _field(
+        "Interactive jobs go first, batch jobs last. Default: standard.",
+        '"interactive", "standard" or "batch"',
+    ),
+]
+
+
+class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/images/generations`. A field that is null or absent takes its default;
+    a field that is not listed here is refused."""
+
+    prompt: Prompt
+    model: ModelId | None = None
+    n: Count | None = None
+    size: Size | None = None
+    quality: Quality | None = None
+    response_format: ResponseFormat | None = None
+    output_format: OutputFormat | None = None
+    output_compression: Compression | None = None
+    background: Background | None = None
+    moderation: Moderation | None = None
+    user: User | None = None
+    stream: Stream | None = None
+    partial_images: PartialImages | None = None
+    negative_prompt: NegativePrompt | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    sampler: Sampler | None = None
+    seed: Seed | None = None
+    service_class: Class | None = None
+
+
+def _allowed(hint: Any) -> str:
+    """From `Annotated[kind, meta]`, or `Annotated[kind, meta] | None`."""
+    annotated = hint if hasattr(hint, "__metadata__") else get_args(hint)[0]
+    return str(annotated.__metadata__[0].extra["allowed"])
+
+
+ALLOWED: Final[dict[str, str]] = {
+    name: _allowed(hint)
+    for name, hint in get_type_hints(ImagesRequest, include_extras=True).items()
+}
+"""Per field of `ImagesRequest`, in words."""

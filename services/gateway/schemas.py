@@ -1,0 +1,159 @@
+"""What the HTTP API answers with, as msgspec structs; `/openapi.json` is generated from them.
+
+Shapes and names are OpenAI's, so that its clients work unmodified; what OpenAI does not have is
+additional and documented here.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from shared.messages import ImageFormat
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One finished image, by value or by address. `seed` draws it again."""
+
+    b64_json: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    seed: int
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How the images were made; not part of OpenAI's answer."""
+
+    job_id: str
+    model: str
+    seed: int
+    steps: int
+    seconds: float
+    approximations: list[str]
+    """Which approximations ran; empty when the result is exact."""
+
+
+class ImagesResponse(msgspec.Struct, frozen=True, kw_only=True):
+    created: int
+    data: list[Image]
+    background: Literal["opaque"] = "opaque"
+    output_format: ImageFormat
+    size: str
+    darkroom: JobSummary
+
+
+class TokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """All zero: nothing is billed by token. OpenAI's clients require the field."""
+
+    input_tokens: int = 0
+    input_tokens_details: TokensDetails = TokensDetails()
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class PartialImageEvent(
+    msgspec.Struct, frozen=True, kw_only=True, tag="image_generation.partial_image"
+):
+    """A preview of image `index`: the running latents, decoded."""
+
+    b64_json: str
+    background: Literal["opaque"] = "opaque"
+    created_at: int
+    output_format: ImageFormat
+    partial_image_index: int
+    quality: str
+    size: str
+    index: int
+    step: int
+
+
+class CompletedEvent(msgspec.Struct, frozen=True, kw_only=True, tag="image_generation.completed"):
+    """Image `index` is finished; there is one such event per image, in the order of finishing."""
+
+    b64_json: str
+    background: Literal["opaque"] = "opaque"
+    created_at: int
+    output_format: ImageFormat
+    quality: str
+    size: str
+    usage: Usage = Usage()
+    index: int
+    seed: int
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's fields, then what this model allows."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "darkroom"
+    pipeline: str
+    samplers: list[str]
+    default_sampler: str
+    default_steps: int
+    default_guidance: float
+    default_size: str
+    max_size: str
+    size_multiple: int
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    kind: str
+    status: Literal["waiting", "ready", "done"]
+    attempt: int
+    worker: str
+
+
+class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """`param` is the offending field of the request, if it was one."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    error: ErrorDetail
+
+
+class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    """Ends a stream whose job failed after the first event was sent."""
+
+    error: ErrorDetail
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """`queued`: no planner has taken it yet. `images`: addresses, once the job is done."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: Literal["queued", "running", "done", "failed", "cancelled"]
+    model: str | None = None
+    created_at: float | None = None
+    ended_at: float | None = None
+    nodes: list[NodeView] = []
+    images: list[str] = []
+    error: ErrorDetail | None = None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """`missing`: what has to be there before a request can be served."""
+
+    ready: bool
+    missing: list[str]

@@ -1,0 +1,112 @@
+"""One real fleet for all end-to-end tests: `darkroom up` in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.fleet import state
+from tests.conftest import eventually, run
+
+DARKROOM = (sys.executable, "-m", "services.fleet")
+
+
+@dataclass(frozen=True)
+class RunningFleet:
+    """`environment` is one in which the command line finds this fleet."""
+
+    environment: dict[str, str]
+    arenas: Path
+
+    @property
+    def state(self) -> state.FleetState:
+        found = state.read(Path(self.environment["DARKROOM_STATE_DIR"]))
+        assert found is not None, "the fleet is gone"
+        return found
+
+    @property
+    def nats_url(self) -> str:
+        return self.state.nats_url
+
+    @property
+    def http(self) -> str:
+        """`http://host:port` of the gateway."""
+        return f"http://{self.state.http}"
+
+    def member(self, name: str) -> state.Member:
+        return next(member for member in self.state.members if member.name == name)
+
+    def kill(self, name: str) -> None:
+        """`kill -9` of a service; the supervisor starts another one."""
+        pid = self.member(name).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    def darkroom(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*DARKROOM, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+
+def processes_with(variable: str, value: str) -> list[str]:
+    """Command lines of the running processes that have this in their environment."""
+    mark = f"{variable}={value}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[RunningFleet]:
+    """A fleet that is ready to work; nothing of it may be left when the tests are over."""
+    with (
+        tempfile.TemporaryDirectory() as here,
+        tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as shared,
+    ):
+        environment = {
+            **os.environ,
+            "DARKROOM_STATE_DIR": str(Path(here) / "state"),
+            "DARKROOM_ARENA_DIR": shared,
+            "DARKROOM_ACK_WAIT": "3",
+        }
+        log = Path(here) / "up.log"
+        with log.open("w") as output:
+            up = subprocess.Popen(
+                [*DARKROOM, "up", "--port", "0"], env=environment, stdout=output, stderr=output
+            )
+            try:
+                run(eventually(lambda: _found(environment, up, log), within=150), timeout=160)
+                yield RunningFleet(environment, Path(shared))
+            finally:
+                up.send_signal(signal.SIGTERM)
+                up.wait(60)
+        assert processes_with("DARKROOM_STATE_DIR", environment["DARKROOM_STATE_DIR"]) == []
+        assert list(Path(shared).iterdir()) == []
+        assert state.read(Path(environment["DARKROOM_STATE_DIR"])) is None
+
+
+async def _found(environment: dict[str, str], up: subprocess.Popen[bytes], log: Path) -> bool:
+    return _state(environment, up, log) is not None
+
+
+def _state(
+    environment: dict[str, str], up: subprocess.Popen[bytes], log: Path
+) -> state.FleetState | None:
+    assert up.poll() is None, log.read_text()
+    directory = Path(environment["DARKROOM_STATE_DIR"])
+    return state.read(directory) if directory.is_dir() else None

@@ -1,0 +1,167 @@
+"""What a planner makes of submissions and cancellations. On the fake bus."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.planner.planner import Planner
+from shared import subjects
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.config import Settings
+from shared.messages import (
+    CancelReply,
+    CancelRequest,
+    GenerationRequest,
+    JobCancelled,
+    JobFailed,
+    Outcome,
+    decode,
+    decode_outcome,
+    encode,
+)
+from shared.telemetry.metrics import Metrics
+from shared.topology import TOPOLOGY
+from tests.conftest import eventually, run
+from tests.factories import catalogue, request
+
+SETTINGS = Settings(ack_wait=1.0, poll_seconds=0.1, max_queued=2)
+
+
+@asynccontextmanager
+async def planning() -> AsyncIterator[MemoryBus]:
+    bus = MemoryBroker().connect("test")
+    await bus.ensure(TOPOLOGY)
+    planner = Planner(bus, catalogue(), SETTINGS, Metrics("planner"))
+    stop, ready = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(planner.run(stop, ready.set))
+        await ready.wait()
+        try:
+            yield bus
+        finally:
+            stop.set()
+
+
+async def submit(bus: MemoryBus, wanted: GenerationRequest) -> None:
+    await bus.store(subjects.submit(wanted.job_id), encode(wanted))
+
+
+async def outcome(bus: MemoryBus, job_id: str) -> Outcome:
+    async def ended() -> bool:
+        return await bus.stored(subjects.result(job_id)) is not None
+
+    await eventually(ended)
+    data = await bus.stored(subjects.result(job_id))
+    assert data is not None
+    return decode_outcome(data)
+
+
+async def queued(bus: MemoryBus) -> int:
+    return await bus.depth(subjects.WORK, subjects.ALL_WORK)
+
+
+def test_a_submission_becomes_a_record_and_its_first_node() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await submit(bus, request())
+            await eventually(lambda: _is(queued(bus), 1))
+            assert await bus.get(subjects.RECORDS, "job-1") is not None
+            await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
+
+    run(scenario())
+
+
+def test_submitting_a_job_twice_makes_one_job() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await submit(bus, request())
+            await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
+            await submit(bus, request(prompt="another prompt"))
+            await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
+            assert await queued(bus) == 1
+            entry = await bus.get(subjects.RECORDS, "job-1")
+            assert entry is not None
+            assert b"another prompt" not in entry.value
+
+    run(scenario())
+
+
+def test_a_request_that_is_not_allowed_ends_its_job_by_the_name_of_the_field() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await submit(bus, request(steps=0))
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.code == "invalid_request"
+            assert ended.failure.fields["field"] == "steps"
+            assert await queued(bus) == 0
+
+    run(scenario())
+
+
+def test_a_message_that_cannot_be_read_ends_its_job_by_name() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await bus.store(subjects.submit("job-1"), b"\xff\xff")
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.code == "invalid_request"
+
+    run(scenario())
+
+
+def test_a_job_submitted_under_another_s_subject_is_refused() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await bus.store(subjects.submit("job-2"), encode(request()))
+            ended = await outcome(bus, "job-2")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.fields["field"] == "job_id"
+
+    run(scenario())
+
+
+def test_a_full_queue_refuses_further_jobs_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.planner.planner.DEPTH_SECONDS", -1.0)  # measure every time
+
+    async def scenario() -> None:
+        async with planning() as bus:
+            for number in range(2):
+                await submit(bus, request(job_id=f"early-{number}"))
+            await eventually(lambda: _is(queued(bus), 2))
+            await submit(bus, request(job_id="late"))
+            ended = await outcome(bus, "late")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.code == "queue_full"
+            assert ended.failure.fields["bound"] == 2
+
+    run(scenario())
+
+
+def test_a_cancelled_job_ends_cancelled_and_the_client_is_told() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await submit(bus, request())
+            await eventually(lambda: _is(queued(bus), 1))
+            cancel = encode(CancelRequest(job_id="job-1"))
+            answer = await bus.request(subjects.cancel("job-1"), cancel, timeout=2.0)
+            assert decode(answer.data, CancelReply).status == "cancelled"
+            assert isinstance(await outcome(bus, "job-1"), JobCancelled)
+
+    run(scenario())
+
+
+def test_cancelling_a_job_that_nobody_knows_says_so() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            cancel = encode(CancelRequest(job_id="nobody"))
+            answer = await bus.request(subjects.cancel("nobody"), cancel, timeout=2.0)
+            assert decode(answer.data, CancelReply).status == "unknown"
+
+    run(scenario())
+
+
+async def _is(measured: object, wanted: int) -> bool:
+    return await measured == wanted  # type: ignore[misc, no-any-return]
