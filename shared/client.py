@@ -18,6 +18,7 @@ from typing import Final, Self
 from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import InvalidRequest, JobNotFound, QueueFull
+from shared.job_calls import cancel_job, stored_image
 from shared.jobs.record import JobRecord
 from shared.messages import (
     JOB_ID_PATTERN,
@@ -29,7 +30,7 @@ from shared.messages import (
     decode_outcome,
     encode,
 )
-from shared.watch import Job, cancel_job, stored_image
+from shared.watch import Job
 
 MAX_JOBS: Final = 1024
 """Jobs that one client watches at a time, unless told otherwise."""
@@ -120,7 +121,7 @@ class Darkroom:
         return await self._watch(Job(self._bus, job_id, look_first=True))
 
     async def cancel(self, job_id: str) -> CancelReply:
-        """See `shared.watch.cancel_job`."""
+        """See `shared.job_calls.cancel_job`."""
         return await cancel_job(self._bus, checked_job_id(job_id))
 
     async def job(self, job_id: str) -> JobRecord:

@@ -1,6 +1,7 @@
 """`python -m services.denoiser`"""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -11,12 +12,22 @@ from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
 
+log = logging.getLogger(__name__)
+
 
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads)
     cards = Catalogue.load(settings.sources).cards
-    models = {name: load(card.source, settings) for name, card in cards.items()}
+
+    def give_up(error: BaseException) -> None:
+        log.error("the compute thread died; the process leaves, to be replaced: %r", error)
+        running.stop.set()
+
+    models = {
+        name: load(name, card.source, settings, running.metrics, give_up)
+        for name, card in cards.items()
+    }
     async with arena(running) as transport, AsyncExitStack() as engines:
         for model in models.values():
             await engines.enter_async_context(model.engine)
@@ -25,7 +36,6 @@ async def main(running: Process) -> None:
             models,
             transport,
             outbox,
-            running.metrics,
             capacity=settings.max_rows,
             checkpoint_every=settings.checkpoint_every,
         )

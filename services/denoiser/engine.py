@@ -8,9 +8,10 @@ from typing import Self
 
 import torch
 
-from services.denoiser.compute import (
+from services.denoiser.compute import Compute
+from services.denoiser.cost import CostModel
+from services.denoiser.outcomes import (
     Checkpointed,
-    Compute,
     EngineStatistics,
     EngineStopped,
     Failed,
@@ -19,12 +20,12 @@ from services.denoiser.compute import (
     Progressed,
     StepReport,
 )
-from services.denoiser.cost import CostModel
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from services.denoiser.unet import Network
 
 OnStep = Callable[[StepReport], None]
+OnBatch = Callable[[int, float], None]
 OnCheckpoint = Callable[[int, dict[str, torch.Tensor]], None]
 
 
@@ -49,13 +50,16 @@ class Engine:
         limits: Limits | None = None,
         cost: CostModel | None = None,
         on_crash: Callable[[BaseException], None] | None = None,
+        on_batch: OnBatch | None = None,
     ) -> None:
-        """`on_crash` is called in the event loop if the compute thread ends by an error; all rows
+        """Both are called in the event loop: `on_batch` with (rows, seconds) after each step of a
+        batch, `on_crash` if the compute thread ends by an error; all rows
         have failed by then, and the process had better be replaced."""
         self._network = network
         self._limits = limits or Limits()
         self._cost = cost or CostModel()
         self._on_crash = on_crash
+        self._on_batch = on_batch
         self._runs: dict[int, _Run] = {}
         self._compute: Compute | None = None
 
@@ -134,6 +138,9 @@ class Engine:
         return self._compute
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        report = next((o.report for o in outcomes if isinstance(o, Progressed)), None)
+        if report is not None and self._on_batch is not None:
+            self._on_batch(report.rows, report.seconds)
         for outcome in outcomes:
             run = self._runs.get(outcome.ticket)
             if run is not None and not run.latents.done():

@@ -5,8 +5,9 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -60,7 +61,6 @@ class Denoiser:
         models: Mapping[str, Model],
         transport: Transport,
         outbox: Outbox,
-        metrics: Metrics,
         *,
         capacity: int,
         checkpoint_every: int,
@@ -70,7 +70,6 @@ class Denoiser:
         self._models = dict(models)
         self._transport = transport
         self._outbox = outbox
-        self._metrics = metrics
         self._checkpoint_every = checkpoint_every
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
@@ -229,8 +228,14 @@ def _preview_index(previews: int, steps: int, step: int) -> int:
     return sorted(_preview_steps(previews, steps)).index(step)
 
 
-def load(source: str, settings: Settings) -> Model:
-    """The network of the model in directory or hub id `source`; its engine is not started yet."""
+def load(
+    name: str,
+    source: str,
+    settings: Settings,
+    metrics: Metrics,
+    on_crash: Callable[[BaseException], None],
+) -> Model:
+    """The network of model `name` in directory or hub id `source`; its engine is not started."""
     network = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
     limits = Limits(
         max_rows=settings.max_rows,
@@ -242,7 +247,7 @@ def load(source: str, settings: Settings) -> Model:
     scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     vae = json.loads((root / "vae" / "config.json").read_text("utf-8"))
     return Model(
-        engine=Engine(network, limits),
+        engine=Engine(network, limits, on_crash=on_crash, on_batch=partial(metrics.step, name)),
         scheduler_config=scheduler,
         latent_channels=network.in_channels,
         scale=2 ** (len(vae["block_out_channels"]) - 1),

@@ -19,8 +19,8 @@ from shared.bus.nats import connect
 from shared.config import Settings
 from shared.tensors.janitor import keep_swept, remove_all_of
 
-START_SECONDS: Final = 120.0
-"""How long all services together may take to become ready; large models load for a while."""
+START_SECONDS: Final = 600.0
+"""How long all services may take to become ready; a large model may have to be fetched first."""
 STOP_SECONDS: Final = 10.0
 """How long each service may take to leave by itself."""
 SWEEP_SECONDS: Final = 15.0

@@ -13,7 +13,7 @@ async def main(running: Process) -> None:
     async with serving(
         running.bus,
         catalogue,
-        running.telemetry.metrics,
+        running.metrics,
         settings.http_host,
         settings.http_port,
     ) as gateway:

@@ -20,7 +20,7 @@ from shared.telemetry.tracing import inject
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS: Final = 5.0
+GRACE_SECONDS: Final = 3.0
 """How long requests may take to finish when the gateway leaves; then their jobs are cancelled."""
 
 
@@ -62,7 +62,8 @@ async def serving(
     Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs may
     finish, then it is cancelled together with its job."""
     async with (
-        Darkroom(bus, max_jobs=max_requests, headers=inject) as darkroom,
+        # Twice the requests: watching ends a moment after the request it was for.
+        Darkroom(bus, max_jobs=2 * max_requests, headers=inject) as darkroom,
         asyncio.TaskGroup() as tasks,
     ):
         gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests)

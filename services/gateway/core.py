@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 MAX_REQUESTS: Final = 256
 """Requests that wait for their images at a time."""
-CANCEL_SECONDS: Final = 10.0
+CANCEL_SECONDS: Final = 4.0
 """How long the job of a client that hung up is asked to end."""
 
 

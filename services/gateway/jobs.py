@@ -9,9 +9,9 @@ from services.gateway.replies import JOB_ID, struct_reply
 from services.gateway.schemas import ErrorDetail, JobView, NodeView
 from shared.client import Darkroom, checked_job_id
 from shared.errors import JobNotFound
+from shared.job_calls import error_of
 from shared.jobs.record import JobRecord
 from shared.messages import Failure, JobFailed
-from shared.watch import error_of
 
 
 async def show(request: web.Request) -> web.Response:

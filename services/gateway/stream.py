@@ -18,9 +18,10 @@ from services.gateway.replies import JOB_ID
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import CompletedEvent, ErrorEvent, PartialImageEvent
 from shared.errors import DarkroomError, JobCancelled
+from shared.job_calls import error_of
 from shared.messages import ImageResult, JobDone, JobFailed, JobSpec, Preview
 from shared.messages import JobCancelled as Cancelled
-from shared.watch import Item, Job, error_of
+from shared.watch import Item, Job
 
 log = logging.getLogger(__name__)
 

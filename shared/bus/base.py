@@ -145,7 +145,8 @@ class Bus(Protocol):
         self, subject: str, data: bytes, headers: Headers | None = None
     ) -> Literal["stored", "duplicate"]:
         """Publish into the stream that owns `subject`, durably. "duplicate": the subject already
-        holds a message, which stays. Raises `QueueFull` at the stream's bound."""
+        holds a message, which stays. Raises `QueueFull` at the stream's bound, and `Misconfigured`
+        if no stream owns `subject`."""
         ...
 
     async def stored(self, subject: str) -> bytes | None:
@@ -161,7 +162,8 @@ class Bus(Protocol):
         ...
 
     async def consumer(self, stream: str, name: str, subject: str, ack_wait: float) -> Consumer:
-        """The durable consumer `name` of `stream` for `subject`, made if absent."""
+        """The durable consumer `name` of `stream` for `subject`, made if absent. Raises
+        `Misconfigured` if the stream is a work queue and another consumer's subjects overlap."""
         ...
 
     async def depth(self, stream: str, subject: str) -> int:

@@ -3,7 +3,8 @@
     async with nats_server(directory) as server:
         bus = await connect(server.url, "me")
 
-The server dies with the process that started it, and a directory serves one server at a time.
+On Linux the server dies with the thread that started it, so enter the context from one that lasts,
+as the main thread does. A directory serves one server at a time.
 """
 
 import asyncio
@@ -132,7 +133,7 @@ def _ports_file(directory: Path, pid: int) -> Path:
 def _locked(directory: Path) -> Iterator[int]:
     """Hold the directory. The server inherits the descriptor, and with it the lock, so that the
     lock lasts as long as the server even when this process is killed."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(directory / "nats-server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,7 +205,8 @@ async def _stop(process: asyncio.subprocess.Process, timeout: float) -> None:
         if process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+            # process.send_signal() would reap a dead child behind the back of the loop's watcher.
+            os.kill(process.pid, number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await process.wait()

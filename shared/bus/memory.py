@@ -46,6 +46,12 @@ class MemoryBroker:
     def connect(self, name: str) -> "MemoryBus":
         return MemoryBus(self, name)
 
+    def __repr__(self) -> str:
+        return (
+            f"<MemoryBroker {list(self.streams.values())!r} {list(self.buckets)!r} "
+            f"{len(self._listeners)} listeners>"
+        )
+
     def listen(self, pattern: str, queue: str, inbox: Inbox) -> Callable[[], None]:
         """Deliver to `inbox` from now on; call what is returned to stop."""
         listener = _Listener(pattern, queue, inbox)

@@ -102,6 +102,10 @@ class MemoryStream:
         for message in [m for m in self._messages.values() if m.at <= oldest]:
             self.remove(message.subject)
 
+    def __repr__(self) -> str:
+        count, bound = len(self._messages), self.spec.max_messages
+        return f"<{self.spec.name}: {count}/{bound} messages {self._consumers!r}>"
+
 
 class MemoryQueue:
     """What one durable consumer has to deliver."""
@@ -156,6 +160,11 @@ class MemoryQueue:
     def pending(self) -> int:
         self._stream.expire()
         return len(self._fresh)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{len(self._fresh)} pending, {len(self._leases)} out, {len(self._waiting)} waiting>"
+        )
 
     def waiter(self) -> asyncio.Future[None]:
         """A future that is done when it is worth looking again."""

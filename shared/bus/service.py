@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,8 +25,8 @@ Stats = Callable[[], Mapping[str, object]]
 @contextlib.asynccontextmanager
 async def answer_discovery(bus: Bus, info: ServiceInfo, stats: Stats) -> AsyncIterator[str]:
     """Answer while the context is open: to all, to this service's name, to this instance. Yields
-    the instance id. `stats()` must give what JSON can hold; it appears as the `data` of the one
-    endpoint in the STATS reply, which `data_of` reads back."""
+    the instance id. `stats()` appears as the `data` of the one endpoint in the STATS reply, which
+    `data_of` reads back; what JSON cannot hold becomes text."""
     answers = _Answers(info, secrets.token_hex(11), stats)
     suffixes = ("", f".{info.name}", f".{info.name}.{answers.instance}")
     async with contextlib.AsyncExitStack() as stack:
@@ -35,13 +35,21 @@ async def answer_discovery(bus: Bus, info: ServiceInfo, stats: Stats) -> AsyncIt
             for verb in VERBS
             for suffix in suffixes
         ]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_serve(bus, s, answers)) for s in subscriptions]
-            try:
-                yield answers.instance
-            finally:
-                for task in tasks:
-                    task.cancel()
+        # Not a task group around the yield: it would wrap what the body raises.
+        answering = asyncio.create_task(_serve_all(bus, subscriptions, answers))
+        try:
+            yield answers.instance
+        finally:
+            answering.cancel()
+            await asyncio.wait([answering])
+            if not answering.cancelled():
+                answering.result()
+
+
+async def _serve_all(bus: Bus, subscriptions: Iterable[Subscription], answers: "_Answers") -> None:
+    async with asyncio.TaskGroup() as group:
+        for subscription in subscriptions:
+            group.create_task(_serve(bus, subscription, answers))
 
 
 async def _serve(bus: Bus, subscription: Subscription, answers: "_Answers") -> None:
@@ -61,7 +69,7 @@ class _Answers:
         self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     def to(self, verb: str) -> bytes:
-        return json.dumps(self._identity(verb) | self._details(verb)).encode()
+        return json.dumps(self._identity(verb) | self._details(verb), default=str).encode()
 
     def _identity(self, verb: str) -> dict[str, object]:
         return {
@@ -87,7 +95,8 @@ class _Answers:
         }
         match verb:
             case "INFO":
-                return {"description": self.info.description, "endpoints": [endpoint]}
+                told: dict[str, object] = {**endpoint, "metadata": {}}
+                return {"description": self.info.description, "endpoints": [told]}
             case "STATS":
                 data = {"data": dict(self._stats())}
                 return {"started": self._started, "endpoints": [endpoint | counts | data]}

@@ -18,7 +18,7 @@ MAX_PREVIEWS: Final = 3
 
 def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     """Fill in the model's defaults and check every limit. Raises `InvalidRequest`."""
-    if not re.match(JOB_ID_PATTERN, request.job_id):
+    if not re.fullmatch(JOB_ID_PATTERN, request.job_id):
         raise InvalidRequest("job_id", request.job_id, f"text matching {JOB_ID_PATTERN}")
     card = _card(request.model, catalogue)
     width, height = _size(request, card)

@@ -19,13 +19,11 @@ from shared.bus.memory import MemoryBroker
 from tests.conftest import run
 
 numbers = itertools.count()
-BOUND = 3
 
 
 @dataclass
 class World:
-    """A bus with names of its own: a work queue, a bounded work queue, a stream of results, a
-    stream and a bucket that forget after a second, and a bucket."""
+    """A bus, and names that no other scenario uses."""
 
     open: Callable[[str], Awaitable[Bus]]
     prefix: str
@@ -37,10 +35,6 @@ class World:
         return f"{self.prefix}work"
 
     @property
-    def bounded(self) -> str:
-        return f"{self.prefix}bounded"
-
-    @property
     def results(self) -> str:
         return f"{self.prefix}results"
 
@@ -48,21 +42,25 @@ class World:
     def bucket(self) -> str:
         return f"{self.prefix}bucket"
 
-    @property
-    def brief_bucket(self) -> str:
-        return f"{self.prefix}briefbucket"
+    def topology(self) -> Topology:
+        """What every scenario finds: a work queue, a stream of results, a bucket."""
+        work = StreamSpec(self.work, (f"{self.work}.>",), work_queue=True)
+        results = StreamSpec(self.results, (f"{self.results}.>",), work_queue=False)
+        return Topology((work, results), (BucketSpec(self.bucket),))
 
-    def topology(self, bound: int = BOUND) -> Topology:
-        brief = f"{self.prefix}brief"
-        return Topology(
-            streams=(
-                StreamSpec(self.work, (f"{self.work}.>",), work_queue=True),
-                StreamSpec(self.bounded, (f"{self.bounded}.>",), True, max_messages=bound),
-                StreamSpec(self.results, (f"{self.results}.>",), work_queue=False),
-                StreamSpec(brief, (f"{brief}.>",), work_queue=False, max_age=1.0),
-            ),
-            buckets=(BucketSpec(self.bucket), BucketSpec(self.brief_bucket, max_age=1.0)),
-        )
+    async def bounded(self, bound: int) -> str:
+        """A work queue of at most `bound` messages; ask again to change the bound."""
+        name = f"{self.prefix}bounded"
+        spec = StreamSpec(name, (f"{name}.>",), work_queue=True, max_messages=bound)
+        await self.bus.ensure(Topology((spec,), ()))
+        return name
+
+    async def forgetful(self, max_age: float) -> str:
+        """The name of a stream, and of a bucket, that keep nothing for longer."""
+        name = f"{self.prefix}forgetful"
+        spec = StreamSpec(name, (f"{name}.>",), work_queue=False, max_age=max_age)
+        await self.bus.ensure(Topology((spec,), (BucketSpec(name, max_age),)))
+        return name
 
     async def connect(self) -> Bus:
         """One more handle; closed when the scenario ends."""

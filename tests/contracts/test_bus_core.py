@@ -10,7 +10,7 @@ from shared.bus.base import Bus, Message, ServiceInfo, StreamSpec, Subscription,
 from shared.bus.service import data_of
 from shared.errors import BusUnavailable, InvalidRequest, Misconfigured, PayloadTooLarge, QueueFull
 from tests.conftest import eventually
-from tests.contracts.conftest import BOUND, Play, World
+from tests.contracts.conftest import Play, World
 
 LONG = 30.0
 
@@ -236,16 +236,45 @@ def test_services_answer_discovery_while_their_context_is_open(play: Play) -> No
     play(scenario)
 
 
+def test_an_error_inside_a_service_or_a_subscription_leaves_as_it_is(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        info = ServiceInfo(world.prefix, "0.1.0", "fails")
+        with pytest.raises(ZeroDivisionError):
+            async with world.bus.service(info, dict), world.bus.subscribe(f"{world.prefix}.a"):
+                raise ZeroDivisionError
+
+    play(scenario)
+
+
+def test_discovery_replies_are_those_of_nats_micro(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        info = ServiceInfo(world.prefix, "0.1.0", "denoises")
+        async with world.bus.service(info, dict) as instance:
+            replies = {
+                verb: json.loads(
+                    (await world.bus.request(f"$SRV.{verb}.{world.prefix}", b"", 5)).data
+                )
+                for verb in ("PING", "INFO", "STATS")
+            }
+        shared = {"type", "name", "id", "version", "metadata"}
+        assert {reply["id"] for reply in replies.values()} == {instance}
+        assert set(replies["PING"]) == shared
+        assert set(replies["INFO"]) == shared | {"description", "endpoints"}
+        assert set(replies["STATS"]) == shared | {"started", "endpoints"}
+
+    play(scenario)
+
+
 def test_ensuring_again_keeps_what_is_there_and_changes_what_differs(play: Play) -> None:
     async def scenario(world: World) -> None:
-        stream = world.bounded
-        for i in range(BOUND):
+        stream = await world.bounded(2)
+        for i in range(2):
             await world.bus.store(f"{stream}.{i}", b"job")
-        await world.bus.ensure(world.topology())
-        assert await world.bus.depth(stream, ">") == BOUND
+        await world.bounded(2)
+        assert await world.bus.depth(stream, ">") == 2
         with pytest.raises(QueueFull):
             await world.bus.store(f"{stream}.more", b"job")
-        await world.bus.ensure(world.topology(bound=BOUND + 1))
+        await world.bounded(3)
         assert await world.bus.store(f"{stream}.more", b"job") == "stored"
 
     play(scenario)

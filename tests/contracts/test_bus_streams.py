@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import InvalidRequest, Misconfigured, PayloadTooLarge, QueueFull
 from tests.conftest import eventually
-from tests.contracts.conftest import BOUND, Play, World
+from tests.contracts.conftest import Play, World
 
 
 def test_what_was_stored_is_found_on_exactly_its_subject(play: Play) -> None:
@@ -71,13 +71,13 @@ def test_an_acknowledged_message_stays_in_a_stream_that_is_no_work_queue(play: P
 
 def test_a_full_stream_refuses_by_name_and_bound_until_there_is_room(play: Play) -> None:
     async def scenario(world: World) -> None:
-        stream = world.bounded
-        for i in range(BOUND):
+        stream = await world.bounded(3)
+        for i in range(3):
             assert await world.bus.store(f"{stream}.{i}", b"job") == "stored"
         with pytest.raises(QueueFull) as caught:
             await world.bus.store(f"{stream}.more", b"job")
         assert caught.value.fields["queue"] == stream
-        assert caught.value.fields["bound"] == BOUND
+        assert caught.value.fields["bound"] == 3
         assert await world.bus.store(f"{stream}.0", b"job") == "duplicate"
         await world.bus.remove(stream, f"{stream}.1")
         assert await world.bus.store(f"{stream}.more", b"job") == "stored"
@@ -87,7 +87,7 @@ def test_a_full_stream_refuses_by_name_and_bound_until_there_is_room(play: Play)
 
 def test_a_message_leaves_when_it_reaches_the_age_of_its_stream(play: Play) -> None:
     async def scenario(world: World) -> None:
-        subject = f"{world.prefix}brief.a"
+        subject = f"{await world.forgetful(0.5)}.a"
         await world.bus.store(subject, b"image")
         assert await world.bus.stored(subject) == b"image"
 

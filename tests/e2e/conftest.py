@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet import state
+from services.fleet.state import FleetState, Member, read
 from tests.conftest import eventually, run
 
 DARKROOM = (sys.executable, "-m", "services.fleet")
@@ -25,8 +25,8 @@ class RunningFleet:
     arenas: Path
 
     @property
-    def state(self) -> state.FleetState:
-        found = state.read(Path(self.environment["DARKROOM_STATE_DIR"]))
+    def state(self) -> FleetState:
+        found = read(Path(self.environment["DARKROOM_STATE_DIR"]))
         assert found is not None, "the fleet is gone"
         return found
 
@@ -39,7 +39,7 @@ class RunningFleet:
         """`http://host:port` of the gateway."""
         return f"http://{self.state.http}"
 
-    def member(self, name: str) -> state.Member:
+    def member(self, name: str) -> Member:
         return next(member for member in self.state.members if member.name == name)
 
     def kill(self, name: str) -> None:
@@ -97,7 +97,7 @@ def fleet() -> Iterator[RunningFleet]:
                 up.wait(60)
         assert processes_with("DARKROOM_STATE_DIR", environment["DARKROOM_STATE_DIR"]) == []
         assert list(Path(shared).iterdir()) == []
-        assert state.read(Path(environment["DARKROOM_STATE_DIR"])) is None
+        assert read(Path(environment["DARKROOM_STATE_DIR"])) is None
 
 
 async def _found(environment: dict[str, str], up: subprocess.Popen[bytes], log: Path) -> bool:
@@ -106,7 +106,7 @@ async def _found(environment: dict[str, str], up: subprocess.Popen[bytes], log: 
 
 def _state(
     environment: dict[str, str], up: subprocess.Popen[bytes], log: Path
-) -> state.FleetState | None:
+) -> FleetState | None:
     assert up.poll() is None, log.read_text()
     directory = Path(environment["DARKROOM_STATE_DIR"])
-    return state.read(directory) if directory.is_dir() else None
+    return read(directory) if directory.is_dir() else None

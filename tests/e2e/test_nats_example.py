@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from services.fleet.running import Fleet
+from tests.e2e.conftest import RunningFleet
 
 GUIDE = Path(__file__).parents[2] / "docs" / "nats.md"
 PROMPT = "a large red circle left on white"
@@ -43,9 +43,9 @@ def test_the_guide_has_the_programs_it_speaks_of_and_they_import_nothing_of_ours
 
 
 def test_a_job_can_be_submitted_with_nothing_but_nats_py_and_msgpack(
-    fleet: Fleet, tmp_path: Path
+    fleet: RunningFleet, tmp_path: Path
 ) -> None:
-    told = execute(tmp_path, "draw.py", fleet.nats.url, PROMPT)
+    told = execute(tmp_path, "draw.py", fleet.nats_url, PROMPT)
     assert "image 0: step 12 of 12" in told
     drawn = (tmp_path / "image-0.png").read_bytes()
     with Image.open(tmp_path / "image-0.png") as picture:
@@ -53,6 +53,6 @@ def test_a_job_can_be_submitted_with_nothing_but_nats_py_and_msgpack(
     job_id = told.split()[1]
 
     (tmp_path / "image-0.png").unlink()
-    assert execute(tmp_path, "fetch.py", fleet.nats.url, job_id).startswith("done: ")
+    assert execute(tmp_path, "fetch.py", fleet.nats_url, job_id).startswith("done: ")
     assert (tmp_path / "image-0.png").read_bytes() == drawn
-    assert execute(tmp_path, "cancel.py", fleet.nats.url, job_id) == "done\n"
+    assert execute(tmp_path, "cancel.py", fleet.nats_url, job_id) == "done\n"

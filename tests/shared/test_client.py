@@ -70,8 +70,7 @@ def test_a_slow_reader_misses_the_oldest_progress_but_no_image_and_not_the_outco
 
 def test_what_was_not_announced_is_found_where_it_is_stored() -> None:
     async def scenario() -> None:
-        async with pipeline() as (line, bus), Darkroom(bus) as darkroom:
-            line.bus.announce = False
+        async with pipeline(announce=False) as (_, bus), Darkroom(bus) as darkroom:
             job = await darkroom.submit(factories.request(n=2))
             assert len(await job.images()) == 2
 

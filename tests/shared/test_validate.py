@@ -41,6 +41,7 @@ def test_a_guidance_of_one_or_less_means_none(guidance: float) -> None:
         ({"model": "other"}, "model"),
         ({"job_id": "a.b"}, "job_id"),
         ({"job_id": ""}, "job_id"),
+        ({"job_id": "newline\n"}, "job_id"),
         ({"job_id": "x" * 65}, "job_id"),
         ({"n": 0}, "n"),
         ({"n": 11}, "n"),

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from shared.bus.base import BucketSpec, Entry, Headers, Message, ServiceInfo, Topology
 from shared.bus.inbox import Inbox
 from shared.bus.nats import api
-from shared.bus.nats.connection import Connection, NobodyListens
+from shared.bus.nats.connection import Connection, NobodyListens, status
 from shared.bus.nats.consumer import PullConsumer
 from shared.bus.patterns import check_pattern, check_subject, matches
 from shared.bus.service import answer_discovery
@@ -48,6 +48,7 @@ class NatsBus:
         """Subject pattern → the stream that holds it; filled as streams become known."""
         self._ids = (f"{secrets.token_hex(6)}.{n}" for n in itertools.count())
         self._inboxes: set[Inbox] = set()
+        self._consumers: dict[tuple[str, str], PullConsumer] = {}
 
     async def publish(self, subject: str, data: bytes, headers: Headers | None = None) -> None:
         check_subject(subject)
@@ -121,15 +122,17 @@ class NatsBus:
             answers, complete = await self._connection.collect(target, body, None, timeout, _end)
             if not complete:
                 raise BusUnavailable(target, "the listing stopped midway")
-            if _nobody(answers[0]):
+            if status(answers[0]) == "503":
                 raise NobodyListens(target)
             return answers
 
         *messages, end = await self._connection.persist(
             attempt, lambda: self._stream_exists(stream)
         )
-        if end.headers["Status"] != "204":
+        if status(end) == "404":
             return [], start, 0
+        if status(end) != "204":
+            raise BusUnavailable(target, f"the listing was refused with status {status(end)}")
         last = int(messages[-1].headers["Nats-Sequence"]) if messages else start
         return messages, last, int(end.headers["Nats-Num-Pending"])
 
@@ -145,7 +148,11 @@ class NatsBus:
             await self._api(f"CONSUMER.CREATE.{stream}.{name}", config)
 
         await create()
-        return PullConsumer(self._connection, stream, name, ack_wait, create)
+        held = self._consumers.get((stream, name))
+        if held is None or held.ack_wait != ack_wait:
+            held = PullConsumer(self._connection, stream, name, ack_wait, create)
+            self._consumers[stream, name] = held
+        return held
 
     async def depth(self, stream: str, subject: str) -> int:
         check_pattern(subject)
@@ -239,7 +246,7 @@ class NatsBus:
             lambda timeout: self._connection.ask(target, b"", timeout),
             lambda: self._stream_exists(stream),
         )
-        return None if message.headers.get("Status") == "404" else message
+        return None if status(message) == "404" else message
 
     async def _api(self, verb: str, body: dict[str, Any] | None = None) -> api.Reply:
         """Call the JetStream API; a refusal means that something must be set up differently."""
@@ -275,6 +282,9 @@ class NatsBus:
         self._owners.update(dict.fromkeys(reply.config["subjects"], stream))
         return stream
 
+    def __repr__(self) -> str:
+        return f"<NatsBus {self._connection!r} {list(self._consumers.values())!r}>"
+
     @staticmethod
     def _key(bucket: str, key: str) -> str:
         subject = f"{api.bucket_subject(bucket)}{key}"
@@ -288,9 +298,9 @@ def _same_write(message: Message | None, headers: Headers) -> bool:
 
 
 def _nobody(message: Message) -> bool:
-    return not message.data and message.headers.get("Status") == "503"
+    return status(message) == "503"
 
 
 def _end(message: Message) -> bool:
     """The last part of an answer in several parts; a refusal has no other."""
-    return not message.data and "Status" in message.headers
+    return status(message) != ""

@@ -72,6 +72,7 @@ class Connection:
         self._client = Client()
         self._up = asyncio.Event()
         self._closed_because = ""
+        self._told = ""
         self._questions: dict[str, _Question] = {}
         self._stops: dict[int, Callable[[], Awaitable[None]]] = {}
         self._numbers = itertools.count()
@@ -110,7 +111,8 @@ class Connection:
                 for stop in list(self._stops.values()):
                     await stop()
             self._closed_because = f"the bus of {self.name} was closed"
-            with contextlib.suppress(OSError):
+            # It writes to the broken socket once more; Python 3.12 answers that with a TypeError.
+            with contextlib.suppress(OSError, TypeError):
                 await self._client.close()
 
     async def publish(
@@ -172,7 +174,7 @@ class Connection:
         answers, complete = await self.collect(subject, data, headers, timeout, _any)
         if not complete:
             raise BusUnavailable(subject, f"no answer within {timeout:.3g} s")
-        if not answers[0].data and answers[0].headers.get("Status") == "503":
+        if status(answers[0]) == "503":
             raise NobodyListens(subject)
         return answers[0]
 
@@ -249,11 +251,23 @@ class Connection:
             if question.last(message):
                 question.finish(True)
 
+    def __repr__(self) -> str:
+        state = self._closed_because or ("connected" if self._up.is_set() else "not connected")
+        return (
+            f"<Connection {self.name}: {state}, {len(self._questions)} questions, "
+            f"{len(self._stops)} subscriptions, {self.dropped} dropped>"
+        )
+
     async def _on_error(self, error: Exception) -> None:
-        log.warning("%s: %s", self.name, error or type(error).__name__)
+        """Say what happened, but not again for each attempt to reconnect."""
+        told = str(error) or type(error).__name__
+        if told != self._told:
+            log.warning("%s: %s", self.name, told)
+        self._told = told
 
     async def _on_up(self) -> None:
         log.info("%s: connected again", self.name)
+        self._told = ""
         self._up.set()
 
     async def _on_lost(self) -> None:
@@ -280,6 +294,13 @@ def translated(subject: str) -> Iterator[None]:
         raise InvalidRequest("subject", subject, "what NATS allows in subjects, headers") from error
     except (errors.Error, OSError) as error:
         raise BusUnavailable(subject, str(error) or type(error).__name__) from error
+
+
+def status(message: Message) -> str:
+    """The code by which the server says something about a request; empty for a real message."""
+    if message.data or "Nats-Sequence" in message.headers:
+        return ""
+    return message.headers.get("Status", "")
 
 
 def _any(message: Message) -> bool:

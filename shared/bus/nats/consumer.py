@@ -56,7 +56,7 @@ class PulledMessage:
             try:
                 await connection.ask(self._ack_subject, b"+ACK", min(timeout, UNKNOWN_AFTER))
             except BusUnavailable:
-                if not await self._consumer.discard(api.sequence(self._ack_subject)):
+                if not await self._consumer.discard(api.sequence(self._ack_subject), timeout):
                     raise
 
         await connection.persist(attempt)
@@ -171,7 +171,7 @@ class PullConsumer:
         self.name = name
         self.connection = connection
         self._stream = stream
-        self._ack_wait = ack_wait
+        self.ack_wait = ack_wait
         self._create = create
         self._idle: list[_Lane] = []
         self._lanes = 0
@@ -181,13 +181,14 @@ class PullConsumer:
         clock = asyncio.get_running_loop().time
         until = clock() + wait
         while True:
-            left = max(0.0, until - clock())
-            messages = await self._attempt(limit, min(left, SLICE))
-            if messages or left <= 0:
+            messages = await self._attempt(limit, max(0.0, min(until - clock(), SLICE)))
+            if messages or clock() >= until:
                 return [self._delivery(message) for message in messages]
 
     async def _attempt(self, limit: int, wait: float) -> list[Message]:
         """What a fetch does once or, while it waits, repeatedly."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait
         kept = self._take_late(limit)
         if len(kept) == limit:
             return kept
@@ -196,7 +197,8 @@ class PullConsumer:
             pulled, status = await self._pull(limit - len(kept), 0.0 if kept else wait)
             if not pulled and status not in (*EMPTY, LOST):
                 await self._create()
-                await asyncio.sleep(min(wait, PAUSE))
+            if not pulled:  # a pull may end early, when other pulls wait for what there is
+                await asyncio.sleep(max(0.0, min(PAUSE, until - clock())))
         except BusUnavailable:
             self.connection.check_open()
             return kept
@@ -209,25 +211,30 @@ class PullConsumer:
         finally:
             self._idle.append(lane)
 
-    async def discard(self, sequence: int) -> bool:
+    async def discard(self, sequence: int, timeout: float) -> bool:
         """Delete the message at `sequence` of a work queue. False where messages outlive their
         acknowledgement, and deleting would be wrong."""
-        info = await self._inquire(f"STREAM.INFO.{self._stream}", b"")
+        info = await self._inquire(f"STREAM.INFO.{self._stream}", b"", timeout)
         if info.config["retention"] != "workqueue":
             return False
         body = api.write({"seq": sequence, "no_erase": True})
         with contextlib.suppress(api.Refused):  # somebody else has deleted it
-            await self._inquire(f"STREAM.MSG.DELETE.{self._stream}", body)
+            await self._inquire(f"STREAM.MSG.DELETE.{self._stream}", body, timeout)
         return True
 
     async def pending(self) -> int:
-        return (await self._inquire(f"CONSUMER.INFO.{self._stream}.{self.name}", b"")).num_pending
+        verb = f"CONSUMER.INFO.{self._stream}.{self.name}"
+        reply = await self.connection.persist(lambda timeout: self._inquire(verb, b"", timeout))
+        return reply.num_pending
 
-    async def _inquire(self, verb: str, body: bytes) -> api.Reply:
-        async def attempt(timeout: float) -> api.Reply:
-            return api.read(await self.connection.ask(f"{api.API}.{verb}", body, timeout))
+    async def _inquire(self, verb: str, body: bytes, timeout: float) -> api.Reply:
+        return api.read(await self.connection.ask(f"{api.API}.{verb}", body, timeout))
 
-        return await self.connection.persist(attempt)
+    def __repr__(self) -> str:
+        return (
+            f"<PullConsumer {self._stream}/{self.name}: {self._lanes} lanes, "
+            f"{len(self._idle)} idle, {len(self._late)} late>"
+        )
 
     async def _open_lane(self) -> _Lane:
         self._lanes += 1
@@ -242,7 +249,7 @@ class PullConsumer:
 
     def _take_late(self, limit: int) -> list[Message]:
         """Late arrivals, but for those that the server gives to somebody else by now."""
-        oldest = asyncio.get_running_loop().time() - self._ack_wait
+        oldest = asyncio.get_running_loop().time() - self.ack_wait
         taken: list[Message] = []
         while self._late and len(taken) < limit:
             at, message = self._late.popleft()

@@ -63,7 +63,12 @@ def make_row(
     guidance: float = 5.0,
     **fields: Any,
 ) -> Row:
-    settings: dict[str, Any] = {"job_id": prompt, "node": "denoise-0", "index": 0, "shape": SHAPE} | fields
+    settings: dict[str, Any] = {
+        "job_id": prompt,
+        "node": "denoise-0",
+        "index": 0,
+        "shape": SHAPE,
+    } | fields
     return Row.begin(
         seed=seed,
         table=build_step_table(SDXL, sampler, steps),

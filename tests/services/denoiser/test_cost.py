@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.denoiser.cost import MAX_CELLS, CostModel
@@ -18,6 +18,7 @@ def learnt(points: list[tuple[int, int, float]]) -> CostModel:
     return model
 
 
+@settings(deadline=None, derandomize=True)
 @given(measurements, st.integers(1, 64), st.sampled_from([64, 256, 16384]))
 def test_a_prediction_is_positive_and_grows_with_rows_and_tokens(
     points: list[tuple[int, int, float]], forwards: int, tokens: int

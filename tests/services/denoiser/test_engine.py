@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.denoiser.compute import EngineStopped, NotFinite, StepReport
 from services.denoiser.engine import Engine
+from services.denoiser.outcomes import EngineStopped, NotFinite, StepReport
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from shared.errors import QueueFull

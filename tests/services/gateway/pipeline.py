@@ -14,7 +14,7 @@ from typing import Literal
 from PIL import Image
 
 from shared import subjects
-from shared.bus.base import Delivery, Headers, Message, ServiceInfo
+from shared.bus.base import Bus, Delivery, Headers, Message, ServiceInfo
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.catalogue import Catalogue
 from shared.errors import DarkroomError, JobNotFound
@@ -47,24 +47,20 @@ def picture(spec: JobSpec, shade: int = 128) -> bytes:
 
 
 class AnnouncingBus(MemoryBus):
-    """What is stored reaches those who listen on its subject too, as on the real bus; with
-    `announce` off it does not, as when they were away for a moment."""
-
-    announce = True
+    """What is stored reaches those who listen on its subject too, as on the real bus."""
 
     async def store(
         self, subject: str, data: bytes, headers: Headers | None = None
     ) -> Literal["stored", "duplicate"]:
         answer = await super().store(subject, data, headers)
-        if self.announce:
-            await self.publish(subject, data, headers)
+        await self.publish(subject, data, headers)
         return answer
 
 
 class Pipeline:
     """Knobs are set before a job is submitted. `hold`: jobs that started wait for it."""
 
-    def __init__(self, bus: AnnouncingBus, catalogue: Catalogue) -> None:
+    def __init__(self, bus: Bus, catalogue: Catalogue) -> None:
         self.bus = bus
         self.catalogue = catalogue
         self.refusal: DarkroomError | None = None
@@ -79,8 +75,10 @@ class Pipeline:
         self._ledger = Ledger(bus)
 
     @staticmethod
-    def on(broker: MemoryBroker) -> "Pipeline":
-        return Pipeline(AnnouncingBus(broker, "pipeline"), factories.catalogue())
+    def on(broker: MemoryBroker, announce: bool = True) -> "Pipeline":
+        """With `announce` off, who waits for a result is as if away when it was stored."""
+        kind = AnnouncingBus if announce else MemoryBus
+        return Pipeline(kind(broker, "pipeline"), factories.catalogue())
 
     async def take_submissions(self) -> None:
         """Until cancelled."""
@@ -189,10 +187,10 @@ class Pipeline:
 
 
 @asynccontextmanager
-async def pipeline() -> AsyncIterator[tuple[Pipeline, MemoryBus]]:
+async def pipeline(announce: bool = True) -> AsyncIterator[tuple[Pipeline, MemoryBus]]:
     """A running pipeline, and a client's handle on its bus."""
     broker = MemoryBroker()
-    line, client = Pipeline.on(broker), broker.connect("client")
+    line, client = Pipeline.on(broker, announce), broker.connect("client")
     await client.ensure(TOPOLOGY)
     async with asyncio.TaskGroup() as group:
         tasks = [

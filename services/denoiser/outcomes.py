@@ -1,0 +1,83 @@
+"""What the compute thread says: of each row after each step, and of itself."""
+
+from dataclasses import dataclass
+
+import torch
+
+from shared.errors import DarkroomError
+
+
+class EngineStopped(DarkroomError):
+    """The engine ended before the row did; the row can go on elsewhere from its checkpoint."""
+
+    code = "engine_stopped"
+    retryable = True
+
+
+class NotFinite(DarkroomError):
+    """A row's latents became NaN or infinite: its inputs were, or the dtype is too narrow."""
+
+    code = "not_finite"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepReport:
+    """`step` of `steps` steps of a row are done; the last took `seconds`, with `rows` together."""
+
+    step: int
+    steps: int
+    rows: int
+    seconds: float
+    preview: torch.Tensor | None
+    """Predicted clean latents (1, C, H, W), after the steps named in `Row.previews`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progressed:
+    ticket: int
+    report: StepReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpointed:
+    ticket: int
+    step: int
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    ticket: int
+    latents: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    ticket: int
+    error: BaseException
+
+
+Outcome = Progressed | Checkpointed | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    rows: int
+    """Admitted now."""
+    waiting: int
+    steps: int
+    """Forwards of the network, since the start."""
+    row_steps: int
+    """Steps of rows; divided by `steps`, the mean number of rows in a step."""
+    step_seconds: float
+    """Spent in steps, in total."""
+    finished: int
+    failed: int
+
+    @property
+    def rows_per_step(self) -> float:
+        return self.row_steps / self.steps if self.steps else 0.0
+
+    @property
+    def mean_step_seconds(self) -> float:
+        return self.step_seconds / self.steps if self.steps else 0.0

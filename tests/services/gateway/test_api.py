@@ -1,0 +1,184 @@
+"""Bodies to jobs, and errors to OpenAI's shape: pure functions."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.gateway.api import parse, quality_of, to_job
+from services.gateway.errors import problem_of
+from services.gateway.schemas import ErrorDetail
+from shared.errors import InvalidRequest
+from shared.messages import GenerationRequest
+from tests import factories
+
+BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
+    ({"n": 0}, "n", "a whole number from 1 to 10"),
+    ({"n": "two"}, "n", "a whole number from 1 to 10"),
+    ({"n": 10**30}, "n", "a whole number from 1 to 10"),
+    ({"prompt": ""}, "prompt", "text of 1 to 32000 characters"),
+    ({"prompt": "  "}, "prompt", "text that is not empty"),
+    ({"prompt": None}, "prompt", "text of 1 to 32000 characters"),
+    ({"prompt": ["a"]}, "prompt", "text of 1 to 32000 characters"),
+    ({"prompt": "x" * 32_001}, "prompt", "text of 1 to 32000 characters"),
+    ({"negative_prompt": "x" * 32_001}, "negative_prompt", "text of 0 to 32000 characters"),
+    ({"model": "dall-e-3"}, "model", "one of pocket-sdxl"),
+    ({"model": ""}, "model", "one of pocket-sdxl"),
+    ({"model": "dall-e-3", "quality": "low"}, "model", "one of pocket-sdxl"),
+    ({"size": "1024x1024"}, "size", "a multiple of 8 from 8 to 256"),
+    ({"size": "100x128"}, "size", "a multiple of 8 from 8 to 256"),
+    ({"size": "128x0"}, "size", "a multiple of 8 from 8 to 256"),
+    ({"size": "128"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"size": "-8x8"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"size": "١٢٨x١٢٨"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"size": "9" * 5000 + "x8"}, "size", '"auto" or "WIDTHxHEIGHT"'),
+    ({"quality": "ultra"}, "quality", '"auto", "low", "medium", "high"'),
+    ({"quality": "hd", "num_inference_steps": 5}, "quality", "when num_inference_steps is given"),
+    ({"response_format": "png"}, "response_format", '"b64_json" or "url"'),
+    ({"response_format": "url", "stream": True}, "response_format", "when stream is true"),
+    ({"output_format": "gif"}, "output_format", '"png", "jpeg" or "webp"'),
+    ({"output_compression": 101}, "output_compression", "a whole number from 0 to 100"),
+    ({"output_compression": 50}, "output_compression", '100 when output_format is "png"'),
+    ({"background": "transparent"}, "background", '"auto" or "opaque"'),
+    ({"moderation": "high"}, "moderation", '"auto" or "low"'),
+    ({"user": "x" * 257}, "user", "text of 0 to 256 characters"),
+    ({"stream": 1}, "stream", "true or false"),
+    ({"partial_images": 4, "stream": True}, "partial_images", "a whole number from 0 to 3"),
+    ({"partial_images": 1}, "partial_images", "stream set to true"),
+    ({"num_inference_steps": 1001}, "num_inference_steps", "a whole number from 1 to 1000"),
+    ({"guidance_scale": -0.1}, "guidance_scale", "a number from 0 to 100"),
+    ({"guidance_scale": "high"}, "guidance_scale", "a number from 0 to 100"),
+    ({"sampler": "magic"}, "sampler", "one of euler, ddim, dpmpp_2m"),
+    ({"seed": -1}, "seed", "a whole number from 0 to"),
+    ({"seed": 2**63}, "seed", "a whole number from 0 to"),
+    ({"service_class": "vip"}, "service_class", '"interactive", "standard" or "batch"'),
+    ({"style": "vivid"}, "style", "only prompt, model, n,"),
+    ({"PROMPT": "x"}, "PROMPT", "only prompt, model, n,"),
+]
+
+
+def converted(body: bytes) -> GenerationRequest:
+    return to_job(parse(body), "job-1", factories.catalogue())[0]
+
+
+def job(**fields: Any) -> GenerationRequest:
+    return converted(json.dumps({"prompt": "a red circle"} | fields).encode())
+
+
+def refusal(body: bytes) -> ErrorDetail:
+    with pytest.raises(InvalidRequest) as raised:
+        converted(body)
+    problem = problem_of(raised.value)
+    assert problem.status == 400
+    assert problem.detail.type == "invalid_request_error"
+    assert len(problem.detail.message) < 1000
+    return problem.detail
+
+
+@pytest.mark.parametrize(("fields", "param", "allowed"), BAD_FIELDS)
+def test_a_bad_field_is_refused_by_name_with_what_is_allowed(
+    fields: dict[str, Any], param: str, allowed: str
+) -> None:
+    detail = refusal(json.dumps({"prompt": "a red circle"} | fields).encode())
+    assert detail.param == param
+    assert detail.message.startswith(f"{param}: ")
+    assert allowed in detail.message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "one JSON object"),
+        (b"{", "one JSON object"),
+        (b"[]", "one JSON object"),
+        (b'"prompt"', "one JSON object"),
+        (b'{"prompt": "a\xff"}', "one JSON object in UTF-8"),
+        (b'{"prompt": "a"} trailing', "one JSON object"),
+        (b'{"prompt": "\\ud800"}', "one JSON object"),
+        (b'{"n": 1}', "prompt: a missing value"),
+        (b'{"prompt": "a", "guidance_scale": 1e999}', "guidance_scale"),
+        (b'{"prompt": "a", "guidance_scale": NaN}', "one JSON object"),
+        (b'{"prompt":' + b"[" * 100_000, "prompt"),
+        (b'{"n":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "n: the value"),
+        (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "x: this field"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(body: bytes, said: str) -> None:
+    assert said in refusal(body).message
+
+
+def test_a_refusal_shows_the_value_as_it_was_sent() -> None:
+    detail = refusal(b'{"prompt": "a", "stream": "yes"}')
+    assert detail.message == 'stream: "yes" is not allowed; allowed: true or false'
+    assert refusal(b'{"prompt": "a", "n": 11}').message.startswith("n: 11 is not allowed")
+
+
+def test_an_unknown_model_and_an_unknown_field_have_codes_of_their_own() -> None:
+    assert refusal(b'{"prompt": "a", "model": "b"}').code == "model_not_found"
+    assert refusal(b'{"prompt": "a", "style": "b"}').code == "unknown_parameter"
+    assert refusal(b'{"prompt": "a", "n": 0}').code == "invalid_value"
+
+
+def test_the_least_request_leaves_all_else_to_the_model() -> None:
+    assert job() == GenerationRequest(job_id="job-1", prompt="a red circle")
+
+
+def test_every_field_finds_its_place_in_the_job() -> None:
+    assert job(
+        model="pocket-sdxl",
+        n=2,
+        size="64x96",
+        output_format="jpeg",
+        output_compression=0,
+        user="me",
+        stream=True,
+        partial_images=3,
+        negative_prompt="",
+        num_inference_steps=7,
+        guidance_scale=0,
+        sampler="ddim",
+        seed=0,
+        service_class="batch",
+    ) == GenerationRequest(
+        job_id="job-1",
+        prompt="a red circle",
+        model="pocket-sdxl",
+        negative_prompt="",
+        n=2,
+        width=64,
+        height=96,
+        steps=7,
+        guidance=0.0,
+        sampler="ddim",
+        seed=0,
+        service_class="batch",
+        previews=3,
+        output_format="jpeg",
+        output_compression=0,
+        user="me",
+    )
+
+
+@pytest.mark.parametrize(
+    ("quality", "steps", "told"),
+    [
+        ("low", 12, "low"),
+        ("medium", 25, "medium"),
+        ("standard", 25, "medium"),
+        ("high", 38, "high"),
+        ("hd", 38, "high"),
+        ("auto", None, "auto"),
+    ],
+)
+def test_quality_is_a_number_of_steps(quality: str, steps: int | None, told: str) -> None:
+    assert job(quality=quality).steps == steps
+    body = json.dumps({"prompt": "a", "quality": quality}).encode()
+    assert quality_of(parse(body)) == told
+
+
+def test_quality_auto_goes_with_a_number_of_steps() -> None:
+    assert job(quality="auto", num_inference_steps=5).steps == 5
+
+
+def test_size_auto_is_the_models_own() -> None:
+    assert (job(size="auto").width, job(size="auto").height) == (None, None)
