@@ -13,7 +13,8 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── PayloadTooLarge       a message over the bus's limit
     ├── RevisionConflict      somebody else advanced the record first
     ├── BusUnavailable        the bus did not answer in time
-    └── Misconfigured         the environment cannot work; the text says what to set
+    ├── Misconfigured         the environment cannot work; the text says what to set
+    └── EngineStopped / NotFinite       in `services/denoiser/outcomes.py`: how a row can fail
 """
 
 from typing import Any, ClassVar

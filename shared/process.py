@@ -5,13 +5,16 @@ awaits `Process.serve`.
 """
 
 import asyncio
+import gc
 import os
 import signal
+import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Final
 
 import uvloop
 
@@ -21,9 +24,13 @@ from shared.config import Settings
 from shared.telemetry import telemetry
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
+from shared.tensors.janitor import keep_swept
 from shared.tensors.releases import keep_released
 from shared.tensors.transport import ArenaTransport
 from shared.topology import TOPOLOGY
+
+SWEEP_SECONDS: Final = 30.0
+"""Pause between two looks for arenas whose owner is gone."""
 
 Statistics = Callable[[], Mapping[str, object]]
 
@@ -54,7 +61,12 @@ class Process:
             name=f"darkroom-{self.service.replace('_', '-')}",
             version=version("darkroom"),
             description=f"Darkroom {self.service}",
-            metadata={"service": self.service, "pid": str(os.getpid()), **metadata},
+            metadata={
+                "service": self.service,
+                "pid": str(os.getpid()),
+                "host": socket.gethostname(),
+                **metadata,
+            },
         )
         async with asyncio.TaskGroup() as group:
             helpers = [group.create_task(_run(coroutine)) for coroutine in background]
@@ -65,6 +77,10 @@ class Process:
                     working.create_task(_run(lambda r=runner, e=event: r(e.set)))  # type: ignore[misc]
                 for event in events:
                     await event.wait()
+                # What was loaded stays until the end: no collector need look at it again, least
+                # of all when the interpreter leaves, which took a process with torch 40 s.
+                gc.collect()
+                gc.freeze()
                 announced = group.create_task(self._announce(info, statistics))
             announced.cancel()
             for helper in helpers:
@@ -104,7 +120,8 @@ async def _connected(
 
 @asynccontextmanager
 async def arena(running: Process) -> AsyncIterator[ArenaTransport]:
-    """This process's arena, whose slots are freed as jobs end and leases expire."""
+    """This process's arena, whose slots are freed as jobs end and leases expire. Meanwhile the
+    arenas of owners that died are removed."""
     settings = running.settings
     transport = ArenaTransport.create(settings.arena_dir, settings.arena_bytes, running.service)
     try:
@@ -114,9 +131,13 @@ async def arena(running: Process) -> AsyncIterator[ArenaTransport]:
             settings.arena_bytes,
         )
         async with asyncio.TaskGroup() as group:
-            releases = group.create_task(keep_released(running.bus, transport))
+            keepers = (
+                group.create_task(keep_released(running.bus, transport)),
+                group.create_task(keep_swept(settings.arena_dir, SWEEP_SECONDS)),
+            )
             yield transport
-            releases.cancel()
+            for keeper in keepers:
+                keeper.cancel()
     finally:
         transport.close()
 

@@ -22,5 +22,5 @@ async def eventually(
 ) -> None:
     """Return once `condition` holds; fail if it does not within `within` seconds."""
     async with asyncio.timeout(within):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 (what is awaited has no event)
             await asyncio.sleep(every)

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import torch
 
-from services.denoiser.compute import StepReport
 from services.denoiser.engine import Engine
 from services.denoiser.outbox import Outbox
+from services.denoiser.outcomes import StepReport
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Conditioning, Row
 from services.denoiser.step_table import build_step_table

@@ -47,7 +47,7 @@ class SdxlUnet:
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         unet = UNet2DConditionModel.from_pretrained(
-            model, subfolder="unet", torch_dtype=dtype, use_safetensors=True
+            model, subfolder="unet", dtype=dtype, use_safetensors=True
         )
         return cls(unet.to(device))
 

@@ -4,17 +4,15 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
-from services.fleet import leash
 from services.fleet.logs import ProcessLog
 from services.fleet.plan import ProcessSpec
 from services.fleet.restarts import GiveUp, History, Restart, RestartPolicy, after_exit
+from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import Misconfigured
 
 ChildState = Literal["starting", "ready", "backing off", "stopped"]
@@ -99,7 +97,7 @@ class Child:
         exited = asyncio.Event()
         transport, _ = await loop.subprocess_exec(
             lambda: _Watch(self.log, exited),
-            *_leashed(self.spec.command),
+            *command_that_dies_with_us(self.spec.command, signal.SIGKILL),
             env=self.spec.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -143,10 +141,6 @@ class _Watch(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited.set()
-
-
-def _leashed(command: tuple[str, ...]) -> tuple[str, ...]:
-    return (sys.executable, "-S", "-E", str(Path(leash.__file__)), str(os.getpid()), *command)
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:

@@ -1,15 +1,16 @@
-"""`python -m services.fleet.health SERVICE`: exit 0 if a process of SERVICE takes work.
+"""`python -m services.fleet.health SERVICE`: exit 0 if a SERVICE of this host takes work.
 
 What container health checks run. SERVICE `nats` asks of the bus only that it answers.
 """
 
 import asyncio
+import socket
 import sys
 from typing import Final
 
-from services.fleet.discovery import services
 from shared.bus.nats import connect
 from shared.config import Settings
+from shared.discovery import services
 from shared.errors import DarkroomError
 
 ANSWER_SECONDS: Final = 2.0
@@ -21,7 +22,8 @@ async def healthy(service: str) -> bool:
         found = await services(bus, ANSWER_SECONDS)
     finally:
         await bus.close()
-    return service == "nats" or any(one.service == service for one in found)
+    here = socket.gethostname()
+    return service == "nats" or any(one.service == service and one.host == here for one in found)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from shared.messages import JobEvent
 
 class Display(Protocol):
     def fleet(self, children: Sequence[Child]) -> None:
-        """The fleet is being started, and this is how far it is."""
+        """How far the fleet is, whenever one of its processes changes its state."""
         ...
 
     def event(self, stages: Stages, event: JobEvent | None) -> None:
@@ -47,9 +47,16 @@ class LiveDisplay:
         self._lines: dict[str, TaskID] = {}
 
     def fleet(self, children: Sequence[Child]) -> None:
+        total = len(children)
+        stopped = sum(child.state == "stopped" for child in children)
         missing = [child.spec.name for child in children if child.state != "ready"]
-        state = f"starting {', '.join(missing)}" if missing else "ready"
-        self._show("fleet", len(children) - len(missing), len(children), state, bool(missing))
+        if stopped:
+            self._show("fleet", total, total, "stopped" if stopped == total else "stopping", False)
+        elif missing:
+            state = f"starting {', '.join(missing)}"
+            self._show("fleet", total - len(missing), total, state, True)
+        else:
+            self._show("fleet", total, total, "ready", False)
 
     def event(self, stages: Stages, event: JobEvent | None) -> None:
         if event is not None:

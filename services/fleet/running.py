@@ -10,21 +10,18 @@ from typing import Final
 
 from services.fleet.bus_server import BusServer, bus_server
 from services.fleet.child import Child
-from services.fleet.discovery import ready_pids, services
 from services.fleet.plan import FleetOptions, plan_processes
 from services.fleet.supervisor import supervised
-from services.fleet.tasks import alongside
 from shared.bus.base import Bus
 from shared.bus.nats import connect
 from shared.config import Settings
-from shared.tensors.janitor import keep_swept, remove_all_of
+from shared.discovery import ready_pids, services
+from shared.tensors.janitor import remove_all_of
 
 START_SECONDS: Final = 600.0
 """How long all services may take to become ready; a large model may have to be fetched first."""
 STOP_SECONDS: Final = 10.0
 """How long each service may take to leave by itself."""
-SWEEP_SECONDS: Final = 15.0
-"""Pause between two sweeps of ownerless arenas."""
 
 Changed = Callable[[Sequence[Child]], None]
 """Called whenever a process of the fleet changes its state."""
@@ -67,13 +64,12 @@ async def running_fleet(
                 logs,
                 patience=STOP_SECONDS,
                 verbose=options.verbose,
-                changed=lambda: changed(children),
+                changed=lambda: changed(children) if children else None,
             ) as supervisor:
                 children.extend(supervisor.children)
-                async with alongside(keep_swept(arenas, SWEEP_SECONDS)):
-                    await supervisor.ready(START_SECONDS)
-                    http = await _gateway(bus)
-                    yield Fleet(nats, bus, children, http, time.monotonic() - began)
+                await supervisor.ready(START_SECONDS)
+                http = await _gateway(bus)
+                yield Fleet(nats, bus, children, http, time.monotonic() - began)
         finally:
             await bus.close()
             remove_all_of(arenas, time.time())

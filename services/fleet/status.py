@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from services.fleet import state
-from services.fleet.discovery import Service, services
 from services.fleet.plan import default_models
 from shared import subjects
 from shared.bus.nats import connect
 from shared.catalogue import Catalogue
+from shared.discovery import Service, services
 from shared.errors import Misconfigured
 
 CONNECT_SECONDS: Final = 3.0

@@ -5,11 +5,11 @@ from typing import Final
 
 from aiohttp import web
 
-from services.fleet.discovery import Service, services
 from services.gateway.core import GATEWAY
 from services.gateway.replies import struct_reply
 from services.gateway.schemas import Health, Readiness
 from shared.bus.base import Bus
+from shared.discovery import Service, services
 from shared.errors import DarkroomError
 from shared.telemetry.exposition import CONTENT_TYPE, gather_metrics
 from shared.topology import TOPOLOGY

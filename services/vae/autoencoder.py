@@ -15,7 +15,7 @@ class LatentDecoder:
         self._dtype = dtype
         self._vae: Any = (
             AutoencoderKL.from_pretrained(
-                source, subfolder="vae", torch_dtype=dtype, use_safetensors=True
+                source, subfolder="vae", dtype=dtype, use_safetensors=True
             )
             .to(device)
             .eval()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.bus import die_with_parent
+from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import BusUnavailable, Misconfigured
 
 OLDEST: Final = (2, 14)
@@ -150,13 +150,7 @@ def _locked(directory: Path) -> Iterator[int]:
 
 async def _spawn(binary: Path, config: Path, lock: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-IS",
-        str(die_with_parent.__file__),
-        str(os.getpid()),
-        str(binary),
-        "--config",
-        str(config),
+        *command_that_dies_with_us((str(binary), "--config", str(config)), signal.SIGTERM),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,

@@ -87,16 +87,14 @@ def private_directory(directory: Path) -> Path:
         found = directory.lstat()
     except OSError as error:
         raise Misconfigured(
-            f"the arena directory {directory} cannot be made: {error.strerror}; "
+            f"the directory {directory} cannot be made: {error.strerror}; "
             "mount a tmpfs there, or choose another directory"
         ) from error
     if not stat.S_ISDIR(found.st_mode):
-        raise Misconfigured(
-            f"the arena directory {directory} is not a directory (or a link to one)"
-        )
+        raise Misconfigured(f"the directory {directory} is not a directory (or a link to one)")
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise Misconfigured(
-            f"the arena directory {directory} is user {found.st_uid}'s with mode "
+            f"the directory {directory} is user {found.st_uid}'s with mode "
             f"{stat.S_IMODE(found.st_mode):o}; it has to be user {os.geteuid()}'s with mode 700"
         )
     return directory

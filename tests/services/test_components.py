@@ -29,7 +29,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    pipe = StableDiffusionXLPipeline.from_pretrained(DEFAULT_MODEL, torch_dtype=torch.float32)
+    pipe = StableDiffusionXLPipeline.from_pretrained(DEFAULT_MODEL, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -22,6 +22,7 @@ class Service:
     models: tuple[str, ...]
     http: str
     """`host:port` of a gateway, empty for others."""
+    host: str
 
 
 async def services(bus: Bus, within: float) -> list[Service]:
@@ -56,6 +57,7 @@ def _service(data: bytes) -> Service | None:
             version=answer["version"],
             models=tuple(metadata.get("models", "").split()),
             http=metadata.get("http", ""),
+            host=metadata.get("host", ""),
         )
     except (ValueError, KeyError, AttributeError):
         return None

@@ -1,0 +1,64 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from services.fleet.bus_server import BusServer, bus_server
+from services.fleet.health import healthy
+from shared.bus.nats import connect
+from shared.errors import Misconfigured
+from shared.tensors.owners import start_time
+from shared.topology import TOPOLOGY
+from tests.conftest import eventually, run
+
+
+def test_a_killed_server_comes_back_at_the_same_address_with_its_streams(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bus_server(tmp_path) as server:
+            url, pid = server.url, server.pid
+            bus = await connect(url, "test")
+            await bus.ensure(TOPOLOGY)
+            await bus.store("dr.v1.submit.job", b"kept")
+
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: _replaced(server, pid), within=45)
+
+            assert server.url == url
+            assert server.restarts == 1
+            assert await bus.stored("dr.v1.submit.job") == b"kept"
+            await bus.close()
+
+    run(scenario(), timeout=100)
+
+
+async def _replaced(server: BusServer, pid: int) -> bool:
+    return server.pid != pid
+
+
+def test_leaving_stops_the_server(tmp_path: Path) -> None:
+    async def scenario() -> int:
+        async with bus_server(tmp_path) as server:
+            return server.pid
+
+    assert start_time(run(scenario())) is None
+
+
+def test_a_directory_that_is_in_use_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bus_server(tmp_path), bus_server(tmp_path):
+            pass
+
+    with pytest.raises(Misconfigured, match="another"):
+        run(scenario())
+
+
+def test_a_health_check_tells_the_bus_from_a_service_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> tuple[bool, bool]:
+        async with bus_server(tmp_path) as server:
+            monkeypatch.setenv("DARKROOM_NATS_URL", server.url)
+            return await healthy("nats"), await healthy("vae")
+
+    assert run(scenario()) == (True, False)
