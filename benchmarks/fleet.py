@@ -1,0 +1,92 @@
+"""A fleet for one measurement, in directories of its own, and jobs on it."""
+
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.fleet.plan import FleetOptions
+from services.fleet.running import running_fleet
+from shared.client import Darkroom
+from shared.config import Settings
+from shared.messages import GenerationRequest, ImageResult, JobDone, StepProgress
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFleet:
+    """`darkroom` is a client that is connected to the fleet over NATS at `url`."""
+
+    darkroom: Darkroom
+    url: str
+    arenas: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One job as its client saw it."""
+
+    data: bytes
+    """The image file."""
+    done: JobDone
+    steps: tuple[StepProgress, ...]
+    submitted_at: float
+    """Unix seconds."""
+    seconds: float
+    """From the call of `submit` until the image was in the client's hands."""
+    ended_at: float
+    """Unix seconds: the outcome was in the client's hands."""
+
+
+@asynccontextmanager
+async def own_fleet(model: str) -> AsyncIterator[OwnFleet]:
+    """A fleet with one process per service that serves `model`; nothing of it is left behind."""
+    with (
+        tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here,
+        tempfile.TemporaryDirectory(
+            prefix="darkroom-benchmark-", dir=Settings().arena_dir.parent
+        ) as arenas,
+        _environment("DARKROOM_ARENA_DIR", arenas),
+    ):
+        async with (
+            running_fleet(
+                FleetOptions(models=(model,)), data=Path(here) / "nats", logs=Path(here) / "logs"
+            ) as fleet,
+            Darkroom.connect(fleet.nats.url, "benchmark") as darkroom,
+        ):
+            yield OwnFleet(darkroom, fleet.nats.url, Path(arenas))
+
+
+async def render(darkroom: Darkroom, request: GenerationRequest) -> Rendered:
+    """Run one job of one image to its end. Raises what ended it otherwise."""
+    submitted_at, began = time.time(), time.perf_counter()
+    seconds = 0.0
+    steps: list[StepProgress] = []
+    job = await darkroom.submit(request)
+    async for item in job.events():
+        match item:
+            case StepProgress():
+                steps.append(item)
+            case ImageResult():
+                seconds = time.perf_counter() - began
+    ended_at = time.time()
+    [image] = await job.images()
+    done = await job.outcome()
+    assert isinstance(done, JobDone)  # or images() would have raised
+    return Rendered(image.data, done, tuple(steps), submitted_at, seconds, ended_at)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """The fleet hands its own environment on to its processes."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
