@@ -93,15 +93,20 @@ def read_card(source: str) -> ModelCard:
     scheduler = _json(root / "scheduler" / "scheduler_config.json", source)
     unet = _json(root / "unet" / "config.json", source)
     vae = _json(root / "vae" / "config.json", source)
-    defaults = Defaults()
+    defaults, name = Defaults(), Path(source).name
     if (root / CARD_FILE).is_file():
         defaults = msgspec.json.decode((root / CARD_FILE).read_bytes(), type=Defaults)
+    name = defaults.name or name
+    if not name.isprintable() or not name or " " in name:
+        raise Misconfigured(
+            f"model {source!r}: its name {name!r} must be printable, without spaces"
+        )
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
     native = int(unet["sample_size"]) * scale
     width, height = defaults.width or native, defaults.height or native
     default_sampler = _DEFAULT_SAMPLERS.get(scheduler.get("_class_name", ""), "euler")
     return ModelCard(
-        name=defaults.name or Path(source).name,
+        name=name,
         source=source,
         pipeline=str(index["_class_name"]),
         samplers=samplers_for(scheduler),

@@ -60,12 +60,13 @@ class BatchedCompute(Generic[Item, Result]):
             items = [item for item, _ in batch]
             try:
                 results = await loop.run_in_executor(self._thread, self._compute, items)
+                pairs = list(zip(batch, results, strict=True))
             except Exception as error:
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future), result in pairs:
                 if not future.done():
                     future.set_result(result)
 

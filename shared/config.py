@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -17,10 +18,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories or hub ids, separated as in PATH."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
+    tensor_host: str = ""
+    """Address of this host at which the services of other hosts may pull tensors from it. There is
+    no authentication: use a network that only these hosts are in. Empty: one host only."""
+    tensor_port: int = 0
+    """0: a free one."""
     threads: int = 0
     """torch threads of this process; 0: as torch decides."""
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_rows: int = 32
     """Rows a denoiser takes into one step."""
     max_step_seconds: float = 10.0

@@ -26,7 +26,8 @@ from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
 from shared.tensors.janitor import keep_swept
 from shared.tensors.releases import keep_released
-from shared.tensors.transport import ArenaTransport
+from shared.tensors.tcp import TcpTransport, serving
+from shared.tensors.transport import ArenaTransport, Transport
 from shared.topology import TOPOLOGY
 
 SWEEP_SECONDS: Final = 30.0
@@ -119,7 +120,7 @@ async def _connected(
 
 
 @asynccontextmanager
-async def arena(running: Process) -> AsyncIterator[ArenaTransport]:
+async def arena(running: Process) -> AsyncIterator[Transport]:
     """This process's arena, whose slots are freed as jobs end and leases expire. Meanwhile the
     arenas of owners that died are removed."""
     settings = running.settings
@@ -135,11 +136,22 @@ async def arena(running: Process) -> AsyncIterator[ArenaTransport]:
                 group.create_task(keep_released(running.bus, transport)),
                 group.create_task(keep_swept(settings.arena_dir, SWEEP_SECONDS)),
             )
-            yield transport
+            async with _reachable(transport, settings) as reachable:
+                yield reachable
             for keeper in keepers:
                 keeper.cancel()
     finally:
-        transport.close()
+        transport.leave()
+
+
+@asynccontextmanager
+async def _reachable(local: ArenaTransport, settings: Settings) -> AsyncIterator[Transport]:
+    """`local`, also from other hosts if the settings say where."""
+    if not settings.tensor_host:
+        yield local
+        return
+    async with serving(local.reader, settings.tensor_host, settings.tensor_port) as address:
+        yield TcpTransport(local, address)
 
 
 async def _run(coroutine: Callable[[], Awaitable[None]]) -> None:

@@ -9,12 +9,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from shared import subjects
 from shared.bus.base import Bus
 from shared.config import Settings
-from shared.errors import HandleLost, InvalidRequest, JobNotFound
+from shared.errors import ArenaFull, HandleLost, InvalidRequest, JobNotFound
 from shared.jobs.advance import (
     CancelRequested,
     Checkpointed,
@@ -35,6 +35,10 @@ from shared.telemetry.tracing import carry, inject, mark_failed
 from shared.tensors.handle import TensorHandle
 
 log = logging.getLogger(__name__)
+
+ROOM_SECONDS: Final = 1.0
+"""After this, a node that found its arena full is tried again; that is no failure of the node."""
+UNREADABLE_SECONDS: Final = 5.0
 
 Tensors = Mapping[str, TensorHandle]
 
@@ -80,14 +84,6 @@ class Task:
         """Make `checkpoint` the place to continue from. False: this attempt is not wanted now."""
         event = Checkpointed(self.node.name, self.state.attempt, checkpoint, time.time())
         return await self._ledger.advance(self._page, event)
-
-    def producers_of(self, lost: str) -> tuple[str, ...]:
-        """Names of the input nodes whose outputs contain the handle named `lost`."""
-        return tuple(
-            name
-            for name in self.node.inputs
-            if any(h.name == lost for h in self.record.nodes[name].outputs.values())
-        )
 
 
 class Handler(Protocol):
@@ -173,17 +169,26 @@ class Worker:
 
     def _cancel(self, job_id: str) -> None:
         for running in self._running.get(job_id, ()):
-            running.cancelled = True
-            running.task.cancel()
+            if not running.cancelled:  # a second one would interrupt the clearing up
+                running.cancelled = True
+                running.task.cancel()
 
     async def _handle(self, work: Work) -> None:
         """Run the node if it is still wanted, and acknowledge it if that settled the matter."""
         try:
             message = decode(work.delivery.data, NodeTask)
-            page = await self._ledger.load(message.job_id)
-        except (InvalidRequest, JobNotFound) as error:
-            log.warning("dropped %s: %s", work.delivery.subject, error)
+        except InvalidRequest as error:
+            log.warning("dropped %s, which is no task: %s", work.delivery.subject, error)
             await work.delivery.ack()
+            return
+        try:
+            page = await self._ledger.load(message.job_id)
+        except JobNotFound:
+            await work.delivery.ack()
+            return
+        except InvalidRequest as error:
+            log.error("the record of job %s cannot be read: %s", message.job_id, error)
+            await work.delivery.retry(UNREADABLE_SECONDS)  # perhaps a newer version can read it
             return
         state = page.record.nodes.get(message.node)
         if (
@@ -199,16 +204,11 @@ class Worker:
         await self._run_wanted(Task(page, state, work, self._ledger), page, work)
 
     async def _run_wanted(self, task: Task, page: Page, work: Work) -> None:
-        deadline = task.spec.deadline
-        if deadline is not None and deadline < time.time():
-            await self._ledger.advance(page, DeadlinePassed(time.time()))
-            await work.delivery.ack()
-            return
         current = asyncio.current_task()
         assert current is not None
         running = _Running(current)
         self._running.setdefault(task.job_id, []).append(running)
-        outputs: dict[str, TensorHandle] = {}
+        event: Event | None = None
         try:
             with observed(
                 self._metrics,
@@ -221,41 +221,55 @@ class Worker:
                 ready_at=task.state.ready_at,
             ):
                 event = await self._attempt(task)
-                if isinstance(event, NodeFinished):
-                    outputs = event.outputs
-                if await self._ledger.advance(page, event):
-                    outputs = {}
-                if isinstance(event, NodeFinished):
-                    await self._tell(task, "finished", event.at)
+                await self._settle(task, page, event)
                 await work.delivery.ack()
+        except ArenaFull as error:
+            log.warning("%s waits for room: %s", task.node.name, error)
+            await work.delivery.retry(ROOM_SECONDS)
         except asyncio.CancelledError:
-            if running.cancelled:
-                current.uncancel()
-                await self._ledger.advance(page, CancelRequested(time.time()))
-                await work.delivery.ack()
-            else:  # the process is leaving: somebody else shall have the work at once
+            if not running.cancelled:  # the process is leaving: somebody else shall have it at once
                 await work.delivery.retry(0.0)
                 raise
+            current.uncancel()
+            if isinstance(event, NodeFinished):
+                self._handler.discard(event.outputs)
+            await self._ledger.advance(page, CancelRequested(time.time()))
+            await work.delivery.ack()
         finally:
-            self._handler.discard(outputs)
             self._forget(task.job_id, running)
 
     async def _attempt(self, task: Task) -> Event:
-        """Run the handler, and say what came of it."""
+        """Run the handler, and say what came of it. Raises `ArenaFull`: it did not even begin."""
         name, attempt, started = task.node.name, task.state.attempt, time.time()
+        deadline = task.spec.deadline
+        if deadline is not None and deadline <= started:
+            return DeadlinePassed(started)
         await self._tell(task, "started", started)
         try:
-            outputs = await self._handler.run(task)
+            async with asyncio.timeout(None if deadline is None else deadline - started) as limit:
+                outputs = await self._handler.run(task)
+        except ArenaFull:
+            raise
         except HandleLost as lost:
-            producers = task.producers_of(lost.fields["handle"]) or task.node.inputs
-            log.warning("%s; %s runs again", lost, ", ".join(producers))
+            log.warning("an input is lost, and will be made again: %s", lost)
             mark_failed(lost)
-            return InputsLost(name, attempt, producers, failure_of(lost), time.time())
+            return InputsLost(name, attempt, lost.fields["handle"], failure_of(lost), time.time())
         except Exception as error:
+            if limit.expired():
+                return DeadlinePassed(time.time())
             log.exception("attempt %d of %s failed", attempt, name)
             mark_failed(error)
             return NodeFailed(name, attempt, failure_of(error), time.time())
         return NodeFinished(name, attempt, outputs, self._name, started, time.time())
+
+    async def _settle(self, task: Task, page: Page, event: Event) -> None:
+        """Advance the record; what it does not want any more is freed."""
+        accepted = await self._ledger.advance(page, event)
+        if isinstance(event, NodeFinished):
+            if accepted:
+                await self._tell(task, "finished", event.at)
+            else:
+                self._handler.discard(event.outputs)
 
     async def _tell(self, task: Task, state: Literal["started", "finished"], at: float) -> None:
         progress = NodeProgress(

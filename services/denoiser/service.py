@@ -22,7 +22,7 @@ from services.denoiser.unet import SdxlUnet
 from shared import subjects
 from shared.catalogue import local_directory
 from shared.config import Settings
-from shared.errors import HandleLost, InvalidRequest
+from shared.errors import ArenaFull, DarkroomError, HandleLost, InvalidRequest
 from shared.jobs.graph import NodeKind
 from shared.jobs.record import Checkpoint
 from shared.messages import PreviewTask, StepProgress
@@ -38,6 +38,15 @@ log = logging.getLogger(__name__)
 LIFETIME: Final = 3600.0
 """Seconds after which final latents and checkpoints may be dropped, if nobody released them."""
 PREVIEW_LIFETIME: Final = 60.0
+
+
+class NoLongerWanted(DarkroomError):
+    """The row's job ended, or another process has the row; what it would give is not wanted."""
+
+    code = "no_longer_wanted"
+
+    def __init__(self, job_id: str, node: str) -> None:
+        super().__init__(f"{node} of job {job_id} is no longer wanted", job_id=job_id, node=node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +84,15 @@ class Denoiser:
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Output `latents`, float32 (channels, height, width), as the autoencoder wants them."""
         model = self._models[task.spec.model]
-        row = self._resumed(task, self._row(task, model))
+        # In a thread: a tensor may come from another host, and a step table that is new here takes
+        # up to 0.2 s to build; the news of all other rows would wait.
+        row = await asyncio.to_thread(self._row, task, model)
         keeper = _CheckpointKeeper(task, self._transport)
         span = current_span()
 
         def on_step(report: StepReport) -> None:
+            if keeper.unwanted:
+                raise NoLongerWanted(task.job_id, task.node.name)
             task.progressed()
             step_event(span, report.step, report.rows, report.seconds)
             self._tell(task, report)
@@ -98,7 +111,7 @@ class Denoiser:
         table = build_step_table(
             model.scheduler_config, spec.sampler, spec.steps, tokens=height * width // 4
         )
-        return Row.begin(
+        row = Row.begin(
             job_id=task.job_id,
             node=task.node.name,
             index=index,
@@ -117,6 +130,7 @@ class Denoiser:
             service_class=spec.service_class,
             previews=_preview_steps(spec.previews, table.steps),
         )
+        return self._resumed(task, row)
 
     def _resumed(self, task: Task, row: Row) -> Row:
         """`row` where its last checkpoint left it; at its start if there is none to be read."""
@@ -145,17 +159,25 @@ class Denoiser:
         )
         self._outbox.post(subjects.event(task.job_id), progress)
         if report.preview is not None:
-            spec = task.spec
-            preview = PreviewTask(
-                job_id=task.job_id,
-                index=task.node.index,
-                partial_index=_preview_index(spec.previews, report.steps, report.step),
-                step=report.step,
-                latents=self._put(task, report.preview[0], PREVIEW_LIFETIME),
-                output_format=spec.output_format,
-                output_compression=spec.output_compression,
-            )
-            self._outbox.post(subjects.preview(spec.model), preview)
+            self._preview(task, report, report.preview[0])
+
+    def _preview(self, task: Task, report: StepReport, latents: torch.Tensor) -> None:
+        spec = task.spec
+        try:
+            handle = self._put(task, latents, PREVIEW_LIFETIME)
+        except ArenaFull as error:
+            log.info("a preview was dropped: %s", error)
+            return
+        preview = PreviewTask(
+            job_id=task.job_id,
+            index=task.node.index,
+            partial_index=_preview_index(spec.previews, report.steps, report.step),
+            step=report.step,
+            latents=handle,
+            output_format=spec.output_format,
+            output_compression=spec.output_compression,
+        )
+        self._outbox.post(subjects.preview(spec.model), preview)
 
     def _put(self, task: Task, tensor: torch.Tensor, lifetime: float) -> TensorHandle:
         return put_tensor(
@@ -180,6 +202,8 @@ class _CheckpointKeeper:
         self._next: tuple[int, dict[str, torch.Tensor]] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._written: list[TensorHandle] = []
+        self.unwanted = False
+        """The record would not take a checkpoint: the job ended, or somebody else has the row."""
 
     def keep(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         self._next = (step, tensors)
@@ -203,6 +227,7 @@ class _CheckpointKeeper:
                     )
                     written.append(handles[name])
                 kept = await self._task.checkpoint(Checkpoint(step=step, tensors=handles))
+                self.unwanted = self.unwanted or not kept
             except Exception as error:
                 log.warning("the checkpoint at step %d was not written: %s", step, error)
                 kept = False

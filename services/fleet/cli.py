@@ -17,6 +17,7 @@ from services.fleet.render import image_format, parse_size
 from services.fleet.render import render as render_job
 from services.fleet.report import as_json, as_table
 from shared.client import new_job_id
+from shared.jobs.validate import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from shared.messages import GenerationRequest
 
 app = typer.Typer(
@@ -37,12 +38,18 @@ def render(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     model: Annotated[str | None, typer.Option(help="Name of a served model.")] = None,
     negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="1 and below: none.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, max=MAX_GUIDANCE, help="1 and below: none.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="See `darkroom models`.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the first image.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED - MAX_IMAGES, help="Of the first image.")
+    ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=MAX_IMAGES, help="Number of images.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="png, jpg or webp.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     url: Url = None,

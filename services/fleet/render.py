@@ -33,6 +33,9 @@ from shared.watch import Job
 
 CANCEL_SECONDS: Final = 5.0
 """How long a cancellation may take before we leave without an answer."""
+MOST_DIGITS: Final = 6
+"""Of a width or height; what a model allows is far below."""
+
 FORMATS: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
@@ -50,15 +53,23 @@ class Rendered:
 def parse_size(text: str) -> tuple[int, int]:
     """`512x768` as width and height. Raises `InvalidRequest`."""
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
+    if not all(side.isdecimal() and len(side) <= MOST_DIGITS for side in (width, height)):
         raise InvalidRequest("--size", text, "WIDTHxHEIGHT in pixels, such as 512x512")
     return int(width), int(height)
 
 
 def image_format(out: Path) -> ImageFormat:
-    """What the suffix of `out` asks for. Raises `InvalidRequest`."""
+    """What the suffix of `out` asks for; its directory is made. Raises `InvalidRequest`, so that
+    nothing is drawn that could not be saved."""
     if out.suffix.lower() not in FORMATS:
         raise InvalidRequest("--out", str(out), "a file name that ends in " + ", ".join(FORMATS))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        allowed = f"a file in a directory that can be made ({error.strerror})"
+        raise InvalidRequest("--out", str(out), allowed) from error
+    if not os.access(out.parent, os.W_OK):
+        raise InvalidRequest("--out", str(out), "a file in a directory you may write to")
     return cast(ImageFormat, FORMATS[out.suffix.lower()])
 
 

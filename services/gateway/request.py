@@ -16,12 +16,12 @@ from shared.jobs.validate import (
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
     MAX_STEPS,
+    MAX_USER_CHARACTERS,
 )
 from shared.messages import ImageFormat, ServiceClass
 
 STEPS_FACTOR: Final[dict[str, float]] = {"low": 0.5, "medium": 1.0, "high": 1.5}
 """Denoising steps per quality, as a multiple of the model's default steps."""
-MAX_USER_CHARACTERS: Final = 256
 
 
 def _field(about: str, allowed: str) -> Meta:

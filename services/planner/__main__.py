@@ -14,6 +14,7 @@ async def main(running: Process) -> None:
         [lambda ready: planner.run(running.stop, ready)],
         statistics=lambda: dataclasses.asdict(planner.statistics()),
         metadata={"models": " ".join(catalogue.cards)},
+        background=[planner.watch_queues],
     )
 
 

@@ -1,20 +1,22 @@
 """Turns submissions into records and first nodes, and answers cancellations."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, get_args
 
 from services.planner.admission import admit
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.catalogue import Catalogue
 from shared.config import Settings
-from shared.errors import DarkroomError, InvalidRequest, JobNotFound
+from shared.errors import BusUnavailable, DarkroomError, InvalidRequest, JobNotFound
 from shared.jobs.advance import CancelRequested, new_record
-from shared.jobs.graph import Graph, text_to_image
+from shared.jobs.graph import Graph, NodeKind, text_to_image
 from shared.jobs.ledger import Ledger
+from shared.jobs.record import JobRecord
 from shared.jobs.validate import validate
 from shared.messages import (
     CancelReply,
@@ -35,6 +37,8 @@ CAPACITY: Final = 64
 """Submissions looked at side by side."""
 DEPTH_SECONDS: Final = 0.2
 """How long a queue's measured depth is believed."""
+WATCH_SECONDS: Final = 5.0
+"""Pause between two measurements of all queues, for the metrics."""
 
 
 class Planner:
@@ -102,44 +106,65 @@ class Planner:
             ready_at=None,
         ):
             try:
-                await self._accept(job_id, work.delivery.data, now)
+                record = await self._accept(job_id, work.delivery.data, now)
             except DarkroomError as refusal:
                 if refusal.retryable:  # the bus is in trouble, not the request
                     raise
                 await self._refuse(job_id, refusal)
+            else:
+                if record is not None:
+                    await self._ledger.open(record)
             await work.delivery.ack()
 
-    async def _accept(self, job_id: str, data: bytes, now: float) -> None:
-        """Raises the refusal, if it is one."""
+    async def _accept(self, job_id: str, data: bytes, now: float) -> JobRecord | None:
+        """The record of a new job; None if the job is known. Raises the refusal, if it is one."""
+        with contextlib.suppress(JobNotFound):
+            await self._ledger.publish_outstanding(await self._ledger.load(job_id))
+            return None
+        if await self._bus.stored(subjects.result(job_id)) is not None:
+            return None  # it was refused before; the same submission gets the same answer
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
             raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
         spec = validate(request, self._catalogue)
         graph = text_to_image(spec)
-        if await self._bus.get(subjects.RECORDS, job_id) is None:
-            if await self._bus.stored(subjects.result(job_id)) is not None:
-                return  # it was refused before; the same submission gets the same answer
-            refusal = admit(graph, await self._waiting(graph, now), self._settings.max_queued)
-            if refusal is not None:
-                raise refusal
-        await self._ledger.open(new_record(job_id, spec, graph, now))
+        refusal = admit(graph, await self._waiting(graph, now), self._settings.max_queued)
+        if refusal is not None:
+            raise refusal
+        for node in graph.values():  # until it is measured again, what was let in counts
+            measured_at, depth = self._depths[node.kind, node.model]
+            self._depths[node.kind, node.model] = (measured_at, depth + 1)
+        return new_record(job_id, spec, graph, now)
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
         log.info("refused: %s", refusal)
         failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
-        await self._bus.store(subjects.result(job_id), encode(failed))
+        if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":
+            self._metrics.job_ended("", "failed")
 
     async def _waiting(self, graph: Graph, now: float) -> dict[tuple[str, str], int]:
-        """Queue depths for the graph's nodes, each at most `DEPTH_SECONDS` old."""
+        """Queue depths for the graph's nodes, each measured at most `DEPTH_SECONDS` ago."""
         waiting: dict[tuple[str, str], int] = {}
         for key in {(node.kind, node.model) for node in graph.values()}:
-            measured_at, depth = self._depths.get(key, (0.0, 0))
+            measured_at, _ = self._depths.get(key, (0.0, 0))
             if now - measured_at > DEPTH_SECONDS:
-                depth = await self._bus.depth(subjects.WORK, subjects.work_queue(*key))
-                self._depths[key] = (now, depth)
-                self._metrics.queue_depth(*key, depth)
-            waiting[key] = depth
+                self._depths[key] = (now, await self._depth(*key))
+            waiting[key] = self._depths[key][1]
         return waiting
+
+    async def _depth(self, kind: str, model: str) -> int:
+        depth = await self._bus.depth(subjects.WORK, subjects.work_queue(kind, model))
+        self._metrics.queue_depth(kind, model, depth)
+        return depth
+
+    async def watch_queues(self) -> None:
+        """Keep the metrics of all queues fresh, for as long as this runs."""
+        while True:
+            for model in self._catalogue.cards:
+                for kind in get_args(NodeKind):
+                    with contextlib.suppress(BusUnavailable):
+                        await self._depth(kind, model)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _answer_cancel(self, message: Message) -> None:
         """Cancel the job for good if it still runs, and say how it stands."""

@@ -7,6 +7,7 @@ import torch
 
 from services.prompt_encoder.encoder import Encoded, SdxlTextEncoder
 from shared.compute import BatchedCompute
+from shared.errors import ArenaFull
 from shared.jobs.graph import NodeKind
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
@@ -41,10 +42,17 @@ class PromptEncoder:
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs `embeds` (tokens, width) and `pooled` (projection,); for guided jobs also
         `negative_embeds` and `negative_pooled` of the same shapes."""
-        spec = task.spec
-        outputs = self._put(task, "", await self._encode(task, spec.prompt))
-        if spec.guided:
-            outputs |= self._put(task, "negative_", await self._negative(task, outputs))
+        encoded = {"": await self._encode(task, task.spec.prompt)}
+        if task.spec.guided:
+            encoded["negative_"] = await self._negative(task, encoded[""])
+        outputs: dict[str, TensorHandle] = {}
+        try:
+            for prefix, half in encoded.items():
+                outputs[f"{prefix}embeds"] = self._put(task, half.embeds)
+                outputs[f"{prefix}pooled"] = self._put(task, half.pooled)
+        except ArenaFull:
+            self.discard(outputs)
+            raise
         return outputs
 
     async def _encode(self, task: Task, prompt: str) -> Encoded:
@@ -52,27 +60,20 @@ class PromptEncoder:
         task.progressed()
         return encoded
 
-    async def _negative(self, task: Task, positive: Mapping[str, TensorHandle]) -> Encoded:
+    async def _negative(self, task: Task, positive: Encoded) -> Encoded:
         negative = task.spec.negative_prompt
         if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
-            embeds, pooled = positive["embeds"], positive["pooled"]
-            return Encoded(
-                torch.zeros(embeds.shape, dtype=getattr(torch, embeds.dtype)),
-                torch.zeros(pooled.shape, dtype=getattr(torch, pooled.dtype)),
-            )
+            return Encoded(torch.zeros_like(positive.embeds), torch.zeros_like(positive.pooled))
         return await self._encode(task, negative or "")
 
-    def _put(self, task: Task, prefix: str, encoded: Encoded) -> dict[str, TensorHandle]:
-        return {
-            prefix + name: put_tensor(
-                self._transport,
-                tensor,
-                job_id=task.job_id,
-                attempt=task.state.attempt,
-                lifetime=LIFETIME,
-            )
-            for name, tensor in (("embeds", encoded.embeds), ("pooled", encoded.pooled))
-        }
+    def _put(self, task: Task, tensor: torch.Tensor) -> TensorHandle:
+        return put_tensor(
+            self._transport,
+            tensor,
+            job_id=task.job_id,
+            attempt=task.state.attempt,
+            lifetime=LIFETIME,
+        )
 
     def discard(self, outputs: Tensors) -> None:
         for handle in outputs.values():

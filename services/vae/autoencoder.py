@@ -1,18 +1,27 @@
 """The autoencoder's decoder: latents in, pixels out, as the diffusers pipeline computes them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+from shared.catalogue import local_directory
+
 
 class LatentDecoder:
-    """Loads `vae` of a model, and nothing else of it."""
+    """Loads `vae` of a model, and nothing else of it.
+
+    A model whose config says `force_upcast` (SDXL's overflows in half precision) is decoded in
+    float32 where `dtype` is float16."""
 
     def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
+        config = json.loads((local_directory(source) / "vae" / "config.json").read_text("utf-8"))
+        if dtype is torch.float16 and config.get("force_upcast", True):
+            dtype = torch.float32
         self._device = device
-        self._dtype = dtype
+        self.dtype = dtype
         self._vae: Any = (
             AutoencoderKL.from_pretrained(
                 source, subfolder="vae", dtype=dtype, use_safetensors=True
@@ -35,7 +44,7 @@ class LatentDecoder:
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         image: torch.Tensor = self._vae.decode(
-            self._unscale(latents.to(self._device, self._dtype)), return_dict=False
+            self._unscale(latents.to(self._device, self.dtype)), return_dict=False
         )[0]
         unit = (image * 0.5 + 0.5).clamp(0, 1)
         # float before rounding, as diffusers' VaeImageProcessor does

@@ -12,7 +12,6 @@ from services.vae.images import encode_image
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
-from shared.errors import DarkroomError
 from shared.jobs.graph import NodeKind
 from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
 from shared.tensors.handle import TensorHandle
@@ -27,7 +26,7 @@ MAX_BATCH: Final = 4
 CAPACITY: Final = 8
 """Images in hand."""
 MAX_PREVIEWS: Final = 4
-"""Previews in hand; further ones are dropped, since finished images come first."""
+"""Previews in hand; further ones are dropped."""
 
 
 class ImageDecoder:
@@ -52,7 +51,7 @@ class ImageDecoder:
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Commits the image to the results stream: the first to do so wins. No outputs."""
         spec, index = task.spec, task.node.index
-        latents = get_tensor(self._transport, task.inputs["latents"])
+        latents = await asyncio.to_thread(get_tensor, self._transport, task.inputs["latents"])
         pixels = await self._compute[spec.model].submit(latents)
         task.progressed()
         data = await asyncio.to_thread(
@@ -87,24 +86,24 @@ class ImageDecoder:
                     preview.add_done_callback(in_hand.discard)
 
     async def _preview(self, model: str, message: Message) -> None:
+        """Whatever goes wrong with a preview costs that preview, and nothing else."""
         try:
             task = decode(message.data, PreviewTask)
-            latents = get_tensor(self._transport, task.latents)
+            latents = await asyncio.to_thread(get_tensor, self._transport, task.latents)
             pixels = await self._compute[model].submit(latents)
-        except DarkroomError as error:
+            preview = Preview(
+                job_id=task.job_id,
+                index=task.index,
+                partial_index=task.partial_index,
+                step=task.step,
+                data=await asyncio.to_thread(
+                    encode_image, pixels, task.output_format, task.output_compression
+                ),
+                output_format=task.output_format,
+            )
+            await self._bus.publish(subjects.event(task.job_id), encode(preview))
+        except Exception as error:
             log.info("a preview was dropped: %s", error)
-            return
-        preview = Preview(
-            job_id=task.job_id,
-            index=task.index,
-            partial_index=task.partial_index,
-            step=task.step,
-            data=await asyncio.to_thread(
-                encode_image, pixels, task.output_format, task.output_compression
-            ),
-            output_format=task.output_format,
-        )
-        await self._bus.publish(subjects.event(task.job_id), encode(preview))
 
     def close(self) -> None:
         for compute in self._compute.values():

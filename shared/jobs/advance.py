@@ -56,11 +56,11 @@ class NodeFailed:
 
 @dataclass(frozen=True, slots=True)
 class InputsLost:
-    """Outputs of these `producers`, inputs of `node`, cannot be read any more."""
+    """The tensor named `handle`, an input of `node`, cannot be read any more."""
 
     node: str
     attempt: int
-    producers: tuple[str, ...]
+    handle: str
     failure: Failure
     at: float
 
@@ -108,7 +108,12 @@ class ReleaseArenas:
     arenas: tuple[str, ...]
 
 
-Action = PublishNode | CommitOutcome | ReleaseArenas
+@dataclass(frozen=True, slots=True)
+class BuryJob:
+    """Keep the record, with the causes of its failures, in the dead-letter stream."""
+
+
+Action = PublishNode | CommitOutcome | ReleaseArenas | BuryJob
 Step = tuple[JobRecord, tuple[Action, ...]]
 
 # ------------------------------------------------------------------------------------ transitions
@@ -128,7 +133,9 @@ def new_record(job_id: str, spec: JobSpec, graph: Graph, at: float) -> JobRecord
 def outstanding(record: JobRecord) -> tuple[Action, ...]:
     """Everything the record implies that may not have been published yet."""
     if record.ended:
-        return (CommitOutcome(outcome_of(record)), ReleaseArenas(record.arenas))
+        given_up = record.failure is not None and record.failure.code != DeadlineExceeded.code
+        ending = (CommitOutcome(outcome_of(record)), ReleaseArenas(record.arenas))
+        return (BuryJob(), *ending) if given_up else ending
     return tuple(
         PublishNode(name, state.attempt)
         for name, state in record.nodes.items()
@@ -206,9 +213,14 @@ def _failed(record: JobRecord, event: NodeFailed) -> Step:
 
 
 def _inputs_lost(record: JobRecord, event: InputsLost) -> Step:
-    """The consumer waits again; the producers run again."""
+    """The consumer waits again, and whoever's current output was lost runs again. None did if
+    another consumer has already sent the producer back to work."""
     consumer = record.nodes[event.node]
-    lost = [record.nodes[name] for name in event.producers if name in consumer.node.inputs]
+    lost = [
+        record.nodes[name]
+        for name in consumer.node.inputs
+        if any(held.name == event.handle for held in record.nodes[name].outputs.values())
+    ]
     if _exhausted(consumer) or any(_exhausted(producer) for producer in lost):
         return _end(record, "failed", event.at, event.failure)
     record = _with(
@@ -222,8 +234,6 @@ def _inputs_lost(record: JobRecord, event: InputsLost) -> Step:
     )
     actions: list[Action] = []
     for producer in lost:
-        if producer.status != "done":  # another consumer has already sent it back to work
-            continue
         again = msgspec.structs.replace(
             producer, status="ready", attempt=producer.attempt + 1, outputs={}, ready_at=event.at
         )

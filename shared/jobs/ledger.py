@@ -9,6 +9,7 @@ from shared.bus.base import Bus
 from shared.errors import JobNotFound, RevisionConflict
 from shared.jobs.advance import (
     Action,
+    BuryJob,
     CommitOutcome,
     Event,
     PublishNode,
@@ -92,6 +93,8 @@ class Ledger:
                     if await self._bus.store(subject, encode(outcome)) == "stored":
                         assert record.status != "running"
                         self._on_end(record.spec.model, record.status)
+                case BuryJob():
+                    await self._bus.store(subjects.dead(record.job_id), encode(record))
                 case ReleaseArenas(arenas):
                     for arena in arenas:
                         await self._bus.publish(

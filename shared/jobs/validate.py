@@ -14,6 +14,10 @@ MAX_STEPS: Final = 1000
 MAX_GUIDANCE: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
 MAX_PREVIEWS: Final = 3
+MAX_USER_CHARACTERS: Final = 256
+MAX_PNG_BYTES: Final = 8 * 1024 * 1024 - 64 * 1024
+"""Of a picture without compression: a noisy one hardly becomes smaller as a png, and the bus takes
+8 MiB in one message."""
 
 
 def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
@@ -22,6 +26,9 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         raise InvalidRequest("job_id", request.job_id, f"text matching {JOB_ID_PATTERN}")
     card = _card(request.model, catalogue)
     width, height = _size(request, card)
+    if request.output_format == "png" and width * height * 3 > MAX_PNG_BYTES:
+        allowed = f"jpeg or webp for {width}x{height} pixels, whose png may exceed the bus's limit"
+        raise InvalidRequest("output_format", "png", allowed)
     sampler = request.sampler or card.default_sampler
     if sampler not in card.samplers:
         raise InvalidRequest("sampler", sampler, "one of " + ", ".join(card.samplers))
@@ -46,7 +53,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         previews=_within("previews", request.previews, 0, MAX_PREVIEWS),
         output_format=request.output_format,
         output_compression=_within("output_compression", request.output_compression, 0, 100),
-        user=request.user,
+        user=None if request.user is None else _user(request.user),
     )
 
 
@@ -77,6 +84,12 @@ def _text(name: str, value: str, *, empty: bool) -> str:
     if not empty and not value.strip():
         raise InvalidRequest(name, value, "text that is not empty")
     return value
+
+
+def _user(user: str) -> str:
+    if len(user) > MAX_USER_CHARACTERS:
+        raise InvalidRequest("user", user, f"at most {MAX_USER_CHARACTERS} characters")
+    return user
 
 
 def _within(name: str, value: int | None, least: int, most: int, default: int = 0) -> int:

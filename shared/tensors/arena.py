@@ -170,6 +170,19 @@ class Arena:
             self._writer_left.wait_for(lambda: self._writers == 0)
             self._file.remove()
 
+    def leave(self) -> None:
+        """Give the arena up, as a process does that ends in peace. If jobs still need what lies in
+        it, the file stays, and is readable until a janitor's grace is over; else it is removed."""
+        with self._lock:
+            if self._closed or not self._slots:
+                needed = False
+            else:
+                needed = self._closed = True
+                self._writer_left.wait_for(lambda: self._writers == 0)
+                self._file.leave()
+        if not needed:
+            self.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -78,6 +78,10 @@ class ArenaFile:
         """From now on they do not, nor those who are reading it."""
         layout.write_entry(self._fd, slot, layout.Entry(generation, 0, 0, 0))
 
+    def leave(self) -> None:
+        """Without removing it; the lock goes with the descriptor."""
+        os.close(self._fd)
+
     def remove(self) -> None:
         """Who has the file open can still read it."""
         self.path.unlink(missing_ok=True)

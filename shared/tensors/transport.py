@@ -113,6 +113,11 @@ class ArenaTransport:
         self.reader.forget_removed()
         return self.arena.expire(now)
 
+    def leave(self) -> None:
+        """As `close`, but what jobs still need stays readable for a while; see `Arena.leave`."""
+        self.arena.leave()
+        self.reader.close()
+
     def close(self) -> None:
         self.arena.close()
         self.reader.close()

@@ -3,13 +3,14 @@
 import asyncio
 import io
 
+import aiohttp
 import numpy as np
 import pytest
 from PIL import Image
 
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest, ImageResult, StepProgress
-from tests.conftest import run
+from tests.conftest import eventually, run
 from tests.e2e.conftest import RunningFleet
 
 STEPS = 40
@@ -96,5 +97,14 @@ def test_jobs_are_cancelled_while_they_run_and_hold_nothing_afterwards(fleet: Ru
                     break
             record = await darkroom.job(job.job_id)
             assert record.status == "cancelled"
+            await eventually(lambda: _no_slot_is_held(fleet))
 
     run(scenario(), timeout=60)
+
+
+async def _no_slot_is_held(fleet: RunningFleet) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"{fleet.http}/metrics") as answer:
+        text = await answer.text()
+    used = [line for line in text.splitlines() if line.startswith("darkroom_arena_used_bytes{")]
+    assert used, "no service tells about its arena"
+    return all(float(line.split()[-1]) == 0.0 for line in used)

@@ -1,5 +1,6 @@
 """Each model service loads its component only, and computes what the diffusers pipeline does."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def test_the_vae_service_needs_the_autoencoder_only(tmp_path: Path, pipeline: An
         expected = pipeline.image_processor.postprocess(decoded, output_type="np")[0]
         difference = torch.from_numpy(expected * 255).round() - image
         assert difference.abs().max() <= 1
+
+
+def test_an_autoencoder_that_overflows_in_half_precision_is_kept_in_float32(
+    tmp_path: Path,
+) -> None:
+    source = Path(only(tmp_path, "vae"))
+    config = json.loads((source / "vae" / "config.json").read_text())
+    for force_upcast, expected in ((True, torch.float32), (False, torch.float16)):
+        config["force_upcast"] = force_upcast
+        (source / "vae" / "config.json").write_text(json.dumps(config))
+        assert LatentDecoder(str(source), "cpu", torch.float16).dtype is expected
 
 
 def test_latents_of_different_shapes_may_be_decoded_together(tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def handle(arena: str) -> TensorHandle:
     )
 
 
+ENCODED = handle("arena-of-encode").name
+
+
+def lost_from(job: JobRecord, producer: str) -> str:
+    """The name of the producer's current output."""
+    return job.nodes[producer].outputs["tensor"].name
+
+
 def finish(job: JobRecord, node: str, attempt: int = 1) -> tuple[JobRecord, tuple[Action, ...]]:
     outputs = {} if node.startswith("decode") else {"tensor": handle(f"arena-of-{node}")}
     return advance(job, NodeFinished(node, attempt, outputs, "worker", 1.0, 2.0))
@@ -140,7 +148,7 @@ def test_a_failure_that_no_retry_can_mend_ends_the_job_at_once() -> None:
 
 def test_a_lost_input_sends_its_producer_back_to_work_and_its_consumer_to_wait() -> None:
     job, _ = finish(record(), "encode")
-    job, actions = advance(job, InputsLost("denoise-0", 1, ("encode",), LOST, 3.0))
+    job, actions = advance(job, InputsLost("denoise-0", 1, lost_from(job, "encode"), LOST, 3.0))
     assert actions == (PublishNode("encode", 2),)
     assert job.nodes["denoise-0"].status == "waiting"
     job, actions = finish(job, "encode", attempt=2)
@@ -149,19 +157,29 @@ def test_a_lost_input_sends_its_producer_back_to_work_and_its_consumer_to_wait()
 
 def test_two_consumers_that_miss_the_same_input_run_its_producer_once() -> None:
     job, _ = finish(record(2), "encode")
-    job, first = advance(job, InputsLost("denoise-0", 1, ("encode",), LOST, 3.0))
-    job, second = advance(job, InputsLost("denoise-1", 1, ("encode",), LOST, 3.0))
+    job, first = advance(job, InputsLost("denoise-0", 1, lost_from(job, "encode"), LOST, 3.0))
+    job, second = advance(job, InputsLost("denoise-1", 1, ENCODED, LOST, 3.0))
     assert first == (PublishNode("encode", 2),)
     assert second == ()
     _, actions = finish(job, "encode", attempt=2)
     assert actions == (PublishNode("denoise-0", 2), PublishNode("denoise-1", 2))
 
 
+def test_the_loss_of_an_output_that_has_been_made_again_does_not_make_it_a_third_time() -> None:
+    job, _ = finish(record(2), "encode")
+    job, _ = advance(job, InputsLost("denoise-0", 1, ENCODED, LOST, 3.0))
+    again = {"tensor": handle("another-arena")}
+    job, _ = advance(job, NodeFinished("encode", 2, again, "worker", 3.0, 4.0))
+    job, actions = advance(job, InputsLost("denoise-1", 1, ENCODED, LOST, 5.0))
+    assert job.nodes["encode"].status == "done"
+    assert actions == (PublishNode("denoise-1", 2),)
+
+
 def test_inputs_that_stay_lost_end_the_job_by_name() -> None:
     job = record()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         job, _ = finish(job, "encode", attempt)
-        job, _ = advance(job, InputsLost("denoise-0", attempt, ("encode",), LOST, 3.0))
+        job, _ = advance(job, InputsLost("denoise-0", attempt, lost_from(job, "encode"), LOST, 3.0))
     assert job.status == "failed"
     assert job.failure == LOST
 
@@ -222,6 +240,13 @@ class World:
                 case ReleaseArenas(arenas):
                     self.released |= set(arenas)
 
+    def lost(self, node: str) -> str:
+        """The name of an input of `node`, if it has one."""
+        for name in self.job.nodes[node].node.inputs:
+            for held in self.job.nodes[name].outputs.values():
+                return held.name
+        return "none"
+
     def deliver(self, node: str, attempt: int, fate: str) -> None:
         state = self.job.nodes[node]
         if self.job.ended or state.status != "ready" or state.attempt != attempt:
@@ -232,7 +257,7 @@ class World:
         events = {
             "finish": NodeFinished(node, attempt, outputs, "w", 1.0, 2.0),
             "fail": NodeFailed(node, attempt, FAILURE, 2.0),
-            "lose": InputsLost(node, attempt, state.node.inputs, LOST, 2.0),
+            "lose": InputsLost(node, attempt, self.lost(node), LOST, 2.0),
             "checkpoint": Checkpointed(
                 node, attempt, Checkpoint(step=1, tensors={"t": handle(f"c-{attempt}")}), 2.0
             ),
@@ -292,7 +317,7 @@ def test_an_ended_job_is_never_changed_again(n: int, data: st.DataObject) -> Non
     for event in (
         NodeFinished(node, 1, {}, "w", 1.0, 2.0),
         NodeFailed(node, 1, FATAL, 2.0),
-        InputsLost(node, 1, ("encode",), LOST, 2.0),
+        InputsLost(node, 1, ENCODED, LOST, 2.0),
         DeadlinePassed(3.0),
     ):
         again, _ = advance(job, event)

@@ -114,7 +114,7 @@ def test_a_directory_that_is_a_link_or_a_file_is_refused(tmp_path: Path) -> None
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").touch()
     for name in ("link", "file", "file/below"):
-        with pytest.raises(Misconfigured, match="arena directory"):
+        with pytest.raises(Misconfigured, match="the directory"):
             Arena.create(tmp_path / name, CAPACITY, "vae")
 
 
@@ -494,3 +494,19 @@ def test_reads_beside_a_recycling_thread_are_whole_or_lost(directory: Path) -> N
         writer.join()
         assert is_whole(reader, latest[0], into)
         assert arena.release_job("job") == 1
+
+
+def test_an_arena_left_in_peace_stays_readable_while_jobs_need_it(tmp_path: Path) -> None:
+    arena = Arena.create(tmp_path, CAPACITY, "denoiser")
+    handle = write(arena, b"x" * 100_000)
+    arena.leave()
+    reader = ArenaReader(tmp_path)
+    assert bytes(reader.read(handle)) == b"x" * 100_000
+    reader.close()
+
+
+def test_an_arena_left_empty_is_removed_at_once(tmp_path: Path) -> None:
+    arena = Arena.create(tmp_path, CAPACITY, "denoiser")
+    arena.free(write(arena, b"x" * 100_000))
+    arena.leave()
+    assert not arena.path.exists()

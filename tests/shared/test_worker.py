@@ -1,25 +1,29 @@
 """The order of a worker's deeds, and what becomes of a node in every bad case. On the fake bus."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.config import Settings
-from shared.errors import HandleLost, InvalidRequest
+from shared.errors import ArenaFull, HandleLost, InvalidRequest
 from shared.jobs.advance import MAX_FAILURES, CancelRequested, NodeFinished, new_record
 from shared.jobs.graph import NodeKind, text_to_image
 from shared.jobs.ledger import Ledger
+from shared.jobs.record import JobRecord
 from shared.messages import (
     CancelRequest,
     JobCancelled,
     JobFailed,
     NodeTask,
     Outcome,
+    decode,
     decode_outcome,
     encode,
 )
@@ -191,6 +195,68 @@ def test_an_error_that_no_retry_can_mend_ends_the_job_at_the_first_attempt() -> 
             ended = await outcome(bus)
         assert isinstance(ended, JobFailed)
         assert (ended.failure.code, attempts) == ("invalid_request", [1])
+
+    run(scenario())
+
+
+def test_a_full_arena_delays_a_node_and_does_not_count_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.worker.ROOM_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        bus = await new_bus()
+        full = 2 * MAX_FAILURES
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            nonlocal full
+            if full:
+                full -= 1
+                raise ArenaFull("arena-1", 10, 5, 5)
+            return put(handler, task)
+
+        handler = StubHandler("encode", do)
+        await submit(bus)
+        async with working(bus, handler):
+            await eventually(lambda: _waits(bus, "denoise"))
+        page = await Ledger(bus).load("job-1")
+        assert page.record.nodes["encode"].attempt == 1
+
+    run(scenario())
+
+
+def test_a_job_that_was_given_up_is_kept_with_its_causes() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def fails(task: Task) -> dict[str, TensorHandle]:
+            raise RuntimeError("out of luck")
+
+        await submit(bus)
+        async with working(bus, StubHandler("encode", fails)):
+            await outcome(bus)
+        buried = await bus.stored(subjects.dead("job-1"))
+        assert buried is not None
+        causes = decode(buried, JobRecord).nodes["encode"].causes
+        assert [cause.message for cause in causes] == ["RuntimeError: out of luck"] * 2
+
+    run(scenario())
+
+
+def test_a_job_whose_deadline_passes_while_it_runs_fails_by_name() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def long(task: Task) -> dict[str, TensorHandle]:
+            await asyncio.Event().wait()
+            return {}
+
+        await submit(bus, deadline=time.time() + 0.2)
+        async with working(bus, StubHandler("encode", long)):
+            ended = await outcome(bus)
+        assert isinstance(ended, JobFailed)
+        assert ended.failure.code == "deadline_exceeded"
+        assert await bus.stored(subjects.dead("job-1")) is None
 
     run(scenario())
 

@@ -88,6 +88,18 @@ def test_submitting_a_job_twice_makes_one_job() -> None:
     run(scenario())
 
 
+def test_a_malformed_resubmission_cannot_fail_the_job_that_runs() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await submit(bus, request())
+            await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
+            await bus.store(subjects.submit("job-1"), b"\xff\xff")
+            await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
+            assert await bus.stored(subjects.result("job-1")) is None
+
+    run(scenario())
+
+
 def test_a_request_that_is_not_allowed_ends_its_job_by_the_name_of_the_field() -> None:
     async def scenario() -> None:
         async with planning() as bus:
