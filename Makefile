@@ -18,7 +18,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 types: install
-	$(BIN)/mypy shared services
+	$(BIN)/mypy $(wildcard shared services loadgen)
 
 tests: install
 	$(BIN)/pytest

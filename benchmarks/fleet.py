@@ -41,8 +41,9 @@ class Rendered:
 
 
 @asynccontextmanager
-async def own_fleet(model: str) -> AsyncIterator[OwnFleet]:
-    """A fleet with one process per service that serves `model`; nothing of it is left behind."""
+async def own_fleet(model: str, denoisers: int = 1) -> AsyncIterator[OwnFleet]:
+    """A fleet that serves `model` with one process per service, but as many denoisers as asked for,
+    which share the cores; nothing of it is left behind."""
     with (
         tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here,
         tempfile.TemporaryDirectory(
@@ -52,7 +53,9 @@ async def own_fleet(model: str) -> AsyncIterator[OwnFleet]:
     ):
         async with (
             running_fleet(
-                FleetOptions(models=(model,)), data=Path(here) / "nats", logs=Path(here) / "logs"
+                FleetOptions(models=(model,), replicas={"denoiser": denoisers}),
+                data=Path(here) / "nats",
+                logs=Path(here) / "logs",
             ) as fleet,
             Darkroom.connect(fleet.nats.url, "benchmark") as darkroom,
         ):

@@ -40,7 +40,10 @@ async def measure(options: Options) -> Results:
     count, trials, steps = (3, 1, 4) if options.quick else (IMAGES, TRIALS, None)
     wanted = requests.plain(WARM_UP + count, steps)
     turns = []
-    async with own_fleet(options.model) as fleet, Baseline(options.model, cores()) as baseline:
+    async with (
+        own_fleet(options.model, cores()) as fleet,
+        Baseline(options.model, cores()) as baseline,
+    ):
         formats = await baseline.choose_memory_format(validate(wanted[0], catalogue), trials)
         for number, request in enumerate(wanted):
             spec = validate(request, catalogue)

@@ -54,7 +54,10 @@ class Round:
 async def measure(options: Options) -> Results:
     size = QUICK if options.quick else FULL
     rounds = []
-    async with own_fleet(options.model) as fleet, Baseline(options.model, cores()) as baseline:
+    async with (
+        own_fleet(options.model, cores()) as fleet,
+        Baseline(options.model, cores()) as baseline,
+    ):
         pair = _Pair(options.model, fleet.darkroom, baseline, size)
         formats = await pair.warm_up()
         for number in range(size.rounds):
