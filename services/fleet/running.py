@@ -1,10 +1,11 @@
 """A whole fleet: the bus, the services on it, and the sweep of what dead processes left."""
 
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,8 @@ async def running_fleet(
     `data`: where the bus keeps its streams. `logs`: where the services' output goes.
     Raises `Misconfigured`, with the end of a log, if something cannot be got to work."""
     began = time.monotonic()
+    if options.http_port == 0:  # chosen once: a gateway that is started again keeps its address
+        options = replace(options, http_port=free_port(options.http_host))
     arenas = Settings.from_env().arena_dir
     children: list[Child] = []
     async with bus_server(data, nats_port) as nats:
@@ -73,6 +76,12 @@ async def running_fleet(
         finally:
             await bus.close()
             remove_all_of(arenas, time.time())
+
+
+def free_port(host: str) -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server((host, 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 async def _gateway(bus: Bus) -> str:

@@ -103,6 +103,8 @@ def _observe(fd: int, owner: owners.Owner) -> Observation | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return Observation(locked=True, running=True, orphaned_at=0.0)
+    if os.fstat(fd).st_nlink == 0:  # another janitor removed it between our open and our lock
+        return None
     running = owners.is_running(owner)
     if found.st_size == 0:  # its owner died between the first two lines of making it
         return Observation(locked=False, running=running, orphaned_at=found.st_mtime)
