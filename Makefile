@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: demo test lint types tests install constraints clean
 
 demo: install
-	@$(BIN)/darkroom render "$(PROMPT)" --out out/demo.png
+	@$(BIN)/darkroom render "$(PROMPT)" --seed 5 --out out/demo.png
 
 test: lint types tests
 
