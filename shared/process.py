@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -49,15 +49,15 @@ class Process:
 
     async def serve(
         self,
-        runners: Sequence[Callable[[Callable[[], None]], Awaitable[None]]],
+        run: Callable[[asyncio.Event, Callable[[], None]], Coroutine[None, None, None]],
         *,
         statistics: Statistics,
         metadata: Mapping[str, str],
-        background: Sequence[Callable[[], Awaitable[None]]] = (),
+        background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
     ) -> None:
-        """Run `runners`, each of which calls the function it is given once it takes work and ends
-        soon after `stop` is set; then leave. Announced to `$SRV` only when all take work.
-        `background` coroutines run meanwhile, and are cancelled at the end."""
+        """Await `run(stop, ready)`, which calls `ready` once it takes work and ends soon after
+        `stop` is set. From `ready` on the process answers to `$SRV`. `background` coroutines run
+        meanwhile, and are cancelled at the end."""
         info = ServiceInfo(
             name=f"darkroom-{self.service.replace('_', '-')}",
             version=version("darkroom"),
@@ -69,21 +69,18 @@ class Process:
                 **metadata,
             },
         )
+        ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(_run(coroutine)) for coroutine in background]
+            helpers = [group.create_task(coroutine()) for coroutine in background]
             helpers.append(group.create_task(serve_metrics(self.bus, self.metrics, self.name)))
-            async with asyncio.TaskGroup() as working:
-                events = [asyncio.Event() for _ in runners]
-                for runner, event in zip(runners, events, strict=True):
-                    working.create_task(_run(lambda r=runner, e=event: r(e.set)))  # type: ignore[misc]
-                for event in events:
-                    await event.wait()
-                # What was loaded stays until the end: no collector need look at it again, least
-                # of all when the interpreter leaves, which took a process with torch 40 s.
-                gc.collect()
-                gc.freeze()
-                announced = group.create_task(self._announce(info, statistics))
-            announced.cancel()
+            working = group.create_task(run(self.stop, ready.set))
+            await ready.wait()
+            # What was loaded stays until the end: no collector need look at it again, least of all
+            # when the interpreter leaves, which took a process with torch 40 s.
+            gc.collect()
+            gc.freeze()
+            helpers.append(group.create_task(self._announce(info, statistics)))
+            await working
             for helper in helpers:
                 helper.cancel()
 
@@ -152,7 +149,3 @@ async def _reachable(local: ArenaTransport, settings: Settings) -> AsyncIterator
         return
     async with serving(local.reader, settings.tensor_host, settings.tensor_port) as address:
         yield TcpTransport(local, address)
-
-
-async def _run(coroutine: Callable[[], Awaitable[None]]) -> None:
-    await coroutine()

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
+from services.denoiser.model import load
 from services.denoiser.outbox import Outbox
-from services.denoiser.service import Denoiser, load
+from services.denoiser.service import Denoiser
 from shared.catalogue import Catalogue
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
@@ -46,7 +47,7 @@ async def main(running: Process) -> None:
             return {**dataclasses.asdict(worker.statistics()), "engines": engines}
 
         await running.serve(
-            [lambda ready: worker.run(running.stop, ready)],
+            worker.run,
             statistics=statistics,
             metadata={"models": " ".join(handler.models)},
             background=[outbox.run],

@@ -1,32 +1,23 @@
 """The `denoise` node: embeddings and a seed become final latents, in the running batch."""
 
 import asyncio
-import contextlib
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import torch
 
-from services.denoiser.engine import Engine
+from services.denoiser.checkpoints import CheckpointKeeper
+from services.denoiser.model import Model
 from services.denoiser.outbox import Outbox
 from services.denoiser.outcomes import StepReport
-from services.denoiser.plan_step import Limits
 from services.denoiser.row import Conditioning, Row
 from services.denoiser.step_table import build_step_table
-from services.denoiser.unet import SdxlUnet
 from shared import subjects
-from shared.catalogue import local_directory
-from shared.config import Settings
 from shared.errors import ArenaFull, DarkroomError, HandleLost, InvalidRequest
 from shared.jobs.graph import NodeKind
-from shared.jobs.record import Checkpoint
 from shared.messages import PreviewTask, StepProgress
-from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import current_span, step_event
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
@@ -47,17 +38,6 @@ class NoLongerWanted(DarkroomError):
 
     def __init__(self, job_id: str, node: str) -> None:
         super().__init__(f"{node} of job {job_id} is no longer wanted", job_id=job_id, node=node)
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A network that is loaded, with what its rows need to know."""
-
-    engine: Engine
-    scheduler_config: Mapping[str, Any]
-    latent_channels: int
-    scale: int
-    """Pixels per latent position."""
 
 
 class Denoiser:
@@ -87,7 +67,7 @@ class Denoiser:
         # In a thread: a tensor may come from another host, and a step table that is new here takes
         # up to 0.2 s to build; the news of all other rows would wait.
         row = await asyncio.to_thread(self._row, task, model)
-        keeper = _CheckpointKeeper(task, self._transport)
+        keeper = CheckpointKeeper(task, self._transport, LIFETIME)
         span = current_span()
 
         def on_step(report: StepReport) -> None:
@@ -193,57 +173,6 @@ class Denoiser:
             self._transport.free(handle)
 
 
-class _CheckpointKeeper:
-    """Writes a row's checkpoints into the arena and its record, one at a time, newest first."""
-
-    def __init__(self, task: Task, transport: Transport) -> None:
-        self._task = task
-        self._transport = transport
-        self._next: tuple[int, dict[str, torch.Tensor]] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        self._written: list[TensorHandle] = []
-        self.unwanted = False
-        """The record would not take a checkpoint: the job ended, or somebody else has the row."""
-
-    def keep(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
-        self._next = (step, tensors)
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
-
-    async def _write(self) -> None:
-        """A checkpoint that cannot be written costs repeated steps after a crash, and no more."""
-        while self._next is not None:
-            (step, tensors), self._next = self._next, None
-            written: list[TensorHandle] = []
-            try:
-                handles = {}
-                for name, tensor in tensors.items():
-                    handles[name] = put_tensor(
-                        self._transport,
-                        tensor,
-                        job_id=self._task.job_id,
-                        attempt=self._task.state.attempt,
-                        lifetime=LIFETIME,
-                    )
-                    written.append(handles[name])
-                kept = await self._task.checkpoint(Checkpoint(step=step, tensors=handles))
-                self.unwanted = self.unwanted or not kept
-            except Exception as error:
-                log.warning("the checkpoint at step %d was not written: %s", step, error)
-                kept = False
-            superseded = self._written if kept else written
-            self._written = written if kept else self._written
-            for handle in superseded:
-                self._transport.free(handle)
-
-    async def settle(self) -> None:
-        """Wait for the running write, so that it cannot race with the node's end."""
-        self._next = None
-        if self._writing is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writing
-
-
 def _preview_steps(previews: int, steps: int) -> frozenset[int]:
     """Evenly spaced, neither at the very start nor at the end."""
     return frozenset(max(1, steps * (i + 1) // (previews + 1)) for i in range(previews))
@@ -251,29 +180,3 @@ def _preview_steps(previews: int, steps: int) -> frozenset[int]:
 
 def _preview_index(previews: int, steps: int, step: int) -> int:
     return sorted(_preview_steps(previews, steps)).index(step)
-
-
-def load(
-    name: str,
-    source: str,
-    settings: Settings,
-    metrics: Metrics,
-    on_crash: Callable[[BaseException], None],
-) -> Model:
-    """The network of model `name` in directory or hub id `source`; its engine is not started."""
-    network = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
-    limits = Limits(
-        max_rows=settings.max_rows,
-        max_admitted=settings.max_rows,
-        max_waiting=2 * settings.max_rows,
-        max_step_seconds=settings.max_step_seconds,
-    )
-    root = local_directory(source)
-    scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    vae = json.loads((root / "vae" / "config.json").read_text("utf-8"))
-    return Model(
-        engine=Engine(network, limits, on_crash=on_crash, on_batch=partial(metrics.step, name)),
-        scheduler_config=scheduler,
-        latent_channels=network.in_channels,
-        scale=2 ** (len(vae["block_out_channels"]) - 1),
-    )

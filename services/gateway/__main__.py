@@ -1,5 +1,6 @@
 """`python -m services.gateway`"""
 
+import asyncio
 from collections.abc import Callable
 
 from services.gateway.app import serving
@@ -18,12 +19,12 @@ async def main(running: Process) -> None:
         settings.http_port,
     ) as gateway:
 
-        async def until_stopped(ready: Callable[[], None]) -> None:
+        async def until_stopped(stop: asyncio.Event, ready: Callable[[], None]) -> None:
             ready()
-            await running.stop.wait()
+            await stop.wait()
 
         await running.serve(
-            [until_stopped],
+            until_stopped,
             statistics=lambda: {"waiting": gateway.waiting},
             metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
         )

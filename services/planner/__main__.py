@@ -11,7 +11,7 @@ async def main(running: Process) -> None:
     catalogue = Catalogue.load(running.settings.sources)
     planner = Planner(running.bus, catalogue, running.settings, running.metrics)
     await running.serve(
-        [lambda ready: planner.run(running.stop, ready)],
+        planner.run,
         statistics=lambda: dataclasses.asdict(planner.statistics()),
         metadata={"models": " ".join(catalogue.cards)},
         background=[planner.watch_queues],

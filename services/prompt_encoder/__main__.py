@@ -18,7 +18,7 @@ async def main(running: Process) -> None:
         handler = PromptEncoder(encoders, transport)
         worker = Worker(running.bus, handler, settings, running.metrics, running.name)
         await running.serve(
-            [lambda ready: worker.run(running.stop, ready)],
+            worker.run,
             statistics=lambda: dataclasses.asdict(worker.statistics()),
             metadata={"models": " ".join(handler.models)},
         )

@@ -19,7 +19,7 @@ async def main(running: Process) -> None:
         handler = ImageDecoder(decoders, running.bus, transport)
         worker = Worker(running.bus, handler, settings, running.metrics, running.name)
         await running.serve(
-            [lambda ready: worker.run(running.stop, ready)],
+            worker.run,
             statistics=lambda: dataclasses.asdict(worker.statistics()),
             metadata={"models": " ".join(handler.models)},
             background=[partial(handler.serve_previews, model) for model in handler.models],
