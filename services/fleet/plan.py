@@ -101,10 +101,11 @@ def _environment(
 
 
 def _threads(service: str, cores: int, replicas: int) -> int:
-    """Denoising takes nearly all the time, so it gets every core, and the processes around it half;
-    two processes with as many threads as cores would slow each other down many times over."""
+    """Denoising takes nearly all the time, so it gets every core but one, which is left to event
+    loops, the bus and the processes around it: a torch operation waits for its slowest thread, and
+    one that has to share its core slows down all of them (docs/log.md has the figures)."""
     if service == "denoiser":
-        return max(1, cores // max(1, replicas))
+        return max(1, (cores - 1) // max(1, replicas))
     if service in ("prompt_encoder", "vae"):
         return max(1, cores // 2 // max(1, replicas))
     return 1

@@ -28,19 +28,19 @@ def test_a_fleet_is_one_process_of_every_service() -> None:
     assert tuple(plan()) == SERVICES
 
 
-def test_denoising_gets_every_core_and_the_rest_half() -> None:
+def test_denoising_gets_every_core_but_one_and_the_rest_half() -> None:
     assert threads(plan(cores=8)) == {
         "gateway": 1,
         "planner": 1,
         "prompt_encoder": 4,
-        "denoiser": 8,
+        "denoiser": 7,
         "vae": 4,
     }
 
 
 def test_replicas_share_the_cores_and_are_numbered() -> None:
     found = threads(plan(cores=8, replicas={"denoiser": 2, "vae": 0}))
-    assert found["denoiser-1"] == found["denoiser-2"] == 4
+    assert found["denoiser-1"] == found["denoiser-2"] == 3
     assert "vae" not in found
 
 
