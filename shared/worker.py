@@ -239,7 +239,8 @@ class Worker:
             self._forget(task.job_id, running)
 
     async def _attempt(self, task: Task) -> Event:
-        """Run the handler, and say what came of it. Raises `ArenaFull`: it did not even begin."""
+        """Run the handler, and say what came of it. Raises `ArenaFull`, which is
+        no failure of the node: it is tried again later, from its checkpoint if it has one."""
         name, attempt, started = task.node.name, task.state.attempt, time.time()
         deadline = task.spec.deadline
         if deadline is not None and deadline <= started:

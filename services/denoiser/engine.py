@@ -53,8 +53,8 @@ class Engine:
         on_batch: OnBatch | None = None,
     ) -> None:
         """Both are called in the event loop: `on_batch` with (rows, seconds) after each step of a
-        batch, `on_crash` if the compute thread ends by an error; all rows
-        have failed by then, and the process had better be replaced."""
+        batch, `on_crash` if the compute thread ends by an error; all rows have failed by then, and
+        the process had better be replaced."""
         self._network = network
         self._limits = limits or Limits()
         self._cost = cost or CostModel()
