@@ -20,6 +20,7 @@ from shared.bus.base import Bus
 from shared.errors import InvalidRequest, JobNotFound, QueueFull
 from shared.job_calls import cancel_job, stored_image
 from shared.jobs.record import JobRecord
+from shared.keys import Credentials
 from shared.messages import (
     JOB_ID_PATTERN,
     CancelReply,
@@ -68,11 +69,15 @@ class Darkroom:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, name: str = "darkroom-client") -> AsyncIterator[Self]:
-        """A client with its own connection. Raises `BusUnavailable` if there is no server."""
+    async def connect(
+        cls, url: str, name: str = "darkroom-client", credentials: Credentials | None = None
+    ) -> AsyncIterator[Self]:
+        """A client with its own connection. Without `credentials`, those that DARKROOM_CREDENTIALS
+        names are used, if any. Raises `BusUnavailable` if there is no server, `Misconfigured` if
+        it does not know us."""
         from shared.bus.nats import connect
 
-        bus = await connect(url, name)
+        bus = await connect(url, name, credentials=credentials)
         try:
             async with cls(bus) as darkroom:
                 yield darkroom

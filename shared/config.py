@@ -14,15 +14,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is read from `DARKROOM_<FIELD>` in capitals."""
 
     nats_url: str = "nats://127.0.0.1:4222"
+    """Several servers of one cluster are separated by commas."""
+    replicas: int = 1
+    """Servers of a cluster that keep each stream; 3 survive the loss of one."""
     models: str = "pocket/models/pocket-sdxl"
     """Directories or hub ids, separated as in PATH."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
+    arena_grace_seconds: float = 120.0
+    """For so long the arena of a dead process stays readable: rows are resumed from it."""
     tensor_host: str = ""
-    """Address of this host at which the services of other hosts may pull tensors from it. There is
-    no authentication: use a network that only these hosts are in. Empty: one host only."""
+    """Address of this host at which the services of other hosts may pull tensors from it. Empty:
+    one host only."""
     tensor_port: int = 0
     """0: a free one."""
+    tensor_secret: str = ""
+    """File with the secret that all hosts share, to prove themselves when they pull tensors."""
+    credentials: str = ""
+    """Directory with this process's `nkey` for the bus, and `ca.crt` if the bus speaks TLS."""
+    nats_monitor: str = ""
+    """Address of the monitoring port of a bus that is not our own (http://host:8222), to check at
+    the start that it syncs what it acknowledges."""
+    nats_sync: Literal["", "always"] = ""
+    """`always`: the operator vouches for `sync_interval: always` on such a bus."""
+    tokens: str = ""
+    """File with the hashes of the bearer tokens that the gateway accepts; empty: anybody."""
+    http_cert: str = ""
+    """Certificate (chain) and key, as PEM files, with which the gateway speaks TLS."""
+    http_key: str = ""
+    memory_budget: int = 0
+    """Bytes of resident memory above which a process takes no more work; 0: any."""
     threads: int = 0
     """torch threads of this process; 0: as torch decides."""
     device: str = "cpu"
@@ -33,10 +54,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted time that one denoising step may take at most."""
     checkpoint_every: int = 5
     """Steps between two checkpoints of a row."""
-    ack_wait: float = 30.0
-    """Seconds without a sign of life after which a node's work is given to somebody else."""
-    stall_seconds: float = 300.0
-    """Seconds without progress after which a process stops giving signs of life for a node."""
+    ack_wait: float = 10.0
+    """The lease: seconds without a sign of life after which a node's work goes to another."""
+    stall_seconds: float = 120.0
+    """Seconds without progress (a finished step, above all) after which a process gives no more
+    signs of life for a node; it ends itself when others must have the node by then. At least the
+    time that the slowest single step, encoding or decoding takes."""
     drain_seconds: float = 5.0
     """What is running when a process is asked to leave may take this long to finish."""
     poll_seconds: float = 2.0

@@ -7,13 +7,19 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── InvalidRequest        a field of a request is not allowed; never retried
     ├── QueueFull             a stated bound was reached; try again later
     ├── DeadlineExceeded      the job's own deadline passed
+    ├── Poisoned              the job killed its processes, and is kept away from others
     ├── JobNotFound / JobFailed / JobCancelled      how waiting for a job can end
     ├── HandleLost            a tensor's bytes are gone; its producer runs again
     ├── ArenaFull             no slot left in this process's arena
+    │   └── TmpfsFull         the file system under the arenas is full
+    ├── MemoryBudgetExceeded  a process would need more memory than it may use
     ├── PayloadTooLarge       a message over the bus's limit
     ├── RevisionConflict      somebody else advanced the record first
     ├── BusUnavailable        the bus did not answer in time
+    ├── NotPermitted          the bus does not allow this to whoever we are
+    ├── Unauthorized          an HTTP request without a valid token
     ├── Misconfigured         the environment cannot work; the text says what to set
+    ├── DeadLetterUnusable    in `services/fleet/dead_letters.py`
     └── EngineStopped / NotFinite       in `services/denoiser/outcomes.py`: how a row can fail
 """
 
@@ -72,6 +78,22 @@ class DeadlineExceeded(DarkroomError):
         )
 
 
+class Poisoned(DarkroomError):
+    """Node `node` took `kills` processes with it while it ran alone, `losses` in all."""
+
+    code = "poisoned"
+
+    def __init__(self, job_id: str, node: str, kills: int, losses: int) -> None:
+        super().__init__(
+            f"{node} of job {job_id} was given up: {kills} processes ended while they ran it "
+            f"alone, and {losses} holders of it since it last made progress",
+            job_id=job_id,
+            node=node,
+            kills=kills,
+            losses=losses,
+        )
+
+
 class JobNotFound(DarkroomError):
     """No record of this job: it never existed, or is older than the records are kept."""
 
@@ -125,6 +147,39 @@ class ArenaFull(DarkroomError):
         )
 
 
+class TmpfsFull(ArenaFull):
+    """The file system at `directory`, with `free` bytes left, cannot hold `requested` more."""
+
+    code = "tmpfs_full"
+
+    def __init__(self, arena: str, requested: int, directory: str, free: int) -> None:
+        DarkroomError.__init__(
+            self,
+            f"the file system at {directory} has no room for {requested} bytes of arena {arena}: "
+            f"{free} are free; enlarge it, or configure smaller arenas",
+            arena=arena,
+            requested=requested,
+            directory=directory,
+            free=free,
+        )
+
+
+class MemoryBudgetExceeded(DarkroomError):
+    """`what` needs `needed` bytes, over this process's budget of `budget`."""
+
+    code = "memory_budget"
+    retryable = True
+
+    def __init__(self, what: str, needed: int, budget: int) -> None:
+        super().__init__(
+            f"{what} needs {needed} bytes, over the budget of {budget}: raise "
+            "DARKROOM_MEMORY_BUDGET, or serve less from this process",
+            what=what,
+            needed=needed,
+            budget=budget,
+        )
+
+
 class PayloadTooLarge(DarkroomError):
     """A message of `size` bytes for `subject`, over the bus's limit of `limit`."""
 
@@ -157,6 +212,26 @@ class BusUnavailable(DarkroomError):
 
     def __init__(self, subject: str, reason: str) -> None:
         super().__init__(f"{subject}: {reason}", subject=subject, reason=reason)
+
+
+class NotPermitted(DarkroomError):
+    """The bus refused to let us `verb` ("publish" or "subscribe") `subject`."""
+
+    code = "not_permitted"
+
+    def __init__(self, verb: str, subject: str) -> None:
+        super().__init__(
+            f"the bus does not permit these credentials to {verb} {subject!r}; "
+            "shared/permissions.py says what each service may do",
+            verb=verb,
+            subject=subject,
+        )
+
+
+class Unauthorized(DarkroomError):
+    """A request to the gateway carries no token, or one that is not known."""
+
+    code = "invalid_api_key"
 
 
 class Misconfigured(DarkroomError):

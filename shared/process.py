@@ -104,7 +104,7 @@ async def _connected(
 ) -> None:
     """Connect, make sure the streams exist, run `main`; SIGTERM and SIGINT set `stop`."""
     name = f"{service}-{uuid.uuid4().hex[:8]}"
-    bus = await connect(settings.nats_url, name)
+    bus = await connect(settings.nats_url, name, replicas=settings.replicas)
     try:
         await bus.ensure(TOPOLOGY)
         running = Process(service, name, settings, metrics, bus)
@@ -131,7 +131,13 @@ async def arena(running: Process) -> AsyncIterator[Transport]:
         async with asyncio.TaskGroup() as group:
             keepers = (
                 group.create_task(keep_released(running.bus, transport)),
-                group.create_task(keep_swept(settings.arena_dir, SWEEP_SECONDS)),
+                group.create_task(
+                    keep_swept(
+                        settings.arena_dir,
+                        min(SWEEP_SECONDS, settings.arena_grace_seconds / 4),
+                        grace_seconds=settings.arena_grace_seconds,
+                    )
+                ),
             )
             async with _reachable(transport, settings) as reachable:
                 yield reachable

@@ -4,19 +4,23 @@ Every service that takes work from a queue runs one `PullLoop`: planners on JOBS
 """
 
 import asyncio
+import faulthandler
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from shared.bus.base import Consumer, Delivery
-from shared.errors import BusUnavailable
+from shared.errors import BusUnavailable, DarkroomError
 
 log = logging.getLogger(__name__)
 
 PULL_LIMIT: Final = 4
 """Deliveries taken at once, so that several processes share a sudden queue evenly."""
+HUNG: Final = 70
+"""Exit status of a process that ended itself because its work hung (EX_SOFTWARE)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +35,14 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A queue, which is pulled from while fewer than `capacity` deliveries are in hand."""
+
+    consumer: Consumer
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
 class PullStatistics:
     in_flight: int
     capacity: int
@@ -38,42 +50,61 @@ class PullStatistics:
     failed: int
 
 
-class PullLoop:
-    """Hands each delivery of `consumers` to `handle`, at most `capacity` at a time (and up to one
-    per consumer above that, when fetches that were already waiting deliver at the same moment).
+def leave_hung(subject: str) -> None:
+    """End this process at once: a thread that hangs cannot be ended, and keeps what it holds. The
+    supervisor starts another."""
+    log.critical("%s makes no progress; this process ends, for another to take its place", subject)
+    faulthandler.dump_traceback()
+    os._exit(HUNG)
 
-    Consumers come in order of priority: the first one that has something is served. `handle`
-    acknowledges; what it leaves unacknowledged is delivered again.
-    """
+
+async def _nothing() -> None:
+    pass
+
+
+class PullLoop:
+    """Hands each delivery of `sources` to `handle`, while a source has room (and up to one per
+    source above that, when fetches that were already waiting deliver at the same moment).
+
+    Sources come in order of priority: the first one that has something is served. `handle`
+    acknowledges; what it leaves unacknowledged is delivered again."""
 
     def __init__(
         self,
-        consumers: Sequence[Consumer],
+        sources: Sequence[Source],
         handle: Callable[[Work], Awaitable[None]],
         *,
-        capacity: int,
         ack_wait: float,
         stall_seconds: float,
         drain_seconds: float,
         poll_seconds: float,
+        decline: Callable[[Work], Awaitable[None]],
+        drain: Callable[[], Coroutine[None, None, None]] = _nothing,
+        on_hang: Callable[[str], None] = leave_hung,
     ) -> None:
-        self._consumers = consumers
+        """`decline` gives back what arrives after `stop`, `drain` is awaited then. `on_hang` is
+        called with a subject whose handler made no progress for so long that others have it."""
+        self._sources = sources
         self._handle = handle
-        self._capacity = capacity
         self._ack_wait = ack_wait
         self._stall_seconds = stall_seconds
         self._drain_seconds = drain_seconds
         self._poll_seconds = poll_seconds
+        self._decline = decline
+        self._drain_handler = drain
+        self._on_hang = on_hang
         self._in_flight: dict[asyncio.Task[None], Work] = {}
-        self._polls: dict[asyncio.Task[Sequence[Delivery]], Consumer] = {}
+        self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
         self._handled = 0
         self._failed = 0
 
     def statistics(self) -> PullStatistics:
-        return PullStatistics(len(self._in_flight), self._capacity, self._handled, self._failed)
+        capacity = self._sources[-1].capacity
+        return PullStatistics(len(self._in_flight), capacity, self._handled, self._failed)
 
     def __repr__(self) -> str:
-        return f"<PullLoop {len(self._in_flight)}/{self._capacity} in flight, {self._handled} done>"
+        s = self.statistics()
+        return f"<PullLoop {s.in_flight}/{s.capacity} in flight, {s.handled} done>"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is in flight gets `drain_seconds` to finish."""
@@ -82,23 +113,22 @@ class PullLoop:
             stopped = group.create_task(_wait(stop))
             while not stop.is_set():
                 await self._turn(group, stopped)
-            await self._drain()
+            await self._drain(group)
             keeper.cancel()
 
     async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
         """Start what waits, or sleep until something arrives, ends, or we are to stop."""
-        room = self._capacity - len(self._in_flight)
-        if room > 0 and await self._start_waiting(group, room):
-            return
+        with_room = [source for source in self._sources if self._room(source) > 0]
+        polled = set(self._polls.values())  # these were empty, and what comes comes by the poll
+        unpolled = [source for source in with_room if source not in polled]
+        for source in unpolled:
+            if await self._start_waiting(group, source):
+                return
+        for source in unpolled:
+            poll = group.create_task(self._fetch(source.consumer, 1, self._poll_seconds))
+            self._polls[poll] = source
         wake: set[asyncio.Task[object]] = {stopped, *self._polls}
-        if room > 0:
-            polled = set(self._polls.values())
-            for consumer in self._consumers:
-                if consumer not in polled:
-                    poll = group.create_task(self._fetch(consumer, 1, self._poll_seconds))
-                    self._polls[poll] = consumer
-                    wake.add(poll)
-        else:
+        if len(with_room) < len(self._sources):
             wake.update(self._in_flight)
         done, _ = await asyncio.wait(wake, return_when=asyncio.FIRST_COMPLETED)
         for poll in [p for p in self._polls if p in done]:
@@ -106,14 +136,15 @@ class PullLoop:
             for delivery in poll.result():
                 self._start(group, delivery)
 
-    async def _start_waiting(self, group: asyncio.TaskGroup, room: int) -> bool:
-        for consumer in self._consumers:
-            deliveries = await self._fetch(consumer, min(room, PULL_LIMIT), 0.0)
-            for delivery in deliveries:
-                self._start(group, delivery)
-            if deliveries:
-                return True
-        return False
+    def _room(self, source: Source) -> int:
+        return source.capacity - len(self._in_flight)
+
+    async def _start_waiting(self, group: asyncio.TaskGroup, source: Source) -> bool:
+        limit = min(self._room(source), PULL_LIMIT)
+        deliveries = await self._fetch(source.consumer, limit, 0.0)
+        for delivery in deliveries:
+            self._start(group, delivery)
+        return bool(deliveries)
 
     async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
         try:
@@ -139,27 +170,43 @@ class PullLoop:
             log.exception("%s is left to be delivered again", work.delivery.subject)
 
     async def _keep_alive(self) -> None:
-        """Extend what made progress of late; what did not is lost to somebody else."""
+        """Extend what made progress of late; what did not is lost to somebody else. What has not
+        for so long that it must be somebody else's by now hangs."""
         while True:
             await asyncio.sleep(self._ack_wait / 3)
-            alive_since = time.monotonic() - self._stall_seconds
+            now = time.monotonic()
             for work in list(self._in_flight.values()):
-                if work.last_progress >= alive_since:
-                    try:
-                        await work.delivery.extend()
-                    except BusUnavailable as error:
-                        log.warning("%s could not be extended: %s", work.delivery.subject, error)
+                silent = now - work.last_progress
+                if silent < self._stall_seconds:
+                    await self._extend(work.delivery)
+                elif silent > self._stall_seconds + 2 * self._ack_wait:
+                    self._on_hang(work.delivery.subject)
 
-    async def _drain(self) -> None:
+    async def _extend(self, delivery: Delivery) -> None:
+        try:
+            await delivery.extend()
+        except BusUnavailable as error:
+            log.warning("%s could not be extended: %s", delivery.subject, error)
+
+    async def _drain(self, group: asyncio.TaskGroup) -> None:
+        """Give back what still arrives, and let what runs finish or be handed over."""
+        draining = group.create_task(self._drain_handler())
         if self._polls:
             await asyncio.wait(self._polls)
             for poll in self._polls:
                 for delivery in poll.result():
-                    await delivery.retry(0.0)
+                    await self._give_back(delivery)
+        await draining
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=self._drain_seconds)
         for task in list(self._in_flight):
             task.cancel()
+
+    async def _give_back(self, delivery: Delivery) -> None:
+        try:
+            await self._decline(Work(delivery))
+        except DarkroomError as error:
+            log.warning("%s comes again when its lease ends: %s", delivery.subject, error)
 
 
 async def _wait(event: asyncio.Event) -> None:

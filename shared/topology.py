@@ -8,6 +8,8 @@ from shared.bus.base import BucketSpec, StreamSpec, Topology
 RESULT_SECONDS: Final = 24 * 3600.0
 """How long results and records are kept."""
 DEAD_SECONDS: Final = 30 * 24 * 3600.0
+MAX_DEAD: Final = 100_000
+"""Jobs that were given up and are kept; of further ones only the outcome is."""
 MAX_SUBMITTED: Final = 10_000
 """Jobs that no planner has looked at yet."""
 MAX_WORK: Final = 100_000
@@ -38,6 +40,7 @@ TOPOLOGY: Final = Topology(
             subjects=(subjects.ALL_DEAD,),
             work_queue=False,
             max_age=DEAD_SECONDS,
+            max_messages=MAX_DEAD,
         ),
     ),
     buckets=(BucketSpec(name=subjects.RECORDS, max_age=RESULT_SECONDS),),

@@ -1,106 +1,48 @@
 """Runs nodes: write, then advance, then publish, then acknowledge. In that order, always, here.
 
 A crash anywhere in between loses nothing: unacknowledged work is delivered again, the record says
-whether it is still wanted, and publishing twice is harmless (see `shared/jobs/advance.py`).
+whether it is still wanted, and publishing twice is harmless (see `shared/jobs/advance.py`). Nothing
+is acknowledged that the record still has to be done: the delivery may be somebody else's by now.
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from functools import partial
+from typing import Final, Literal
 
 from shared import subjects
 from shared.bus.base import Bus
 from shared.config import Settings
-from shared.errors import ArenaFull, HandleLost, InvalidRequest, JobNotFound
-from shared.jobs.advance import (
+from shared.crash_points import reached
+from shared.errors import ArenaFull, BusUnavailable, HandleLost, InvalidRequest, JobNotFound
+from shared.jobs.events import (
     CancelRequested,
-    Checkpointed,
     DeadlinePassed,
     Event,
     InputsLost,
     NodeFailed,
     NodeFinished,
 )
-from shared.jobs.graph import Node, NodeKind
-from shared.jobs.ledger import Ledger, Page
-from shared.jobs.record import Checkpoint, JobRecord, NodeState
-from shared.messages import JobSpec, NodeProgress, NodeTask, decode, encode, failure_of
-from shared.pull import PullLoop, PullStatistics, Work
+from shared.jobs.ledger import Ledger
+from shared.messages import NodeProgress, NodeTask, decode, encode, failure_of
+from shared.pull import PullLoop, PullStatistics, Source, Work, leave_hung
+from shared.seclusion import Seclusion
+from shared.task import HandedOver, Handler, NoLongerWanted, Task, insist
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
 from shared.telemetry.tracing import carry, inject, mark_failed
-from shared.tensors.handle import TensorHandle
 
 log = logging.getLogger(__name__)
 
 ROOM_SECONDS: Final = 1.0
 """After this, a node that found its arena full is tried again; that is no failure of the node."""
 UNREADABLE_SECONDS: Final = 5.0
-
-Tensors = Mapping[str, TensorHandle]
-
-
-class Task:
-    """One attempt of one node, as its handler sees it."""
-
-    def __init__(self, page: Page, state: NodeState, work: Work, ledger: Ledger) -> None:
-        self._page = page
-        self._work = work
-        self._ledger = ledger
-        self.state = state
-
-    @property
-    def record(self) -> JobRecord:
-        return self._page.record
-
-    @property
-    def spec(self) -> JobSpec:
-        return self._page.record.spec
-
-    @property
-    def job_id(self) -> str:
-        return self._page.record.job_id
-
-    @property
-    def node(self) -> Node:
-        return self.state.node
-
-    @property
-    def inputs(self) -> dict[str, TensorHandle]:
-        """Outputs of all input nodes, by tensor name."""
-        merged: dict[str, TensorHandle] = {}
-        for name in self.node.inputs:
-            merged.update(self.record.nodes[name].outputs)
-        return merged
-
-    def progressed(self) -> None:
-        """A sign of life: without one for `stall_seconds`, somebody else gets the work."""
-        self._work.progressed()
-
-    async def checkpoint(self, checkpoint: Checkpoint) -> bool:
-        """Make `checkpoint` the place to continue from. False: this attempt is not wanted now."""
-        event = Checkpointed(self.node.name, self.state.attempt, checkpoint, time.time())
-        return await self._ledger.advance(self._page, event)
-
-
-class Handler(Protocol):
-    """What a model service provides. `capacity`: nodes it wants to hold at a time."""
-
-    kind: NodeKind
-    models: tuple[str, ...]
-    capacity: int
-
-    async def run(self, task: Task) -> dict[str, TensorHandle]:
-        """Do the node's work and write its outputs. Raises `DarkroomError` (retryable or not),
-        above all `HandleLost` for an input that cannot be read. May be cancelled anywhere."""
-        ...
-
-    def discard(self, outputs: Tensors) -> None:
-        """Free outputs that came too late to be wanted."""
-        ...
 
 
 @dataclass(slots=True)
@@ -113,16 +55,24 @@ class Worker:
     """Pulls the nodes of one handler and runs them."""
 
     def __init__(
-        self, bus: Bus, handler: Handler, settings: Settings, metrics: Metrics, name: str
+        self,
+        bus: Bus,
+        handler: Handler,
+        settings: Settings,
+        metrics: Metrics,
+        name: str,
+        on_hang: Callable[[str], None] = leave_hung,
     ) -> None:
         self._bus = bus
         self._handler = handler
         self._settings = settings
         self._metrics = metrics
         self._name = name
+        self._on_hang = on_hang
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
+        self._seclusion = Seclusion()
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -134,24 +84,16 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Until `stop`. `ready` is called once work can arrive."""
-        consumers = [
-            await self._bus.consumer(
-                subjects.WORK,
-                subjects.work_consumer(self._handler.kind, model, service_class),
-                subjects.work_filter(self._handler.kind, model, service_class),
-                self._settings.ack_wait,
-            )
-            for service_class in subjects.CLASSES
-            for model in self._handler.models
-        ]
         self._loop = PullLoop(
-            consumers,
+            await self._sources(),
             self._handle,
-            capacity=self._handler.capacity,
             ack_wait=self._settings.ack_wait,
             stall_seconds=self._settings.stall_seconds,
             drain_seconds=self._settings.drain_seconds,
             poll_seconds=self._settings.poll_seconds,
+            decline=self._decline,
+            drain=self._handler.drain,
+            on_hang=self._on_hang,
         )
         async with (
             self._bus.subscribe(subjects.ALL_CANCELS) as cancels,
@@ -167,6 +109,19 @@ class Worker:
             await self._loop.run(stop)
             listener.cancel()
 
+    async def _sources(self) -> list[Source]:
+        """The queues of all models and classes, the most urgent first."""
+        capacity, ack_wait = self._handler.capacity, self._settings.ack_wait
+        sources: list[Source] = []
+        for service_class in subjects.CLASSES:
+            reserve = self._handler.reserve if service_class == "interactive" else 0
+            for model in self._handler.models:
+                name = subjects.work_consumer(self._handler.kind, model, service_class)
+                queue = subjects.work_filter(self._handler.kind, model, service_class)
+                consumer = await self._bus.consumer(subjects.WORK, name, queue, ack_wait)
+                sources.append(Source(consumer, capacity + reserve))
+        return sources
+
     def _cancel(self, job_id: str) -> None:
         for running in self._running.get(job_id, ()):
             if not running.cancelled:  # a second one would interrupt the clearing up
@@ -175,21 +130,33 @@ class Worker:
 
     async def _handle(self, work: Work) -> None:
         """Run the node if it is still wanted, and acknowledge it if that settled the matter."""
+        task = await self._open(work)
+        if task is not None:
+            await self._run_wanted(task, work)
+
+    async def _decline(self, work: Work) -> None:
+        """Give back what came after we were asked to leave."""
+        task = await self._open(work)
+        if task is not None:
+            await task.give_back()
+
+    async def _open(self, work: Work) -> Task | None:
+        """The task that is delivered, if it is still wanted; otherwise it is acknowledged here."""
         try:
             message = decode(work.delivery.data, NodeTask)
         except InvalidRequest as error:
             log.warning("dropped %s, which is no task: %s", work.delivery.subject, error)
             await work.delivery.ack()
-            return
+            return None
         try:
             page = await self._ledger.load(message.job_id)
         except JobNotFound:
-            await work.delivery.ack()
-            return
+            await work.delivery.ack()  # it was written before the task was, and has expired
+            return None
         except InvalidRequest as error:
             log.error("the record of job %s cannot be read: %s", message.job_id, error)
             await work.delivery.retry(UNREADABLE_SECONDS)  # perhaps a newer version can read it
-            return
+            return None
         state = page.record.nodes.get(message.node)
         if (
             page.record.ended
@@ -200,16 +167,27 @@ class Worker:
             with carry(work.delivery.headers):
                 await self._ledger.publish_outstanding(page)
             await work.delivery.ack()
-            return
-        await self._run_wanted(Task(page, state, work, self._ledger), page, work)
+            return None
+        return Task(page, state, work, self._ledger)
 
-    async def _run_wanted(self, task: Task, page: Page, work: Work) -> None:
+    async def _acknowledge(self, task: Task, work: Work) -> None:
+        """Unless somebody still has to do it: then the delivery is theirs, under another lease."""
+        if task.wanted:
+            log.warning("%s of job %s is another's by now", task.node.name, task.job_id)
+            return
+        reached("ack.before")
+        await work.delivery.ack()
+        reached("ack.after")
+
+    async def _run_wanted(self, task: Task, work: Work) -> None:
         current = asyncio.current_task()
         assert current is not None
         running = _Running(current)
         self._running.setdefault(task.job_id, []).append(running)
         event: Event | None = None
         try:
+            if task.unclaimed and not task.suspect:
+                await task.claim()
             with observed(
                 self._metrics,
                 job_id=task.job_id,
@@ -221,51 +199,76 @@ class Worker:
                 ready_at=task.state.ready_at,
             ):
                 event = await self._attempt(task)
-                await self._settle(task, page, event)
-                await work.delivery.ack()
+                await insist(partial(self._settle, task, event), task.progressed)
+                await insist(partial(self._acknowledge, task, work), task.progressed)
         except ArenaFull as error:
             log.warning("%s waits for room: %s", task.node.name, error)
-            await work.delivery.retry(ROOM_SECONDS)
+            await insist(partial(task.give_back, ROOM_SECONDS), task.progressed)
+        except HandedOver:
+            await task.give_back()
         except asyncio.CancelledError:
             if not running.cancelled:  # the process is leaving: somebody else shall have it at once
-                await work.delivery.retry(0.0)
+                await task.give_back()
                 raise
             current.uncancel()
             if isinstance(event, NodeFinished):
                 self._handler.discard(event.outputs)
-            await self._ledger.advance(page, CancelRequested(time.time()))
-            await work.delivery.ack()
+            await task.advance(CancelRequested(time.time()))
+            await self._acknowledge(task, work)
         finally:
             self._forget(task.job_id, running)
 
     async def _attempt(self, task: Task) -> Event:
-        """Run the handler, and say what came of it. Raises `ArenaFull`, which is
-        no failure of the node: it is tried again later, from its checkpoint if it has one."""
-        name, attempt, started = task.node.name, task.state.attempt, time.time()
-        deadline = task.spec.deadline
+        """Run the handler, and say what came of it. Raises `ArenaFull`, which is no failure of the
+        node (it is tried again later, from its checkpoint if it has one), and `HandedOver`."""
+        name, attempt = task.node.name, task.state.attempt
+        started, deadline = time.time(), task.spec.deadline
         if deadline is not None and deadline <= started:
             return DeadlinePassed(started)
         await self._tell(task, "started", started)
         try:
-            async with asyncio.timeout(None if deadline is None else deadline - started) as limit:
+            async with (
+                asyncio.timeout(None if deadline is None else deadline - started) as limit,
+                self._company(task),
+            ):
+                _check_inputs(task)
                 outputs = await self._handler.run(task)
-        except ArenaFull:
+        except (ArenaFull, HandedOver):
             raise
         except HandleLost as lost:
             log.warning("an input is lost, and will be made again: %s", lost)
             mark_failed(lost)
-            return InputsLost(name, attempt, lost.fields["handle"], failure_of(lost), time.time())
+            failure, lease = failure_of(lost), task.state.lease
+            return InputsLost(name, attempt, lost.fields["handle"], failure, time.time(), lease)
         except Exception as error:
             if limit.expired():
                 return DeadlinePassed(time.time())
             log.exception("attempt %d of %s failed", attempt, name)
             mark_failed(error)
-            return NodeFailed(name, attempt, failure_of(error), time.time())
-        return NodeFinished(name, attempt, outputs, self._name, started, time.time())
+            return NodeFailed(name, attempt, failure_of(error), time.time(), task.state.lease)
+        lease = task.state.lease
+        return NodeFinished(name, attempt, outputs, self._name, started, time.time(), lease)
 
-    async def _settle(self, task: Task, page: Page, event: Event) -> None:
+    @asynccontextmanager
+    async def _company(self, task: Task) -> AsyncIterator[None]:
+        """Run with others, but a suspect alone: so what ends the process is known."""
+        if self._handler.isolates:
+            yield
+        elif not task.suspect:
+            async with self._seclusion.together():
+                yield
+        else:
+            async with self._seclusion.alone():
+                if not await task.alone():
+                    raise NoLongerWanted(task.job_id, task.node.name)
+                yield
+
+    async def _settle(self, task: Task, event: Event) -> None:
         """Advance the record; what it does not want any more is freed."""
-        accepted = await self._ledger.advance(page, event)
+        if task.unclaimed and isinstance(event, NodeFailed | InputsLost):
+            await task.claim()  # it failed before its turn came
+            event = dataclasses.replace(event, lease=task.state.lease)
+        accepted = not task.unclaimed and await task.advance(event)
         if isinstance(event, NodeFinished):
             if accepted:
                 await self._tell(task, "finished", event.at)
@@ -281,10 +284,18 @@ class Worker:
             at=at,
             worker=self._name,
         )
-        await self._bus.publish(subjects.event(task.job_id), encode(progress))
+        with contextlib.suppress(BusUnavailable):  # events are lossy
+            await self._bus.publish(subjects.event(task.job_id), encode(progress))
 
     def _forget(self, job_id: str, running: _Running) -> None:
         tasks = self._running[job_id]
         tasks.remove(running)
         if not tasks:
             del self._running[job_id]
+
+
+def _check_inputs(task: Task) -> None:
+    """Raises `HandleLost` if a node whose output is needed runs again, for somebody who lost it."""
+    for name in task.node.inputs:
+        if task.record.nodes[name].status != "done":
+            raise HandleLost(name, f"{name} runs again")

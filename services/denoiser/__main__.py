@@ -2,10 +2,12 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from typing import Final
 
-from services.denoiser.model import load
+from services.denoiser.model import limits, load, reserve
 from services.denoiser.outbox import Outbox
 from services.denoiser.service import Denoiser
 from shared.catalogue import Catalogue
@@ -16,17 +18,26 @@ from shared.worker import Worker
 log = logging.getLogger(__name__)
 
 
+CRASHED: Final = 70
+"""Exit status of a process whose compute thread died (EX_SOFTWARE)."""
+
+
+def die(error: BaseException) -> None:
+    """The process ends with its compute thread, before any row is told: which row did it is found
+    out where they go on, one at a time, as after any other death."""
+    log.critical("the compute thread died, and the process with it: %r", error, exc_info=error)
+    logging.shutdown()
+    os._exit(CRASHED)
+
+
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads)
     cards = Catalogue.load(settings.sources).cards
 
-    def give_up(error: BaseException) -> None:
-        log.error("the compute thread died; the process leaves, to be replaced: %r", error)
-        running.stop.set()
-
+    bounds = limits(settings, len(cards))
     models = {
-        name: load(name, card.source, settings, running.metrics, give_up)
+        name: load(name, card.source, settings, running.metrics, bounds, die)
         for name, card in cards.items()
     }
     async with arena(running) as transport, AsyncExitStack() as engines:
@@ -38,6 +49,7 @@ async def main(running: Process) -> None:
             transport,
             outbox,
             capacity=settings.max_rows,
+            reserve=reserve(settings),
             checkpoint_every=settings.checkpoint_every,
         )
         worker = Worker(running.bus, handler, settings, running.metrics, running.name)

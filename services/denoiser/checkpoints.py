@@ -1,16 +1,16 @@
 """A row's checkpoints on their way into the arena and the record."""
 
 import asyncio
-import contextlib
 import logging
+from functools import partial
 
 import torch
 
 from shared.jobs.record import Checkpoint
+from shared.task import NoLongerWanted, Task, insist
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport
-from shared.worker import Task
 
 log = logging.getLogger(__name__)
 
@@ -29,39 +29,63 @@ class CheckpointKeeper:
         """The record would not take a checkpoint: the job ended, or somebody else has the row."""
 
     def keep(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
+        """Write this checkpoint soon, unless a later one comes first."""
         self._next = (step, tensors)
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
+            self._writing = asyncio.create_task(self._write_pending())
 
-    async def _write(self) -> None:
+    async def write(self, step: int, tensors: dict[str, torch.Tensor], alone: bool) -> None:
+        """Return when this checkpoint is in the record, however long the bus is away. Raises
+        `ArenaFull`, and `NoLongerWanted` if the record does not take it from us."""
+        write = partial(self._write, step, tensors, alone)
+        if not await insist(write, self._task.progressed):
+            raise NoLongerWanted(self._task.job_id, self._task.node.name)
+
+    async def flush(self) -> None:
+        """Return when the newest checkpoint is written, or could not be."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def settle(self) -> None:
+        """Wait for the running write, so that it cannot race with the node's end; what was still
+        to be written is dropped."""
+        self._next = None
+        await self.flush()
+
+    async def _write_pending(self) -> None:
         """A checkpoint that cannot be written costs repeated steps after a crash, and no more."""
         while self._next is not None:
             (step, tensors), self._next = self._next, None
-            written: list[TensorHandle] = []
             try:
-                handles = {}
-                for name, tensor in tensors.items():
-                    handles[name] = put_tensor(
-                        self._transport,
-                        tensor,
-                        job_id=self._task.job_id,
-                        attempt=self._task.state.attempt,
-                        lifetime=self._lifetime,
-                    )
-                    written.append(handles[name])
-                kept = await self._task.checkpoint(Checkpoint(step=step, tensors=handles))
-                self.unwanted = self.unwanted or not kept
+                await self._write(step, tensors)
             except Exception as error:
                 log.warning("the checkpoint at step %d was not written: %s", step, error)
-                kept = False
+
+    async def _write(
+        self, step: int, tensors: dict[str, torch.Tensor], alone: bool = False
+    ) -> bool:
+        """The slots of the checkpoint before it are freed, or its own if it is not taken."""
+        written: list[TensorHandle] = []
+        kept = False
+        try:
+            handles = {}
+            for name, tensor in tensors.items():
+                handles[name] = self._put(tensor)
+                written.append(handles[name])
+            kept = await self._task.checkpoint(Checkpoint(step=step, tensors=handles), alone)
+            self.unwanted = self.unwanted or not kept
+            return kept
+        finally:
             superseded = self._written if kept else written
             self._written = written if kept else self._written
             for handle in superseded:
                 self._transport.free(handle)
 
-    async def settle(self) -> None:
-        """Wait for the running write, so that it cannot race with the node's end."""
-        self._next = None
-        if self._writing is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writing
+    def _put(self, tensor: torch.Tensor) -> TensorHandle:
+        return put_tensor(
+            self._transport,
+            tensor,
+            job_id=self._task.job_id,
+            attempt=self._task.state.attempt,
+            lifetime=self._lifetime,
+        )

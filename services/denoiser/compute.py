@@ -4,46 +4,29 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 
 from services.denoiser.cost import CostModel
+from services.denoiser.entry import Entry
 from services.denoiser.outcomes import (
-    Checkpointed,
     EngineStatistics,
     EngineStopped,
     Failed,
     Finished,
-    NotFinite,
     Outcome,
-    Progressed,
-    StepReport,
+    Rested,
 )
-from services.denoiser.plan_step import Limits, RowView, Turn, plan_step
+from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.row import Row
 from services.denoiser.shape import ShapeKey
-from services.denoiser.step import Batch, Stepped, step
+from services.denoiser.step import Batch, step
 from services.denoiser.unet import Network
 from shared.errors import QueueFull
 
 MAX_BATCHES: Final = 4
 """Shapes whose last batch is kept, with its concatenated embeddings."""
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    ticket: int
-    row: Row
-    checkpoint_every: int
-    passed_over: int = 0
-
-    def view(self) -> RowView:
-        row = self.row
-        return RowView(
-            self.ticket, row.shape_key, row.forwards, row.service_class, self.passed_over
-        )
 
 
 class Compute:
@@ -64,12 +47,13 @@ class Compute:
         self._turn = Turn()
         self._batches: OrderedDict[ShapeKey, Batch] = OrderedDict()
         self._changed = threading.Condition()
-        # Under `_changed`: tickets, both in order of arrival, and whether to end.
-        self._waiting: dict[int, _Entry] = {}
-        self._admitted: dict[int, _Entry] = {}
-        self._stopping = False
+        # Under `_changed`: entries by ticket, both in order of arrival; whether to end; whether a
+        # step runs; whether only rows that are alone may step, but for one step `_owed` to others.
+        self._waiting: dict[int, Entry] = {}
+        self._admitted: dict[int, Entry] = {}
+        self._stopping = self._stepping = self._held = self._owed = False
         self._next_ticket = 0
-        self._steps = self._row_steps = self._finished = self._failed = 0
+        self._steps = self._row_steps = self._finished = self._failed = self._parks = 0
         self._step_seconds = 0.0
         # A daemon, so that a process whose event loop died is not kept alive by it.
         self._thread = threading.Thread(target=self._run, name="denoiser-steps", daemon=True)
@@ -81,11 +65,28 @@ class Compute:
         """End after the running step: every row left is checkpointed and fails `EngineStopped`."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
-    def submit(self, row: Row, checkpoint_every: int) -> int:
-        """Let `row` join at the next step boundary; returns its ticket. 0: no checkpoints.
+    def hold(self) -> None:
+        """Return when no row is in a step; until `release`, none takes one but `alone`. Since the
+        last `release` the others have taken a step, if there were any."""
+        with self._changed:
+            self._held = True
+            self._changed.wait_for(self._at_rest)
+
+    def release(self) -> None:
+        with self._changed:
+            self._held, self._owed = False, True
+            self._changed.notify_all()
+
+    def _at_rest(self) -> bool:
+        owed = self._owed and not self._stopping
+        return not self._held or not (self._stepping or owed)
+
+    def submit(self, row: Row, checkpoint_every: int, alone: bool = False) -> int:
+        """Let `row` join at the next step boundary; returns its ticket. 0: no checkpoints. `alone`:
+        it takes one step, by itself, and is let go.
 
         Raises `QueueFull` when the waiting room is full, `EngineStopped` when the thread ended."""
         with self._changed:
@@ -95,8 +96,8 @@ class Compute:
                 raise QueueFull("the denoiser's waiting room", self._limits.max_waiting)
             ticket = self._next_ticket
             self._next_ticket += 1
-            self._waiting[ticket] = _Entry(ticket, row, checkpoint_every)
-            self._changed.notify()
+            self._waiting[ticket] = Entry(ticket, row, checkpoint_every, alone)
+            self._changed.notify_all()
             return ticket
 
     def withdraw(self, ticket: int) -> None:
@@ -105,12 +106,15 @@ class Compute:
             self._waiting.pop(ticket, None)
             if ticket in self._admitted:
                 self._admitted[ticket].row.cancelled = True
+            self._changed.notify_all()
 
     def statistics(self) -> EngineStatistics:
         with self._changed:
             return EngineStatistics(
                 rows=len(self._admitted),
                 waiting=len(self._waiting),
+                parked=sum(entry.parked for entry in self._waiting.values()),
+                parks=self._parks,
                 steps=self._steps,
                 row_steps=self._row_steps,
                 step_seconds=self._step_seconds,
@@ -127,40 +131,52 @@ class Compute:
             self._deliver(self._leftovers())
         except BaseException as error:
             with self._changed:
-                self._stopping = True
+                self._stopping, self._stepping = True, False
+                self._changed.notify_all()
             self._crashed(error)
 
-    def _next_step(self) -> list[_Entry] | None:
-        """Sleep until there are rows, then say which run now; None: stop."""
+    def _next_step(self) -> list[Entry] | None:
+        """Sleep until there are rows that may run, then say which run now; None: stop."""
         with self._changed:
+            self._stepping = False
             while True:
                 self._admitted = {k: e for k, e in self._admitted.items() if not e.row.cancelled}
                 if self._stopping:
                     return None
-                if self._admitted or self._waiting:
-                    return self._plan()
-                self._batches.clear()
+                if not self._admitted and not self._waiting:
+                    self._batches.clear()
+                    self._owed = False
+                elif entries := self._plan():
+                    self._stepping = True
+                    return entries
+                self._changed.notify_all()
                 self._changed.wait()
 
-    def _plan(self) -> list[_Entry]:
+    def _plan(self) -> list[Entry]:
         rows = [entry.view() for entry in self._admitted.values()]
         waiting = [entry.view() for entry in self._waiting.values()]
-        plan = plan_step(rows, waiting, self._limits, self.cost, self._turn)
+        held = self._held and not self._owed
+        plan = plan_step(rows, waiting, self._limits, self.cost, self._turn, held)
         self._turn = plan.turn
         for ticket in plan.leaves:
-            self._waiting[ticket] = self._admitted.pop(ticket)
-            self._waiting[ticket].row.move(torch.device("cpu"))
+            entry = self._waiting[ticket] = self._admitted.pop(ticket)
+            entry.parked = True
+            entry.row.move(torch.device("cpu"))
+        self._parks += len(plan.leaves)
         for ticket in plan.joins:
-            self._admitted[ticket] = self._waiting.pop(ticket)
-            self._admitted[ticket].row.move(self._network.device)
-        for entry in (*self._admitted.values(), *self._waiting.values()):
-            entry.passed_over += 1
+            entry = self._admitted[ticket] = self._waiting.pop(ticket)
+            entry.parked = False
+            entry.row.move(self._network.device)
         running = [self._admitted[ticket] for ticket in plan.runs]
+        if not held:
+            self._owed = False
+            for entry in (*self._admitted.values(), *self._waiting.values()):
+                entry.passed_over += 1
         for entry in running:
             entry.passed_over = 0
         return running
 
-    def _advance(self, entries: list[_Entry]) -> list[Outcome]:
+    def _advance(self, entries: list[Entry]) -> list[Outcome]:
         """One step of `entries`. If it fails, each takes it alone: only the culprit fails then."""
         try:
             started = time.perf_counter()
@@ -174,7 +190,7 @@ class Compute:
         self._count(batch, seconds)
         outcomes: list[Outcome] = []
         for i, entry in enumerate(entries):
-            outcomes += _take(entry, stepped, i, seconds)
+            outcomes += entry.take(stepped, i, seconds)
         return outcomes
 
     def _batch(self, rows: tuple[Row, ...]) -> Batch:
@@ -199,7 +215,7 @@ class Compute:
         """Let go of the rows that ended, then tell."""
         with self._changed:
             for outcome in outcomes:
-                if isinstance(outcome, Finished | Failed):
+                if isinstance(outcome, Finished | Rested | Failed):
                     self._admitted.pop(outcome.ticket, None)
                     self._finished += isinstance(outcome, Finished)
                     self._failed += isinstance(outcome, Failed)
@@ -210,32 +226,10 @@ class Compute:
             entries = [*self._admitted.values(), *self._waiting.values()]
             self._admitted.clear()
             self._waiting.clear()
+            self._changed.notify_all()
         outcomes: list[Outcome] = []
         for entry in entries:
-            if entry.checkpoint_every and entry.row.step:
-                outcomes.append(_checkpoint(entry))
+            outcomes += entry.last_checkpoint()
             stopped = EngineStopped("the denoising engine stopped before the row was finished")
             outcomes.append(Failed(entry.ticket, stopped))
         return outcomes
-
-
-def _take(entry: _Entry, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:
-    """Give the row its share `i` of a step, and say what came of it."""
-    row = entry.row
-    row.step += 1
-    row.latents, row.x0_prev = stepped.x[i : i + 1], stepped.x0[i : i + 1]
-    if not stepped.finite[i]:
-        message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
-        return [Failed(entry.ticket, NotFinite(message, step=row.step))]
-    preview = row.x0_prev.cpu() if row.step in row.previews else None
-    report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
-    outcomes: list[Outcome] = [Progressed(entry.ticket, report)]
-    if row.finished:
-        outcomes.append(Finished(entry.ticket, row.latents.cpu()))
-    elif entry.checkpoint_every and row.step % entry.checkpoint_every == 0:
-        outcomes.append(_checkpoint(entry))
-    return outcomes
-
-
-def _checkpoint(entry: _Entry) -> Checkpointed:
-    return Checkpointed(entry.ticket, entry.row.step, entry.row.checkpoint())

@@ -17,6 +17,11 @@ MAX_CELLS: Final = 64
 MEMORY: Final = 32
 """A cell's mean follows its last steps, about this many."""
 
+EVERY: Final = 16
+"""Steps between two fits, which take a third of a millisecond each; a cell that has few
+measurements yet is worth one at each."""
+FEW: Final = 3
+
 PRIOR: Final = (0.02, 2e-5, 1e-9)
 """Seconds, before anything was measured: a small network on two CPU cores."""
 _PULL: Final = 1e-4
@@ -36,6 +41,8 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     coefficients: tuple[float, float, float] = PRIOR
     cells: dict[str, Cell] = {}
     """By `"forwards,tokens"`, least recently measured first."""
+    unfitted: int = 0
+    """Steps that the coefficients do not know of yet."""
 
     def predict(self, forwards: int, tokens: int) -> float:
         """Seconds that a step takes; 0 for an empty one. Grows with both arguments."""
@@ -55,6 +62,8 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         cells[key] = Cell(old.seconds + (seconds - old.seconds) / count, count)
         if len(cells) > MAX_CELLS:
             del cells[next(iter(cells))]
+        if count > FEW and self.unfitted + 1 < EVERY:
+            return msgspec.structs.replace(self, cells=cells, unfitted=self.unfitted + 1)
         return CostModel(coefficients=_fit(cells), cells=cells)
 
 

@@ -1,7 +1,8 @@
 """The asyncio side of the denoiser: a row is awaited, and its news arrive in the event loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from services.denoiser.outcomes import (
     Finished,
     Outcome,
     Progressed,
+    Rested,
     StepReport,
 )
 from services.denoiser.plan_step import Limits
@@ -50,18 +52,20 @@ class Engine:
         limits: Limits | None = None,
         cost: CostModel | None = None,
         on_crash: Callable[[BaseException], None] | None = None,
-        on_batch: OnBatch | None = None,
     ) -> None:
-        """Both are called in the event loop: `on_batch` with (rows, seconds) after each step of a
-        batch, `on_crash` if the compute thread ends by an error; all rows have failed by then, and
-        the process had better be replaced."""
+        """`on_crash` is called in the event loop if the compute thread ends by an error; the rows
+        fail after that, and the process had better be replaced."""
         self._network = network
         self._limits = limits or Limits()
         self._cost = cost or CostModel()
         self._on_crash = on_crash
-        self._on_batch = on_batch
+        self._on_batch: list[OnBatch] = []
         self._runs: dict[int, _Run] = {}
         self._compute: Compute | None = None
+
+    def watch(self, on_batch: OnBatch) -> None:
+        """Call `on_batch` in the event loop with (rows, seconds) after each step of a batch."""
+        self._on_batch.append(on_batch)
 
     async def start(self) -> None:
         post = asyncio.get_running_loop().call_soon_threadsafe
@@ -108,9 +112,35 @@ class Engine:
         or whatever the network raised for this row alone."""
         if row.finished:
             return row.latents.cpu()
+        return await self._run(row, on_step, on_checkpoint, checkpoint_every)
+
+    async def step_alone(self, row: Row, on_step: OnStep | None = None) -> None:
+        """Take one step of `row` by itself, before everybody else. When this returns the engine has
+        let go of the row. Raises as `run` does."""
+        await self._run(row, on_step, alone=True)
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Within, no row is in a step, nor takes one but by `step_alone`. Who holds again waits
+        until the others have taken a step."""
+        compute = self._running()
+        try:
+            await asyncio.to_thread(compute.hold)
+            yield
+        finally:
+            compute.release()
+
+    async def _run(
+        self,
+        row: Row,
+        on_step: OnStep | None,
+        on_checkpoint: OnCheckpoint | None = None,
+        checkpoint_every: int = 0,
+        alone: bool = False,
+    ) -> torch.Tensor:
         compute = self._running()
         run = _Run(asyncio.get_running_loop().create_future(), on_step, on_checkpoint)
-        ticket = compute.submit(row, checkpoint_every if on_checkpoint else 0)
+        ticket = compute.submit(row, checkpoint_every if on_checkpoint else 0, alone)
         self._runs[ticket] = run
         try:
             return await run.latents
@@ -139,8 +169,9 @@ class Engine:
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
         report = next((o.report for o in outcomes if isinstance(o, Progressed)), None)
-        if report is not None and self._on_batch is not None:
-            self._on_batch(report.rows, report.seconds)
+        if report is not None:
+            for on_batch in self._on_batch:
+                on_batch(report.rows, report.seconds)
         for outcome in outcomes:
             run = self._runs.get(outcome.ticket)
             if run is not None and not run.latents.done():
@@ -150,13 +181,13 @@ class Engine:
                     run.latents.set_exception(error)
 
     def _crashed(self, error: BaseException) -> None:
+        if self._on_crash is not None:
+            self._on_crash(error)
         for run in self._runs.values():
             if not run.latents.done():
                 stopped = EngineStopped(f"the compute thread failed: {error!r}")
                 stopped.__cause__ = error
                 run.latents.set_exception(stopped)
-        if self._on_crash is not None:
-            self._on_crash(error)
 
 
 def _tell(run: _Run, outcome: Outcome) -> None:
@@ -167,7 +198,7 @@ def _tell(run: _Run, outcome: Outcome) -> None:
         case Checkpointed(step=step, tensors=tensors):
             if run.on_checkpoint is not None:
                 run.on_checkpoint(step, tensors)
-        case Finished(latents=latents):
+        case Finished(latents=latents) | Rested(latents=latents):
             run.latents.set_result(latents)
         case Failed(error=error):
             run.latents.set_exception(error)

@@ -13,6 +13,7 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.unet import SdxlUnet
 from shared.catalogue import local_directory
 from shared.config import Settings
+from shared.subjects import CLASSES
 from shared.telemetry.metrics import Metrics
 
 
@@ -27,26 +28,41 @@ class Model:
     """Pixels per latent position."""
 
 
+def limits(settings: Settings, models: int) -> Limits:
+    """Of the engine of one of `models` models in a process. On the device are as many rows as one
+    step may take, so that a full batch parks for urgent rows. What a process pulls may all be of
+    one model; its waiting room has a place for each (see `PullLoop` for how many that can be)."""
+    return Limits(
+        max_rows=settings.max_rows,
+        max_admitted=settings.max_rows,
+        max_waiting=settings.max_rows + reserve(settings) + models * len(CLASSES),
+        max_step_seconds=settings.max_step_seconds,
+    )
+
+
+def reserve(settings: Settings) -> int:
+    """Interactive rows that a process takes on while it is full: enough to park a whole batch."""
+    return settings.max_rows
+
+
 def load(
     name: str,
     source: str,
     settings: Settings,
     metrics: Metrics,
+    bounds: Limits,
     on_crash: Callable[[BaseException], None],
 ) -> Model:
     """The network of model `name` in directory or hub id `source`; its engine is not started."""
     network = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
-    limits = Limits(
-        max_rows=settings.max_rows,
-        max_admitted=settings.max_rows,
-        max_waiting=2 * settings.max_rows,
-        max_step_seconds=settings.max_step_seconds,
-    )
     root = local_directory(source)
     scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     vae = json.loads((root / "vae" / "config.json").read_text("utf-8"))
+    engine = Engine(network, bounds, on_crash=on_crash)
+    engine.watch(partial(metrics.step, name))
+    metrics.watch_parked(name, lambda: engine.statistics().parked)
     return Model(
-        engine=Engine(network, limits, on_crash=on_crash, on_batch=partial(metrics.step, name)),
+        engine=engine,
         scheduler_config=scheduler,
         latent_channels=network.in_channels,
         scale=2 ** (len(vae["block_out_channels"]) - 1),

@@ -52,12 +52,20 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Rested:
+    """A row has taken its step alone, and is let go; `latents` are not its last ones."""
+
+    ticket: int
+    latents: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Failed:
     ticket: int
     error: BaseException
 
 
-Outcome = Progressed | Checkpointed | Finished | Failed
+Outcome = Progressed | Checkpointed | Finished | Rested | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,11 @@ class EngineStatistics:
     rows: int
     """Admitted now."""
     waiting: int
+    """To be admitted, parked rows included."""
+    parked: int
+    """Now: rows that were admitted, and wait again for more urgent ones' sake."""
+    parks: int
+    """How often a row was parked, since the start."""
     steps: int
     """Forwards of the network, since the start."""
     row_steps: int

@@ -7,6 +7,9 @@ can hold up the others for ever, and among equals the first come is finished fir
 Rows of one shape form a group. The groups that hold the most urgent rows share the time equally, by
 deficit round robin (Shreedhar & Varghese 1996): a group whose turn it is earns the price of the
 dearest waiting step, and keeps its turn for as long as it can pay for another.
+
+A row that is `alone` shares its steps with nobody, and goes before everybody. While the process is
+`held` for such a row, maybe one of another model, nobody else takes a step.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ from shared.messages import ServiceClass
 
 FREE: Final = 1e-9
 """Seconds: the least a step is taken to cost, so that no group keeps its turn for nothing."""
+ALONE_RANK: Final = -1
 RANK: Final[dict[ServiceClass, int]] = {"interactive": 0, "standard": 1, "batch": 2}
 
 
@@ -53,8 +57,12 @@ class RowView:
     service_class: ServiceClass
     passed_over: int = 0
     """Steps since it last ran, or came."""
+    alone: bool = False
+    """Whether its next step must be its own: it may end the process."""
 
     def rank(self, patience: int) -> int:
+        if self.alone:
+            return ALONE_RANK
         return max(0, RANK[self.service_class] - self.passed_over // patience)
 
 
@@ -70,7 +78,7 @@ class Turn:
 class StepPlan:
     """Arrivals of the rows that enter from the waiting room, go back to it, and run now.
 
-    Nobody runs only if there is nobody. `turn` is for the next call."""
+    Nobody runs only if there is nobody, or nobody that may. `turn` is for the next call."""
 
     joins: tuple[int, ...]
     leaves: tuple[int, ...]
@@ -88,17 +96,23 @@ def plan_step(
     limits: Limits,
     cost: StepCost,
     turn: Turn,
+    held: bool = False,
 ) -> StepPlan:
-    """Decide about the admitted `rows` and those `waiting`; `turn` is the last plan's."""
+    """Decide about the admitted `rows` and those `waiting`; `turn` is the last plan's. `held`: only
+    rows that are `alone` may enter and run."""
+    if held:
+        waiting = [row for row in waiting if row.alone]
+        if not waiting and not any(row.alone for row in rows):
+            return StepPlan((), (), (), turn)
     admitted = _admit(rows, waiting, limits)
     groups = _steps(admitted, limits, cost)
     if not groups:
         return StepPlan((), (), (), Turn())
     shape, next_turn = _take_turn(groups, limits, cost, turn)
-    held = {row.arrival for row in rows}
+    present = {row.arrival for row in rows}
     kept = {row.arrival for row in admitted}
     return StepPlan(
-        joins=tuple(row.arrival for row in admitted if row.arrival not in held),
+        joins=tuple(row.arrival for row in admitted if row.arrival not in present),
         leaves=tuple(row.arrival for row in rows if row.arrival not in kept),
         runs=tuple(row.arrival for row in groups[shape]),
         turn=next_turn,
@@ -129,8 +143,10 @@ def _steps(
 
 
 def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost) -> list[RowView]:
-    """The most urgent rows that fit into one step, at least one."""
+    """The most urgent rows that fit into one step, at least one; only one if that is `alone`."""
     ordered = sorted(group, key=lambda row: (row.rank(limits.patience), row.arrival))
+    if ordered[0].alone:
+        return ordered[:1]
     chosen, forwards = ordered[:1], ordered[0].forwards
     for row in ordered[1:]:
         seconds = cost.predict(forwards + row.forwards, row.shape.tokens)

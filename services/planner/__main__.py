@@ -14,7 +14,7 @@ async def main(running: Process) -> None:
         planner.run,
         statistics=lambda: dataclasses.asdict(planner.statistics()),
         metadata={"models": " ".join(catalogue.cards)},
-        background=[planner.watch_queues],
+        background=[planner.watch_queues, planner.watch_deadlines],
     )
 
 

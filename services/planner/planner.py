@@ -8,12 +8,24 @@ from collections.abc import Callable
 from typing import Final, get_args
 
 from services.planner.admission import admit
+from services.planner.deadlines import Deadlines
 from shared import subjects
-from shared.bus.base import Bus, Message
+from shared.bus.base import Bus, Delivery, Message
 from shared.catalogue import Catalogue
 from shared.config import Settings
-from shared.errors import BusUnavailable, DarkroomError, InvalidRequest, JobNotFound
-from shared.jobs.advance import CancelRequested, new_record
+from shared.crash_points import reached
+from shared.errors import (
+    BusUnavailable,
+    DarkroomError,
+    DeadlineExceeded,
+    InvalidRequest,
+    JobNotFound,
+    Poisoned,
+    QueueFull,
+)
+from shared.jobs.advance import new_record
+from shared.jobs.dead import DeadLetter
+from shared.jobs.events import CancelRequested, DeadlinePassed
 from shared.jobs.graph import Graph, NodeKind, text_to_image
 from shared.jobs.ledger import Ledger
 from shared.jobs.record import JobRecord
@@ -26,7 +38,8 @@ from shared.messages import (
     encode,
     failure_of,
 )
-from shared.pull import PullLoop, PullStatistics, Work
+from shared.pull import PullLoop, PullStatistics, Source, Work
+from shared.seclusion import Seclusion
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
 from shared.telemetry.tracing import inject
@@ -37,7 +50,13 @@ CAPACITY: Final = 64
 """Submissions looked at side by side."""
 DEPTH_SECONDS: Final = 0.2
 """How long a queue's measured depth is believed."""
-WATCH_SECONDS: Final = 5.0
+ROOM_SECONDS: Final = 1.0
+"""After this, an accepted job whose nodes found WORK full is tried again."""
+DEADLINE_SECONDS: Final = 0.25
+"""How long after its deadline a waiting job may be ended."""
+MAX_DELIVERIES: Final = 25
+"""Planners that may have had a submission and vanished, before it is given up."""
+WATCH_SECONDS: Final = 1.0
 """Pause between two measurements of all queues, for the metrics."""
 
 
@@ -54,6 +73,8 @@ class Planner:
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._depths: dict[tuple[str, str], tuple[float, int]] = {}
         self._loop: PullLoop | None = None
+        self._seclusion = Seclusion()
+        self._deadlines = Deadlines()
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -69,13 +90,13 @@ class Planner:
             subjects.JOBS, subjects.PLANNERS, subjects.ALL_SUBMITS, self._settings.ack_wait
         )
         self._loop = PullLoop(
-            [consumer],
+            [Source(consumer, CAPACITY)],
             self._plan,
-            capacity=CAPACITY,
             ack_wait=self._settings.ack_wait,
             stall_seconds=self._settings.stall_seconds,
             drain_seconds=self._settings.drain_seconds,
             poll_seconds=self._settings.poll_seconds,
+            decline=_decline,
         )
         async with (
             self._bus.subscribe(subjects.ALL_CANCELS, subjects.PLANNERS) as cancels,
@@ -93,40 +114,72 @@ class Planner:
 
     async def _plan(self, work: Work) -> None:
         """Validate, decide admission, write the record, publish what is ready, acknowledge."""
-        job_id = subjects.job_of(work.delivery.subject)
-        now = time.time()
+        delivery = work.delivery
+        job_id = subjects.job_of(delivery.subject)
         with observed(
             self._metrics,
             job_id=job_id,
             node="plan",
             kind="plan",
             model="",
-            attempt=work.delivery.deliveries,
-            headers=work.delivery.headers,
+            attempt=delivery.deliveries,
+            headers=delivery.headers,
             ready_at=None,
         ):
             try:
-                record = await self._accept(job_id, work.delivery.data, now)
-            except DarkroomError as refusal:
-                if refusal.retryable:  # the bus is in trouble, not the request
-                    raise
-                await self._refuse(job_id, refusal)
-            else:
-                if record is not None:
-                    await self._ledger.open(record)
-            await work.delivery.ack()
+                await self._plan_in_company(job_id, delivery)
+            except QueueFull as error:
+                log.warning("%s waits for room: %s", job_id, error)
+                await delivery.retry(ROOM_SECONDS)
+                return
+            reached("ack.before")
+            await delivery.ack()
+            reached("ack.after")
 
-    async def _accept(self, job_id: str, data: bytes, now: float) -> JobRecord | None:
-        """The record of a new job; None if the job is known. Raises the refusal, if it is one."""
-        with contextlib.suppress(JobNotFound):
-            await self._ledger.publish_outstanding(await self._ledger.load(job_id))
-            return None
+    async def _plan_in_company(self, job_id: str, delivery: Delivery) -> None:
+        """With others, unless it may be what ended the planner that had it before. Raises
+        `QueueFull` if the job was accepted and there is no room for its nodes."""
+        if delivery.deliveries > MAX_DELIVERIES:
+            await self._bury(job_id, delivery)
+        elif delivery.deliveries > 1:
+            async with self._seclusion.alone():
+                await self._decide(job_id, delivery.data)
+        else:
+            async with self._seclusion.together():
+                await self._decide(job_id, delivery.data)
+
+    async def _decide(self, job_id: str, data: bytes) -> None:
+        """Open the job's record, or refuse the job by a result, if it has neither yet."""
         if await self._bus.stored(subjects.result(job_id)) is not None:
-            return None  # it was refused before; the same submission gets the same answer
+            return  # the same submission gets the same answer
+        try:
+            record = await self._accept(job_id, data, time.time())
+        except DarkroomError as refusal:
+            if refusal.retryable:  # the bus is in trouble, not the request
+                raise
+            if not await self._known(job_id):  # what was accepted once is not refused
+                await self._refuse(job_id, refusal)
+            return
+        await self._ledger.open(record)
+        if record.spec.deadline is not None:
+            self._deadlines.add(record.spec.deadline, job_id)
+
+    async def _known(self, job_id: str) -> bool:
+        """Whether the job has a record, or ended; then what it still needs is published."""
+        try:
+            await self._ledger.publish_outstanding(await self._ledger.load(job_id))
+        except JobNotFound:
+            return await self._bus.stored(subjects.result(job_id)) is not None
+        return True
+
+    async def _accept(self, job_id: str, data: bytes, now: float) -> JobRecord:
+        """The record of a new job. Raises the refusal, if it is one."""
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
             raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
         spec = validate(request, self._catalogue)
+        if spec.deadline is not None and spec.deadline <= now:
+            raise DeadlineExceeded(job_id, spec.deadline)
         graph = text_to_image(spec)
         refusal = admit(graph, await self._waiting(graph, now), self._settings.max_queued)
         if refusal is not None:
@@ -141,6 +194,34 @@ class Planner:
         failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
         if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":
             self._metrics.job_ended("", "failed")
+
+    async def _bury(self, job_id: str, delivery: Delivery) -> None:
+        """No planner survives this one, unless it was planned and only has to be published."""
+        if await self._known(job_id):
+            return
+        poisoned = Poisoned(job_id, "plan", 0, delivery.deliveries - 1)
+        letter = DeadLetter(
+            job_id=job_id,
+            buried_at=time.time(),
+            failure=failure_of(poisoned),
+            submission=delivery.data,
+        )
+        await self._bus.store(subjects.dead(job_id), encode(letter))
+        await self._refuse(job_id, poisoned)
+
+    async def watch_deadlines(self) -> None:
+        """End jobs whose deadline passes while they wait, for as long as this runs."""
+        while True:
+            await asyncio.sleep(DEADLINE_SECONDS)
+            now = time.time()
+            for job_id in self._deadlines.passed(now):
+                try:
+                    page = await self._ledger.load(job_id)
+                    await self._ledger.advance(page, DeadlinePassed(now))
+                except JobNotFound:
+                    continue
+                except DarkroomError as error:
+                    log.warning("the deadline of %s is left to its workers: %s", job_id, error)
 
     async def _waiting(self, graph: Graph, now: float) -> dict[tuple[str, str], int]:
         """Queue depths for the graph's nodes, each measured at most `DEPTH_SECONDS` ago."""
@@ -180,3 +261,7 @@ class Planner:
             return  # no answer: the client asks again
         if message.reply:
             await self._bus.publish(message.reply, encode(reply))
+
+
+async def _decline(work: Work) -> None:
+    await work.delivery.retry(0.0)

@@ -9,10 +9,10 @@ from services.prompt_encoder.encoder import Encoded, SdxlTextEncoder
 from shared.compute import BatchedCompute
 from shared.errors import ArenaFull
 from shared.jobs.graph import NodeKind
+from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport
-from shared.worker import Task, Tensors
 
 MAX_BATCH: Final = 16
 """Prompts per forward pass."""
@@ -27,6 +27,8 @@ class PromptEncoder:
 
     kind: NodeKind = "encode"
     capacity = CAPACITY
+    reserve = 0
+    isolates = False
 
     def __init__(self, encoders: Mapping[str, SdxlTextEncoder], transport: Transport) -> None:
         self.models = tuple(encoders)
@@ -78,6 +80,9 @@ class PromptEncoder:
     def discard(self, outputs: Tensors) -> None:
         for handle in outputs.values():
             self._transport.free(handle)
+
+    async def drain(self) -> None:
+        """What is in hand is soon finished."""
 
     def close(self) -> None:
         for compute in self._compute.values():

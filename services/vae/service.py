@@ -12,12 +12,13 @@ from services.vae.images import encode_image
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
+from shared.crash_points import reached
 from shared.jobs.graph import NodeKind
 from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
+from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
-from shared.worker import Task, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class ImageDecoder:
 
     kind: NodeKind = "decode"
     capacity = CAPACITY
+    reserve = 0
+    isolates = False
 
     def __init__(
         self, decoders: Mapping[str, LatentDecoder], bus: Bus, transport: Transport
@@ -66,11 +69,16 @@ class ImageDecoder:
             output_format=spec.output_format,
             data=data,
         )
+        reached("commit.before")
         await self._bus.store(subjects.image_result(task.job_id, index), encode(result))
+        reached("commit.after")
         return {}
 
     def discard(self, outputs: Tensors) -> None:
         """Nothing to free: a second image was refused by the stream."""
+
+    async def drain(self) -> None:
+        """What is in hand is soon finished."""
 
     async def serve_previews(self, model: str) -> None:
         """Answer preview tasks of `model` for as long as this runs. Lossy, by design."""

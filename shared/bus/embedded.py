@@ -21,15 +21,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.binding import refuse_unprotected
 from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import BusUnavailable, Misconfigured
+from shared.private_files import write_private
 
 OLDEST: Final = (2, 14)
 """Earlier servers have authentication bypasses, and lack batched direct gets of this quality."""
 
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
+SIGN_IN_SECONDS: Final = 10
+"""For a handshake, and for proving who one is."""
 HEADER_ROOM: Final = 64 * 1024
 """Bytes the server allows on top of `max_payload`, for headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccess:
+    """Who may use a server: the `authorization` block of its configuration, and the PEM files with
+    which it speaks TLS, if it does."""
+
+    authorization: str
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +63,35 @@ async def nats_server(
     max_payload: int = MAX_PAYLOAD,
     start_timeout: float = 30.0,
     stop_timeout: float = 10.0,
+    access: ServerAccess | None = None,
 ) -> AsyncIterator[NatsServer]:
     """Run a server that keeps its streams under `directory` (made if absent, never removed), on
     `port` or on a free one. It answers when the context is entered and is gone when it is left.
+    Without `access` it serves whoever reaches it.
 
     Raises `Misconfigured` when there is no server of at least version 2.14, when another one uses
-    the directory, or when it cannot start; `BusUnavailable` when it does not answer in time."""
+    the directory, when `host` is not loopback and `access` does not bring credentials and TLS, or
+    when it cannot start; `BusUnavailable` when it does not answer in time."""
+    encrypted = access is not None and access.certificate is not None
+    protection = {
+        "DARKROOM_KEYS to a directory made by darkroom keys DIR --tls HOST": access is not None,
+        "TLS for it (darkroom keys DIR --tls HOST)": encrypted,
+    }
+    refuse_unprotected("nats-server", host, protection)
     binary = find_binary()
     await check_version(binary)
     with _locked(directory) as lock:
         config = directory / "nats-server.conf"
-        config.write_text(render_config(directory, host, -1 if port is None else port, max_payload))
+        chosen = -1 if port is None else port
+        content = render_config(directory, host, chosen, max_payload, access)
+        write_private(config, content.encode())
         process = await _spawn(binary, config, lock)
         try:
             async with asyncio.timeout(start_timeout):
                 found = await _listening_port(directory, process)
                 await _answering(host, found)
-            yield NatsServer(f"nats://{host}:{found}", found, process.pid)
+            scheme = "tls" if encrypted else "nats"
+            yield NatsServer(f"{scheme}://{host}:{found}", found, process.pid)
         except TimeoutError as error:
             raise BusUnavailable(
                 "nats-server", f"no answer within {start_timeout} s; see {_log(directory)}"
@@ -102,7 +128,13 @@ async def check_version(binary: Path) -> None:
         )
 
 
-def render_config(directory: Path, host: str, port: int, max_payload: int) -> str:
+def render_config(
+    directory: Path,
+    host: str,
+    port: int,
+    max_payload: int,
+    access: ServerAccess | None = None,
+) -> str:
     """The server's configuration file. Port -1 lets the server choose a free one."""
     return f"""# Written at every start; changes are lost.
 host: {json.dumps(host)}
@@ -118,7 +150,26 @@ jetstream {{
   # An acknowledged message is on disk, not in a page cache that a power failure empties.
   sync_interval: always
 }}
+{_access(access)}"""
+
+
+def _access(access: ServerAccess | None) -> str:
+    if access is None:
+        return ""
+    if access.certificate is None:
+        return access.authorization
+    files = (json.dumps(str(file)) for file in (access.certificate, access.key))
+    certificate, key = files
+    # Clients may begin with TLS, and ours do: what is said in the clear before could be a lie.
+    tls = f"""tls {{
+  cert_file: {certificate}
+  key_file: {key}
+  min_version: "1.3"
+  timeout: {SIGN_IN_SECONDS}
+  handshake_first: auto
+}}
 """
+    return tls + access.authorization
 
 
 def _log(directory: Path) -> Path:
@@ -178,12 +229,15 @@ def _last_line(directory: Path) -> str:
 
 
 async def _answering(host: str, port: int) -> None:
-    """Return once the server completes a handshake, with JetStream on."""
+    """Return once the server completes a handshake, with JetStream on; a server that asks for
+    credentials has said enough with its greeting."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         info = json.loads((await reader.readline()).removeprefix(b"INFO "))
         if not info.get("jetstream"):
             raise Misconfigured(f"the nats-server on port {port} runs without JetStream")
+        if info.get("auth_required") or info.get("tls_required"):
+            return
         writer.write(b'CONNECT {"verbose":false,"name":"start check"}\r\nPING\r\n')
         while (await reader.readline()).strip() != b"PONG":
             if reader.at_eof():

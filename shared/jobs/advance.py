@@ -1,29 +1,34 @@
 """Every transition of a job, in one pure function: `advance(record, event) -> (record, actions)`.
 
 No clock and no I/O: events carry their time, actions are carried out by `shared/jobs/ledger.py`.
-An event that comes too late (of an earlier attempt, of a finished node, of an ended job) changes
-nothing and answers with `outstanding(record)`: whatever a crash between writing the record and
-publishing may have left unpublished. All actions are idempotent, so repeating them is harmless.
+An event that comes too late (of an earlier attempt or lease, of a finished node, of an ended job)
+changes nothing and answers with `outstanding(record)`: whatever a crash between writing the record
+and publishing may have left unpublished. All actions are idempotent, so repeating is harmless.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from shared.errors import DeadlineExceeded
-from shared.jobs.graph import Graph
-from shared.jobs.record import Checkpoint, JobRecord, NodeState
-from shared.messages import (
-    Failure,
-    JobCancelled,
-    JobDone,
-    JobFailed,
-    JobSpec,
-    Outcome,
-    StageTime,
-    failure_of,
+from shared.jobs import leases
+from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
+from shared.jobs.events import (
+    CancelRequested,
+    Checkpointed,
+    Claimed,
+    DeadlinePassed,
+    Event,
+    InputsLost,
+    Isolated,
+    NodeFailed,
+    NodeFinished,
+    Returned,
 )
+from shared.jobs.graph import Graph
+from shared.jobs.outcome import outcome_of
+from shared.jobs.record import JobRecord, NodeState
+from shared.messages import Failure, JobSpec, failure_of
 from shared.tensors.handle import TensorHandle
 
 MAX_FAILURES: Final = 3
@@ -31,92 +36,7 @@ MAX_FAILURES: Final = 3
 MAX_ATTEMPTS: Final = 12
 """Attempts of one node, lost inputs included, after which its job fails."""
 
-# ---------------------------------------------------------------------------------------- events
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFinished:
-    node: str
-    attempt: int
-    outputs: dict[str, TensorHandle]
-    worker: str
-    started_at: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFailed:
-    """The node's own work failed; `failure.retryable` says whether another try may help."""
-
-    node: str
-    attempt: int
-    failure: Failure
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class InputsLost:
-    """The tensor named `handle`, an input of `node`, cannot be read any more."""
-
-    node: str
-    attempt: int
-    handle: str
-    failure: Failure
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpointed:
-    node: str
-    attempt: int
-    checkpoint: Checkpoint
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    at: float
-
-
-Event = NodeFinished | NodeFailed | InputsLost | Checkpointed | CancelRequested | DeadlinePassed
-
-# --------------------------------------------------------------------------------------- actions
-
-
-@dataclass(frozen=True, slots=True)
-class PublishNode:
-    """Put this attempt of this node into the queue of its model."""
-
-    node: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommitOutcome:
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseArenas:
-    """Tell the owners of these arenas that the job needs no slot any more."""
-
-    arenas: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BuryJob:
-    """Keep the record, with the causes of its failures, in the dead-letter stream."""
-
-
-Action = PublishNode | CommitOutcome | ReleaseArenas | BuryJob
 Step = tuple[JobRecord, tuple[Action, ...]]
-
-# ------------------------------------------------------------------------------------ transitions
 
 
 def new_record(job_id: str, spec: JobSpec, graph: Graph, at: float) -> JobRecord:
@@ -155,9 +75,13 @@ def advance(record: JobRecord, event: Event) -> Step:
         case InputsLost():
             return _inputs_lost(record, event)
         case Checkpointed():
-            state = msgspec.structs.replace(record.nodes[event.node], checkpoint=event.checkpoint)
-            held = _arenas(event.checkpoint.tensors)
-            return _hold(_with(record, state), held), ()
+            return _checkpointed(record, event)
+        case Claimed():
+            return _claimed(record, event)
+        case Returned():
+            return _with(record, leases.give_back(record.nodes[event.node])), ()
+        case Isolated():
+            return _with(record, leases.isolate(record.nodes[event.node])), ()
         case CancelRequested():
             return _end(record, "cancelled", event.at)
         case DeadlinePassed():
@@ -169,7 +93,26 @@ def _is_stale(record: JobRecord, event: Event) -> bool:
     if isinstance(event, CancelRequested | DeadlinePassed):
         return False
     state = record.nodes.get(event.node)
-    return state is None or state.status != "ready" or state.attempt != event.attempt
+    return (
+        state is None
+        or state.status != "ready"
+        or (state.attempt, state.lease) != (event.attempt, event.lease)
+    )
+
+
+def _checkpointed(record: JobRecord, event: Checkpointed) -> Step:
+    state = leases.progress(record.nodes[event.node], event.checkpoint, event.alone)
+    return _hold(_with(record, state), _arenas(event.checkpoint.tensors)), ()
+
+
+def _claimed(record: JobRecord, event: Claimed) -> Step:
+    """The new holder goes on, unless the node has killed too many holders already."""
+    state = leases.claim(record.nodes[event.node], event.alone)
+    record = _with(record, state)
+    poisoned = leases.verdict(record.job_id, state)
+    if poisoned is not None:
+        return _end(record, "failed", event.at, failure_of(poisoned))
+    return record, ()
 
 
 def _finished(record: JobRecord, event: NodeFinished) -> Step:
@@ -205,10 +148,9 @@ def _failed(record: JobRecord, event: NodeFailed) -> Step:
     causes = (*state.causes, event.failure)
     own_failures = sum(cause.code != "handle_lost" for cause in causes)
     if not event.failure.retryable or own_failures >= MAX_FAILURES or _exhausted(state):
+        record = _with(record, msgspec.structs.replace(state, causes=causes))
         return _end(record, "failed", event.at, event.failure)
-    state = msgspec.structs.replace(
-        state, attempt=state.attempt + 1, causes=causes, ready_at=event.at
-    )
+    state = msgspec.structs.replace(leases.begin_attempt(state), causes=causes, ready_at=event.at)
     return _with(record, state), (PublishNode(event.node, state.attempt),)
 
 
@@ -226,16 +168,15 @@ def _inputs_lost(record: JobRecord, event: InputsLost) -> Step:
     record = _with(
         record,
         msgspec.structs.replace(
-            consumer,
+            leases.begin_attempt(consumer),
             status="waiting",
-            attempt=consumer.attempt + 1,
             causes=(*consumer.causes, event.failure),
         ),
     )
     actions: list[Action] = []
     for producer in lost:
         again = msgspec.structs.replace(
-            producer, status="ready", attempt=producer.attempt + 1, outputs={}, ready_at=event.at
+            leases.begin_attempt(producer), status="ready", outputs={}, ready_at=event.at
         )
         record = _with(record, again)
         actions.append(PublishNode(producer.node.name, again.attempt))
@@ -263,45 +204,3 @@ def _hold(record: JobRecord, arenas: frozenset[str]) -> JobRecord:
 
 def _arenas(tensors: dict[str, TensorHandle]) -> frozenset[str]:
     return frozenset(h.slot.arena for h in tensors.values() if h.slot is not None)
-
-
-# ---------------------------------------------------------------------------------------- outcome
-
-
-def outcome_of(record: JobRecord) -> Outcome:
-    """The one message that tells users how an ended job ended."""
-    stages = [_stage(state) for state in record.nodes.values() if state.status == "done"]
-    match record.status:
-        case "done":
-            spec = record.spec
-            return JobDone(
-                job_id=record.job_id,
-                model=spec.model,
-                images=spec.n,
-                seed=spec.seed,
-                steps=spec.steps,
-                width=spec.width,
-                height=spec.height,
-                output_format=spec.output_format,
-                seconds=(record.ended_at or 0.0) - record.created_at,
-                stages=stages,
-                approximations=list(record.approximations),
-            )
-        case "failed":
-            assert record.failure is not None
-            return JobFailed(job_id=record.job_id, failure=record.failure, stages=stages)
-        case "cancelled":
-            return JobCancelled(job_id=record.job_id)
-        case "running":
-            raise ValueError(f"{record!r} has not ended")
-
-
-def _stage(state: NodeState) -> StageTime:
-    return StageTime(
-        node=state.node.name,
-        kind=state.node.kind,
-        waiting=state.started_at - state.ready_at,
-        running=state.finished_at - state.started_at,
-        worker=state.worker,
-        attempts=state.attempt,
-    )

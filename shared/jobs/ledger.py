@@ -1,24 +1,22 @@
 """The one place that carries out what `advance` decides: compare-and-set, then publish."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from shared import subjects
 from shared.bus.base import Bus
-from shared.errors import JobNotFound, RevisionConflict
-from shared.jobs.advance import (
-    Action,
-    BuryJob,
-    CommitOutcome,
-    Event,
-    PublishNode,
-    ReleaseArenas,
-    advance,
-    outstanding,
-)
+from shared.crash_points import reached
+from shared.errors import JobNotFound, QueueFull, RevisionConflict
+from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
+from shared.jobs.advance import advance, outstanding
+from shared.jobs.dead import DeadLetter
+from shared.jobs.events import Event
 from shared.jobs.record import JobRecord
-from shared.messages import NodeTask, ReleaseJob, decode, encode
+from shared.messages import NodeTask, Outcome, ReleaseJob, decode, encode
+
+log = logging.getLogger(__name__)
 
 HeaderSource = Callable[[], Mapping[str, str]]
 OnEnd = Callable[[str, Literal["done", "failed", "cancelled"]], None]
@@ -68,6 +66,7 @@ class Ledger:
             if record is page.record:
                 await self._act(record, actions)
                 return False
+            reached("advance.before")
             try:
                 page.revision = await self._bus.update(
                     subjects.RECORDS, record.job_id, encode(record), page.revision
@@ -77,6 +76,7 @@ class Ledger:
                 page.record, page.revision = current.record, current.revision
                 continue
             page.record = record
+            reached("advance.after")
             await self._act(record, actions)
             return True
 
@@ -89,17 +89,41 @@ class Ledger:
                 case PublishNode(node, attempt):
                     await self._publish_node(record, node, attempt)
                 case CommitOutcome(outcome):
-                    subject = subjects.result(record.job_id)
-                    if await self._bus.store(subject, encode(outcome)) == "stored":
-                        assert record.status != "running"
-                        self._on_end(record.spec.model, record.status)
+                    await self._commit(record, outcome)
                 case BuryJob():
-                    await self._bus.store(subjects.dead(record.job_id), encode(record))
+                    await self._bury(record)
                 case ReleaseArenas(arenas):
-                    for arena in arenas:
-                        await self._bus.publish(
-                            subjects.release(arena), encode(ReleaseJob(job_id=record.job_id))
-                        )
+                    await self._release(record.job_id, arenas)
+
+    async def _bury(self, record: JobRecord) -> None:
+        """Before the outcome is committed, and so never again after it was: the letter may have
+        been dropped by then."""
+        assert record.failure is not None
+        if await self._bus.stored(subjects.result(record.job_id)) is not None:
+            return
+        letter = DeadLetter(
+            job_id=record.job_id,
+            buried_at=record.ended_at or 0.0,
+            failure=record.failure,
+            record=record,
+        )
+        try:
+            await self._bus.store(subjects.dead(record.job_id), encode(letter))
+        except QueueFull as error:
+            log.error("no letter is kept of job %s: %s", record.job_id, error)
+
+    async def _commit(self, record: JobRecord, outcome: Outcome) -> None:
+        reached("commit.before")
+        if await self._bus.store(subjects.result(record.job_id), encode(outcome)) == "stored":
+            assert record.status != "running"
+            self._on_end(record.spec.model, record.status)
+        reached("commit.after")
+
+    async def _release(self, job_id: str, arenas: tuple[str, ...]) -> None:
+        reached("release.before")
+        for arena in arenas:
+            await self._bus.publish(subjects.release(arena), encode(ReleaseJob(job_id=job_id)))
+        reached("release.after")
 
     async def _publish_node(self, record: JobRecord, name: str, attempt: int) -> None:
         node = record.nodes[name].node
@@ -107,4 +131,6 @@ class Ledger:
             node.kind, node.model, record.spec.service_class, record.job_id, name, attempt
         )
         task = NodeTask(job_id=record.job_id, node=name, attempt=attempt)
+        reached("publish.before")
         await self._bus.store(subject, encode(task), self._headers())
+        reached("publish.after")

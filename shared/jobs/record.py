@@ -30,6 +30,16 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     node: Node
     status: NodeStatus
     attempt: int = 1
+    lease: int = 1
+    """Who holds the attempt; see `shared/jobs/leases.py` for this and the next four."""
+    vacant: bool = False
+    """The last holder gave it back."""
+    alone: bool = False
+    """The holder computes nothing else."""
+    losses: int = 0
+    """Leases since the last progress whose holders were not heard of again."""
+    kills: int = 0
+    """Those among them that were `alone`."""
     outputs: dict[str, TensorHandle] = {}
     checkpoint: Checkpoint | None = None
     causes: tuple[Failure, ...] = ()

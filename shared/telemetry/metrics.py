@@ -40,6 +40,9 @@ class Metrics:
         self._step = self._histogram(
             "darkroom_step_seconds", "Time of one denoising step.", ("model",), STEP_SECONDS
         )
+        self._parked = self._gauge(
+            "darkroom_parked_rows", "Rows that left a batch to more urgent ones.", ("model",)
+        )
         self._waiting = self._histogram(
             "darkroom_stage_waiting_seconds",
             "Time from a node's readiness to its start.",
@@ -62,6 +65,12 @@ class Metrics:
             "Time from a request's head to the end of its answer.",
             ("method", "route", "status"),
             STAGE_SECONDS,
+        )
+        self._refusals = Counter(
+            "darkroom_refusals_total",
+            "What was refused because a limit was reached, by the limit's name.",
+            ("limit",),
+            registry=self.registry,
         )
         self._arena_used = self._gauge(
             "darkroom_arena_used_bytes", "Bytes of slots in use.", ("arena",)
@@ -86,6 +95,10 @@ class Metrics:
         self._rows.labels(model).observe(rows)
         self._step.labels(model).observe(seconds)
 
+    def watch_parked(self, model: str, parked: Callable[[], float]) -> None:
+        """Ask `parked()` (rows) whenever the metrics are read."""
+        self._parked.labels(model).set_function(parked)
+
     def stage_waiting(self, kind: str, model: str, seconds: float) -> None:
         """A node was started, `seconds` after it became ready."""
         self._waiting.labels(kind, model).observe(seconds)
@@ -101,6 +114,10 @@ class Metrics:
     def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is the pattern (`/v1/jobs/{id}`), so that its values stay few."""
         self._http.labels(method, route, str(status)).observe(seconds)
+
+    def refused(self, limit: str) -> None:
+        """`limit`: the error's code, such as `queue_full`."""
+        self._refusals.labels(limit).inc()
 
     def watch_arena(self, arena: str, used: Callable[[], float], capacity: int) -> None:
         """Ask `used()` (bytes) whenever the metrics are read; nothing is done in between."""

@@ -2,7 +2,6 @@
 file, and until when. See `layout.py` for the file, `reader.py` for the readers.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 from zlib import crc32
 
-from shared.errors import ArenaFull
+from shared.errors import ArenaFull, TmpfsFull
 from shared.tensors import owners
 from shared.tensors.arena_file import ArenaFile
 from shared.tensors.extents import Extents, size_class
@@ -20,8 +19,6 @@ from shared.tensors.layout import UNIT
 
 GROWTH: Final = 16 * 1024 * 1024
 """Bytes by which the file grows: allocating this much takes the file system a few milliseconds."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +30,8 @@ class ArenaStatistics:
     in_use: int
     slots: int
     jobs: int
+    refused: int
+    """Tensors for which there was no room."""
 
 
 @dataclass(slots=True)
@@ -65,6 +64,9 @@ class Arena:
         """Job id -> numbers of its slots; no empty sets."""
         self._in_use = 0
         self._writers = 0
+        self._refused = 0
+        self._starved = False
+        """The file system refused to give more, in the reservation that is being made."""
         self._closed = False
         self._lock = threading.Lock()
         self._writer_left = threading.Condition(self._lock)
@@ -143,6 +145,11 @@ class Arena:
         with self._lock:
             return self._drop([self._slots[number] for number in self._jobs.get(job_id, ())])
 
+    def jobs(self) -> frozenset[str]:
+        """Ids of the jobs that hold slots."""
+        with self._lock:
+            return frozenset(self._jobs)
+
     def expire(self, now: float) -> int:
         """Free every slot whose lifetime ended by `now` (Unix seconds); says how many."""
         with self._lock:
@@ -156,6 +163,7 @@ class Arena:
                 in_use=self._in_use,
                 slots=len(self._slots),
                 jobs=len(self._jobs),
+                refused=self._refused,
             )
 
     def close(self) -> None:
@@ -225,11 +233,12 @@ class Arena:
             raise RuntimeError(f"arena {self.name} is closed")
         exact = -(-nbytes // UNIT)
         units = size_class(exact)
+        self._starved = False
         number = self._take(units)
         if number is None and exact != units:
             units, number = exact, self._take(exact)
         if number is None:
-            raise ArenaFull(self.name, nbytes, self._in_use, self.capacity)
+            raise self._no_room(nbytes)
         generation = self._generations.get(number, 0) + 1
         slot = self._slots[number] = _Slot(number, units, generation, job_id, expires_at)
         self._jobs.setdefault(job_id, set()).add(number)
@@ -247,8 +256,15 @@ class Arena:
             if self._file.grow(limit):
                 self._extents.limit = limit
                 return self._extents.take(units)
-        log.warning("the file system of %s has no room for %d more bytes", self.path, units * UNIT)
+        self._starved = True
         return None
+
+    def _no_room(self, nbytes: int) -> ArenaFull:
+        """By name: either bound may have been reached."""
+        self._refused += 1
+        if self._starved:
+            return TmpfsFull(self.name, nbytes, str(self.path.parent), self._file.available())
+        return ArenaFull(self.name, nbytes, self._in_use, self.capacity)
 
     def _settle(self, slot: _Slot, complete: bool, nbytes: int, checksum: int) -> None:
         """Its writer is done: publish it, unless it was freed meanwhile or is not complete."""

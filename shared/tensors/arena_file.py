@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from shared.errors import Misconfigured
+from shared.private_files import private_directory
 from shared.tensors import layout, owners
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
@@ -35,11 +36,12 @@ class ArenaFile:
         capacity = max(1, -(-capacity // layout.UNIT)) * layout.UNIT
         first = layout.data_start(capacity)
         owner = owners.this_process(service)
-        path = owners.private_directory(directory) / (owners.new_name(owner) + owners.SUFFIX)
+        path = private_directory(directory) / (owners.new_name(owner) + owners.SUFFIX)
         if _available(directory) < first + capacity:
             raise Misconfigured(_too_small(directory, first + capacity))
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
+            os.fchmod(fd, 0o600)  # whatever the umask is
             # A janitor may hold the lock for the moment in which it looks at the new file.
             fcntl.flock(fd, fcntl.LOCK_EX)
             os.pwrite(fd, layout.Header(capacity, owner.pid, owner.started).pack(), 0)
@@ -64,6 +66,10 @@ class ArenaFile:
                 return False
             raise
         return True
+
+    def available(self) -> int:
+        """Bytes that the file system still has."""
+        return _available(self.path.parent)
 
     def write(self, slot: int, data: memoryview) -> None:
         """Into allocated units only."""

@@ -1,12 +1,19 @@
 """What travels instead of a tensor. No torch here: planners and clients read handles too."""
 
-from math import prod
+from math import isfinite, prod
 from typing import Final
 
 import msgspec
 
 INLINE_LIMIT: Final = 64 * 1024
 """Tensors of at most this many bytes travel inside their handle."""
+
+MAX_RANK: Final = 8
+MAX_ELEMENTS: Final = 1 << 40
+"""Empty extents count as 1: torch multiplies the others even then."""
+MAX_TEXT: Final = 128
+"""Characters of an id, a host or an address."""
+MAX_NUMBER: Final = (1 << 63) - 1
 
 DTYPE_BYTES: Final = {
     "float32": 4,
@@ -31,6 +38,12 @@ class ArenaSlot(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     """Where other hosts can pull it, as `host:port`; empty: only its own host can have it."""
 
+    def __post_init__(self) -> None:
+        for name in ("slot", "generation", "offset"):
+            _check_number(name, getattr(self, name), MAX_NUMBER)
+        for name in ("host", "arena", "address"):
+            _check_text(name, getattr(self, name))
+
 
 class TensorHandle(msgspec.Struct, frozen=True, kw_only=True, tag="tensor"):
     """A tensor's description, and its bytes (`inline`) or where they are (`slot`)."""
@@ -51,12 +64,16 @@ class TensorHandle(msgspec.Struct, frozen=True, kw_only=True, tag="tensor"):
     def __post_init__(self) -> None:
         if self.dtype not in DTYPE_BYTES:
             raise ValueError(f"dtype: {self.dtype!r} is not one of {sorted(DTYPE_BYTES)}")
-        if any(extent < 0 for extent in self.shape):
-            raise ValueError(f"shape: {self.shape} has a negative extent")
+        _check_shape(self.shape)
+        _check_number("checksum", self.checksum, 0xFFFFFFFF)
+        _check_number("attempt", self.attempt, MAX_NUMBER)
+        _check_text("job_id", self.job_id)
+        if not isfinite(self.expires_at):
+            raise ValueError(f"expires_at: {self.expires_at} is no time")
         if prod(self.shape) * DTYPE_BYTES[self.dtype] != self.nbytes:
             raise ValueError(f"nbytes: {self.nbytes} does not fit {self.dtype} of {self.shape}")
         if (self.slot is None) == (self.inline is None):
-            raise ValueError("exactly one of slot and inline must be given")
+            raise ValueError("slot, inline: exactly one of them must be given")
         if self.inline is not None and len(self.inline) != self.nbytes:
             raise ValueError(f"inline: {len(self.inline)} bytes, but nbytes is {self.nbytes}")
 
@@ -66,6 +83,25 @@ class TensorHandle(msgspec.Struct, frozen=True, kw_only=True, tag="tensor"):
         if self.slot is None:
             return "inline"
         return f"{self.slot.arena}/{self.slot.slot}@{self.slot.generation}"
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) > MAX_RANK:
+        raise ValueError(f"shape: {len(shape)} extents are over the limit of {MAX_RANK}")
+    if any(extent < 0 for extent in shape):
+        raise ValueError(f"shape: {shape} has a negative extent")
+    if prod(extent or 1 for extent in shape) > MAX_ELEMENTS:
+        raise ValueError(f"shape: {shape} is over the limit of {MAX_ELEMENTS} elements")
+
+
+def _check_number(name: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{name}: {value} is not from 0 to {most}")
+
+
+def _check_text(name: str, value: str) -> None:
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"{name}: {len(value)} characters are over the limit of {MAX_TEXT}")
 
 
 Buffer = bytes | bytearray | memoryview

@@ -1,9 +1,8 @@
-"""Whose an arena is: names, owners, the private directory they lie in, and which host this is."""
+"""Whose an arena is: names, owners, the directory they lie in, and which host this is."""
 
 import os
 import re
 import secrets
-import stat
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,23 +77,3 @@ def owner_of(name: str) -> Owner | None:
 def default_directory() -> Path:
     """Where arenas lie unless the configuration says otherwise."""
     return Path(f"/dev/shm/darkroom-{os.geteuid()}")
-
-
-def private_directory(directory: Path) -> Path:
-    """`directory`, made if absent. Raises `Misconfigured` unless it is ours alone."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.lstat()
-    except OSError as error:
-        raise Misconfigured(
-            f"the directory {directory} cannot be made: {error.strerror}; "
-            "mount a tmpfs there, or choose another directory"
-        ) from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise Misconfigured(f"the directory {directory} is not a directory (or a link to one)")
-    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise Misconfigured(
-            f"the directory {directory} is user {found.st_uid}'s with mode "
-            f"{stat.S_IMODE(found.st_mode):o}; it has to be user {os.geteuid()}'s with mode 700"
-        )
-    return directory

@@ -2,6 +2,7 @@
 
 import torch
 
+from shared.crash_points import reached
 from shared.tensors.handle import TensorHandle
 from shared.tensors.transport import Transport
 
@@ -20,7 +21,8 @@ def put_tensor(
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     # As bytes, because numpy, which lends us its buffer, has no bfloat16.
     data = flat.view(torch.uint8).numpy().data if flat.numel() else b""
-    return transport.put(
+    reached("write.before")
+    handle = transport.put(
         data,
         str(tensor.dtype).removeprefix("torch."),
         tuple(tensor.shape),
@@ -28,6 +30,8 @@ def put_tensor(
         attempt=attempt,
         lifetime=lifetime,
     )
+    reached("write.after")
+    return handle
 
 
 def get_tensor(

@@ -55,6 +55,10 @@ class Transport(Protocol):
         """Give up everything put for this job; says how many tensors that were."""
         ...
 
+    def jobs(self) -> frozenset[str]:
+        """Ids of the jobs for which something put here is still held."""
+        ...
+
     def expire(self, now: float) -> int:
         """Give up everything whose lifetime ended by `now`; says how many tensors that were."""
         ...
@@ -108,6 +112,9 @@ class ArenaTransport:
 
     def release_job(self, job_id: str) -> int:
         return self.arena.release_job(job_id)
+
+    def jobs(self) -> frozenset[str]:
+        return self.arena.jobs()
 
     def expire(self, now: float) -> int:
         self.reader.forget_removed()
@@ -192,6 +199,9 @@ class MemoryTransport:
 
     def release_job(self, job_id: str) -> int:
         return self._drop(lambda held: held.job_id == job_id)
+
+    def jobs(self) -> frozenset[str]:
+        return frozenset(held.job_id for held in self._own().values())
 
     def expire(self, now: float) -> int:
         return self._drop(lambda held: held.expires_at <= now)

@@ -5,25 +5,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.jobs.actions import Action, CommitOutcome, PublishNode, ReleaseArenas
 from shared.jobs.advance import (
     MAX_ATTEMPTS,
     MAX_FAILURES,
-    Action,
+    advance,
+    new_record,
+    outstanding,
+)
+from shared.jobs.events import (
     CancelRequested,
     Checkpointed,
-    CommitOutcome,
     DeadlinePassed,
+    Event,
     InputsLost,
     NodeFailed,
     NodeFinished,
-    PublishNode,
-    ReleaseArenas,
-    advance,
-    new_record,
-    outcome_of,
-    outstanding,
 )
 from shared.jobs.graph import text_to_image
+from shared.jobs.outcome import outcome_of
 from shared.jobs.record import Checkpoint, JobRecord, handles
 from shared.messages import (
     Failure,
@@ -254,7 +254,7 @@ class World:
             self.queue.discard((node, attempt))
             return
         outputs = {} if node.startswith("decode") else {"t": handle(f"{node}-{attempt}")}
-        events = {
+        events: dict[str, Event] = {
             "finish": NodeFinished(node, attempt, outputs, "w", 1.0, 2.0),
             "fail": NodeFailed(node, attempt, FAILURE, 2.0),
             "lose": InputsLost(node, attempt, self.lost(node), LOST, 2.0),

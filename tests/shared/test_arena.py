@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import subjects
-from shared.errors import ArenaFull, HandleLost, Misconfigured
+from shared.errors import ArenaFull, HandleLost, Misconfigured, TmpfsFull
 from shared.tensors import layout, owners
 from shared.tensors.arena import Arena
 from shared.tensors.arena_file import ArenaFile
@@ -145,13 +145,16 @@ def test_a_table_that_cannot_be_allocated_is_refused_at_the_start(
 
 
 def test_memory_that_runs_out_later_is_a_full_arena_and_what_is_there_stays(
-    directory: Path, file_limit: int, caplog: pytest.LogCaptureFixture
+    directory: Path, file_limit: int
 ) -> None:
     with Arena.create(directory, 4 * file_limit, "vae") as arena:
         first = write(arena, b"1" * BIG)
-        with pytest.raises(ArenaFull):
+        with pytest.raises(TmpfsFull, match=f"the file system at {directory} has no room") as full:
             write(arena, bytes(file_limit))
-        assert f"the file system of {arena.path} has no room" in caplog.text
+        assert full.value.code == "tmpfs_full"
+        assert full.value.fields["requested"] == file_limit
+        assert isinstance(full.value, ArenaFull)  # what waits for room waits for this too
+        assert arena.statistics().refused == 1
         with ArenaReader(directory) as reader:
             assert reader.read(first) == b"1" * BIG
             assert reader.read(write(arena, b"2" * BIG)) == b"2" * BIG

@@ -32,11 +32,74 @@ INLINE = TensorHandle(
         ({"inline": None}, "exactly one"),
         ({"slot": SLOT}, "exactly one"),
         ({"inline": bytes(11)}, "inline"),
+        ({"shape": (2, 3) + (1,) * 7}, "shape: 9 extents are over the limit of 8"),
+        ({"shape": (0, 2**60), "nbytes": 0, "inline": b""}, "shape: .* over the limit"),
+        ({"shape": (2**32, 2**32), "nbytes": 0}, "shape: .* over the limit"),
+        ({"checksum": -1}, "checksum: -1 is not from 0 to 4294967295"),
+        ({"checksum": 2**32}, "checksum: 4294967296"),
+        ({"attempt": -1}, "attempt: -1"),
+        ({"expires_at": float("nan")}, "expires_at: nan is no time"),
+        ({"expires_at": float("inf")}, "expires_at: inf is no time"),
+        ({"job_id": "j" * 129}, "job_id: 129 characters"),
     ],
 )
 def test_a_contradiction_is_refused(changed: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         msgspec.structs.replace(INLINE, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"slot": -1}, "slot: -1"),
+        ({"slot": 2**63}, "slot: 9223372036854775808"),
+        ({"generation": -1}, "generation: -1"),
+        ({"offset": 2**64}, "offset: 18446744073709551616"),
+        ({"host": "h" * 129}, "host: 129 characters"),
+        ({"arena": "a" * 129}, "arena: 129 characters"),
+        ({"address": "a" * 129}, "address: 129 characters"),
+    ],
+)
+def test_a_place_that_no_arena_has_is_refused_by_field(
+    changed: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        msgspec.structs.replace(SLOT, **changed)
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=16),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(sorted(TensorHandle.__struct_fields__)), ANYTHING)
+def test_whatever_a_field_holds_the_handle_is_read_or_refused(field: str, value: object) -> None:
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(INLINE))
+    sent[field] = value
+    try:
+        received = msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=TensorHandle)
+    except msgspec.ValidationError:
+        return
+    assert received.nbytes == len(received.inline or b"")
+    assert received.nbytes == prod(received.shape) * DTYPE_BYTES[received.dtype]
+
+
+@given(st.sampled_from(sorted(ArenaSlot.__struct_fields__)), ANYTHING)
+def test_whatever_a_place_holds_it_is_read_or_refused(field: str, value: object) -> None:
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(SLOT))
+    sent[field] = value
+    try:
+        received = msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=ArenaSlot)
+    except msgspec.ValidationError:
+        return
+    assert min(received.slot, received.generation, received.offset) >= 0
 
 
 def test_a_contradiction_on_the_wire_is_refused() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import HandleLost
+from shared.private_files import private_directory
 from shared.tensors import janitor, layout, owners
 from shared.tensors.arena import Arena
 from shared.tensors.handle import TensorHandle
@@ -27,7 +28,7 @@ DEAD = owners.Owner("dead", 1 << 22, 1)
 
 def arena_file(directory: Path, owner: owners.Owner = DEAD) -> Path:
     """What an owner leaves behind."""
-    path = owners.private_directory(directory) / (owners.new_name(owner) + owners.SUFFIX)
+    path = private_directory(directory) / (owners.new_name(owner) + owners.SUFFIX)
     path.write_bytes(layout.Header(UNIT, owner.pid, owner.started).pack())
     return path
 
@@ -103,7 +104,7 @@ def test_a_file_whose_owner_died_while_making_it_goes_after_the_grace(tmp_path: 
 
 
 def test_files_of_others_are_never_touched(tmp_path: Path) -> None:
-    directory = owners.private_directory(tmp_path / "arenas")
+    directory = private_directory(tmp_path / "arenas")
     name = owners.new_name(DEAD) + owners.SUFFIX
     (directory / "notes.txt").write_text("keep")
     (directory / "notes.arena").write_text("keep")

@@ -101,7 +101,7 @@ def test_every_name_of_ours_starts_with_darkroom_and_ends_with_a_unit() -> None:
     assert len(ours) >= 9
     for name in ours:
         assert name.startswith("darkroom_")
-        assert name.endswith(("_seconds", "_bytes", "_rows", "_nodes", "_jobs")), name
+        assert name.endswith(("_seconds", "_bytes", "_rows", "_nodes", "_jobs", "_refusals")), name
 
 
 # ----------------------------------------------------------------------------------------- merging

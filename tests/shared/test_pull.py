@@ -1,12 +1,12 @@
 """The pull loop: priorities, room, redelivery, signs of life, draining. On the shipped fake bus."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.pull import PullLoop, Work
+from shared.pull import PullLoop, Source, Work
 from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
 
@@ -23,27 +23,43 @@ async def put(bus: MemoryBus, name: str, service_class: str = "standard") -> Non
     await bus.store(subjects.work("encode", "m", service_class, name, "encode", 1), name.encode())
 
 
+async def give_back(work: Work) -> None:
+    await work.delivery.retry(0.0)
+
+
 @asynccontextmanager
 async def pulling(
     bus: MemoryBus,
     handle: Callable[[Work], Awaitable[None]],
     capacity: int = 1,
+    reserve: int = 0,
     stall_seconds: float = 60.0,
     drain_seconds: float = 5.0,
+    drain: Callable[[], Coroutine[None, None, None]] | None = None,
+    hung: list[str] | None = None,
 ) -> AsyncIterator[PullLoop]:
-    consumers = [
-        await bus.consumer(
-            subjects.WORK,
-            subjects.work_consumer("encode", "m", c),
-            subjects.work_filter("encode", "m", c),
-            ACK_WAIT,
+    sources = [
+        Source(
+            await bus.consumer(
+                subjects.WORK,
+                subjects.work_consumer("encode", "m", c),
+                subjects.work_filter("encode", "m", c),
+                ACK_WAIT,
+            ),
+            capacity + (reserve if c == "interactive" else 0),
         )
         for c in subjects.CLASSES
     ]
+
+    async def nothing() -> None:
+        pass
+
     loop = PullLoop(
-        consumers,
+        sources,
         handle,
-        capacity=capacity,
+        decline=give_back,
+        drain=drain or nothing,
+        on_hang=(hung if hung is not None else []).append,
         ack_wait=ACK_WAIT,
         stall_seconds=stall_seconds,
         drain_seconds=drain_seconds,
@@ -180,6 +196,63 @@ def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
         async with pulling(bus, handle):
             await started.wait()
         assert finished
+        assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
+
+    run(scenario())
+
+
+def test_urgent_work_is_taken_beyond_the_capacity_for_the_rest() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        running: list[str] = []
+
+        async def handle(work: Work) -> None:
+            running.append(work.delivery.data.decode())
+            await asyncio.Event().wait()
+
+        for name in ("first", "second", "third"):
+            await put(bus, name)
+        async with pulling(bus, handle, capacity=2, reserve=1, drain_seconds=0.0):
+            await eventually(lambda: _true(len(running) >= 2))
+            await put(bus, "urgent", "interactive")
+            await eventually(lambda: _true("urgent" in running))
+            assert sorted(running) == ["first", "second", "urgent"]
+
+    run(scenario())
+
+
+def test_work_that_makes_no_progress_long_after_others_have_it_is_reported_to_hang() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        hung: list[str] = []
+
+        async def hangs(work: Work) -> None:
+            await asyncio.Event().wait()
+
+        await put(bus, "stuck")
+        async with pulling(bus, hangs, stall_seconds=0.0, drain_seconds=0.0, hung=hung):
+            await eventually(lambda: _true(bool(hung)))
+        assert set(hung) == {subjects.work("encode", "m", "standard", "stuck", "encode", 1)}
+
+    run(scenario())
+
+
+def test_the_handler_is_told_to_drain_while_what_runs_may_still_finish() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started, drained = asyncio.Event(), asyncio.Event()
+
+        async def handle(work: Work) -> None:
+            started.set()
+            await drained.wait()
+            await work.delivery.ack()
+
+        async def drain() -> None:
+            drained.set()
+
+        await put(bus, "last")
+        async with pulling(bus, handle, drain=drain):
+            await started.wait()
         assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
 
     run(scenario())

@@ -8,12 +8,19 @@ from pathlib import Path
 from shared import messages, subjects
 from shared.bus.base import Bus
 from shared.bus.memory import MemoryBroker
+from shared.jobs.advance import new_record
+from shared.jobs.events import CancelRequested
+from shared.jobs.graph import text_to_image
+from shared.jobs.ledger import Ledger
+from shared.private_files import private_directory
 from shared.tensors import layout, owners
 from shared.tensors.janitor import keep_swept
 from shared.tensors.layout import UNIT
 from shared.tensors.releases import keep_released
 from shared.tensors.transport import MemoryTransport
+from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
+from tests.factories import spec
 
 
 class Clock:
@@ -64,6 +71,33 @@ def test_a_release_frees_the_slots_of_its_job_and_nonsense_frees_none() -> None:
     run(scenario())
 
 
+def test_a_release_that_was_missed_is_found_by_looking_at_the_record() -> None:
+    async def scenario() -> None:
+        bus = MemoryBroker().connect("test")
+        await bus.ensure(TOPOLOGY)
+        ledger = Ledger(bus)
+        pages = {}
+        for job_id in ("ended", "running"):
+            pages[job_id] = await ledger.open(
+                new_record(job_id, spec(), text_to_image(spec()), at=1.0)
+            )
+        await ledger.advance(pages["ended"], CancelRequested(2.0))
+        transport = MemoryTransport("vae-1-1-00000000")
+        for job_id in ("ended", "running", "unknown"):
+            put(transport, job_id)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(keep_released(bus, transport, audit_every=0.01))
+
+            async def found() -> bool:
+                return transport.jobs() == {"running"}
+
+            await eventually(found)
+            task.cancel()
+        await bus.close()
+
+    run(scenario())
+
+
 def test_lifetimes_end_while_a_service_runs() -> None:
     async def scenario() -> None:
         bus = MemoryBroker().connect("test")
@@ -86,7 +120,7 @@ def test_lifetimes_end_while_a_service_runs() -> None:
 
 def test_a_directory_is_kept_swept(tmp_path: Path) -> None:
     owner = owners.Owner("dead", 1 << 22, 1)
-    directory = owners.private_directory(tmp_path / "arenas")
+    directory = private_directory(tmp_path / "arenas")
     path = directory / (owners.new_name(owner) + owners.SUFFIX)
     path.write_bytes(layout.Header(UNIT, owner.pid, owner.started).pack())
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -13,12 +14,14 @@ from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.config import Settings
 from shared.errors import ArenaFull, HandleLost, InvalidRequest
-from shared.jobs.advance import MAX_FAILURES, CancelRequested, NodeFinished, new_record
+from shared.jobs.advance import MAX_FAILURES, new_record
+from shared.jobs.dead import DeadLetter
+from shared.jobs.events import CancelRequested, InputsLost, NodeFailed, NodeFinished
 from shared.jobs.graph import NodeKind, text_to_image
 from shared.jobs.ledger import Ledger
-from shared.jobs.record import JobRecord
 from shared.messages import (
     CancelRequest,
+    Failure,
     JobCancelled,
     JobFailed,
     NodeTask,
@@ -27,11 +30,13 @@ from shared.messages import (
     decode_outcome,
     encode,
 )
+from shared.pull import Work
+from shared.task import HandedOver, Task, Tensors
 from shared.telemetry.metrics import Metrics
 from shared.tensors.handle import TensorHandle
 from shared.tensors.transport import MemoryTransport
 from shared.topology import TOPOLOGY
-from shared.worker import Task, Tensors, Worker
+from shared.worker import Worker
 from tests.conftest import eventually, run
 from tests.factories import spec
 
@@ -42,8 +47,10 @@ Run = Callable[[Task], Awaitable[dict[str, TensorHandle]]]
 class StubHandler:
     """A handler of `kind` whose work is `do`."""
 
-    models = ("pocket-sdxl",)
+    models: tuple[str, ...] = ("pocket-sdxl",)
     capacity = 4
+    reserve = 0
+    isolates = False
 
     def __init__(self, kind: NodeKind, do: Run) -> None:
         self.kind = kind
@@ -57,12 +64,25 @@ class StubHandler:
     def discard(self, outputs: Tensors) -> None:
         self.discarded.extend(outputs.values())
 
+    async def drain(self) -> None:
+        pass
+
 
 def put(handler: StubHandler, task: Task) -> dict[str, TensorHandle]:
     handle = handler.transport.put(
         b"x" * 100_000, "uint8", (100_000,), job_id=task.job_id, attempt=1, lifetime=60.0
     )
     return {"tensor": handle}
+
+
+def put_bytes(transport: MemoryTransport) -> dict[str, TensorHandle]:
+    content, size = b"x" * 100_000, (100_000,)
+    return {
+        "tensor": transport.put(content, "uint8", size, job_id="job-1", attempt=1, lifetime=60.0)
+    }
+
+
+GONE = Failure(code="handle_lost", message="gone", retryable=True, fields={})
 
 
 async def new_bus() -> MemoryBus:
@@ -77,8 +97,12 @@ async def submit(bus: MemoryBus, **changes: Any) -> None:
 
 
 @asynccontextmanager
-async def working(bus: MemoryBus, handler: StubHandler) -> AsyncIterator[Worker]:
-    worker = Worker(bus, handler, SETTINGS, Metrics("test"), "worker-1")
+async def working(
+    bus: MemoryBus, handler: StubHandler, settings: Settings = SETTINGS
+) -> AsyncIterator[Worker]:
+    worker = Worker(
+        bus, handler, settings, Metrics("test"), "worker-1", on_hang=lambda subject: None
+    )
     stop, ready = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.run(stop, ready.set))
@@ -237,8 +261,11 @@ def test_a_job_that_was_given_up_is_kept_with_its_causes() -> None:
             await outcome(bus)
         buried = await bus.stored(subjects.dead("job-1"))
         assert buried is not None
-        causes = decode(buried, JobRecord).nodes["encode"].causes
-        assert [cause.message for cause in causes] == ["RuntimeError: out of luck"] * 2
+        letter = decode(buried, DeadLetter)
+        assert letter.record is not None
+        assert letter.failure.message == "RuntimeError: out of luck"
+        causes = letter.record.nodes["encode"].causes
+        assert [cause.message for cause in causes] == ["RuntimeError: out of luck"] * MAX_FAILURES
 
     run(scenario())
 
@@ -406,3 +433,212 @@ async def _waits(bus: MemoryBus, kind: str) -> bool:
 
 async def _none_waits(bus: MemoryBus, kind: str) -> bool:
     return await bus.depth(subjects.WORK, subjects.work_queue(kind, "pocket-sdxl")) == 0
+
+
+async def vanish(bus: MemoryBus) -> None:
+    """Take the encode node as a process would that dies with it."""
+    name = subjects.work_consumer("encode", "pocket-sdxl", "standard")
+    queue = subjects.work_filter("encode", "pocket-sdxl", "standard")
+    consumer = await bus.consumer(subjects.WORK, name, queue, SETTINGS.ack_wait)
+    assert len(await consumer.fetch(1, 5.0)) == 1
+
+
+def test_what_a_vanished_holder_had_is_claimed_and_run_alone() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        seen: list[tuple[bool, int, bool]] = []
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            page = await Ledger(bus).load("job-1")
+            seen.append((task.suspect, task.state.lease, page.record.nodes["encode"].alone))
+            return put(handler, task)
+
+        handler = StubHandler("encode", do)
+        await submit(bus)
+        await vanish(bus)
+        async with working(bus, handler):
+            await eventually(lambda: _waits(bus, "denoise"))
+        assert seen == [(True, 2, True)]
+
+    run(scenario())
+
+
+def test_a_suspect_runs_when_the_others_have_finished_and_they_wait_for_it() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        together: set[str] = set()
+        company: dict[str, set[str]] = {}
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            together.add(task.job_id)
+            for _ in range(20):
+                company.setdefault(task.job_id, set()).update(together)
+                await asyncio.sleep(0.002)
+            together.discard(task.job_id)
+            return put(handler, task)
+
+        handler = StubHandler("encode", do)
+        await submit(bus)
+        await vanish(bus)
+        async with working(bus, handler):
+            for number in range(40):  # so that some run when the suspect comes back
+                other = spec(seed=number)
+                job = new_record(f"other-{number}", other, text_to_image(other), at=1.0)
+                await Ledger(bus).open(job)
+                await asyncio.sleep(0.02)
+            await eventually(lambda: _none_waits(bus, "encode"))
+        assert company["job-1"] == {"job-1"}
+        assert all("job-1" not in others for job, others in company.items() if job != "job-1")
+
+    run(scenario())
+
+
+def test_who_lost_its_lease_changes_nothing_and_acknowledges_nothing() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        held, wake = asyncio.Event(), asyncio.Event()
+
+        async def stopped(task: Task) -> dict[str, TensorHandle]:
+            held.set()
+            await wake.wait()
+            return put(sleeper, task)
+
+        async def stuck(task: Task) -> dict[str, TensorHandle]:
+            claimed.set()
+            await asyncio.Event().wait()
+            return {}
+
+        claimed = asyncio.Event()
+        sleeper, taker = StubHandler("encode", stopped), StubHandler("encode", stuck)
+        sleeper.capacity = 1  # it shall not take its own work again
+        await submit(bus)
+        hung = msgspec.structs.replace(SETTINGS, stall_seconds=0.0, ack_wait=0.3)
+        patient = msgspec.structs.replace(SETTINGS, drain_seconds=0.0)
+        async with working(bus, sleeper, hung):
+            await held.wait()
+            async with working(bus, taker, patient):
+                await claimed.wait()
+                wake.set()
+                await eventually(lambda: _true(len(sleeper.discarded) == 1))
+                page = await Ledger(bus).load("job-1")
+                state = page.record.nodes["encode"]
+                assert (state.status, state.lease) == ("ready", 2)
+                assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 1
+
+    run(scenario())
+
+
+def test_what_is_handed_over_goes_on_elsewhere_without_suspicion() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def leaves(task: Task) -> dict[str, TensorHandle]:
+            raise HandedOver(task.job_id, task.node.name)
+
+        await submit(bus)
+        async with working(bus, StubHandler("encode", leaves)):
+            await eventually(lambda: _lease(bus, at_least=2))
+        page = await Ledger(bus).load("job-1")
+        assert page.record.nodes["encode"].losses == 0
+        assert page.record.nodes["encode"].attempt == 1
+
+    run(scenario())
+
+
+def test_a_node_whose_input_is_being_made_again_waits_for_it() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        ledger = Ledger(bus)
+        wanted = spec(n=2)
+        page = await ledger.open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
+        outputs = put_bytes(MemoryTransport())
+        await ledger.advance(page, NodeFinished("encode", 1, outputs, "w", 1.0, 2.0))
+        lost = InputsLost("denoise-0", 1, outputs["tensor"].name, GONE, 3.0)
+        await ledger.advance(page, lost)
+
+        async def never(task: Task) -> dict[str, TensorHandle]:
+            raise AssertionError("its input is not there")
+
+        async with working(bus, StubHandler("denoise", never)):
+            await eventually(lambda: _none_waits(bus, "denoise"))
+        state = (await ledger.load("job-1")).record.nodes["denoise-1"]
+        assert (state.status, [cause.code for cause in state.causes]) == (
+            "waiting",
+            ["handle_lost"],
+        )
+        page = await ledger.load("job-1")
+        await ledger.advance(page, NodeFinished("encode", 2, outputs, "w", 4.0, 5.0))
+        assert {page.record.nodes[f"denoise-{i}"].status for i in range(2)} == {"ready"}
+
+    run(scenario())
+
+
+@dataclass(eq=False)
+class Noted:
+    """A delivery that notes what is done to it."""
+
+    deliveries: int = 1
+    retried: list[float] = field(default_factory=list)
+
+    async def retry(self, delay: float) -> None:
+        self.retried.append(delay)
+
+
+async def task_of(bus: MemoryBus, delivery: Noted) -> Task:
+    ledger = Ledger(bus)
+    page = await ledger.load("job-1")
+    work = Work(delivery)  # type: ignore[arg-type]  # all that a task does to one is noted
+    return Task(page, page.record.nodes["encode"], work, ledger)
+
+
+def test_who_lost_its_lease_cannot_give_the_work_of_its_successor_back() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        await submit(bus)
+        first, second = Noted(), Noted(deliveries=2)
+        stopped, successor = await task_of(bus, first), await task_of(bus, second)
+        assert await successor.alone()
+        await stopped.give_back()
+        assert first.retried == []
+        await successor.give_back(1.0)
+        assert second.retried == [1.0]
+
+    run(scenario())
+
+
+def test_who_gives_back_what_it_never_claimed_does_not_hide_that_its_holder_vanished() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        await submit(bus)
+        await (await task_of(bus, Noted(deliveries=2))).give_back()
+        later = await task_of(bus, Noted(deliveries=3))
+        assert later.suspect
+        assert await later.alone()
+        assert (later.state.losses, later.state.alone) == (1, True)
+
+    run(scenario())
+
+
+def test_a_letter_that_was_dropped_does_not_come_back() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        await submit(bus)
+        ledger = Ledger(bus)
+        page = await ledger.load("job-1")
+        final = msgspec.structs.replace(GONE, retryable=False)
+        await ledger.advance(page, NodeFailed("encode", 1, final, 2.0))
+        assert await bus.stored(subjects.dead("job-1")) is not None
+        await bus.remove(subjects.DEAD, subjects.dead("job-1"))
+        await ledger.publish_outstanding(page)
+        assert await bus.stored(subjects.dead("job-1")) is None
+
+    run(scenario())
+
+
+async def _lease(bus: MemoryBus, at_least: int) -> bool:
+    page = await Ledger(bus).load("job-1")
+    return page.record.nodes["encode"].lease >= at_least
+
+
+async def _true(value: bool) -> bool:
+    return value

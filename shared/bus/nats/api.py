@@ -17,6 +17,7 @@ NOT_STORED: Final = 10077
 
 SUBJECT_TAKEN: Final = "maximum messages per subject exceeded"
 STREAM_NOT_FOUND: Final = 10059
+NO_MESSAGE: Final = 10037
 CONFIG_DIFFERS: Final = 10058
 CONSUMER_OVERLAPS: Final = (10099, 10100)
 
@@ -36,6 +37,15 @@ class Fault(msgspec.Struct, frozen=True):
     description: str = ""
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """A message as a stream's leader has it; the bytes come in base64."""
+
+    subject: str
+    seq: int
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The fields that any of the replies we read may have."""
 
@@ -47,6 +57,7 @@ class Reply(msgspec.Struct, frozen=True):
     num_pending: int = 0
     config: dict[str, Any] = {}
     state: dict[str, Any] = {}
+    message: Stored | None = None
 
 
 class Refused(Exception):
@@ -154,6 +165,14 @@ def sequence(ack_subject: str) -> int:
 def _after_consumer(ack_subject: str) -> list[str]:
     tokens = ack_subject.split(".")
     return tokens[4:] if len(tokens) == 9 else tokens[6:]
+
+
+def stored_message(stored: Stored) -> Message:
+    """In the form in which a direct get would have answered."""
+    _, *lines = stored.hdrs.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines if ": " in line)
+    headers["Nats-Sequence"] = str(stored.seq)
+    return Message(stored.subject, stored.data, headers)
 
 
 def own_headers(headers: Headers) -> Headers:

@@ -16,9 +16,12 @@ from shared.bus.inbox import Inbox
 from shared.bus.nats import api
 from shared.bus.nats.connection import Connection, NobodyListens, status
 from shared.bus.nats.consumer import PullConsumer
+from shared.bus.nats.durability import check_sync
 from shared.bus.patterns import check_pattern, check_subject, matches
 from shared.bus.service import answer_discovery
+from shared.config import Settings
 from shared.errors import BusUnavailable, Misconfigured, QueueFull, RevisionConflict
+from shared.keys import Credentials
 
 PAGE_MESSAGES: Final = 256
 PAGE_BYTES: Final = 16 * 1024 * 1024
@@ -28,22 +31,37 @@ KEYS_PAGE: Final = 100_000
 """Keys per answer, as the server fixes it."""
 
 
-async def connect(url: str, name: str, budget: float = 20.0, replicas: int = 1) -> "NatsBus":
+async def connect(
+    url: str,
+    name: str,
+    budget: float = 20.0,
+    replicas: int = 1,
+    credentials: Credentials | None = None,
+    synced: bool = False,
+) -> "NatsBus":
     """Connect to the server (or servers, comma-separated) at `url`. `budget` is how many seconds a
     durable call may go on trying; `replicas` is how many servers keep each stream and bucket.
-    Raises `BusUnavailable` when there is no connection within the budget."""
-    connection = Connection(name, budget)
+    Without `credentials`, those that DARKROOM_CREDENTIALS names are used, if any. `synced`:
+    the caller knows that the server syncs what it acknowledges; otherwise `ensure` looks into it.
+
+    Raises `BusUnavailable` when there is no connection within the budget, and `Misconfigured` when
+    the server takes no such credentials, or is older than 2.14. What they do not permit raises
+    `NotPermitted`, later."""
+    identity = Credentials.from_env() if credentials is None else credentials
+    known = None if identity is None or identity.anonymous else identity
+    connection = Connection(name, budget, known)
     await connection.open(url)
-    return NatsBus(connection, replicas)
+    return NatsBus(connection, replicas, synced)
 
 
 class NatsBus:
     """Implements `Bus`."""
 
-    def __init__(self, connection: Connection, replicas: int) -> None:
+    def __init__(self, connection: Connection, replicas: int, synced: bool) -> None:
         self.max_payload = connection.max_payload
         self._connection = connection
         self._replicas = replicas
+        self._synced = synced
         self._owners: dict[str, str] = {}
         """Subject pattern → the stream that holds it; filled as streams become known."""
         self._ids = (f"{secrets.token_hex(6)}.{n}" for n in itertools.count())
@@ -205,6 +223,10 @@ class NatsBus:
         return answer_discovery(self, info, stats)
 
     async def ensure(self, topology: Topology) -> None:
+        """Also raises `Misconfigured` if what is stored there is known not to be safe."""
+        if not self._synced:
+            settings = Settings.from_env()
+            await check_sync(settings.nats_monitor, settings.nats_sync, self._replicas)
         for stream in topology.streams:
             await self._ensure_stream(api.stream_config(stream, self._replicas))
         for bucket in topology.buckets:
@@ -240,13 +262,25 @@ class NatsBus:
         return await self._connection.persist(attempt, lambda: self._subject_has_stream(subject))
 
     async def _last(self, stream: str, subject: str) -> Message | None:
-        """The last message on `subject`, as a direct get answers it."""
+        """The last message on `subject`, as a direct get answers it; in a cluster, where any
+        replica may answer that and some are behind, as the stream's leader has it."""
+        if self._connection.clustered:
+            return await self._last_of_leader(stream, subject)
         target = f"{api.API}.DIRECT.GET.{stream}.{subject}"
         message = await self._connection.persist(
             lambda timeout: self._connection.ask(target, b"", timeout),
             lambda: self._stream_exists(stream),
         )
         return None if status(message) == "404" else message
+
+    async def _last_of_leader(self, stream: str, subject: str) -> Message | None:
+        try:
+            reply = await self._api_refusable(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except api.Refused as refusal:
+            if refusal.err_code == api.NO_MESSAGE:
+                return None
+            raise Misconfigured(f"{stream}: {refusal.description}") from refusal
+        return None if reply.message is None else api.stored_message(reply.message)
 
     async def _api(self, verb: str, body: dict[str, Any] | None = None) -> api.Reply:
         """Call the JetStream API; a refusal means that something must be set up differently."""

@@ -16,7 +16,16 @@ from nats import errors
 from nats.aio.client import Client
 
 from shared.bus.base import Headers, Message
-from shared.errors import BusUnavailable, DarkroomError, InvalidRequest, PayloadTooLarge
+from shared.bus.nats import identity
+from shared.errors import (
+    BusUnavailable,
+    DarkroomError,
+    InvalidRequest,
+    Misconfigured,
+    NotPermitted,
+    PayloadTooLarge,
+)
+from shared.keys import Credentials, inbox_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,9 +53,10 @@ class NobodyListens(BusUnavailable):
 class _Question:
     """Answers that are awaited; `done` holds whether `last` was seen among them."""
 
-    __slots__ = ("answers", "done", "last")
+    __slots__ = ("answers", "done", "last", "subject")
 
-    def __init__(self, last: Callable[[Message], bool]) -> None:
+    def __init__(self, subject: str, last: Callable[[Message], bool]) -> None:
+        self.subject = subject
         self.last = last
         self.answers: list[Message] = []
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -61,11 +71,13 @@ class _Question:
 
 
 class Connection:
-    def __init__(self, name: str, budget: float) -> None:
+    def __init__(self, name: str, budget: float, credentials: Credentials | None = None) -> None:
         self.name = name
         self.budget = budget
         self.max_payload = 0
-        self.inbox = f"_INBOX.{secrets.token_hex(8)}"
+        self._credentials = credentials
+        own = "_INBOX" if credentials is None else inbox_of(credentials.public)
+        self.inbox = f"{own}.{secrets.token_hex(8)}"
         self.dropped = 0
         self.losses: list[Callable[[], None]] = []
         """Called whenever the connection is lost, or closed for good."""
@@ -73,12 +85,14 @@ class Connection:
         self._up = asyncio.Event()
         self._closed_because = ""
         self._told = ""
+        self._denials = identity.Denials()
         self._questions: dict[str, _Question] = {}
         self._stops: dict[int, Callable[[], Awaitable[None]]] = {}
         self._numbers = itertools.count()
 
     async def open(self, url: str) -> None:
-        """Connect, trying until the budget is spent."""
+        """Connect, trying until the budget is spent. Raises `Misconfigured` if the server does not
+        take our credentials, or is too old."""
         try:
             async with asyncio.timeout(self.budget):
                 await self._client.connect(
@@ -93,14 +107,39 @@ class Connection:
                     disconnected_cb=self._on_lost,
                     reconnected_cb=self._on_up,
                     closed_cb=self._on_closed,
+                    **identity.options(self._credentials),
                 )
         except (TimeoutError, errors.Error, OSError) as error:
             reason = f"no connection within {self.budget:.0f} s: {self._client.last_error}"
-            await self._client.close()
+            await self._abandon()
             raise BusUnavailable("connect", reason) from error
+        except Misconfigured:
+            await self._abandon()
+            raise
+        await self._check_version()
         self.max_payload = self._client.max_payload - HEADER_ROOM
         self._up.set()
         await self.listen(f"{self.inbox}.a.*", "", self._answered)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several, so that what is read from one may be behind."""
+        return bool(self._client._server_info.get("cluster"))
+
+    async def _check_version(self) -> None:
+        version = self._client.connected_server_version
+        try:
+            identity.check_version(version.major, version.minor)
+        except Misconfigured:
+            await self._client.close()
+            raise
+
+    async def _abandon(self) -> None:
+        """Close what never was a connection. After a failed TLS handshake the library would wait
+        for ever for the socket that it has closed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._client.close()
 
     async def close(self) -> None:
         if not self._closed_because:
@@ -139,7 +178,7 @@ class Connection:
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout
         await self.ready(timeout)
-        async with self._question(deadline - clock(), last) as (question, inbox):
+        async with self._question(subject, deadline - clock(), last) as (question, inbox):
             await self.publish(subject, data, headers, inbox)
             complete = await question.done
         return question.answers, complete
@@ -148,17 +187,17 @@ class Connection:
         """Return when the server has dealt with everything sent so far: a message to ourselves
         has made the round. (The library's `flush` sends its ping ahead of what is buffered.)"""
         await self.ready(timeout)
-        async with self._question(timeout, _any) as (question, inbox):
+        async with self._question("", timeout, _any) as (question, inbox):
             await self.publish(inbox, b"")
             if not await question.done:
                 raise BusUnavailable("connection", f"no echo within {timeout:.3g} s")
 
     @contextlib.asynccontextmanager
     async def _question(
-        self, timeout: float, last: Callable[[Message], bool]
+        self, subject: str, timeout: float, last: Callable[[Message], bool]
     ) -> AsyncIterator[tuple[_Question, str]]:
         """A question that is given up after `timeout`, and the subject its answers go to."""
-        question, token = _Question(last), str(next(self._numbers))
+        question, token = _Question(subject, last), str(next(self._numbers))
         self._questions[token] = question
         timer = asyncio.get_running_loop().call_later(timeout, question.finish, False)
         try:
@@ -218,6 +257,7 @@ class Connection:
         number = next(self._numbers)
         self._stops[number] = stop
         await self.persist(self.settle)
+        self.check_permitted("subscribe", subject)
         return stop
 
     async def ready(self, timeout: float) -> None:
@@ -244,6 +284,11 @@ class Connection:
         if self._closed_because:
             raise BusUnavailable("connection", self._closed_because)
 
+    def check_permitted(self, verb: str, subject: str) -> None:
+        """Raise `NotPermitted` if the server has refused this since we first tried. Only of use
+        once the server has had its say (see `settle`)."""
+        self._denials.check(verb, subject)
+
     def _answered(self, message: Message) -> None:
         question = self._questions.get(message.subject.rsplit(".", 1)[1])
         if question is not None:
@@ -259,8 +304,15 @@ class Connection:
         )
 
     async def _on_error(self, error: Exception) -> None:
-        """Say what happened, but not again for each attempt to reconnect."""
+        """Say what happened, but not again for each attempt to reconnect. Raises `Misconfigured`
+        into the first attempt to connect if there is no use in another one."""
+        if not self.max_payload:
+            identity.refuse_strangers(error, self._credentials)
         told = str(error) or type(error).__name__
+        denied = self._denials.note(told)
+        for question in self._questions.values():  # the answer will not come
+            if denied == question.subject.lower():
+                question.fail(NotPermitted("publish", question.subject))
         if told != self._told:
             log.warning("%s: %s", self.name, told)
         self._told = told

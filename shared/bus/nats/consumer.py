@@ -126,6 +126,8 @@ class _Lane:
         try:
             await self._connection.publish(self._target, _request(limit, wait), reply=pull.reply)
             status = await pull.over
+            if status == SILENT:
+                self._connection.check_permitted("publish", self._target)
         except BaseException:
             for message in pull.messages:
                 self._late(message)

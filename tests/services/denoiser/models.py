@@ -1,5 +1,8 @@
 """A tiny random SDXL-style network, rows for it, and the diffusers loop to compare with."""
 
+import asyncio
+import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -52,6 +55,61 @@ def conditioning(prompt: str, length: int = LENGTH) -> Conditioning:
         torch.randn(1, POOLED, generator=generator),
         TIME_IDS,
     )
+
+
+class Gated:
+    """The network, but each forward waits for a permit, and `fails` says whose raise. `seen` keeps
+    the prompts of the rows of each forward that ran, `asking` those of the one that began last."""
+
+    def __init__(self, *prompts: str) -> None:
+        self.device, self.dtype = network().device, network().dtype
+        self.permits = threading.Semaphore(0)
+        self.asked = threading.Semaphore(0)
+        self.fails: Callable[[torch.Tensor], bool] = lambda embeds: False
+        self.prompts = prompts
+        self.seen: list[tuple[str, ...]] = []
+        self.asking: tuple[str, ...] = ()
+        self._begun = self._let = 0
+
+    def predict(self, x: torch.Tensor, t: torch.Tensor, embeds: torch.Tensor, *rest: Any) -> Any:
+        self.asking = self.present(embeds)
+        self.asked.release()
+        if not self.permits.acquire(timeout=20.0):
+            raise TimeoutError("the test never let this step run")
+        if self.fails(embeds):
+            raise RuntimeError("out of memory")
+        self.seen.append(self.asking)
+        return network().predict(x, t, embeds, *rest)
+
+    def present(self, embeds: torch.Tensor) -> tuple[str, ...]:
+        """Which of `prompts` are among `embeds`."""
+        known = {prompt: conditioning(prompt).embeds[0] for prompt in self.prompts}
+        return tuple(p for p, own in known.items() if any(torch.equal(own, e) for e in embeds))
+
+    def open(self) -> None:
+        self.let(10_000)
+
+    def let(self, forwards: int = 1) -> None:
+        self.permits.release(forwards)
+        self._let += forwards
+
+    async def stepping(self) -> None:
+        """Return when the next forward has begun."""
+        assert await asyncio.to_thread(self.asked.acquire, timeout=20.0), "no step was taken"
+        self._begun += 1
+
+    async def until(self, *prompts: str) -> None:
+        """Let forwards run, and return when the next one of exactly these rows has begun."""
+        while True:
+            if self._begun > self._let:
+                self.let()
+            await self.stepping()
+            if self.asking == prompts:
+                return
+
+    def count(self, prompt: str) -> int:
+        """Steps that were taken of this row."""
+        return sum(prompt in present for present in self.seen)
 
 
 def make_row(

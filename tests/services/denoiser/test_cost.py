@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.denoiser.cost import MAX_CELLS, CostModel
+from services.denoiser.cost import EVERY, MAX_CELLS, MEMORY, CostModel
 
 measurements = st.lists(
     st.tuples(st.integers(1, 64), st.sampled_from([64, 256, 1024, 16384]), st.floats(1e-4, 60.0)),
@@ -62,6 +62,16 @@ def test_the_batch_curve_of_a_small_network_is_fitted_within_a_fifth() -> None:
 def test_old_measurements_fade() -> None:
     model = learnt([(2, 256, 1.0)] * 100 + [(2, 256, 0.1)] * 200)
     assert model.predict(2, 256) == pytest.approx(0.1, rel=0.05)
+
+
+def test_what_was_measured_is_fitted_within_a_few_steps() -> None:
+    model = learnt([(2, 256, 0.5)] * 100)
+    for _ in range(MEMORY):  # half-way to the new truth, at the latest
+        model = model.observe(2, 256, 0.1)
+        assert model.unfitted < EVERY
+    model = model.observe(4, 256, 0.2)
+    assert model.unfitted == 0
+    assert model.predict(2, 256) < 0.35
 
 
 def test_memory_is_bounded() -> None:

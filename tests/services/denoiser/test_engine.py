@@ -1,6 +1,5 @@
 import asyncio
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from shared.errors import QueueFull
 from tests.conftest import eventually, run
-from tests.services.denoiser.models import make_row, network, with_diffusers
+from tests.services.denoiser.models import Gated, make_row, network, with_diffusers
 
 MIXED: list[dict[str, Any]] = [
     {"prompt": "a red cube", "sampler": "euler", "steps": 6},
@@ -22,27 +21,6 @@ MIXED: list[dict[str, Any]] = [
     {"prompt": "a house", "sampler": "euler_karras", "steps": 5, "guidance": 2.0},
     {"prompt": "a star", "sampler": "dpmpp_2m", "steps": 16, "seed": 9},
 ]
-
-
-class Gated:
-    """The network, but each forward waits for a permit, and `failing` rows' forwards raise."""
-
-    def __init__(self) -> None:
-        self.device, self.dtype = network().device, network().dtype
-        self.permits = threading.Semaphore(0)
-        self.asked = threading.Semaphore(0)
-        self.fails: Callable[[torch.Tensor], bool] = lambda embeds: False
-
-    def predict(self, x: torch.Tensor, t: torch.Tensor, embeds: torch.Tensor, *rest: Any) -> Any:
-        self.asked.release()
-        if not self.permits.acquire(timeout=20.0):
-            raise TimeoutError("the test never let this step run")
-        if self.fails(embeds):
-            raise RuntimeError("out of memory")
-        return network().predict(x, t, embeds, *rest)
-
-    def open(self) -> None:
-        self.permits.release(10_000)
 
 
 def alone(row: Row) -> torch.Tensor:
@@ -108,7 +86,7 @@ def test_a_new_row_joins_at_the_next_step() -> None:
         company: list[int] = []
         async with Engine(gated) as engine, asyncio.TaskGroup() as group:
             group.create_task(engine.run(make_row(), lambda report: company.append(report.rows)))
-            await asyncio.to_thread(gated.asked.acquire)
+            await gated.stepping()
             group.create_task(engine.run(make_row("late", steps=2)))
             await asyncio.sleep(0)
             gated.open()
@@ -124,9 +102,9 @@ def test_a_cancelled_row_leaves_at_the_next_step_and_the_others_go_on() -> None:
         async with Engine(gated) as engine, asyncio.TaskGroup() as group:
             gone = asyncio.create_task(engine.run(make_row("gone")))
             group.create_task(engine.run(make_row(), lambda report: company.append(report.rows)))
-            await asyncio.to_thread(gated.asked.acquire)
-            gated.permits.release()
-            await asyncio.to_thread(gated.asked.acquire)
+            await gated.stepping()
+            gated.let()
+            await gated.stepping()
             gone.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await gone
@@ -213,7 +191,7 @@ def test_a_full_waiting_room_refuses_by_name() -> None:
         limits = Limits(max_rows=1, max_admitted=1, max_waiting=2)
         async with Engine(gated, limits) as engine, asyncio.TaskGroup() as group:
             group.create_task(engine.run(make_row()))
-            await asyncio.to_thread(gated.asked.acquire)
+            await gated.stepping()
             group.create_task(engine.run(make_row()))
             group.create_task(engine.run(make_row()))
             await asyncio.sleep(0)
@@ -237,9 +215,9 @@ def test_stopping_checkpoints_what_is_in_flight_and_says_so() -> None:
         row = asyncio.create_task(
             engine.run(make_row(), on_checkpoint=checkpoints.__setitem__, checkpoint_every=100)
         )
-        await asyncio.to_thread(gated.asked.acquire)
-        gated.permits.release()
-        await asyncio.to_thread(gated.asked.acquire)
+        await gated.stepping()
+        gated.let()
+        await gated.stepping()
         stop = asyncio.create_task(engine.stop())
         await asyncio.sleep(0)
         gated.open()
@@ -270,7 +248,7 @@ def test_interactive_rows_park_batch_rows() -> None:
         async with Engine(gated, limits) as engine, asyncio.TaskGroup() as group:
             for name in ("slow-1", "slow-2"):
                 group.create_task(denoise(engine, name, service_class="batch"))
-            await asyncio.to_thread(gated.asked.acquire)
+            await gated.stepping()
             for name in ("fast-1", "fast-2"):
                 group.create_task(denoise(engine, name, service_class="interactive"))
             await asyncio.sleep(0)
@@ -280,19 +258,87 @@ def test_interactive_rows_park_batch_rows() -> None:
     assert set(ended[:2]) == {"fast-1", "fast-2"}
 
 
-def test_a_crash_of_the_thread_fails_every_row_and_is_told() -> None:
+def test_while_an_engine_is_held_only_a_row_by_itself_takes_steps() -> None:
+    gated = Gated("crowd", "lone")
+
+    async def main() -> list[torch.Tensor]:
+        async with Engine(gated, Limits(max_rows=1, max_admitted=1)) as engine:
+            crowd = asyncio.create_task(engine.run(make_row("crowd")))
+            await gated.until("crowd")
+            gated.open()
+            lone = make_row("lone")
+            async with engine.held():
+                before = gated.count("crowd")
+                await engine.step_alone(lone)
+                await engine.step_alone(lone)
+                assert lone.step == gated.count("lone") == 2
+                assert gated.count("crowd") == before
+            async with engine.held():
+                assert gated.count("crowd") > before or crowd.done()
+            return list(await asyncio.gather(crowd, engine.run(lone)))
+
+    for got, name in zip(run(main()), ("crowd", "lone"), strict=True):
+        torch.testing.assert_close(got, with_diffusers(name), atol=1e-4, rtol=1e-4)
+    assert ("crowd", "lone") not in gated.seen
+
+
+def test_an_engine_that_is_stopped_can_be_held_and_takes_no_step() -> None:
+    async def main() -> None:
+        async with Engine(network()) as engine:
+            await engine.run(make_row())
+            await engine.stop()
+            async with engine.held():
+                with pytest.raises(EngineStopped):
+                    await engine.step_alone(make_row())
+
+    run(main())
+
+
+def test_a_row_that_leaves_while_the_engine_is_held_is_forgotten_at_once() -> None:
+    gated = Gated("gone")
+
+    async def main() -> None:
+        async with Engine(gated) as engine:
+            gone = asyncio.create_task(engine.run(make_row("gone")))
+            await gated.until("gone")
+            gated.let()
+            await gated.stepping()
+            gated.let()
+            async with engine.held():
+                gone.cancel()
+
+                async def forgotten() -> bool:
+                    return engine.statistics().rows == 0
+
+                await eventually(forgotten)
+            async with engine.held():  # nobody is left who would have to take a step before
+                pass
+            gated.open()
+
+    run(main())
+
+
+def test_a_crash_of_the_thread_is_told_before_it_fails_every_row() -> None:
     class Dying(Gated):
         def predict(self, *args: Any) -> Any:
             raise SystemExit("the driver is gone")
 
     async def main() -> None:
         crashes: list[BaseException] = []
-        async with Engine(Dying(), on_crash=crashes.append) as engine:
+        untold: list[bool] = []
+
+        def crashed(error: BaseException) -> None:
+            crashes.append(error)
+            untold.append(not row.done())
+
+        async with Engine(Dying(), on_crash=crashed) as engine:
+            row = asyncio.create_task(engine.run(make_row()))
             with pytest.raises(EngineStopped, match="the driver is gone"):
-                await engine.run(make_row())
+                await row
             with pytest.raises(EngineStopped):
                 await engine.run(make_row())
         assert [type(crash) for crash in crashes] == [SystemExit]
+        assert untold == [True]
 
     run(main())
 

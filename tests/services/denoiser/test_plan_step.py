@@ -33,6 +33,7 @@ def views(draw: st.DrawFn, arrivals: Sequence[int]) -> list[RowView]:
             draw(st.integers(1, 2)),
             draw(st.sampled_from(get_args(ServiceClass))),
             draw(st.integers(0, 40)),
+            alone=draw(st.sampled_from([False, False, False, True])),
         )
         for arrival in arrivals
     ]
@@ -97,6 +98,32 @@ def test_a_row_of_the_highest_rank_runs(
     ranks = {row.arrival: row.rank(bounds.patience) for row in (*rows, *waiting)}
     if ranks:
         assert min(ranks[arrival] for arrival in plan.runs) == min(ranks.values())
+
+
+@SAME
+@given(situations(), st.booleans())
+def test_a_row_that_is_alone_shares_no_step_and_goes_first(
+    situation: tuple[list[RowView], list[RowView], Limits, Turn], held: bool
+) -> None:
+    rows, waiting, bounds, turn = situation
+    plan = plan_step(rows, waiting, bounds, COST, turn, held)
+    lone = {row.arrival for row in (*rows, *waiting) if row.alone}
+    if lone:
+        assert len(plan.runs) == 1
+        assert set(plan.runs) <= lone
+    elif held:
+        assert plan == StepPlan((), (), (), turn)
+
+
+@SAME
+@given(situations())
+def test_while_held_nobody_enters_but_rows_that_are_alone(
+    situation: tuple[list[RowView], list[RowView], Limits, Turn],
+) -> None:
+    rows, waiting, bounds, turn = situation
+    plan = plan_step(rows, waiting, bounds, COST, turn, held=True)
+    assert set(plan.joins) <= {row.arrival for row in waiting if row.alone}
+    assert len(plan.leaves) <= len(plan.joins)
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""A row as the compute thread holds it, and what it has to say after a step."""
+
+from dataclasses import dataclass, field
+
+from services.denoiser.outcomes import (
+    Checkpointed,
+    Failed,
+    Finished,
+    NotFinite,
+    Outcome,
+    Progressed,
+    Rested,
+    StepReport,
+)
+from services.denoiser.plan_step import RowView
+from services.denoiser.row import Row
+from services.denoiser.step import Stepped
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    ticket: int
+    row: Row
+    checkpoint_every: int
+    """0: never."""
+    alone: bool = False
+    """It takes one step by itself, and rests."""
+    passed_over: int = 0
+    parked: bool = False
+    """It was in the batch, and waits again for a more urgent row's sake."""
+    kept: int = field(init=False)
+    """The step from which the row would continue elsewhere."""
+
+    def __post_init__(self) -> None:
+        self.kept = self.row.step
+
+    def view(self) -> RowView:
+        row = self.row
+        return RowView(
+            self.ticket,
+            row.shape_key,
+            row.forwards,
+            row.service_class,
+            self.passed_over,
+            self.alone,
+        )
+
+    def take(self, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:
+        """Give the row its share `i` of a step, and say what came of it."""
+        row = self.row
+        row.step += 1
+        row.latents, row.x0_prev = stepped.x[i : i + 1], stepped.x0[i : i + 1]
+        if not stepped.finite[i]:
+            message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
+            return [Failed(self.ticket, NotFinite(message, step=row.step))]
+        preview = row.x0_prev.cpu() if row.step in row.previews else None
+        report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
+        outcomes: list[Outcome] = [Progressed(self.ticket, report)]
+        if row.finished:
+            outcomes.append(Finished(self.ticket, row.latents.cpu()))
+        elif self.alone:
+            outcomes.append(Rested(self.ticket, row.latents.cpu()))
+        elif self.checkpoint_every and row.step % self.checkpoint_every == 0:
+            outcomes.append(self.checkpoint())
+        return outcomes
+
+    def checkpoint(self) -> Checkpointed:
+        self.kept = self.row.step
+        return Checkpointed(self.ticket, self.row.step, self.row.checkpoint())
+
+    def last_checkpoint(self) -> list[Outcome]:
+        """For a row that has to stop here: what is not kept of it yet."""
+        wanted = self.checkpoint_every and self.row.step > self.kept
+        return [self.checkpoint()] if wanted else []

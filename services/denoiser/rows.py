@@ -1,0 +1,66 @@
+"""From a `denoise` task to the row that the engine runs."""
+
+import logging
+
+import torch
+
+from services.denoiser.model import Model
+from services.denoiser.row import Conditioning, Row
+from services.denoiser.step_table import build_step_table
+from shared.errors import HandleLost, InvalidRequest
+from shared.task import Task
+from shared.tensors.torch_io import get_tensor
+from shared.tensors.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+def build_row(task: Task, model: Model, transport: Transport) -> Row:
+    """The row of `task`, at its last checkpoint if that can be read. Raises `HandleLost` if its
+    embeddings cannot, and `InvalidRequest` as the step table and the row do. Blocks: a tensor may
+    come from another host, and a step table that is new here takes up to 0.2 s to build."""
+    spec, index = task.spec, task.node.index
+    tensors = {name: get_tensor(transport, handle) for name, handle in task.inputs.items()}
+    height, width = spec.height // model.scale, spec.width // model.scale
+    size = torch.tensor([[spec.height, spec.width, 0, 0, spec.height, spec.width]]).float()
+    table = build_step_table(
+        model.scheduler_config, spec.sampler, spec.steps, tokens=height * width // 4
+    )
+    row = Row.begin(
+        job_id=task.job_id,
+        node=task.node.name,
+        index=index,
+        seed=spec.seed + index,
+        table=table,
+        shape=(model.latent_channels, height, width),
+        cond=Conditioning(tensors["embeds"][None], tensors["pooled"][None], size),
+        uncond=(
+            Conditioning(tensors["negative_embeds"][None], tensors["negative_pooled"][None], size)
+            if spec.guided
+            else None
+        ),
+        guidance=spec.guidance,
+        service_class=spec.service_class,
+        previews=preview_steps(spec.previews, table.steps),
+    )
+    return _resumed(task, row, transport)
+
+
+def _resumed(task: Task, row: Row, transport: Transport) -> Row:
+    """`row` where its last checkpoint left it; at its start if there is none to be read."""
+    checkpoint = task.state.checkpoint
+    if checkpoint is None:
+        return row
+    try:
+        tensors = {n: get_tensor(transport, h) for n, h in checkpoint.tensors.items()}
+        resumed = row.resume(checkpoint.step, tensors)
+    except (HandleLost, InvalidRequest) as error:
+        log.warning("the checkpoint at step %d is of no use: %s", checkpoint.step, error)
+        return row
+    log.info("resumed at step %d", checkpoint.step)
+    return resumed
+
+
+def preview_steps(previews: int, steps: int) -> frozenset[int]:
+    """Evenly spaced, neither at the very start nor at the end."""
+    return frozenset(max(1, steps * (i + 1) // (previews + 1)) for i in range(previews))

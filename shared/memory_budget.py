@@ -1,0 +1,91 @@
+"""How much memory a process may use: over it, it takes no more work and loads no larger model."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from shared.errors import MemoryBudgetExceeded
+
+LOOK_SECONDS: Final = 0.25
+"""How long one look at the resident memory is believed."""
+RESUME: Final = 0.95
+"""Share of the budget below which work is taken again."""
+
+log = logging.getLogger(__name__)
+
+
+def resident_bytes() -> int:
+    """Of this process, the files that it maps included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def weight_bytes(component: Path) -> int:
+    """Size of the weights in a component's directory, as they lie there. Weights in several
+    precisions (`….fp16.safetensors`) count once, with the plain ones."""
+    files = list(component.glob("*.safetensors"))
+    plain = [file for file in files if "." not in file.stem]
+    return sum(file.stat().st_size for file in plain or files)
+
+
+class MemoryBudget:
+    """`room()` before work is pulled; `refuse_larger` before a model is loaded.
+
+    `budget` of 0: none. `refused` is called with the limit's name each time that work begins to be
+    refused, and for each refused model."""
+
+    def __init__(
+        self,
+        budget: int,
+        refused: Callable[[str], None] = lambda limit: None,
+        resident: Callable[[], int] = resident_bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget
+        self._refused = refused
+        self._resident = resident
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self._used = 0
+        self._over = False
+
+    def __repr__(self) -> str:
+        state = ", over it" if self._over else ""
+        return f"<MemoryBudget {self._used} of {self.budget} bytes{state}>"
+
+    def room(self) -> bool:
+        """Whether more work may be taken. Cheap enough to be asked before every pull."""
+        if not self.budget:
+            return True
+        now = self._clock()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at, self._used = now, self._resident()
+            self._decide()
+        return not self._over
+
+    def refuse_larger(self, what: str, needed: int) -> None:
+        """Raises `MemoryBudgetExceeded` if `needed` bytes more do not fit."""
+        if not self.budget:
+            return
+        self._used = self._resident()
+        if self._used + needed > self.budget:
+            self._refused(MemoryBudgetExceeded.code)
+            raise MemoryBudgetExceeded(what, self._used + needed, self.budget)
+
+    def _decide(self) -> None:
+        was = self._over
+        self._over = self._used > self.budget * (RESUME if was else 1.0)
+        if self._over and not was:
+            self._refused(MemoryBudgetExceeded.code)
+            log.warning(
+                "memory_budget: %d bytes are resident, over the budget of %d; no more work is "
+                "taken until it is below %.0f%% (DARKROOM_MEMORY_BUDGET)",
+                self._used,
+                self.budget,
+                100 * RESUME,
+            )
+        elif was and not self._over:
+            log.info("memory_budget: %d bytes are resident; work is taken again", self._used)

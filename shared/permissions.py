@@ -1,0 +1,148 @@
+"""What each service may do on the bus; whatever is not listed here is denied. Pure.
+
+`darkroom keys` writes this table into the configuration of nats-server. Answers to a request need
+no row: whoever receives one may answer it once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from shared import subjects
+from shared.bus.nats import grants
+from shared.bus.nats.grants import EVERYTHING, Grants
+from shared.bus.service import PREFIX as DISCOVERY
+from shared.bus.service import VERBS
+from shared.discovery import NAME_PREFIX
+from shared.keys import inbox_of
+
+STREAMS: Final = (subjects.JOBS, subjects.WORK, subjects.RESULTS, subjects.DEAD)
+ANY: Final = "*"
+
+
+def permissions(service: str, public_key: str, models: Sequence[str]) -> Grants:
+    """What the holder of this key may do as `service`, in a fleet that serves `models`."""
+    return _TABLE[service](service, models) + grants.own_inbox(inbox_of(public_key))
+
+
+def _process(service: str) -> Grants:
+    """What every process of a fleet does: make sure of the streams, show itself and be asked."""
+    name = f"{NAME_PREFIX}{service.replace('_', '-')}"
+    return grants.total(
+        grants.make_streams(*STREAMS),
+        grants.make_bucket(subjects.RECORDS),
+        grants.look_at_streams(*STREAMS),
+        grants.publish(f"{DISCOVERY}.PING"),
+        grants.subscribe(subjects.ALL_METRICS),
+        *(
+            grants.subscribe(f"{DISCOVERY}.{verb}{suffix}")
+            for verb in VERBS
+            for suffix in ("", f".{name}", f".{name}.{ANY}")
+        ),
+    )
+
+
+def _records() -> Grants:
+    """Advance any job, and do whatever follows from that (`shared/jobs/ledger.py`)."""
+    return grants.total(
+        grants.write_bucket(subjects.RECORDS),
+        grants.publish(
+            subjects.ALL_WORK,
+            subjects.result(ANY),
+            subjects.ALL_DEAD,
+            subjects.event(ANY),
+            subjects.release(ANY),
+        ),
+        grants.read(subjects.RESULTS, subjects.result(ANY)),
+        grants.read(subjects.WORK, subjects.ALL_WORK),
+        grants.read(subjects.DEAD, subjects.ALL_DEAD),
+    )
+
+
+def _user(service: str, models: Sequence[str]) -> Grants:
+    """Submit jobs, follow them, cancel them."""
+    return grants.total(
+        grants.look_at_streams(*STREAMS),
+        grants.publish(subjects.ALL_SUBMITS, subjects.ALL_CANCELS),
+        grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
+        grants.read_bucket(subjects.RECORDS),
+        grants.read(subjects.RESULTS, subjects.ALL_RESULTS),
+        grants.subscribe(subjects.result(ANY), subjects.results(ANY), subjects.event(ANY)),
+        grants.publish(f"{DISCOVERY}.PING"),
+    )
+
+
+def _gateway(service: str, models: Sequence[str]) -> Grants:
+    return grants.total(
+        _process(service), _user(service, models), grants.publish(subjects.ALL_METRICS)
+    )
+
+
+def _planner(service: str, models: Sequence[str]) -> Grants:
+    return grants.total(
+        _process(service),
+        _records(),
+        grants.change_streams(*STREAMS),
+        grants.change_bucket(subjects.RECORDS),
+        grants.consume(subjects.JOBS, subjects.PLANNERS),
+        grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
+        grants.subscribe(subjects.ALL_CANCELS),
+    )
+
+
+def _worker(kind: str) -> Callable[[str, Sequence[str]], Grants]:
+    """Runs the nodes of one kind, for the models that are served."""
+
+    def row(service: str, models: Sequence[str]) -> Grants:
+        queues = [
+            subjects.work_consumer(kind, model, service_class)
+            for model in models
+            for service_class in subjects.CLASSES
+        ]
+        return grants.total(
+            _process(service),
+            _records(),
+            grants.consume(subjects.WORK, *queues),
+            grants.subscribe(subjects.ALL_CANCELS, subjects.release(ANY)),
+        )
+
+    return row
+
+
+def _denoiser(service: str, models: Sequence[str]) -> Grants:
+    previews = grants.publish(*(subjects.preview(model) for model in models))
+    return _worker("denoise")(service, models) + previews
+
+
+def _vae(service: str, models: Sequence[str]) -> Grants:
+    return grants.total(
+        _worker("decode")(service, models),
+        grants.subscribe(*(subjects.preview(model) for model in models)),
+        grants.publish(subjects.results(ANY)),
+        grants.read(subjects.RESULTS, subjects.results(ANY)),
+    )
+
+
+def _idle(service: str, models: Sequence[str]) -> Grants:
+    """Shows itself, and does nothing yet."""
+    return _process(service)
+
+
+def _admin(service: str, models: Sequence[str]) -> Grants:
+    """The fleet itself, and the commands that mend it."""
+    return EVERYTHING
+
+
+_TABLE: Final[Mapping[str, Callable[[str, Sequence[str]], Grants]]] = {
+    "gateway": _gateway,
+    "planner": _planner,
+    "prompt_encoder": _worker("encode"),
+    "controlnet": _idle,
+    "denoiser": _denoiser,
+    "vae": _vae,
+    "placement": _idle,
+    "client": _user,
+    "admin": _admin,
+}
+
+HOLDERS: Final = tuple(_TABLE)
+"""Who gets a key."""

@@ -1,0 +1,169 @@
+"""Jobs whose prompts are encoded, on a bus in memory, and denoisers on tiny networks for them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import torch
+
+from services.denoiser.engine import Engine
+from services.denoiser.model import Model
+from services.denoiser.outbox import Outbox
+from services.denoiser.plan_step import Limits
+from services.denoiser.service import Denoiser
+from services.denoiser.unet import Network
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.errors import ArenaFull
+from shared.jobs.advance import new_record
+from shared.jobs.events import Claimed, NodeFinished
+from shared.jobs.graph import text_to_image
+from shared.jobs.ledger import Ledger
+from shared.jobs.record import NodeState
+from shared.messages import StepProgress
+from shared.pull import Work
+from shared.task import Task
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import get_tensor, put_tensor
+from shared.tensors.transport import MemoryTransport
+from shared.topology import TOPOLOGY
+from tests.conftest import run
+from tests.factories import spec
+from tests.services.denoiser.models import SHAPE, conditioning
+from tests.services.denoiser.test_step_table import SDXL
+
+STEPS = 8
+MODEL = "pocket-sdxl"
+
+
+class Watched(Outbox):
+    """Keeps what is posted, and lets a test act at that moment."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        super().__init__(bus)
+        self.messages: list[object] = []
+        self.at_step: Callable[[int], None] = lambda step: None
+
+    def post(self, subject: str, message: object) -> None:
+        self.messages.append(message)
+        if isinstance(message, StepProgress):
+            self.at_step(message.step)
+
+    def steps(self, job_id: str = "job-1") -> list[int]:
+        """Those that were told of the job's row, in order."""
+        progress = [m for m in self.messages if isinstance(m, StepProgress)]
+        return [m.step for m in progress if m.job_id == job_id]
+
+
+class NoRoom(MemoryTransport):
+    """An arena that is full for as long as `full` is set."""
+
+    full = False
+
+    def put(self, *arguments: Any, **options: Any) -> TensorHandle:
+        if self.full:
+            raise ArenaFull("arena-1", 1, 1, 1)
+        return super().put(*arguments, **options)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """As much of a delivery as a task looks at."""
+
+    deliveries: int
+
+
+class WatchedTask(Task):
+    """Counts the signs of life."""
+
+    beats = 0
+
+    def progressed(self) -> None:
+        self.beats += 1
+        super().progressed()
+
+
+class World:
+    def __init__(self, bus: MemoryBus) -> None:
+        self.ledger = Ledger(bus)
+        self.transport = NoRoom()
+        self.outbox = Watched(bus)
+
+    @classmethod
+    async def create(cls) -> "World":
+        bus = MemoryBroker().connect("test")
+        await bus.ensure(TOPOLOGY)
+        return cls(bus)
+
+    async def add(self, job_id: str, model: str = MODEL, **changes: Any) -> None:
+        """A job whose prompt is its id, encoded."""
+        settings = {"steps": STEPS, "width": 64, "height": 64, "sampler": "dpmpp_2m"} | changes
+        wanted = msgspec.structs.replace(spec(job_id=job_id, **settings), model=model)
+        page = await self.ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
+        outputs: dict[str, TensorHandle] = {}
+        for prefix, half in (("", conditioning(job_id)), ("negative_", conditioning("nothing"))):
+            for name, tensor in (("embeds", half.embeds[0]), ("pooled", half.pooled[0])):
+                outputs[prefix + name] = put_tensor(
+                    self.transport, tensor, job_id=job_id, attempt=1, lifetime=60.0
+                )
+        await self.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
+
+    def denoiser(self, *engines: Engine, checkpoint_every: int = 2) -> Denoiser:
+        """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
+        models = {
+            f"other-{k}" if k else MODEL: Model(engine, SDXL, latent_channels=SHAPE[0], scale=8)
+            for k, engine in enumerate(engines)
+        }
+        return Denoiser(
+            models,
+            self.transport,
+            self.outbox,
+            capacity=4,
+            reserve=4,
+            checkpoint_every=checkpoint_every,
+        )
+
+    async def task(self, job_id: str = "job-1") -> WatchedTask:
+        """As the first holder has it, or a later one to whom it was given."""
+        task = await self._delivered(job_id, deliveries=1)
+        if task.unclaimed:
+            assert await task.claim()
+        return task
+
+    async def suspect(self, job_id: str = "job-1") -> WatchedTask:
+        """As somebody has it whose predecessor vanished."""
+        return await self._delivered(job_id, deliveries=2)
+
+    async def _delivered(self, job_id: str, deliveries: int) -> WatchedTask:
+        page = await self.ledger.load(job_id)
+        work = Work(Delivered(deliveries))  # type: ignore[arg-type]  # all else is the worker's
+        return WatchedTask(page, page.record.nodes["denoise-0"], work, self.ledger)
+
+    async def state(self, job_id: str = "job-1") -> NodeState:
+        return (await self.ledger.load(job_id)).record.nodes["denoise-0"]
+
+    async def vanish(self, job_id: str = "job-1") -> None:
+        """Somebody else claims the job, as if its holder were gone."""
+        page, state = await self.ledger.load(job_id), await self.state(job_id)
+        await self.ledger.advance(page, Claimed("denoise-0", state.attempt, state.lease, 3.0))
+
+    def latents(self, outputs: dict[str, TensorHandle]) -> torch.Tensor:
+        return get_tensor(self.transport, outputs["latents"])
+
+
+def in_world(scenario: Callable[[World], Coroutine[None, None, None]]) -> None:
+    async def main() -> None:
+        await scenario(await World.create())
+
+    run(main())
+
+
+def engine(network: Network, **bounds: Any) -> Engine:
+    return Engine(network, Limits(**bounds))
+
+
+async def settled() -> None:
+    """Return when everything that could run now has run."""
+    for _ in range(20):
+        await asyncio.sleep(0)

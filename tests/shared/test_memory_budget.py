@@ -1,0 +1,83 @@
+"""A process over its memory budget takes no more work, says so once, and recovers."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import MemoryBudgetExceeded
+from shared.memory_budget import LOOK_SECONDS, MemoryBudget, resident_bytes, weight_bytes
+
+
+class World:
+    """A process whose memory and clock a test sets."""
+
+    def __init__(self, budget: int) -> None:
+        self.used = 0
+        self.now = 0.0
+        self.refused: list[str] = []
+        self.budget = MemoryBudget(budget, self.refused.append, lambda: self.used, lambda: self.now)
+
+    def room_at(self, used: int) -> bool:
+        self.used = used
+        self.now += LOOK_SECONDS
+        return self.budget.room()
+
+
+def test_work_is_refused_over_the_budget_and_taken_again_below_it() -> None:
+    world = World(1000)
+    assert [world.room_at(used) for used in (0, 1000, 1001, 990, 951, 950, 1000)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert world.refused == ["memory_budget"]  # counted when it begins, not at every look
+
+
+def test_a_refusal_is_said_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    World(10).room_at(11)
+    assert "memory_budget: 11 bytes are resident, over the budget of 10" in caplog.text
+
+
+def test_one_look_is_believed_for_a_moment() -> None:
+    world = World(10)
+    assert world.room_at(1)
+    world.used = 99
+    assert world.budget.room()
+    assert not world.room_at(99)
+
+
+def test_without_a_budget_there_is_always_room() -> None:
+    world = World(0)
+    assert world.room_at(10**15)
+    world.budget.refuse_larger("a model", 10**15)
+    assert world.refused == []
+
+
+def test_a_model_over_the_budget_is_refused_by_name_before_it_is_loaded() -> None:
+    world = World(1000)
+    world.used = 400
+    world.budget.refuse_larger("unet of pocket", 600)
+    with pytest.raises(MemoryBudgetExceeded, match="unet of pocket needs 1001 bytes") as refused:
+        world.budget.refuse_larger("unet of pocket", 601)
+    assert "DARKROOM_MEMORY_BUDGET" in refused.value.message
+    assert world.refused == ["memory_budget"]
+
+
+def test_this_process_is_resident() -> None:
+    assert 1_000_000 < resident_bytes() < 2**46
+
+
+def test_weights_in_two_precisions_count_once(tmp_path: Path) -> None:
+    for name, size in (
+        ("model.safetensors", 8),
+        ("model.fp16.safetensors", 4),
+        ("config.json", 2),
+    ):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert weight_bytes(tmp_path) == 8
+    (tmp_path / "model.safetensors").unlink()
+    assert weight_bytes(tmp_path) == 4
