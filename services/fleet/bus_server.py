@@ -8,7 +8,7 @@ from typing import Final
 
 from services.fleet.restarts import GiveUp, History, RestartPolicy, after_exit
 from services.fleet.tasks import alongside
-from shared.bus.embedded import NatsServer, nats_server
+from shared.bus.embedded import NatsServer, ServerAccess, nats_server
 from shared.tensors.owners import start_time
 
 LOOK_SECONDS: Final = 0.25
@@ -18,10 +18,13 @@ LOOK_SECONDS: Final = 0.25
 class BusServer:
     """`url` stays the same however often the server is restarted."""
 
-    def __init__(self, directory: Path, port: int | None, host: str) -> None:
+    def __init__(
+        self, directory: Path, port: int | None, host: str, access: ServerAccess | None
+    ) -> None:
         self._directory = directory
         self._host = host
         self._port = port
+        self._access = access
         self._up = asyncio.Event()
         self.url = ""
         self.pid = 0
@@ -40,7 +43,9 @@ class BusServer:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            async with nats_server(self._directory, self._host, self._port) as server:
+            async with nats_server(
+                self._directory, self._host, self._port, access=self._access
+            ) as server:
                 self._note(server)
                 await _end_of(server.pid)
             history, decision = after_exit(history, loop.time() - began, True, RestartPolicy())
@@ -62,10 +67,14 @@ async def _end_of(pid: int) -> None:
 
 @asynccontextmanager
 async def bus_server(
-    directory: Path, port: int | None = None, host: str = "127.0.0.1"
+    directory: Path,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+    access: ServerAccess | None = None,
 ) -> AsyncIterator[BusServer]:
-    """A server that answers when the context is entered, and is gone when it is left."""
-    server = BusServer(directory, port, host)
+    """A server that answers when the context is entered, and is gone when it is left. `access`:
+    who may use it; None: whoever reaches it."""
+    server = BusServer(directory, port, host, access)
     async with alongside(server.keep_running()):
         await server.started()
         yield server

@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from loadgen.cli import load
 from services.fleet import status as status_command
 from services.fleet import up as up_command
+from services.fleet.dead_cli import app as dead_app
 from services.fleet.exits import exit_codes, run
+from services.fleet.keys import make_keys
+from services.fleet.options import Url
 from services.fleet.plan import FleetOptions, default_models, parse_replicas
 from services.fleet.progress import display
 from services.fleet.render import image_format, parse_size
 from services.fleet.render import render as render_job
 from services.fleet.report import as_json, as_table
+from services.gateway.tokens import add_token
+from shared.catalogue import Catalogue
 from shared.client import new_job_id
 from shared.jobs.validate import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from shared.messages import GenerationRequest
@@ -26,10 +32,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(dead_app, name="dead")
 
-Url = Annotated[
-    str | None,
-    typer.Option("--url", metavar="NATS_URL", help="The fleet's bus; else the one running here."),
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        metavar="DIR",
+        envvar="DARKROOM_KEYS",
+        help="What `darkroom keys` made: nobody else may use the bus, or the gateway.",
+    ),
 ]
 
 
@@ -100,6 +112,7 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="Of the bus; else a free one.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the bus keeps its streams.")] = None,
+    keys: Keys = None,
     verbose: Annotated[bool, typer.Option("-v", help="Show the services' output.")] = False,
 ) -> None:
     """Run a fleet on this machine until it is told to stop."""
@@ -112,6 +125,7 @@ def up(
             replicas=parse_replicas(replicas or []),
             http_host=host,
             http_port=port,
+            keys=keys,
             verbose=verbose,
         )
         with display(console) as shown:
@@ -131,6 +145,39 @@ def models() -> None:
     """What is served, or what a new fleet would serve."""
     with exit_codes(Console(stderr=True)):
         status_command.show_models(Console())
+
+
+@app.command()
+def keys(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if absent.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR_OR_HUB_ID", help="Models whose queues services may pull from."),
+    ] = None,
+    tls: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Certificates for this name or address; repeatable."),
+    ] = None,
+) -> None:
+    """Make a key for every service, and say on the bus what each of them may do."""
+    console = Console()
+    with exit_codes(Console(stderr=True)):
+        catalogue = Catalogue.load(tuple(model or default_models(os.environ)))
+        for path in make_keys(directory, tuple(catalogue.cards), tls or ()):
+            console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whose it is; replaces an earlier one of that name.")],
+    file: Annotated[Path, typer.Argument(help="What DARKROOM_TOKENS names.")],
+) -> None:
+    """Make a bearer token for the gateway, print it once, and keep its hash in FILE."""
+    with exit_codes(Console(stderr=True)):
+        print(add_token(file, name))
+
+
+app.command()(load)
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
 """`python -m services.fleet.health SERVICE`: exit 0 if a SERVICE of this host takes work.
 
-What container health checks run. SERVICE `nats` asks of the bus only that it answers.
+What container health checks run, as the service that they check. SERVICE `nats` asks of the bus
+only that it greets.
 """
 
 import asyncio
+import json
 import socket
 import sys
 from typing import Final
+from urllib.parse import urlsplit
 
 from shared.bus.nats import connect
 from shared.config import Settings
@@ -17,13 +20,30 @@ ANSWER_SECONDS: Final = 2.0
 
 
 async def healthy(service: str) -> bool:
+    if service == "nats":
+        return await greets(Settings.from_env().nats_url)
     bus = await connect(Settings.from_env().nats_url, f"health-{service}", budget=ANSWER_SECONDS)
     try:
         found = await services(bus, ANSWER_SECONDS)
     finally:
         await bus.close()
     here = socket.gethostname()
-    return service == "nats" or any(one.service == service and one.host == here for one in found)
+    return any(one.service == service and one.host == here for one in found)
+
+
+async def greets(url: str) -> bool:
+    """Whether a server with JetStream listens at `url`. No key is needed to be greeted."""
+    place = urlsplit(url)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)
+            try:
+                greeting = await reader.readline()
+            finally:
+                writer.close()
+        return bool(json.loads(greeting.removeprefix(b"INFO ")).get("jetstream"))
+    except (OSError, TimeoutError, ValueError):
+        return False
 
 
 def main() -> None:

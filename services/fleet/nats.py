@@ -1,14 +1,17 @@
 """`python -m services.fleet.nats DIRECTORY [HOST [PORT]]`: the bus alone, for a container.
 
-The same server with the same settings as a fleet's, so that these are written down once.
+The same server with the same settings as a fleet's, so that these are written down once. Who may
+use it is said by `nats/` in the directory DARKROOM_KEYS, which `darkroom keys` made.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 
 from services.fleet.bus_server import bus_server
+from services.fleet.keys import server_access
 from shared.errors import DarkroomError
 
 
@@ -18,7 +21,9 @@ async def serve(directory: Path, host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with bus_server(directory, port, host):
+    keys = os.environ.get("DARKROOM_KEYS", "")
+    access = server_access(Path(keys)) if keys else None
+    async with bus_server(directory, port, host, access):
         await stop.wait()
 
 

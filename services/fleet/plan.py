@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pocket
+from services.fleet.keys import GATEWAY, TOKENS
 from shared.errors import InvalidRequest
 
 SERVICES: Final = ("gateway", "planner", "prompt_encoder", "denoiser", "vae")
@@ -26,6 +27,8 @@ class FleetOptions:
     """Processes per service, 1 where it is not named; 0 leaves a service out."""
     http_host: str = "127.0.0.1"
     http_port: int = 0
+    keys: Path | None = None
+    """What `darkroom keys` made; None: whoever reaches the bus may use it."""
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     verbose: bool = False
 
@@ -90,6 +93,8 @@ def _environment(
     threads = inherited.get("DARKROOM_THREADS") or str(_threads(service, options.cores, replicas))
     return {
         **inherited,
+        **_identity(service, options.keys, inherited),
+        "DARKROOM_NATS_SYNC": "always",  # the fleet's own server does
         "DARKROOM_NATS_URL": nats_url,
         "DARKROOM_MODELS": os.pathsep.join(absolute_sources(options.models)),
         "DARKROOM_HTTP_HOST": options.http_host,
@@ -98,6 +103,23 @@ def _environment(
         "OMP_NUM_THREADS": threads,
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _identity(service: str, keys: Path | None, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Where a service finds its own keys; it is not told of those of others."""
+    if keys is None:  # the fleet's own bus does not ask, whatever the user has for another one
+        return {"DARKROOM_KEYS": "", "DARKROOM_CREDENTIALS": ""}
+    own = keys.resolve() / service
+    found = {"DARKROOM_KEYS": "", "DARKROOM_CREDENTIALS": str(own)}
+    if service == "gateway":
+        for variable, name in (
+            ("DARKROOM_TOKENS", TOKENS),
+            ("DARKROOM_HTTP_CERT", GATEWAY[0]),
+            ("DARKROOM_HTTP_KEY", GATEWAY[1]),
+        ):
+            if (own / name).exists() and not inherited.get(variable):
+                found[variable] = str(own / name)
+    return found
 
 
 def _threads(service: str, cores: int, replicas: int) -> int:

@@ -21,6 +21,7 @@ from shared.catalogue import Catalogue
 from shared.client import Darkroom
 from shared.errors import DarkroomError, InvalidRequest
 from shared.jobs.validate import validate
+from shared.keys import ANONYMOUS, Credentials
 from shared.messages import (
     GenerationRequest,
     ImageFormat,
@@ -48,6 +49,14 @@ class Rendered:
     fleet_seconds: float | None
     """Starting a fleet for this job alone; None on one that ran already."""
     total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A fleet's bus, and who we are on it; None: what the environment says."""
+
+    url: str
+    credentials: Credentials | None = None
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -86,8 +95,10 @@ async def render(
     """Run `request`, and save its images. Raises what ended the job otherwise; when cancelled,
     cancels the job first."""
     began = time.monotonic()
-    async with _fleet_for(request, url, display) as (request, nats_url, fleet_seconds):
-        async with Darkroom.connect(nats_url, name="darkroom-render") as darkroom:
+    async with _fleet_for(request, url, display) as (request, place, fleet_seconds):
+        async with Darkroom.connect(
+            place.url, name="darkroom-render", credentials=place.credentials
+        ) as darkroom:
             job = await darkroom.submit(request)
             done, images = await _follow(job, request.n, display)
         files = file_names(out, len(images))
@@ -98,11 +109,14 @@ async def render(
 @asynccontextmanager
 async def _fleet_for(
     request: GenerationRequest, url: str | None, display: Display
-) -> AsyncIterator[tuple[GenerationRequest, str, float | None]]:
-    """The request as the fleet understands it, the fleet's address, and how long starting took."""
+) -> AsyncIterator[tuple[GenerationRequest, Place, float | None]]:
+    """The request as the fleet understands it, where the fleet is, and how long starting took."""
     running = None if url else state.read(state.state_directory())
-    if url or running:
-        yield request, url or cast(state.FleetState, running).nats_url, None
+    if url:
+        yield request, Place(url), None
+        return
+    if running:
+        yield request, Place(running.nats_url, running.credentials("client")), None
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
@@ -114,7 +128,7 @@ async def _fleet_for(
             logs=Path(directory) / "logs",
             changed=display.fleet,
         ) as fleet:
-            yield request, fleet.nats.url, fleet.start_seconds
+            yield request, Place(fleet.nats.url, ANONYMOUS), fleet.start_seconds
 
 
 def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], GenerationRequest]:

@@ -1,5 +1,6 @@
 """A whole fleet: the bus, the services on it, and the sweep of what dead processes left."""
 
+import asyncio
 import os
 import socket
 import time
@@ -11,13 +12,18 @@ from typing import Final
 
 from services.fleet.bus_server import BusServer, bus_server
 from services.fleet.child import Child
+from services.fleet.keys import server_access, write_authorization
 from services.fleet.plan import FleetOptions, plan_processes
 from services.fleet.supervisor import supervised
 from shared.bus.base import Bus
+from shared.bus.embedded import ServerAccess
 from shared.bus.nats import connect
+from shared.catalogue import Catalogue
 from shared.config import Settings
 from shared.discovery import ready_pids, services
+from shared.keys import ANONYMOUS, Credentials
 from shared.tensors.janitor import remove_all_of
+from shared.topology import TOPOLOGY
 
 START_SECONDS: Final = 600.0
 """How long all services may take to become ready; a large model may have to be fetched first."""
@@ -39,6 +45,13 @@ class Fleet:
     """`host:port` of the gateway, empty if there is none."""
     start_seconds: float
 
+    @property
+    def http_url(self) -> str:
+        """Of the gateway, empty if there is none."""
+        specs = [child.spec for child in self.children if child.spec.service == "gateway"]
+        secured = any(spec.environment.get("DARKROOM_HTTP_CERT") for spec in specs)
+        return f"http{'s' if secured else ''}://{self.http}" if self.http else ""
+
 
 @asynccontextmanager
 async def running_fleet(
@@ -58,9 +71,11 @@ async def running_fleet(
         options = replace(options, http_port=free_port(options.http_host))
     arenas = Settings.from_env().arena_dir
     children: list[Child] = []
-    async with bus_server(data, nats_port) as nats:
-        bus = await connect(nats.url, f"fleet-{os.getpid()}")
+    access, credentials = await asyncio.to_thread(_access, options)
+    async with bus_server(data, nats_port, access=access) as nats:
+        bus = await connect(nats.url, f"fleet-{os.getpid()}", credentials=credentials, synced=True)
         try:
+            await bus.ensure(TOPOLOGY)  # not every service may change a stream
             async with supervised(
                 plan_processes(options, nats.url, os.environ),
                 lambda: ready_pids(bus),
@@ -76,6 +91,14 @@ async def running_fleet(
         finally:
             await bus.close()
             remove_all_of(arenas, time.time())
+
+
+def _access(options: FleetOptions) -> tuple[ServerAccess | None, Credentials]:
+    """Who may use the bus, which follows from the keys and the models; and who we are on it."""
+    if options.keys is None:
+        return None, ANONYMOUS
+    write_authorization(options.keys, tuple(Catalogue.load(options.models).cards))
+    return server_access(options.keys), Credentials.of_directory(options.keys / "admin")
 
 
 def free_port(host: str) -> int:

@@ -9,7 +9,9 @@ from typing import Final
 import msgspec
 
 from shared.errors import Misconfigured
-from shared.tensors.owners import private_directory, start_time
+from shared.keys import ANONYMOUS, Credentials
+from shared.private_files import private_directory
+from shared.tensors.owners import start_time
 
 STATE_FILE: Final = "fleet.json"
 
@@ -36,6 +38,13 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
     """Directories or hub ids."""
     members: tuple[Member, ...]
+    http_url: str = ""
+    keys: str = ""
+    """Directory of its keys, empty if whoever reaches its bus may use it."""
+
+    def credentials(self, holder: str) -> Credentials:
+        """Those of `holder` on this fleet's bus."""
+        return Credentials.of_directory(Path(self.keys) / holder) if self.keys else ANONYMOUS
 
     @property
     def alive(self) -> bool:

@@ -26,7 +26,8 @@ async def show_status(url: str | None, console: Console) -> None:
     address = url or (running.nats_url if running else None)
     if address is None:
         raise Misconfigured("no fleet is running here; start one with: darkroom up")
-    bus = await connect(address, "darkroom-status", budget=CONNECT_SECONDS)
+    credentials = running.credentials("admin") if running else None
+    bus = await connect(address, "darkroom-status", budget=CONNECT_SECONDS, credentials=credentials)
     try:
         found = await services(bus, ANSWER_SECONDS)
         submitted = await bus.depth(subjects.JOBS, subjects.ALL_SUBMITS)
@@ -35,7 +36,7 @@ async def show_status(url: str | None, console: Console) -> None:
         await bus.close()
     console.print(f"NATS  {address}", highlight=False)
     if running and running.http:
-        console.print(f"HTTP  http://{running.http}", highlight=False)
+        console.print(f"HTTP  {running.http_url or f'http://{running.http}'}", highlight=False)
     console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")
     console.print(_table(found, running.members if running else ()))
 

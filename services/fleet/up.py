@@ -66,8 +66,10 @@ def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetSta
         started=start_time(os.getpid()) or 0,
         nats_url=fleet.nats.url,
         http=fleet.http,
+        http_url=fleet.http_url,
         logs=str(logs),
         models=options.models,
+        keys=str(options.keys.resolve()) if options.keys else "",
         members=tuple(members),
     )
 
@@ -76,7 +78,7 @@ def _announce(fleet: Fleet, options: FleetOptions, logs: Path, console: Console)
     lines = {
         "ready in": f"{fleet.start_seconds:.1f} s",
         "models": ", ".join(options.models),
-        "HTTP": f"http://{fleet.http}" if fleet.http else "no gateway",
+        "HTTP": fleet.http_url or "no gateway",
         "NATS": fleet.nats.url,
         "logs": str(logs),
     }
