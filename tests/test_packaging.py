@@ -68,7 +68,13 @@ def test_torch_is_the_version_that_was_agreed_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["services.fleet.cli", "services.gateway.__main__", "services.planner.__main__"]
+    "module",
+    [
+        "loadgen.command",
+        "services.fleet.cli",
+        "services.gateway.__main__",
+        "services.planner.__main__",
+    ],
 )
 def test_what_does_not_compute_does_not_import_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -88,7 +94,7 @@ def test_compose_has_a_scalable_block_per_service_on_one_shared_memory() -> None
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     services = compose["services"]
     present = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")} - {"fleet"}
-    assert services.keys() == {"nats"} | present
+    assert services.keys() == {"nats", "keys"} | present
     for name in present:
         block = services[name]
         assert block["command"] == [f"services.{name}"]
@@ -99,6 +105,25 @@ def test_compose_has_a_scalable_block_per_service_on_one_shared_memory() -> None
     assert compose["volumes"]["arenas"]["driver_opts"]["type"] == "tmpfs"
     [published] = services["gateway"]["ports"]
     assert published.startswith("127.0.0.1:")
+
+
+def test_in_compose_each_service_mounts_its_own_keys_and_no_others() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    made = {volume.partition(":")[2] for volume in compose["services"]["keys"]["volumes"]}
+    for name, block in compose["services"].items():
+        if name == "keys":
+            continue
+        mounted = [volume for volume in block["volumes"] if volume.startswith("keys")]
+        assert mounted == [f"keys-{name}:/run/keys/{name}:ro"]
+        assert f"/run/keys/{name}" in made
+        assert f"/run/keys/{name}" in dockerfile  # whose owner and mode the volume takes on
+        if name != "nats":
+            assert block["environment"]["DARKROOM_CREDENTIALS"] == f"/run/keys/{name}"
+    gateway = compose["services"]["gateway"]["environment"]
+    for variable in ("DARKROOM_TOKENS", "DARKROOM_HTTP_CERT", "DARKROOM_HTTP_KEY"):
+        assert gateway[variable].startswith("/run/keys/gateway/")
+    assert compose["x-environment"]["DARKROOM_NATS_URL"] == "${DARKROOM_NATS_URL:-tls://nats:4222}"
 
 
 def test_the_image_has_one_base_that_can_be_chosen_and_does_not_run_as_root() -> None:

@@ -1,0 +1,1 @@
+"""Load for image servers: what is sent when, decided beforehand, and what became of it."""

@@ -1,0 +1,66 @@
+"""Servers with OpenAI's Images routes, Darkroom's gateway among them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+import aiohttp
+
+from loadgen.occupancy import HttpSource, Source
+from loadgen.outcome import Shot
+from loadgen.targets.base import HTTP_FIELDS, Answer
+from loadgen.targets.images import PATH, answer, base_url, body
+
+
+class HttpTarget:
+    """`base` is the address up to and including `/v1`; `takes` says which fields are sent."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base: str, kind: str, takes: frozenset[str]
+    ) -> None:
+        self._session = session
+        self._base = base
+        self._name = f"{kind} at {base}"
+        self._takes = takes
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        url: str,
+        *,
+        kind: str = "darkroom",
+        takes: frozenset[str] = HTTP_FIELDS,
+        api_key: str | None = None,
+    ) -> AsyncIterator[Self]:
+        """Connections are made as they are needed, without a bound of their own: the runner has
+        one, and a queue here would be invisible. Raises `InvalidRequest` for a bad `url`."""
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        async with aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+        ) as session:
+            yield cls(session, base_url(url), kind, takes)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def takes(self) -> frozenset[str]:
+        return self._takes
+
+    @property
+    def source(self) -> Source:
+        return HttpSource(self._session, self._base.removesuffix("/v1"))
+
+    async def send(self, shot: Shot) -> Answer:
+        try:
+            async with self._session.post(
+                self._base + PATH, json=body(shot, self._takes), allow_redirects=False
+            ) as reply:
+                data = await reply.read()
+        except (aiohttp.ClientError, OSError) as error:  # timeouts are OSErrors
+            return Answer("failed", type(error).__name__)
+        return answer(reply.status, data, shot.request.n)

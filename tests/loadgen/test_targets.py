@@ -1,0 +1,324 @@
+"""Both ways to speak to a Darkroom, and a plain server's, on real connections where there are."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from loadgen.outcome import RequestTemplate, Shot
+from loadgen.targets.base import HTTP_FIELDS, NATS_FIELDS, OPENAI_FIELDS, Answer, not_sent
+from loadgen.targets.choose import chosen
+from loadgen.targets.http import HttpTarget
+from loadgen.targets.images import answer, base_url, body
+from loadgen.targets.nats import NatsTarget, job_request
+from services.gateway.request import ImagesRequest
+from shared.bus.memory import MemoryBus
+from shared.client import Darkroom
+from shared.errors import HandleLost, InvalidRequest, Misconfigured, QueueFull
+from shared.messages import GenerationRequest
+from tests.conftest import eventually, run
+from tests.loadgen.servers import Server
+from tests.services.gateway.pipeline import picture, pipeline
+from tests.services.gateway.server import server
+
+EVERYTHING = RequestTemplate(
+    model="pocket-sdxl",
+    prompt="a red circle",
+    negative_prompt="blue",
+    width=128,
+    height=64,
+    steps=4,
+    guidance=3.0,
+    sampler="euler",
+    seed=7,
+    n=2,
+    service_class="batch",
+    deadline=30.0,
+    mask_ratio=0.2,
+    controls=("canny",),
+    loras=("ink",),
+)
+QUICK = RequestTemplate(steps=2, seed=1)
+PNG = b"\x89PNG and so on"
+
+
+def shot(request: RequestTemplate = QUICK) -> Shot:
+    return Shot(3, 1.5, "ann", "default", request)
+
+
+@asynccontextmanager
+async def nats_target(bus: MemoryBus) -> AsyncIterator[NatsTarget]:
+    async with Darkroom(bus) as darkroom, asyncio.TaskGroup() as group:
+        yield NatsTarget(bus, darkroom, "nats://here", group)
+
+
+# ------------------------------------------------------------------------------- what is asked for
+
+
+def test_the_gateway_is_asked_for_every_field_that_it_takes() -> None:
+    sent = body(shot(EVERYTHING), HTTP_FIELDS)
+    assert sent == {
+        "model": "pocket-sdxl",
+        "prompt": "a red circle",
+        "negative_prompt": "blue",
+        "n": 2,
+        "size": "128x64",
+        "response_format": "b64_json",
+        "num_inference_steps": 4,
+        "guidance_scale": 3.0,
+        "sampler": "euler",
+        "seed": 7,
+        "service_class": "batch",
+        "deadline": 30.0,
+        "user": "ann",
+    }
+    assert set(sent) <= set(ImagesRequest.__struct_fields__)
+
+
+def test_a_plain_server_is_asked_for_openais_fields_and_what_else_it_is_said_to_take() -> None:
+    plain = body(shot(EVERYTHING), OPENAI_FIELDS)
+    assert set(plain) == {"model", "prompt", "n", "size", "response_format", "user"}
+    more = body(shot(EVERYTHING), OPENAI_FIELDS | {"steps", "loras"})
+    assert (more["num_inference_steps"], more["loras"]) == (4, ("ink",))
+
+
+def test_what_is_left_open_is_left_to_the_server() -> None:
+    sent = body(shot(RequestTemplate(prompt="a")), HTTP_FIELDS)
+    assert sent == {"prompt": "a", "n": 1, "response_format": "b64_json", "user": "ann"}
+
+
+def test_a_job_has_an_absolute_deadline_counted_from_now() -> None:
+    job = job_request(shot(EVERYTHING), "j1", 1000.0)
+    assert job == GenerationRequest(
+        job_id="j1",
+        prompt="a red circle",
+        model="pocket-sdxl",
+        negative_prompt="blue",
+        n=2,
+        width=128,
+        height=64,
+        steps=4,
+        guidance=3.0,
+        sampler="euler",
+        seed=7,
+        service_class="batch",
+        deadline=1030.0,
+        user="ann",
+    )
+
+
+@pytest.mark.parametrize(
+    ("takes", "missing"),
+    [
+        (NATS_FIELDS, ("controls", "loras", "mask_ratio")),
+        (HTTP_FIELDS, ("controls", "loras", "mask_ratio")),
+        (
+            OPENAI_FIELDS,
+            (
+                *("controls", "deadline", "guidance", "loras", "mask_ratio"),
+                *("negative_prompt", "sampler", "service_class", "steps"),
+            ),
+        ),
+    ],
+)
+def test_fields_that_a_target_does_not_take_are_named(
+    takes: frozenset[str], missing: tuple[str, ...]
+) -> None:
+    assert not_sent(Server(1.0, takes=takes), [shot(), shot(EVERYTHING)]) == missing
+    assert not_sent(Server(1.0, takes=takes), [shot(RequestTemplate(seed=3))]) == ()
+
+
+# --------------------------------------------------------------------------- what an answer means
+
+
+def reply(*images: dict[str, str]) -> bytes:
+    return json.dumps({"data": list(images)}).encode()
+
+
+def b64(data: bytes) -> dict[str, str]:
+    return {"b64_json": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "meant"),
+    [
+        (200, reply(b64(PNG)), Answer("done", None, 1, len(PNG))),
+        (200, reply({"url": "http://elsewhere/1.png"}), Answer("done", None, 1, 0)),
+        (200, reply(), Answer("failed", "wrong_image_count")),
+        (200, reply(b64(PNG), b64(PNG)), Answer("failed", "wrong_image_count", 2, 2 * len(PNG))),
+        (200, reply(b64(b"<html>")), Answer("failed", "bad_reply")),
+        (200, reply({"b64_json": "?"}), Answer("failed", "bad_reply")),
+        (200, reply({}), Answer("failed", "bad_reply")),
+        (200, b"hello", Answer("failed", "bad_reply")),
+        (429, b'{"error": {"code": "queue_full"}}', Answer("rejected", "queue_full")),
+        (400, b'{"error": {"code": null}}', Answer("rejected", "http_400")),
+        (500, b'{"error": {"code": 17}}', Answer("failed", "17")),
+        (502, b"<html>bad gateway</html>", Answer("failed", "http_502")),
+        (301, b"", Answer("failed", "http_301")),
+    ],
+)
+def test_a_reply_is_done_only_with_the_pictures_that_were_asked_for(
+    status: int, data: bytes, meant: Answer
+) -> None:
+    assert answer(status, data, 1) == meant
+
+
+# ---------------------------------------------------------------------------- on real connections
+
+
+def test_the_gateway_draws_what_was_asked_for_and_knows_the_tenant() -> None:
+    async def scenario() -> None:
+        request = RequestTemplate(steps=2, seed=1, n=2, deadline=60.0)
+        async with server() as here, HttpTarget.connect(here.url) as target:
+            got = await target.send(shot(request))
+            [spec] = here.line.specs.values()
+        assert (got.status, got.failure, got.images) == ("done", None, 2)
+        assert got.bytes == 2 * len(picture(spec))
+        assert (spec.user, spec.steps, spec.n) == ("ann", 2, 2)
+        assert spec.deadline is not None
+
+    run(scenario())
+
+
+def test_the_gateways_refusals_and_failures_have_their_own_names() -> None:
+    async def scenario() -> None:
+        async with server() as here, HttpTarget.connect(here.url) as target:
+            bad = await target.send(shot(RequestTemplate(width=100, height=100)))
+            here.line.refusal = QueueFull("jobs", 4)
+            full = await target.send(shot())
+            here.line.refusal, here.line.failure = None, InvalidRequest("steps", 1, "others")
+            failed = await target.send(shot())
+        assert bad == Answer("rejected", "invalid_value")
+        assert full == Answer("rejected", "queue_full")
+        assert failed.status == "rejected"
+
+    run(scenario())
+
+
+def test_a_server_that_is_not_there_is_a_failure_by_its_exceptions_name() -> None:
+    async def scenario() -> Answer:
+        async with server() as here:
+            url = here.url
+        async with HttpTarget.connect(url) as target:
+            return await target.send(shot())
+
+    assert run(scenario()) == Answer("failed", "ClientConnectorError")
+
+
+def test_a_plain_server_gets_the_api_key_and_nothing_that_it_does_not_know() -> None:
+    asked: list[tuple[str | None, Any]] = []
+
+    async def draw(request: web.Request) -> web.Response:
+        asked.append((request.headers.get("Authorization"), await request.json()))
+        return web.Response(body=reply(b64(PNG)), content_type="application/json")
+
+    async def scenario() -> Answer:
+        app = web.Application()
+        app.add_routes([web.post("/v1/images/generations", draw)])
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/"
+            async with HttpTarget.connect(
+                url, kind="openai", takes=OPENAI_FIELDS, api_key="secret"
+            ) as target:
+                assert target.name == f"openai at {url.rstrip('/')}"
+                return await target.send(shot(EVERYTHING))
+        finally:
+            await runner.cleanup()
+
+    # One picture came where two were asked for.
+    assert run(scenario()) == Answer("failed", "wrong_image_count", 1, len(PNG))
+    [(key, sent)] = asked
+    assert key == "Bearer secret"
+    assert set(sent) == {"model", "prompt", "n", "size", "response_format", "user"}
+
+
+def test_a_hung_up_request_cancels_the_gateways_job() -> None:
+    async def scenario() -> None:
+        async with server() as here, HttpTarget.connect(here.url) as target:
+            here.line.hold.clear()
+            sending = asyncio.create_task(target.send(shot()))
+            await here.line.started.wait()
+            sending.cancel()
+            await eventually(lambda: _length(here.line.cancelled, 1))
+
+    run(scenario())
+
+
+def test_a_job_over_nats_ends_with_its_pictures_or_its_error() -> None:
+    async def scenario() -> None:
+        async with pipeline() as (line, bus), nats_target(bus) as target:
+            done = await target.send(shot(RequestTemplate(steps=2, n=2)))
+            line.failure = HandleLost("x", "gone")
+            bad = await target.send(shot(RequestTemplate(width=100, height=100)))
+            line.refusal = QueueFull("jobs", 4)
+            full = await target.send(shot())
+        assert (done.status, done.images) == ("done", 2)
+        assert done.bytes > 0
+        assert bad == Answer("rejected", "invalid_request")
+        assert full == Answer("rejected", "queue_full")
+
+    run(scenario())
+
+
+def test_a_job_over_nats_that_nobody_waits_for_any_more_is_cancelled() -> None:
+    async def scenario() -> None:
+        async with pipeline() as (line, bus), nats_target(bus) as target:
+            line.hold.clear()
+            sending = asyncio.create_task(target.send(shot()))
+            await line.started.wait()
+            sending.cancel()
+            await asyncio.wait({sending})
+            await eventually(lambda: _length(line.cancelled, 1))
+
+    run(scenario())
+
+
+async def _length(of: list[str], wanted: int) -> bool:
+    return len(of) == wanted
+
+
+# -------------------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/images/generations"]
+)
+def test_the_address_may_be_given_with_or_without_its_path(url: str) -> None:
+    assert base_url(url) == "http://h:1/v1"
+
+
+def test_the_scheme_says_which_kind_of_server_it_is() -> None:
+    assert chosen(None, "nats://h:1", also=frozenset()).kind == "nats"
+    assert chosen(None, "http://h:1", also=frozenset()).kind == "darkroom"
+    for kind, url in (("nats", "http://h:1"), ("openai", "nats://h:1"), (None, "h:1")):
+        with pytest.raises(InvalidRequest, match="--url"):
+            chosen(kind, url, also=frozenset())
+    with pytest.raises(InvalidRequest, match="--target"):
+        chosen("grpc", None, also=frozenset())
+
+
+def test_a_token_goes_to_nobody_but_whom_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_TOKEN", "ours")
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+    for kind, token in (("darkroom", "ours"), ("openai", "theirs")):
+        assert chosen(kind, "http://h:1", also=frozenset()).api_key == token
+    assert chosen("nats", "nats://h:1", also=frozenset()).api_key is None
+    assert chosen("openai", "http://h:1", api_key="given", also=frozenset()).api_key == "given"
+
+
+def test_without_an_address_the_fleet_that_runs_here_is_meant(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_STATE_DIR", str(tmp_path / "state"))
+    with pytest.raises(Misconfigured, match="darkroom up"):
+        chosen(None, None, also=frozenset())
+    with pytest.raises(Misconfigured, match="--url"):
+        chosen("openai", None, also=frozenset())
