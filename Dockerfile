@@ -14,15 +14,18 @@ WORKDIR /opt/darkroom
 COPY pyproject.toml constraints.txt ./
 COPY shared shared
 COPY services services
+COPY loadgen loadgen
 COPY pocket pocket
 RUN python -m pip install --no-cache-dir ${PIP_OPTIONS} --constraint ${CONSTRAINTS} setuptools \
  && python -m pip install --no-cache-dir ${PIP_OPTIONS} --constraint ${CONSTRAINTS} \
       --no-build-isolation --editable .
 
 # The same user everywhere: an arena is readable by its owner's user alone. A volume mounted over
-# /var/lib/darkroom takes on its owner.
+# one of these directories takes on its owner and its mode.
 RUN useradd --uid 10001 --create-home darkroom \
- && install --directory --owner darkroom --mode 0700 /var/lib/darkroom
+ && install --directory --owner darkroom --mode 0700 /var/lib/darkroom /run/keys \
+      /run/keys/nats /run/keys/gateway /run/keys/planner /run/keys/prompt_encoder \
+      /run/keys/denoiser /run/keys/vae
 USER darkroom
 
 ENV PYTHONUNBUFFERED=1

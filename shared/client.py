@@ -102,11 +102,12 @@ class Darkroom:
     def __repr__(self) -> str:
         return f"<Darkroom {len(self._watched)}/{self._max_jobs} jobs watched>"
 
-    async def submit(self, request: GenerationRequest) -> Job:
-        """Put the job into the queue, and watch it. A job id that is already known is success:
-        what is watched then is that job. Raises `QueueFull`, `PayloadTooLarge`,
-        `BusUnavailable`; what a planner finds wrong with the request ends the job instead."""
-        job = await self._watch(Job(self._bus, checked_job_id(request.job_id)))
+    async def submit(self, request: GenerationRequest, *, progress: bool = True) -> Job:
+        """Put the job into the queue, and watch it: its results, and with `progress` its steps. A
+        job id that is already known is success: what is watched then is that job. Raises
+        `QueueFull`, `PayloadTooLarge`, `BusUnavailable`; what a planner finds wrong with the
+        request ends the job instead."""
+        job = await self._watch(Job(self._bus, checked_job_id(request.job_id), progress=progress))
         try:
             await self._bus.store(subjects.submit(request.job_id), encode(request), self._headers())
         except BaseException:

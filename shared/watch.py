@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Final
 
 from shared import errors, subjects
@@ -39,12 +40,17 @@ Item = JobEvent | ImageResult | Outcome
 class Job:
     """One watched job; made by `Darkroom.submit` and `Darkroom.attach`."""
 
-    def __init__(self, bus: Bus, job_id: str, *, look_first: bool = False) -> None:
+    def __init__(
+        self, bus: Bus, job_id: str, *, look_first: bool = False, progress: bool = True
+    ) -> None:
+        """`look_first`: it may have ended already. Without `progress` only results are listened
+        for: a job tells of every step, and who does not read that need not receive it."""
         self.job_id = job_id
         self.dropped = 0
         """Progress events that a slow reader of `events()` missed."""
         self._bus = bus
         self._look_first = look_first
+        self._progress = progress
         self._items: deque[Item] = deque()
         self._progress_waiting = 0
         self._images: dict[int, ImageResult] = {}
@@ -147,15 +153,18 @@ class Job:
         async with (
             self._bus.subscribe(subjects.result(self.job_id)) as outcomes,
             self._bus.subscribe(subjects.results(self.job_id)) as images,
-            self._bus.subscribe(subjects.event(self.job_id)) as events,
+            AsyncExitStack() as stack,
             asyncio.TaskGroup() as group,
         ):
-            readers = (
+            readers = [
                 group.create_task(self._read_outcome(outcomes)),
                 group.create_task(self._read_images(images)),
-                group.create_task(self._read_events(events)),
                 group.create_task(self._look()),
-            )
+            ]
+            if self._progress:
+                subscription = self._bus.subscribe(subjects.event(self.job_id))
+                events = await stack.enter_async_context(subscription)
+                readers.append(group.create_task(self._read_events(events)))
             self._listening.set()
             await self._decided.wait()
             for reader in readers:

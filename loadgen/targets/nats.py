@@ -62,7 +62,8 @@ class NatsTarget:
     async def send(self, shot: Shot) -> Answer:
         job: Job | None = None
         try:
-            job = await self._darkroom.submit(job_request(shot, new_job_id(), time.time()))
+            wanted = job_request(shot, new_job_id(), time.time())
+            job = await self._darkroom.submit(wanted, progress=False)
             images = await job.images()
         except DarkroomError as error:
             return answer(error)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from services.gateway.app import serving
+from services.gateway.door import Door
 from shared.catalogue import Catalogue
 from shared.process import Process, run_process
 
@@ -17,6 +18,7 @@ async def main(running: Process) -> None:
         running.metrics,
         settings.http_host,
         settings.http_port,
+        door=Door.of(settings),
     ) as gateway:
 
         async def until_stopped(stop: asyncio.Event, ready: Callable[[], None]) -> None:

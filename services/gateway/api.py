@@ -1,6 +1,8 @@
 """HTTP bodies to jobs, purely: every limit is checked here, before a job exists."""
 
 import re
+import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -66,9 +68,13 @@ def _as_sent(body: bytes, name: str) -> _Shown:
 
 
 def to_job(
-    wanted: ImagesRequest, job_id: str, catalogue: Catalogue
+    wanted: ImagesRequest,
+    job_id: str,
+    catalogue: Catalogue,
+    clock: Callable[[], float] = time.time,
 ) -> tuple[GenerationRequest, JobSpec]:
-    """The job to submit, and what a planner will make of it. Raises `InvalidRequest`."""
+    """The job to submit, and what a planner will make of it. A deadline counts from `clock()`.
+    Raises `InvalidRequest`."""
     _check_combinations(wanted)
     width, height = _size(wanted.size)
     request = GenerationRequest(
@@ -84,6 +90,7 @@ def to_job(
         sampler=wanted.sampler,
         seed=wanted.seed,
         service_class=wanted.service_class or "standard",
+        deadline=None if wanted.deadline is None else clock() + wanted.deadline,
         previews=wanted.partial_images or 0,
         output_format=wanted.output_format or "png",
         output_compression=(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -10,7 +11,8 @@ from aiohttp import web
 
 from services.gateway import images, jobs, models, openapi, probes
 from services.gateway.core import GATEWAY, MAX_REQUESTS, Gateway
-from services.gateway.middleware import observe, translate_errors
+from services.gateway.door import Door
+from services.gateway.middleware import authenticate, observe, translate_errors
 from shared.bus.base import Bus
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
@@ -26,7 +28,8 @@ GRACE_SECONDS: Final = 3.0
 
 def make_app(gateway: Gateway) -> web.Application:
     app = web.Application(
-        client_max_size=images.MAX_BODY_BYTES, middlewares=[observe, translate_errors]
+        client_max_size=images.MAX_BODY_BYTES,
+        middlewares=[observe, translate_errors, authenticate],
     )
     app[GATEWAY] = gateway
     app.add_routes(
@@ -54,19 +57,24 @@ async def serving(
     host: str,
     port: int,
     *,
+    door: Door | None = None,
     max_requests: int = MAX_REQUESTS,
     grace: float = GRACE_SECONDS,
 ) -> AsyncIterator[Gateway]:
-    """Serve HTTP on `host`:`port` (0: a free one; the gateway's `address` says which).
+    """Serve HTTP on `host`:`port` (0: a free one; the gateway's `address` says which), to whoever
+    `door` lets in: without one, to anybody on this machine.
 
+    Raises `Misconfigured` if `host` is not loopback and `door` does not bring TLS and tokens.
     Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs may
     finish, then it is cancelled together with its job."""
+    door = door or Door()
+    door.refuse_unprotected(host)
     async with (
         # Twice the requests: watching ends a moment after the request it was for.
         Darkroom(bus, max_jobs=2 * max_requests, headers=inject) as darkroom,
         asyncio.TaskGroup() as tasks,
     ):
-        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests)
+        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests, door.tokens)
         runner = web.AppRunner(
             make_app(gateway),
             access_log=None,
@@ -76,7 +84,7 @@ async def serving(
         )
         await runner.setup()
         try:
-            gateway.address = await _listen(runner, host, port)
+            gateway.address = await _listen(runner, host, port, door.tls)
             yield gateway
         finally:
             log.info("leaving: %r", gateway)
@@ -84,10 +92,10 @@ async def serving(
             await gateway.idle()  # hung-up handlers have started to cancel their jobs by then
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
+async def _listen(runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> str:
     """Raises `Misconfigured` if the address cannot be had."""
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
     except OSError as error:
         raise Misconfigured(
             f"cannot listen on {host}:{port}: {error.strerror}; set DARKROOM_HTTP_HOST and "

@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from services.gateway.tokens import Tokens
 from shared.bus.base import Bus
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
@@ -35,11 +36,14 @@ class Gateway:
         metrics: Metrics,
         tasks: asyncio.TaskGroup,
         max_requests: int = MAX_REQUESTS,
+        tokens: Tokens | None = None,
     ) -> None:
         self.bus = bus
         self.darkroom = darkroom
         self.catalogue = catalogue
         self.metrics = metrics
+        self.tokens = tokens
+        """Who may come in; None: anybody."""
         self.address = ""
         """`host:port` once it listens."""
         self._tasks = tasks
@@ -74,12 +78,15 @@ class Gateway:
         await self._idle.wait()
 
     @asynccontextmanager
-    async def running(self, request: GenerationRequest) -> AsyncIterator[Job]:
-        """A submitted job. A `DarkroomError` inside means that it ended or never began; whatever
-        else leaves the block, a client that hung up above all, cancels it."""
+    async def running(
+        self, request: GenerationRequest, *, progress: bool = False
+    ) -> AsyncIterator[Job]:
+        """A submitted job, with `progress` if somebody will read it. A `DarkroomError` inside means
+        that it ended or never began; whatever else leaves the block, a client that hung up above
+        all, cancels it."""
         job: Job | None = None
         try:
-            job = await self.darkroom.submit(request)
+            job = await self.darkroom.submit(request, progress=progress)
             yield job
         except DarkroomError:
             raise

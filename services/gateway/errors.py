@@ -32,6 +32,9 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case errors.InvalidRequest():
             return _invalid(in_http_terms(error))
+        case errors.Unauthorized():
+            headers = {"WWW-Authenticate": "Bearer"}
+            return _problem(401, "invalid_request_error", error.code, error.message, headers)
         case errors.JobNotFound():
             return _problem(404, "invalid_request_error", error.code, error.message)
         case errors.QueueFull():

@@ -29,7 +29,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     job_request, spec = to_job(wanted, new_job_id(), gateway.catalogue)
     request[JOB_ID] = job_request.job_id
     with gateway.slot():
-        async with gateway.running(job_request) as job:
+        async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
             if wanted.stream:
                 return await stream_images(request, job, wanted, spec)
             return await _answer(request, job, wanted, spec)

@@ -1,5 +1,8 @@
 """`GET` and `DELETE /v1/jobs/{id}`, for jobs of any client."""
 
+import asyncio
+from typing import Final
+
 from aiohttp import web
 
 from services.gateway.core import GATEWAY
@@ -8,10 +11,13 @@ from services.gateway.images import image_url
 from services.gateway.replies import JOB_ID, struct_reply
 from services.gateway.schemas import ErrorDetail, JobView, NodeView
 from shared.client import Darkroom, checked_job_id
-from shared.errors import JobNotFound
+from shared.errors import BusUnavailable, JobNotFound
 from shared.job_calls import error_of
 from shared.jobs.record import JobRecord
 from shared.messages import Failure, JobFailed
+
+CANCEL_SECONDS: Final = 10.0
+"""How long a cancellation waits for a planner to take a job that still waits for one."""
 
 
 async def show(request: web.Request) -> web.Response:
@@ -23,7 +29,12 @@ async def cancel(request: web.Request) -> web.Response:
     """End the job, and answer with how it stands then. Ending it twice is no error, and neither
     is ending one that was faster: its status says so."""
     await _view(request)  # raises JobNotFound
-    await request.app[GATEWAY].darkroom.cancel(request.match_info["job_id"])
+    try:
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await request.app[GATEWAY].darkroom.cancel(request.match_info["job_id"])
+    except TimeoutError as error:
+        reason = f"no planner took the job within {CANCEL_SECONDS:.0f} s; ask again"
+        raise BusUnavailable("cancel", reason) from error
     return struct_reply(await _view(request))
 
 

@@ -10,13 +10,17 @@ from aiohttp import web
 
 from services.gateway.core import GATEWAY
 from services.gateway.errors import Problem, http_problem, problem_of
-from services.gateway.replies import JOB_ID, problem_reply
+from services.gateway.replies import HOLDER, JOB_ID, problem_reply
 from shared.errors import DarkroomError, InvalidRequest
 from shared.telemetry.tracing import request_span
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("darkroom.access")
 
+OPEN_ROUTES: Final = ("/healthz", "/readyz")
+"""What a probe asks needs no token, and tells nothing that does."""
+REFUSALS: Final = (401, 413, 429)
+"""Statuses of requests that met a limit; they are counted by name."""
 HUNG_UP: Final = 499
 """Logged for a client that did not wait for its answer."""
 
@@ -47,6 +51,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
                 "status": status,
                 "seconds": round(seconds, 4),
                 "client": request.remote or "",
+                "token": request.get(HOLDER, ""),
                 "job_id": request.get(JOB_ID, ""),
             },
         )
@@ -59,11 +64,11 @@ async def translate_errors(request: web.Request, handler: Handler) -> web.Stream
         _check_host(request)
         response = await handler(request)
     except web.HTTPException as error:
-        response = problem_reply(_of_http(request, error))
+        response = _refusal(request, _of_http(request, error))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
     except DarkroomError as error:
-        response = problem_reply(problem_of(error))
+        response = _refusal(request, problem_of(error))
         if response.status >= 500:
             log.warning("%s %s: %s", request.method, request.path, error)
     except ConnectionError as error:  # the client left while its answer was being written
@@ -74,6 +79,21 @@ async def translate_errors(request: web.Request, handler: Handler) -> web.Stream
     if JOB_ID in request and not response.prepared:
         response.headers["X-Job-Id"] = request[JOB_ID]
     return response
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Where the gateway has tokens, nothing but the probes answers without one of them."""
+    tokens = request.app[GATEWAY].tokens
+    if tokens is not None and _route(request) not in OPEN_ROUTES:
+        request[HOLDER] = tokens.holder(request.headers.get("Authorization", ""))
+    return await handler(request)
+
+
+def _refusal(request: web.Request, problem: Problem) -> web.Response:
+    if problem.status in REFUSALS:
+        request.app[GATEWAY].metrics.refused(problem.detail.code)
+    return problem_reply(problem)
 
 
 def _check_host(request: web.Request) -> None:

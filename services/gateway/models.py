@@ -11,7 +11,7 @@ from shared.catalogue import ModelCard
 
 async def show_all(request: web.Request) -> web.Response:
     cards = request.app[GATEWAY].catalogue.cards.values()
-    return struct_reply(ModelList(data=[_model(card) for card in cards]))
+    return struct_reply(ModelList(data=[describe(card) for card in cards]))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -20,10 +20,11 @@ async def show(request: web.Request) -> web.Response:
     if name not in cards:
         message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    return struct_reply(_model(cards[name]))
+    return struct_reply(describe(cards[name]))
 
 
-def _model(card: ModelCard) -> Model:
+def describe(card: ModelCard) -> Model:
+    """What users are told of a model."""
     return Model(
         id=card.name,
         pipeline=card.pipeline,

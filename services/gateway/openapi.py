@@ -2,41 +2,36 @@
 
 import functools
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from services.gateway.core import GATEWAY
+from services.gateway.middleware import OPEN_ROUTES
+from services.gateway.openapi_schemas import (
+    INDEX,
+    JOB_ID,
+    TEXT,
+    Json,
+    event_stream,
+    ref,
+    schemas,
+)
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import (
-    CompletedEvent,
     ErrorBody,
-    ErrorEvent,
     Health,
     ImagesResponse,
     JobView,
     Model,
     ModelList,
-    PartialImageEvent,
     Readiness,
 )
 
-Json = dict[str, Any]
-
-_EVENTS: Final = (PartialImageEvent, CompletedEvent, ErrorEvent)
-_STRUCTS: Final = (
-    ImagesRequest,
-    ImagesResponse,
-    *_EVENTS,
-    Model,
-    ModelList,
-    JobView,
-    ErrorBody,
-    Health,
-    Readiness,
-)
 _ERRORS: Final = {
     400: "A field is unknown, of the wrong type or out of range; `param` names it.",
+    401: "No bearer token was sent, or one that is not known.",
     404: "No such job, image or model.",
     409: "The job was cancelled by somebody else.",
     413: "The body is over 1 MiB.",
@@ -49,11 +44,23 @@ _ERRORS: Final = {
 
 
 async def show(request: web.Request) -> web.Response:
-    return web.Response(body=document(), content_type="application/json")
+    gateway = request.app[GATEWAY]
+    cards = gateway.catalogue.cards
+    samplers = {sampler: None for card in cards.values() for sampler in card.samplers}
+    body = document(tuple(cards), tuple(samplers), gateway.tokens is not None)
+    return web.Response(body=body, content_type="application/json")
 
 
 @functools.cache
-def document() -> bytes:
+def document(
+    models: tuple[str, ...] = (), samplers: tuple[str, ...] = (), secured: bool = False
+) -> bytes:
+    """`models`, `samplers`: what is served; empty: the document does not say. `secured`: the
+    gateway wants bearer tokens."""
+    paths = _paths()
+    if secured:
+        _secure(paths)
+    schemes = {"bearer": {"type": "http", "scheme": "bearer"}} if secured else {}
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -62,16 +69,20 @@ def document() -> bytes:
                 "version": version("darkroom"),
                 "description": "Image generation, compatible with OpenAI's Images API.",
             },
-            "paths": _paths(),
-            "components": {"schemas": _schemas()},
+            "paths": paths,
+            "components": {"schemas": schemas(models, samplers), "securitySchemes": schemes},
         }
     )
 
 
-def _schemas() -> Json:
-    template = "#/components/schemas/{name}"
-    _, components = msgspec.json.schema_components(_STRUCTS, ref_template=template)
-    return components
+def _secure(paths: Json) -> None:
+    """Every operation wants a token, but for the probes."""
+    for path, operations in paths.items():
+        if path in OPEN_ROUTES:
+            continue
+        for operation in operations.values():
+            operation["security"] = [{"bearer": []}]
+            operation["responses"]["401"] = {"description": _ERRORS[401], **_json(ErrorBody)}
 
 
 def _paths() -> Json:
@@ -83,14 +94,12 @@ def _paths() -> Json:
                 "One finished image of a job, for a day.",
                 {"content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")}},
                 errors=(400, 404, 503),
-                parameters=(("job_id", "string"), ("index", "integer")),
+                parameters=(("job_id", JOB_ID), ("index", INDEX)),
             )
         },
         "/v1/models": {"get": _operation("listModels", "All models.", _json(ModelList))},
         "/v1/models/{model}": {
-            "get": _operation(
-                "getModel", "One model.", _json(Model), (404,), (("model", "string"),)
-            )
+            "get": _operation("getModel", "One model.", _json(Model), (404,), (("model", TEXT),))
         },
         "/v1/jobs/{job_id}": {
             "get": _job("getJob", "How a job stands, whoever submitted it."),
@@ -110,16 +119,17 @@ def _paths() -> Json:
 
 
 def _generate() -> Json:
-    events = {"oneOf": [_ref(event) for event in _EVENTS]}
     answer = _json(ImagesResponse)
-    answer["content"]["text/event-stream"] = {"schema": events}
+    answer["content"]["text/event-stream"] = {"schema": event_stream()}
     about = (
         "Draw images. With `stream`, the answer is a stream of events: `partial_images` previews "
         "of each image, one `image_generation.completed` per image in the order of finishing "
         "(`index` says which), or an `error` that ends the stream. A client that hangs up "
         "cancels its job."
     )
-    operation = _operation("createImage", about, answer, tuple(c for c in _ERRORS if c != 404))
+    operation = _operation(
+        "createImage", about, answer, tuple(c for c in _ERRORS if c not in (401, 404))
+    )
     operation["requestBody"] = {"required": True, **_json(ImagesRequest)}
     return operation
 
@@ -131,7 +141,7 @@ def _readyz() -> Json:
 
 
 def _job(name: str, about: str) -> Json:
-    return _operation(name, about, _json(JobView), (400, 404, 503), (("job_id", "string"),))
+    return _operation(name, about, _json(JobView), (400, 404, 503), (("job_id", JOB_ID),))
 
 
 def _operation(
@@ -139,7 +149,7 @@ def _operation(
     about: str,
     answer: Json,
     errors: tuple[int, ...] = (),
-    parameters: tuple[tuple[str, str], ...] = (),
+    parameters: tuple[tuple[str, Json], ...] = (),
 ) -> Json:
     responses: Json = {"200": {"description": "Done.", **answer}}
     for code in errors:
@@ -147,15 +157,11 @@ def _operation(
     operation: Json = {"operationId": name, "summary": about, "responses": responses}
     if parameters:
         operation["parameters"] = [
-            {"name": path, "in": "path", "required": True, "schema": {"type": kind}}
-            for path, kind in parameters
+            {"name": path, "in": "path", "required": True, "schema": schema}
+            for path, schema in parameters
         ]
     return operation
 
 
 def _json(struct: type[msgspec.Struct]) -> Json:
-    return {"content": {"application/json": {"schema": _ref(struct)}}}
-
-
-def _ref(struct: type[msgspec.Struct]) -> Json:
-    return {"$ref": f"#/components/schemas/{struct.__name__}"}
+    return {"content": {"application/json": {"schema": ref(struct)}}}

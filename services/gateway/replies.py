@@ -9,6 +9,8 @@ from services.gateway.errors import Problem
 
 JOB_ID: Final = web.RequestKey("JOB_ID", str)
 """The job that a request is about, for its log line and its answer's `X-Job-Id`."""
+HOLDER: Final = web.RequestKey("HOLDER", str)
+"""Whose token the request came with."""
 
 
 def struct_reply(answer: msgspec.Struct, status: int = 200) -> web.Response:

@@ -20,6 +20,8 @@ from shared.jobs.validate import (
 )
 from shared.messages import ImageFormat, ServiceClass
 
+MAX_DEADLINE: Final = 24 * 3600
+"""Seconds; results are kept no longer."""
 STEPS_FACTOR: Final[dict[str, float]] = {"low": 0.5, "medium": 1.0, "high": 1.5}
 """Denoising steps per quality, as a multiple of the model's default steps."""
 
@@ -119,6 +121,19 @@ Class = Annotated[
         '"interactive", "standard" or "batch"',
     ),
 ]
+Deadline = Annotated[
+    float,
+    Meta(
+        description=_sentence(
+            "Seconds from now after which the images are of no use: the job then fails with "
+            "deadline_exceeded, wherever it is. Default: none.",
+            f"a number above 0, up to {MAX_DEADLINE}",
+        ),
+        extra={"allowed": f"a number above 0, up to {MAX_DEADLINE}"},
+        gt=0,
+        le=MAX_DEADLINE,
+    ),
+]
 
 
 class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,6 +159,7 @@ class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sampler: Sampler | None = None
     seed: Seed | None = None
     service_class: Class | None = None
+    deadline: Deadline | None = None
 
 
 def _allowed(hint: Any) -> str:

@@ -18,7 +18,8 @@ from shared.bus.base import Bus, Delivery, Headers, Message, ServiceInfo
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.catalogue import Catalogue
 from shared.errors import DarkroomError, JobNotFound
-from shared.jobs.advance import CancelRequested, NodeFailed, NodeFinished, new_record
+from shared.jobs.advance import new_record
+from shared.jobs.events import CancelRequested, NodeFailed, NodeFinished
 from shared.jobs.graph import text_to_image
 from shared.jobs.ledger import Ledger, Page
 from shared.jobs.validate import validate

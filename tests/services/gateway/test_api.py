@@ -52,6 +52,10 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": -1}, "seed", "a whole number from 0 to"),
     ({"seed": 2**63}, "seed", "a whole number from 0 to"),
     ({"service_class": "vip"}, "service_class", '"interactive", "standard" or "batch"'),
+    ({"deadline": 0}, "deadline", "a number above 0, up to 86400"),
+    ({"deadline": -1.5}, "deadline", "a number above 0, up to 86400"),
+    ({"deadline": 86401}, "deadline", "a number above 0, up to 86400"),
+    ({"deadline": "soon"}, "deadline", "a number above 0, up to 86400"),
     ({"style": "vivid"}, "style", "only prompt, model, n,"),
     ({"PROMPT": "x"}, "PROMPT", "only prompt, model, n,"),
 ]
@@ -178,6 +182,13 @@ def test_quality_is_a_number_of_steps(quality: str, steps: int | None, told: str
 
 def test_quality_auto_goes_with_a_number_of_steps() -> None:
     assert job(quality="auto", num_inference_steps=5).steps == 5
+
+
+def test_a_deadline_counts_from_now() -> None:
+    body = json.dumps({"prompt": "a red circle", "deadline": 2.5}).encode()
+    request, spec = to_job(parse(body), "job-1", factories.catalogue(), clock=lambda: 1000.0)
+    assert (request.deadline, spec.deadline) == (1002.5, 1002.5)
+    assert job().deadline is None
 
 
 def test_size_auto_is_the_models_own() -> None:

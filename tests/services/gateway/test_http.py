@@ -6,12 +6,17 @@ import json
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
+from services.gateway import jobs
+from services.gateway.app import serving
 from services.gateway.images import MAX_BODY_BYTES
 from services.gateway.probes import NEEDED
+from shared import subjects
+from shared.bus.memory import MemoryBroker
 from shared.errors import (
     BusUnavailable,
     DarkroomError,
@@ -20,7 +25,11 @@ from shared.errors import (
     Misconfigured,
     QueueFull,
 )
+from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
+from shared.telemetry.metrics import Metrics
+from shared.topology import TOPOLOGY
+from tests import factories
 from tests.conftest import eventually, run
 from tests.services.gateway.pipeline import info, pipeline
 from tests.services.gateway.server import Server, served, server
@@ -153,6 +162,72 @@ def test_a_job_can_be_followed_and_cancelled_by_its_id() -> None:
             assert answer.headers["x-should-retry"] == "false"
             again = await here.ask("DELETE", f"/v1/jobs/{job_id}")
             assert (again.status, again.json["status"]) == (200, "cancelled")
+
+    run(scenario())
+
+
+def test_a_full_queue_of_submissions_is_said_with_when_to_try_again_and_passes() -> None:
+    jobs_stream = replace(TOPOLOGY.streams[0], max_messages=1)
+
+    async def scenario() -> None:
+        bus = MemoryBroker().connect("gateway")
+        await bus.ensure(replace(TOPOLOGY, streams=(jobs_stream, *TOPOLOGY.streams[1:])))
+        await bus.store(subjects.submit("somebody-elses"), b"")
+        async with (
+            serving(
+                bus, factories.catalogue(), Metrics("gateway"), "127.0.0.1", 0, grace=0.1
+            ) as gateway,
+            aiohttp.ClientSession(f"http://{gateway.address}") as http,
+            asyncio.TaskGroup() as tasks,
+        ):
+            body = {"prompt": "a red circle"}
+            async with http.post("/v1/images/generations", json=body) as reply:
+                assert (reply.status, reply.headers["Retry-After"]) == (429, "1")
+                error = (await reply.json())["error"]
+                assert error["code"] == "queue_full"
+                assert "JOBS is full: its bound is 1" in error["message"]
+            await bus.remove(subjects.JOBS, subjects.submit("somebody-elses"))
+            waiting = tasks.create_task(http.post("/v1/images/generations", json=body).__aenter__())
+
+            async def taken() -> bool:
+                return await bus.depth(subjects.JOBS, subjects.ALL_SUBMITS) == 1
+
+            await eventually(taken)
+            waiting.cancel()
+
+    run(scenario())
+
+
+def test_cancelling_a_job_that_no_planner_takes_is_unavailable_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "CANCEL_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        broker = MemoryBroker()
+        bus, busy = broker.connect("gateway"), broker.connect("busy planner")
+        await bus.ensure(TOPOLOGY)
+        await bus.store(subjects.submit("job-1"), b"")
+        async with (
+            busy.subscribe(subjects.ALL_CANCELS) as requests,
+            serving(bus, factories.catalogue(), Metrics("gateway"), "127.0.0.1", 0) as gateway,
+            aiohttp.ClientSession(f"http://{gateway.address}") as http,
+            asyncio.TaskGroup() as tasks,
+        ):
+
+            async def know_nothing() -> None:
+                async for request in requests:
+                    unknown = CancelReply(job_id="job-1", status="unknown")
+                    await busy.publish(request.reply, encode(unknown))
+
+            planner = tasks.create_task(know_nothing())
+            async with http.delete("/v1/jobs/job-1") as reply:
+                assert reply.status == 503
+                assert reply.headers["Retry-After"] == "1"
+                error = (await reply.json())["error"]
+                assert error["code"] == "bus_unavailable"
+                assert "no planner took the job" in error["message"]
+            planner.cancel()
 
     run(scenario())
 

@@ -1,0 +1,139 @@
+"""A real fleet under keys and TLS: every process does its work, and nobody does another's."""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.fleet.state import FleetState, read
+from shared import subjects
+from shared.bus.nats import connect
+from shared.errors import Misconfigured, NotPermitted
+from shared.keys import Credentials
+from tests.conftest import eventually, run
+
+DARKROOM = (sys.executable, "-m", "services.fleet")
+
+
+@dataclass(frozen=True)
+class Secured:
+    state: FleetState
+    keys: Path
+    environment: dict[str, str]
+
+    def ask(self, path: str, body: object = None, token: bool = True) -> Any:
+        request = urllib.request.Request(self.state.http_url + path)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if token:
+            secret = (self.keys / "client" / "token").read_text().strip()
+            request.add_header("Authorization", f"Bearer {secret}")
+        trusted = ssl.create_default_context(cafile=str(self.keys / "client" / "ca.crt"))
+        with urllib.request.urlopen(request, context=trusted, timeout=60) as reply:
+            return json.load(reply)
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[Secured]:
+    with (
+        tempfile.TemporaryDirectory() as here,
+        tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as shared,
+    ):
+        keys, state, log = Path(here) / "keys", Path(here) / "state", Path(here) / "up.log"
+        environment = {
+            **os.environ,
+            "DARKROOM_STATE_DIR": str(state),
+            "DARKROOM_ARENA_DIR": shared,
+        }
+        subprocess.run([*DARKROOM, "keys", str(keys), "--tls", "localhost"], check=True)
+        with log.open("w") as output:
+            up = subprocess.Popen(
+                [*DARKROOM, "up", "--port", "0", "--keys", str(keys)],
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+
+        async def ready() -> bool:
+            assert up.poll() is None, log.read_text()
+            return state.is_dir() and read(state) is not None
+
+        try:
+            run(eventually(ready, within=150), timeout=160)
+            found = read(state)
+            assert found is not None
+            yield Secured(found, keys, environment)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(60)
+
+
+def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -> None:
+    drawn = secured.ask(
+        "/v1/images/generations", {"prompt": "a red circle", "num_inference_steps": 2}
+    )
+    assert drawn["data"][0]["b64_json"]
+    out = secured.keys.parent / "picture.png"
+    rendered = subprocess.run(
+        [*DARKROOM, "render", "a red circle", "--steps", "2", "--out", str(out)],
+        env=secured.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert rendered.returncode == 0, rendered.stdout + rendered.stderr
+    assert out.stat().st_size > 100
+    status = subprocess.run(
+        [*DARKROOM, "status"], env=secured.environment, capture_output=True, timeout=60
+    )
+    assert status.returncode == 0
+    assert b"denoiser" in status.stdout
+
+
+def test_a_late_job_fails_by_name_and_nothing_that_was_needed_was_denied(
+    secured: Secured,
+) -> None:
+    body = {"prompt": "a red circle", "num_inference_steps": 100, "deadline": 0.05}
+    with pytest.raises(urllib.error.HTTPError) as late:
+        secured.ask("/v1/images/generations", body)
+    with late.value as refused:
+        assert refused.code == 504
+        assert json.load(refused)["error"]["code"] == "deadline_exceeded"
+    logs = "".join(path.read_text() for path in Path(secured.state.logs).glob("*.log"))
+    assert "violation" not in logs
+    assert "not_permitted" not in logs
+
+
+def test_without_a_token_nothing_is_drawn(secured: Secured) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        secured.ask("/v1/images/generations", {"prompt": "a red circle"}, token=False)
+    with refused.value as answer:
+        assert answer.code == 401
+    assert secured.ask("/readyz", token=False)["ready"] is True
+
+
+def test_a_services_key_is_of_no_use_for_anything_else(secured: Secured) -> None:
+    async def scenario() -> None:
+        with pytest.raises(Misconfigured):
+            await connect(secured.state.nats_url, "nobody", budget=5)
+        credentials = Credentials.of_directory(secured.keys / "vae")
+        bus = await connect(secured.state.nats_url, "vae", credentials=credentials)
+        try:
+            with pytest.raises(NotPermitted):
+                await bus.store(subjects.submit("job"), b"")
+        finally:
+            await bus.close()
+
+    run(scenario(), timeout=30)
