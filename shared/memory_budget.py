@@ -3,10 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from shared.catalogue import local_directory
 from shared.errors import MemoryBudgetExceeded
 
 LOOK_SECONDS: Final = 0.25
@@ -29,6 +30,12 @@ def weight_bytes(component: Path) -> int:
     files = list(component.glob("*.safetensors"))
     plain = [file for file in files if "." not in file.stem]
     return sum(file.stat().st_size for file in plain or files)
+
+
+def component_bytes(sources: Iterable[str], *components: str) -> int:
+    """Size of the weights of these components of all models in `sources`."""
+    roots = [local_directory(source) for source in sources]
+    return sum(weight_bytes(root / component) for root in roots for component in components)
 
 
 class MemoryBudget:

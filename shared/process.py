@@ -21,6 +21,7 @@ import uvloop
 from shared.bus.base import Bus, ServiceInfo
 from shared.bus.nats import connect
 from shared.config import Settings
+from shared.memory_budget import MemoryBudget
 from shared.telemetry import telemetry
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -45,6 +46,7 @@ class Process:
     settings: Settings
     metrics: Metrics
     bus: Bus
+    budget: MemoryBudget
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(
@@ -107,7 +109,8 @@ async def _connected(
     bus = await connect(settings.nats_url, name, replicas=settings.replicas)
     try:
         await bus.ensure(TOPOLOGY)
-        running = Process(service, name, settings, metrics, bus)
+        budget = MemoryBudget(settings.memory_budget, metrics.refused)
+        running = Process(service, name, settings, metrics, bus, budget)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop.set)

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 PULL_LIMIT: Final = 4
 """Deliveries taken at once, so that several processes share a sudden queue evenly."""
+ROOM_SECONDS: Final = 0.5
+"""Pause before a process without room is asked again."""
 HUNG: Final = 70
 """Exit status of a process that ended itself because its work hung (EX_SOFTWARE)."""
 
@@ -80,10 +82,12 @@ class PullLoop:
         poll_seconds: float,
         decline: Callable[[Work], Awaitable[None]],
         drain: Callable[[], Coroutine[None, None, None]] = _nothing,
+        room: Callable[[], bool] = lambda: True,
         on_hang: Callable[[str], None] = leave_hung,
     ) -> None:
-        """`decline` gives back what arrives after `stop`, `drain` is awaited then. `on_hang` is
-        called with a subject whose handler made no progress for so long that others have it."""
+        """`decline` gives back what arrives after `stop`, `drain` is awaited then. Nothing is
+        pulled while `room` says that the process has none. `on_hang` is called with a subject whose
+        handler made no progress for so long that others have it."""
         self._sources = sources
         self._handle = handle
         self._ack_wait = ack_wait
@@ -92,6 +96,7 @@ class PullLoop:
         self._poll_seconds = poll_seconds
         self._decline = decline
         self._drain_handler = drain
+        self._process_has_room = room
         self._on_hang = on_hang
         self._in_flight: dict[asyncio.Task[None], Work] = {}
         self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
@@ -118,6 +123,9 @@ class PullLoop:
 
     async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
         """Start what waits, or sleep until something arrives, ends, or we are to stop."""
+        if not self._process_has_room():
+            await asyncio.wait((stopped,), timeout=ROOM_SECONDS)
+            return
         with_room = [source for source in self._sources if self._room(source) > 0]
         polled = set(self._polls.values())  # these were empty, and what comes comes by the poll
         unpolled = [source for source in with_room if source not in polled]

@@ -61,6 +61,7 @@ class Worker:
         settings: Settings,
         metrics: Metrics,
         name: str,
+        room: Callable[[], bool] = lambda: True,
         on_hang: Callable[[str], None] = leave_hung,
     ) -> None:
         self._bus = bus
@@ -68,6 +69,7 @@ class Worker:
         self._settings = settings
         self._metrics = metrics
         self._name = name
+        self._room = room
         self._on_hang = on_hang
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
@@ -93,6 +95,7 @@ class Worker:
             poll_seconds=self._settings.poll_seconds,
             decline=self._decline,
             drain=self._handler.drain,
+            room=self._room,
             on_hang=self._on_hang,
         )
         async with (
@@ -203,6 +206,7 @@ class Worker:
                 await insist(partial(self._acknowledge, task, work), task.progressed)
         except ArenaFull as error:
             log.warning("%s waits for room: %s", task.node.name, error)
+            self._metrics.refused(error.code)
             await insist(partial(task.give_back, ROOM_SECONDS), task.progressed)
         except HandedOver:
             await task.give_back()

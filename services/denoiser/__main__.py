@@ -11,6 +11,7 @@ from services.denoiser.model import limits, load, reserve
 from services.denoiser.outbox import Outbox
 from services.denoiser.service import Denoiser
 from shared.catalogue import Catalogue
+from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -35,6 +36,8 @@ async def main(running: Process) -> None:
     prepare_torch(settings.threads)
     cards = Catalogue.load(settings.sources).cards
 
+    weights = component_bytes((card.source for card in cards.values()), "unet")
+    running.budget.refuse_larger(f"the unet of {', '.join(cards)}", weights)
     bounds = limits(settings, len(cards))
     models = {
         name: load(name, card.source, settings, running.metrics, bounds, die)
@@ -52,7 +55,9 @@ async def main(running: Process) -> None:
             reserve=reserve(settings),
             checkpoint_every=settings.checkpoint_every,
         )
-        worker = Worker(running.bus, handler, settings, running.metrics, running.name)
+        worker = Worker(
+            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+        )
 
         def statistics() -> Mapping[str, object]:
             engines = {n: dataclasses.asdict(m.engine.statistics()) for n, m in models.items()}

@@ -191,6 +191,8 @@ class Planner:
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
         log.info("refused: %s", refusal)
+        if isinstance(refusal, QueueFull):
+            self._metrics.refused(refusal.code)
         failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
         if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":
             self._metrics.job_ended("", "failed")

@@ -4,6 +4,7 @@ import dataclasses
 
 from services.prompt_encoder.service import PromptEncoder, load
 from shared.catalogue import Catalogue
+from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -14,9 +15,14 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads)
         cards = Catalogue.load(settings.sources).cards.values()
+        weights = component_bytes((c.source for c in cards), "text_encoder", "text_encoder_2")
+        names = ", ".join(c.name for c in cards)
+        running.budget.refuse_larger(f"the text encoders of {names}", weights)
         encoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
         handler = PromptEncoder(encoders, transport)
-        worker = Worker(running.bus, handler, settings, running.metrics, running.name)
+        worker = Worker(
+            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+        )
         await running.serve(
             worker.run,
             statistics=lambda: dataclasses.asdict(worker.statistics()),

@@ -5,6 +5,7 @@ from functools import partial
 
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
+from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -15,9 +16,13 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads)
         cards = Catalogue.load(settings.sources).cards.values()
+        weights = component_bytes((card.source for card in cards), "vae")
+        running.budget.refuse_larger(f"the vae of {', '.join(c.name for c in cards)}", weights)
         decoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
         handler = ImageDecoder(decoders, running.bus, transport)
-        worker = Worker(running.bus, handler, settings, running.metrics, running.name)
+        worker = Worker(
+            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+        )
         await running.serve(
             worker.run,
             statistics=lambda: dataclasses.asdict(worker.statistics()),
