@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.fleet.plan import FleetOptions
-from services.fleet.running import running_fleet
+from services.fleet.running import Fleet, running_fleet
 from shared.client import Darkroom
 from shared.config import Settings
 from shared.messages import GenerationRequest, ImageResult, JobDone, StepProgress
@@ -22,6 +22,7 @@ class OwnFleet:
     darkroom: Darkroom
     url: str
     arenas: Path
+    fleet: Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ async def own_fleet(model: str, denoisers: int = 1) -> AsyncIterator[OwnFleet]:
             ) as fleet,
             Darkroom.connect(fleet.nats.url, "benchmark") as darkroom,
         ):
-            yield OwnFleet(darkroom, fleet.nats.url, Path(arenas))
+            yield OwnFleet(darkroom, fleet.nats.url, Path(arenas), fleet)
 
 
 async def render(darkroom: Darkroom, request: GenerationRequest) -> Rendered:

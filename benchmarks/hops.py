@@ -26,7 +26,6 @@ from benchmarks.fleet import OwnFleet, Rendered, own_fleet, render
 from benchmarks.handles import Sender, sender
 from benchmarks.numbers import MILLISECONDS, spread
 from benchmarks.program import Options, Results, run_program, say
-from shared.tensors.handle import INLINE_LIMIT
 
 JOBS: Final = 60
 STEPS: Final = 4
@@ -42,7 +41,7 @@ class Size:
 
 
 SIZES: Final = (
-    Size("64KB", INLINE_LIMIT + 4096, 200),
+    Size("64KB", 64 * 1024, 200),
     Size("512KB", 512 * 1024, 200),
     Size("50MB", 50 * 1024 * 1024, 15),
 )

@@ -44,7 +44,7 @@ async def measure(options: Options) -> Results:
         own_fleet(options.model, cores()) as fleet,
         Baseline(options.model, cores()) as baseline,
     ):
-        formats = await baseline.choose_memory_format(validate(wanted[0], catalogue), trials)
+        layouts = await baseline.choose_layout(validate(wanted[0], catalogue), trials)
         for number, request in enumerate(wanted):
             spec = validate(request, catalogue)
             turn = await _turn(fleet.darkroom, baseline, request, spec, ours_first=number % 2 == 0)
@@ -53,8 +53,8 @@ async def measure(options: Options) -> Results:
         say(f"{count} images by each side")
     return summary(turns) | {
         "steps": validate(wanted[0], catalogue).steps,
-        "baseline_memory_format": baseline.memory_format,
-        "baseline_seconds_by_format": {n: round(s, 4) for n, s in formats.items()},
+        "baseline_layout": baseline.layout,
+        "baseline_seconds_by_layout": {n: round(s, 4) for n, s in layouts.items()},
     }
 
 

@@ -59,13 +59,13 @@ async def measure(options: Options) -> Results:
         Baseline(options.model, cores()) as baseline,
     ):
         pair = _Pair(options.model, fleet.darkroom, baseline, size)
-        formats = await pair.warm_up()
+        layouts = await pair.warm_up()
         for number in range(size.rounds):
             rounds.append(await pair.round(ours_first=number % 2 == 0))
             say(f"round {number + 1}/{size.rounds}: {rounds[-1].ratio:.2f} times the baseline")
     return summary(rounds, size) | {
-        "baseline_memory_format": baseline.memory_format,
-        "baseline_seconds_by_format": {n: round(s, 4) for n, s in formats.items()},
+        "baseline_layout": baseline.layout,
+        "baseline_seconds_by_layout": {n: round(s, 4) for n, s in layouts.items()},
     }
 
 
@@ -85,7 +85,7 @@ class _Pair:
             self._darkroom, self._requests[: self._size.in_flight], self._size.in_flight
         )
         spec = validate(self._requests[0], self._catalogue)
-        return await self._baseline.choose_memory_format(spec, self._size.trials)
+        return await self._baseline.choose_layout(spec, self._size.trials)
 
     async def round(self, *, ours_first: bool) -> Round:
         if ours_first:

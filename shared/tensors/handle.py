@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-INLINE_LIMIT: Final = 64 * 1024
+INLINE_LIMIT: Final = 8 * 1024
 """Tensors of at most this many bytes travel inside their handle."""
 
 MAX_RANK: Final = 8

@@ -1,0 +1,101 @@
+"""The gateway's routes in front of a queue of images: requests and answers are its own."""
+
+import asyncio
+import base64
+import time
+from typing import Final
+
+from aiohttp import web
+
+from benchmarks.baselines.drawing import Queue
+from services.gateway.api import parse, to_job
+from services.gateway.errors import http_problem
+from services.gateway.images import MAX_BODY_BYTES
+from services.gateway.middleware import translate_errors
+from services.gateway.models import describe
+from services.gateway.replies import JOB_ID, problem_reply, struct_reply
+from services.gateway.schemas import Health, Image, ImagesResponse, JobSummary, ModelList
+from services.vae.images import encode_image
+from shared.catalogue import Catalogue
+from shared.client import new_job_id
+from shared.errors import InvalidRequest
+from shared.messages import JobSpec
+
+QUEUE: Final = web.AppKey("QUEUE", Queue)
+CATALOGUE: Final = web.AppKey("CATALOGUE", Catalogue)
+
+
+def make_app(queue: Queue, catalogue: Catalogue) -> web.Application:
+    """Serve it with `handler_cancellation`: a client that hangs up gives up its place."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[translate_errors])
+    app[QUEUE], app[CATALOGUE] = queue, catalogue
+    app.add_routes(
+        [
+            web.post("/v1/images/generations", generate),
+            web.get("/v1/models", show_models),
+            web.get("/v1/models/{model}", show_model),
+            web.get("/healthz", healthz),
+            web.get("/readyz", healthz),
+        ]
+    )
+    return app
+
+
+async def generate(request: web.Request) -> web.Response:
+    """The images by value; there are no streams, addresses and previews here."""
+    began = time.monotonic()
+    wanted = parse(await request.read())
+    if wanted.stream:
+        raise InvalidRequest("stream", True, "false")
+    if wanted.response_format == "url":
+        raise InvalidRequest("response_format", "url", '"b64_json"')
+    job, spec = to_job(wanted, new_job_id(), request.app[CATALOGUE])
+    request[JOB_ID] = job.job_id
+    drawn = await request.app[QUEUE].images(spec)
+    # Off the pipeline's thread, so that the next batch has begun.
+    files = await asyncio.gather(
+        *(
+            asyncio.to_thread(encode_image, pixels, spec.output_format, spec.output_compression)
+            for pixels in drawn
+        )
+    )
+    return struct_reply(_response(job.job_id, spec, files, time.monotonic() - began))
+
+
+def _response(job_id: str, spec: JobSpec, files: list[bytes], seconds: float) -> ImagesResponse:
+    return ImagesResponse(
+        created=int(time.time()),
+        data=[
+            Image(b64_json=base64.b64encode(file).decode(), seed=spec.seed + i)
+            for i, file in enumerate(files)
+        ],
+        output_format=spec.output_format,
+        size=f"{spec.width}x{spec.height}",
+        darkroom=JobSummary(
+            job_id=job_id,
+            model=spec.model,
+            seed=spec.seed,
+            steps=spec.steps,
+            seconds=seconds,
+            approximations=[],
+        ),
+    )
+
+
+async def show_models(request: web.Request) -> web.Response:
+    cards = request.app[CATALOGUE].cards.values()
+    return struct_reply(ModelList(data=[describe(card) for card in cards]))
+
+
+async def show_model(request: web.Request) -> web.Response:
+    cards = request.app[CATALOGUE].cards
+    name = request.match_info["model"]
+    if name not in cards:
+        message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
+        return problem_reply(http_problem(404, message, "model_not_found", "model"))
+    return struct_reply(describe(cards[name]))
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """It is warm before it listens, so there is no other kind of readiness."""
+    return struct_reply(Health())

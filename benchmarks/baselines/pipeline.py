@@ -1,0 +1,128 @@
+"""diffusers' own pipeline in this process, as fast as it gets here. It knows nothing of asyncio."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final, Literal
+
+import diffusers
+import torch
+import transformers
+
+from shared.messages import JobSpec
+from shared.samplers import SAMPLERS
+
+Layout = Literal["contiguous", "channels_last"]
+LAYOUTS: Final[tuple[Layout, ...]] = ("contiguous", "channels_last")
+
+_MEMORY_FORMATS: Final[dict[Layout, torch.memory_format]] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a pipeline uses the machine: torch threads, and how the weights of both convolutional
+    networks lie in memory."""
+
+    threads: int
+    layout: Layout = "contiguous"
+
+    def __str__(self) -> str:
+        return f"{self.threads} threads, {self.layout}"
+
+
+class Pipeline:
+    """`StableDiffusionXLPipeline` of a directory or hub id, in float32.
+
+    Use it from one thread only: torch keeps a team of workers for each thread that computes."""
+
+    def __init__(self, source: str, setup: Setup) -> None:
+        _be_quiet()
+        self._pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, add_watermarker=False
+        )
+        self._pipeline.set_progress_bar_config(disable=True)
+        config = self._pipeline.scheduler.config
+        self._schedulers = {
+            name: getattr(diffusers, sampler.scheduler).from_config(config, **sampler.settings)
+            for name, sampler in SAMPLERS.items()
+        }
+        self.set_up(setup)
+
+    def set_up(self, setup: Setup) -> None:
+        """For all that is drawn from now on."""
+        torch.set_num_threads(setup.threads)
+        self._pipeline.unet.to(memory_format=_MEMORY_FORMATS[setup.layout])
+        self._pipeline.vae.to(memory_format=_MEMORY_FORMATS[setup.layout])
+        self.setup = setup
+
+    def choose(
+        self, setups: Sequence[Setup], samples: Sequence[Sequence[JobSpec]], trials: int
+    ) -> dict[Setup, float]:
+        """Draw every batch of `samples` with each of `setups` in turn, and keep the fastest.
+        Returns the median seconds of each for all of them."""
+        seconds: dict[Setup, list[float]] = {setup: [] for setup in setups}
+        for _ in range(trials):
+            for setup, found in seconds.items():
+                self.set_up(setup)
+                for batch in samples:  # a new layout's first forward is a slow one
+                    self.draw(batch)
+                began = time.perf_counter()
+                for batch in samples:
+                    self.draw(batch)
+                found.append(time.perf_counter() - began)
+        medians = {setup: median(found) for setup, found in seconds.items()}
+        self.set_up(min(medians, key=lambda setup: medians[setup]))
+        return medians
+
+    @torch.inference_mode()
+    def draw(self, specs: Sequence[JobSpec]) -> list[torch.Tensor]:
+        """One image of each spec, from its seed: uint8 pixels (height, width, 3).
+
+        All must be `compatible`: they take every step together, prompts are encoded and latents
+        decoded in one batch, and both halves of guidance are one forward."""
+        first = specs[0]
+        self._pipeline.scheduler = self._schedulers[first.sampler]
+        images: torch.Tensor = self._pipeline(
+            prompt=[spec.prompt for spec in specs],
+            negative_prompt=_negatives(specs),
+            num_inference_steps=first.steps,
+            guidance_scale=first.guidance,
+            width=first.width,
+            height=first.height,
+            generator=[torch.Generator("cpu").manual_seed(spec.seed) for spec in specs],
+            output_type="pt",
+        ).images
+        # As diffusers makes a picture file's bytes of it.
+        pixels = (images.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8)
+        return list(pixels)
+
+
+def compatible(spec: JobSpec) -> tuple[object, ...]:
+    """Specs with equal values can be drawn by one call of the pipeline: it takes one number of
+    steps, guidance, sampler and size for a batch, and either negative prompts for all or none."""
+    return (
+        spec.model,
+        spec.steps,
+        spec.guidance,
+        spec.sampler,
+        spec.width,
+        spec.height,
+        spec.negative_prompt is None,
+    )
+
+
+def _negatives(specs: Sequence[JobSpec]) -> list[str] | None:
+    given = [spec.negative_prompt for spec in specs if spec.negative_prompt is not None]
+    return given or None
+
+
+def _be_quiet() -> None:
+    """A scheduler made from another one's config warns of settings it does not know; parts of the
+    pipeline that we never use warn of packages they miss."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

@@ -1,0 +1,177 @@
+"""One of the systems, and what is asked of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.numbers import percentile
+from benchmarks.program import cores
+from benchmarks.serving.burst import Burst, attainment, recovery
+from benchmarks.serving.mix import images_through_network, steps_of, workload
+from benchmarks.serving.network import network_time
+from benchmarks.serving.peak import PeakSearch
+from benchmarks.serving.plan import Plan
+from benchmarks.serving.processor import cpu_seconds
+from benchmarks.serving.results import BurstResult, Load, Saturation
+from benchmarks.serving.systems import System
+from loadgen.arrivals import Arrivals, Poisson
+from loadgen.arrivals import Burst as BurstArrivals
+from loadgen.limits import Limits
+from loadgen.outcome import Outcome, Shot
+from loadgen.report.slo import Slo
+from loadgen.report.summary import meets
+from loadgen.run import run_closed, run_open
+from loadgen.solo import examples, solo_latencies, until_quiet
+from loadgen.targets.base import Target
+from loadgen.workload import Entry, Workload, schedule
+
+
+@dataclass
+class Contender:
+    """`solo`: its own latencies by template, once they are measured."""
+
+    system: System
+    target: Target
+    model: str
+    plan: Plan
+    entries: tuple[Entry, ...]
+    search: PeakSearch
+    solo: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.system.name
+
+    async def take_alone(self, shot: Shot) -> None:
+        """Measure what a request like `shot` takes when there is no other."""
+        self.solo |= await solo_latencies([shot], self.target, requests=self.plan.solo_requests)
+
+    async def find_peak(self, slo: Slo) -> float:
+        """Go on looking for the highest rate that is sustained; what is known of it now."""
+        trial = self._workload(Poisson(rate=1.0), self.plan.trial_seconds, seed=1000)
+        budget = self.plan.search_seconds
+        await self.search.go_on(trial, self.target, slo, self.solo, budget)
+        return self.search.rate
+
+    async def load(self, rate: float, slo: Slo, seed: int) -> Load:
+        """Poisson requests at `rate`."""
+        offered = self._workload(Poisson(rate=rate), self.plan.load_seconds, seed)
+        outcomes = await self._offer(offered)
+        latencies = [outcome.latency for outcome in outcomes]
+        return Load(
+            rate=rate,
+            requests=len(outcomes),
+            met=sum(meets(slo, outcome) is True for outcome in outcomes),
+            unfinished=sum(outcome.status != "done" for outcome in outcomes),
+            p50=percentile(latencies, 50),
+            p95=percentile(latencies, 95),
+        )
+
+    async def burst(self, rate: float, slo: Slo, seed: int) -> BurstResult:
+        """`rate`, then many times as much, then `rate` again, long enough to see it recover."""
+        plan = self.plan
+        burst = Burst(plan.before_burst, plan.before_burst + plan.burst_seconds)
+        arrivals = BurstArrivals(
+            rate=rate, factor=plan.burst_factor, at=burst.began, seconds=plan.burst_seconds
+        )
+        offered = self._workload(arrivals, burst.ended + plan.after_burst, seed)
+        outcomes = await self._offer(offered)
+        met, of = attainment(outcomes, burst, slo)
+        return BurstResult(rate, of, met, recovery(outcomes, burst))
+
+    async def saturate(self) -> Saturation:
+        """As many users as the plan says, none of whom pauses."""
+        plan = self.plan
+        asked = self._workload(
+            Poisson(rate=1.0), plan.warm_seconds + plan.saturation_seconds, seed=3000
+        )
+        counter = _Done()
+        run = asyncio.create_task(
+            run_closed(
+                asked, self.target, users=plan.users, observer=counter, limits=_draining(plan)
+            )
+        )
+        try:
+            await asyncio.sleep(plan.warm_seconds)
+            before = await self._reading(counter)
+            await asyncio.sleep(plan.saturation_seconds)
+            after = await self._reading(counter)
+            await run
+        finally:
+            run.cancel()
+        return await self._saturation(before, after, counter.outcomes[before.done : after.done])
+
+    async def quiet(self) -> None:
+        """Wait until what the last run left is gone."""
+        shots = schedule(self._workload(Poisson(rate=10.0), 10.0, seed=0))
+        shot = min(examples(shots).values(), key=lambda one: self.solo[one.template])
+        await until_quiet(shot, self.solo[shot.template], self.target)
+
+    async def _offer(self, offered: Workload) -> list[Outcome]:
+        outcomes = await run_open(schedule(offered), self.target, limits=_draining(self.plan))
+        await self.quiet()
+        return outcomes
+
+    def _workload(self, arrivals: Arrivals, seconds: float, seed: int) -> Workload:
+        return workload(self.entries, arrivals, seconds, seed)
+
+    async def _reading(self, counter: "_Done") -> "_Reading":
+        steps = None if self.system.steps is None else await self.system.steps()
+        return _Reading(
+            at=asyncio.get_running_loop().time(),
+            cpu=cpu_seconds(self.system.pids()),
+            done=len(counter.outcomes),
+            steps=0 if steps is None else steps.steps,
+            rows=0 if steps is None else steps.rows,
+        )
+
+    async def _saturation(
+        self, before: "_Reading", after: "_Reading", outcomes: Sequence[Outcome]
+    ) -> Saturation:
+        images = len(outcomes)
+        found = Saturation(
+            images=images,
+            images_per_second=images / (after.at - before.at),
+            cpu_per_image=(after.cpu - before.cpu) / max(1, images),
+        )
+        steps = after.steps - before.steps
+        if not steps or not images:
+            return found
+        rows = (after.rows - before.rows) / steps
+        forwards = sum(images_through_network(outcome.shot) for outcome in outcomes)
+        batch = rows * forwards / sum(steps_of(outcome.shot) for outcome in outcomes)
+        bare = await network_time(self.model, batch, cores(), self.plan.network_seconds)
+        return Saturation(
+            images=found.images,
+            images_per_second=found.images_per_second,
+            cpu_per_image=found.cpu_per_image,
+            rows_per_step=rows,
+            network_per_image=bare.per_image(steps / images),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    at: float
+    cpu: float
+    done: int
+    steps: int
+    rows: int
+
+
+class _Done:
+    """Notes what is done, in the order in which it ended."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def sent(self, shot: Shot, at: float) -> None:
+        pass
+
+    def ended(self, outcome: Outcome) -> None:
+        if outcome.status == "done":
+            self.outcomes.append(outcome)
+
+
+def _draining(plan: Plan) -> Limits:
+    return Limits(drain=plan.drain_seconds)

@@ -1,0 +1,133 @@
+"""`python -m benchmarks.serving.network`: the network's own processor time, in a bare process.
+
+Nothing but the forwards that an image cannot do without: the UNet on a batch of as many images as
+asked for, one decode, one prompt. Prints one JSON object of CPU seconds.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import mean
+from typing import Final
+
+import msgspec
+import torch
+import transformers
+
+from benchmarks.requests import prompts
+from services.denoiser.unet import SdxlUnet
+from services.prompt_encoder.encoder import SdxlTextEncoder
+from services.vae.autoencoder import LatentDecoder
+from shared.errors import Misconfigured
+from shared.torch_setup import prepare_torch
+
+SECONDS: Final = 4.0
+"""For each of the four measurements."""
+WARM_UP: Final = 3
+
+
+class NetworkTime(msgspec.Struct, frozen=True, kw_only=True):
+    """CPU seconds. `forward`: of the UNet on one batch of `batch` images."""
+
+    batch: float
+    forward: float
+    decode: float
+    encode: float
+
+    def per_image(self, forwards: float) -> float:
+        """For one image, where `forwards` batches were computed for each."""
+        return forwards * self.forward + self.decode + self.encode
+
+
+async def network_time(model: str, batch: float, processes: int, seconds: float) -> NetworkTime:
+    """The mean of as many bare processes side by side as a fleet has denoisers: a core whose
+    neighbour is busy is slower. Raises `Misconfigured` if one fails."""
+    command = (sys.executable, "-m", "benchmarks.serving.network", model, str(batch), str(seconds))
+
+    async def one() -> NetworkTime:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode:
+            raise Misconfigured(f"{' '.join(command[1:])} ended with {process.returncode}")
+        return msgspec.json.decode(output, type=NetworkTime)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one()) for _ in range(processes)]
+    found = [task.result() for task in tasks]
+    return NetworkTime(
+        batch=batch,
+        forward=mean(one.forward for one in found),
+        decode=mean(one.decode for one in found),
+        encode=mean(one.encode for one in found),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Networks:
+    unet: SdxlUnet
+    decoder: LatentDecoder
+    encoder: SdxlTextEncoder
+
+
+def main(model: str, batch: float, seconds: float) -> NetworkTime:
+    prepare_torch(1)
+    transformers.utils.logging.disable_progress_bar()
+    networks = _Networks(
+        SdxlUnet.load(model),
+        LatentDecoder(model, "cpu", torch.float32),
+        SdxlTextEncoder(model, "cpu", torch.float32),
+    )
+    below, share = int(batch), batch - int(batch)
+    low = timed(_forward(networks, max(1, below)), seconds)
+    high = timed(_forward(networks, below + 1), seconds)
+    latents = torch.randn(4, networks.unet.sample_size, networks.unet.sample_size)
+    [prompt] = prompts(1)
+    return NetworkTime(
+        batch=batch,
+        forward=low + share * (high - low),
+        decode=timed(lambda: networks.decoder([latents]), seconds),
+        encode=timed(lambda: networks.encoder([prompt]), seconds),
+    )
+
+
+def _forward(networks: _Networks, batch: int) -> Callable[[], object]:
+    unet = networks.unet
+    [encoded] = networks.encoder(prompts(1))
+    x = torch.randn(batch, unet.in_channels, unet.sample_size, unet.sample_size)
+    t = torch.full((batch,), 500.0)
+    embeds, pooled = encoded.embeds.repeat(batch, 1, 1), encoded.pooled.repeat(batch, 1)
+    time_ids = torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0, 1.0]]).repeat(batch, 1)
+
+    @torch.inference_mode()
+    def forward() -> object:
+        return unet.predict(x, t, embeds, pooled, time_ids)
+
+    return forward
+
+
+def timed(work: Callable[[], object], seconds: float) -> float:
+    """CPU seconds of this thread for one call, the mean over about `seconds` after a warm-up."""
+    for _ in range(WARM_UP):
+        work()
+    count, began, used = 0, time.monotonic(), time.thread_time()
+    while not count or time.monotonic() - began < seconds:
+        work()
+        count += 1
+    return (time.thread_time() - used) / count
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("batch", type=float)
+    parser.add_argument("seconds", type=float)
+    options = parser.parse_args()
+    print(json.dumps(msgspec.to_builtins(main(options.model, options.batch, options.seconds))))
