@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Rows a denoiser takes into one step."""
     max_step_seconds: float = 10.0
     """Predicted time that one denoising step may take at most."""
+    deadline_margin: float = 0.1
+    """Seconds before a job's deadline at which its denoising should be over: decoding follows."""
     checkpoint_every: int = 5
     """Steps between two checkpoints of a row."""
     ack_wait: float = 10.0

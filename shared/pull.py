@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 PULL_LIMIT: Final = 4
 """Deliveries taken at once, so that several processes share a sudden queue evenly."""
-ROOM_SECONDS: Final = 0.5
-"""Pause before a process without room is asked again."""
+ROOM_SECONDS: Final = 0.05
+"""Pause before a process or a handler without room is asked again."""
 HUNG: Final = 70
 """Exit status of a process that ended itself because its work hung (EX_SOFTWARE)."""
 
@@ -42,6 +42,8 @@ class Source:
 
     consumer: Consumer
     capacity: int
+    room: Callable[[], bool] = lambda: True
+    """Looked at again every `ROOM_SECONDS` while it says no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ class PullLoop:
         if not self._process_has_room():
             await asyncio.wait((stopped,), timeout=ROOM_SECONDS)
             return
-        with_room = [source for source in self._sources if self._room(source) > 0]
+        welcome = [source for source in self._sources if source.room()]
+        with_room = [source for source in welcome if self._room(source) > 0]
         polled = set(self._polls.values())  # these were empty, and what comes comes by the poll
         unpolled = [source for source in with_room if source not in polled]
         for source in unpolled:
@@ -138,7 +141,8 @@ class PullLoop:
         wake: set[asyncio.Task[object]] = {stopped, *self._polls}
         if len(with_room) < len(self._sources):
             wake.update(self._in_flight)
-        done, _ = await asyncio.wait(wake, return_when=asyncio.FIRST_COMPLETED)
+        again = None if len(welcome) == len(self._sources) else ROOM_SECONDS
+        done, _ = await asyncio.wait(wake, timeout=again, return_when=asyncio.FIRST_COMPLETED)
         for poll in [p for p in self._polls if p in done]:
             del self._polls[poll]
             for delivery in poll.result():

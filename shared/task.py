@@ -164,6 +164,10 @@ class Handler(Protocol):
     isolates: bool
     """Whether it sees to it itself that a suspect runs alone; if not, the worker does."""
 
+    def room(self) -> bool:
+        """Whether it wants more nodes now, but for interactive ones, which are offered anyway."""
+        ...
+
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Do the node's work and write its outputs. Raises `DarkroomError` (retryable or not),
         above all `HandleLost` for an input that cannot be read, and after `drain` `HandedOver`.

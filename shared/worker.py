@@ -20,7 +20,14 @@ from shared import subjects
 from shared.bus.base import Bus
 from shared.config import Settings
 from shared.crash_points import reached
-from shared.errors import ArenaFull, BusUnavailable, HandleLost, InvalidRequest, JobNotFound
+from shared.errors import (
+    ArenaFull,
+    BusUnavailable,
+    DeadlineExceeded,
+    HandleLost,
+    InvalidRequest,
+    JobNotFound,
+)
 from shared.jobs.events import (
     CancelRequested,
     DeadlinePassed,
@@ -117,12 +124,14 @@ class Worker:
         capacity, ack_wait = self._handler.capacity, self._settings.ack_wait
         sources: list[Source] = []
         for service_class in subjects.CLASSES:
-            reserve = self._handler.reserve if service_class == "interactive" else 0
+            urgent = service_class == "interactive"
+            size = capacity + (self._handler.reserve if urgent else 0)
+            room = _always if urgent else self._handler.room
             for model in self._handler.models:
                 name = subjects.work_consumer(self._handler.kind, model, service_class)
                 queue = subjects.work_filter(self._handler.kind, model, service_class)
                 consumer = await self._bus.consumer(subjects.WORK, name, queue, ack_wait)
-                sources.append(Source(consumer, capacity + reserve))
+                sources.append(Source(consumer, size, room))
         return sources
 
     def _cancel(self, job_id: str) -> None:
@@ -239,6 +248,8 @@ class Worker:
                 outputs = await self._handler.run(task)
         except (ArenaFull, HandedOver):
             raise
+        except DeadlineExceeded:
+            return DeadlinePassed(time.time())
         except HandleLost as lost:
             log.warning("an input is lost, and will be made again: %s", lost)
             mark_failed(lost)
@@ -296,6 +307,10 @@ class Worker:
         tasks.remove(running)
         if not tasks:
             del self._running[job_id]
+
+
+def _always() -> bool:
+    return True
 
 
 def _check_inputs(task: Task) -> None:

@@ -23,7 +23,7 @@ from services.denoiser.row import Row
 from services.denoiser.shape import ShapeKey
 from services.denoiser.step import Batch, step
 from services.denoiser.unet import Network
-from shared.errors import QueueFull
+from shared.errors import DeadlineExceeded, QueueFull
 
 MAX_BATCHES: Final = 4
 """Shapes whose last batch is kept, with its concatenated embeddings."""
@@ -45,6 +45,8 @@ class Compute:
         self.cost = cost
         self._deliver, self._crashed = deliver, crashed
         self._turn = Turn()
+        self._hopeless: list[Entry] = []
+        """Given up by the last plan, and not yet told."""
         self._batches: OrderedDict[ShapeKey, Batch] = OrderedDict()
         self._changed = threading.Condition()
         # Under `_changed`: entries by ticket, both in order of arrival; whether to end; whether a
@@ -52,6 +54,7 @@ class Compute:
         self._waiting: dict[int, Entry] = {}
         self._admitted: dict[int, Entry] = {}
         self._stopping = self._stepping = self._held = self._owed = False
+        self._declining = False
         self._next_ticket = 0
         self._steps = self._row_steps = self._finished = self._failed = self._parks = 0
         self._step_seconds = 0.0
@@ -100,6 +103,11 @@ class Compute:
             self._changed.notify_all()
             return ticket
 
+    @property
+    def declining(self) -> bool:
+        """At the last step boundary somebody was kept waiting who has not been in the batch yet."""
+        return self._declining
+
     def withdraw(self, ticket: int) -> None:
         """Let the row go, at the latest at the next step boundary, without an outcome."""
         with self._changed:
@@ -127,7 +135,8 @@ class Compute:
     def _run(self) -> None:
         try:
             while (entries := self._next_step()) is not None:
-                self._settle(self._advance(entries))
+                given_up = self._give_up()
+                self._settle([*given_up, *(self._advance(entries) if entries else ())])
             self._deliver(self._leftovers())
         except BaseException as error:
             with self._changed:
@@ -146,18 +155,22 @@ class Compute:
                 if not self._admitted and not self._waiting:
                     self._batches.clear()
                     self._owed = False
-                elif entries := self._plan():
+                elif (entries := self._plan()) or self._hopeless:
                     self._stepping = True
                     return entries
                 self._changed.notify_all()
                 self._changed.wait()
 
     def _plan(self) -> list[Entry]:
-        rows = [entry.view() for entry in self._admitted.values()]
-        waiting = [entry.view() for entry in self._waiting.values()]
+        now, margin = time.time(), self._limits.deadline_margin
+        rows = [entry.view(now, margin) for entry in self._admitted.values()]
+        waiting = [entry.view(now, margin) for entry in self._waiting.values()]
         held = self._held and not self._owed
         plan = plan_step(rows, waiting, self._limits, self.cost, self._turn, held)
         self._turn = plan.turn
+        for ticket in plan.hopeless:
+            entry = self._admitted.pop(ticket, None) or self._waiting.pop(ticket)
+            self._hopeless.append(entry)
         for ticket in plan.leaves:
             entry = self._waiting[ticket] = self._admitted.pop(ticket)
             entry.parked = True
@@ -168,6 +181,7 @@ class Compute:
             entry.parked = False
             entry.row.move(self._network.device)
         running = [self._admitted[ticket] for ticket in plan.runs]
+        self._declining = any(not entry.parked for entry in self._waiting.values())
         if not held:
             self._owed = False
             for entry in (*self._admitted.values(), *self._waiting.values()):
@@ -175,6 +189,11 @@ class Compute:
         for entry in running:
             entry.passed_over = 0
         return running
+
+    def _give_up(self) -> list[Outcome]:
+        """The rows that cannot be in time."""
+        entries, self._hopeless = self._hopeless, []
+        return [Failed(e.ticket, _too_late(e.row)) for e in entries]
 
     def _advance(self, entries: list[Entry]) -> list[Outcome]:
         """One step of `entries`. If it fails, each takes it alone: only the culprit fails then."""
@@ -223,7 +242,8 @@ class Compute:
 
     def _leftovers(self) -> list[Outcome]:
         with self._changed:
-            entries = [*self._admitted.values(), *self._waiting.values()]
+            entries = [*self._hopeless, *self._admitted.values(), *self._waiting.values()]
+            self._hopeless.clear()
             self._admitted.clear()
             self._waiting.clear()
             self._changed.notify_all()
@@ -233,3 +253,8 @@ class Compute:
             stopped = EngineStopped("the denoising engine stopped before the row was finished")
             outcomes.append(Failed(entry.ticket, stopped))
         return outcomes
+
+
+def _too_late(row: Row) -> DeadlineExceeded:
+    assert row.deadline is not None
+    return DeadlineExceeded(row.job_id, row.deadline)

@@ -44,6 +44,11 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     unfitted: int = 0
     """Steps that the coefficients do not know of yet."""
 
+    @property
+    def known(self) -> bool:
+        """Whether any size of step was measured more than a few times."""
+        return any(cell.count > FEW for cell in self.cells.values())
+
     def predict(self, forwards: int, tokens: int) -> float:
         """Seconds that a step takes; 0 for an empty one. Grows with both arguments."""
         if forwards <= 0:

@@ -153,6 +153,11 @@ class Engine:
         """The model of this network's step times as learnt so far."""
         return self._cost if self._compute is None else self._compute.cost
 
+    @property
+    def declining(self) -> bool:
+        """It keeps newcomers waiting, for the sake of others' deadlines or for want of room."""
+        return self._compute is not None and self._compute.declining
+
     def statistics(self) -> EngineStatistics:
         return self._running().statistics()
 

@@ -12,9 +12,9 @@ from services.denoiser.outcomes import (
     Rested,
     StepReport,
 )
-from services.denoiser.plan_step import RowView
 from services.denoiser.row import Row
 from services.denoiser.step import Stepped
+from services.denoiser.views import RowView
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +34,8 @@ class Entry:
     def __post_init__(self) -> None:
         self.kept = self.row.step
 
-    def view(self) -> RowView:
+    def view(self, now: float, margin: float) -> RowView:
+        """At `now` (Unix seconds); `margin` as in `Limits.deadline_margin`."""
         row = self.row
         return RowView(
             self.ticket,
@@ -43,6 +44,8 @@ class Entry:
             row.service_class,
             self.passed_over,
             self.alone,
+            row.table.steps - row.step,
+            None if row.deadline is None else row.deadline - now - margin,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:

@@ -8,21 +8,22 @@ Rows of one shape form a group. The groups that hold the most urgent rows share 
 deficit round robin (Shreedhar & Varghese 1996): a group whose turn it is earns the price of the
 dearest waiting step, and keeps its turn for as long as it can pay for another.
 
+Rows with deadlines are kept from being late by those that come after them (`deadlines.py`).
+
 A row that is `alone` shares its steps with nobody, and goes before everybody. While the process is
 `held` for such a row, maybe one of another model, nobody else takes a step.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
+from services.denoiser.deadlines import is_hopeless, would_delay
 from services.denoiser.shape import ShapeKey
-from shared.messages import ServiceClass
+from services.denoiser.views import RANK, RowView, StepCost
 
 FREE: Final = 1e-9
 """Seconds: the least a step is taken to cost, so that no group keeps its turn for nothing."""
-ALONE_RANK: Final = -1
-RANK: Final[dict[ServiceClass, int]] = {"interactive": 0, "standard": 1, "batch": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +40,12 @@ class Limits:
     """A step is not predicted to take longer, unless it has one row only."""
     patience: int = 50
     """Steps that may pass a row over before it counts as a class more urgent."""
+    deadline_margin: float = 0.0
+    """Seconds before a job's deadline at which its denoising should be over."""
 
     def __post_init__(self) -> None:
         if min(self.max_rows, self.max_admitted, self.max_waiting, self.patience) < 1:
             raise ValueError(f"{self}: every limit must be at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class RowView:
-    """What the decision needs to know of a row."""
-
-    arrival: int
-    """Unique, and larger the later the row came."""
-    shape: ShapeKey
-    forwards: int
-    """Images per step: 2 if guided, else 1."""
-    service_class: ServiceClass
-    passed_over: int = 0
-    """Steps since it last ran, or came."""
-    alone: bool = False
-    """Whether its next step must be its own: it may end the process."""
-
-    def rank(self, patience: int) -> int:
-        if self.alone:
-            return ALONE_RANK
-        return max(0, RANK[self.service_class] - self.passed_over // patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +58,16 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """Arrivals of the rows that enter from the waiting room, go back to it, and run now.
+    """Arrivals of the rows that enter from the waiting room, go back to it, and run now; and of
+    those that are given up.
 
-    Nobody runs only if there is nobody, or nobody that may. `turn` is for the next call."""
+    Nobody runs only if there is nobody else, or nobody that may. `turn` is for the next call."""
 
     joins: tuple[int, ...]
     leaves: tuple[int, ...]
     runs: tuple[int, ...]
     turn: Turn
-
-
-class StepCost(Protocol):
-    def predict(self, forwards: int, tokens: int) -> float: ...
+    hopeless: tuple[int, ...] = ()
 
 
 def plan_step(
@@ -104,10 +84,13 @@ def plan_step(
         waiting = [row for row in waiting if row.alone]
         if not waiting and not any(row.alone for row in rows):
             return StepPlan((), (), (), turn)
-    admitted = _admit(rows, waiting, limits)
+    hopeless = () if held else _hopeless([*rows, *waiting], cost)
+    rows = [row for row in rows if row.arrival not in hopeless]
+    waiting = [row for row in waiting if row.arrival not in hopeless]
+    admitted = _admit(rows, _welcome(rows, waiting, limits, cost), limits)
     groups = _steps(admitted, limits, cost)
     if not groups:
-        return StepPlan((), (), (), Turn())
+        return StepPlan((), (), (), Turn(), hopeless)
     shape, next_turn = _take_turn(groups, limits, cost, turn)
     present = {row.arrival for row in rows}
     kept = {row.arrival for row in admitted}
@@ -116,7 +99,29 @@ def plan_step(
         leaves=tuple(row.arrival for row in rows if row.arrival not in kept),
         runs=tuple(row.arrival for row in groups[shape]),
         turn=next_turn,
+        hopeless=hopeless,
     )
+
+
+def _hopeless(rows: Sequence[RowView], cost: StepCost) -> tuple[int, ...]:
+    if not cost.known:
+        return ()
+    return tuple(row.arrival for row in rows if not row.alone and is_hopeless(row, cost))
+
+
+def _welcome(
+    rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits, cost: StepCost
+) -> list[RowView]:
+    """Those of `waiting` that make nobody late, the most urgent first. Who has waited for long has
+    to be let in, even so."""
+    if not cost.known:
+        return list(waiting)
+    chosen: list[RowView] = []
+    for row in sorted(waiting, key=lambda row: (row.rank(limits.patience), row.arrival)):
+        patient = row.alone or row.passed_over >= len(RANK) * limits.patience
+        if patient or not would_delay([*rows, *chosen], row, cost):
+            chosen.append(row)
+    return chosen
 
 
 def _admit(rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits) -> list[RowView]:

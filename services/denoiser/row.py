@@ -50,6 +50,8 @@ class Row:
     step: int
     """Steps that are done."""
     noise: Noise
+    deadline: float | None = None
+    """Unix seconds after which the image is of no use."""
     cancelled: bool = field(default=False)
 
     @classmethod
@@ -67,6 +69,7 @@ class Row:
         guidance: float = 1.0,
         service_class: ServiceClass = "standard",
         previews: frozenset[int] = frozenset(),
+        deadline: float | None = None,
     ) -> "Row":
         """A row at step 0. `shape` is the latents' (C, H, W). Raises `InvalidRequest` if guidance
         has no unconditional half to work with, or one of another prompt length."""
@@ -92,6 +95,7 @@ class Row:
             x0_prev=torch.zeros_like(latents),
             step=0,
             noise=noise,
+            deadline=deadline,
         )
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":

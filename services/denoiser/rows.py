@@ -41,6 +41,7 @@ def build_row(task: Task, model: Model, transport: Transport) -> Row:
         ),
         guidance=spec.guidance,
         service_class=spec.service_class,
+        deadline=spec.deadline,
         previews=preview_steps(spec.previews, table.steps),
     )
     return _resumed(task, row, transport)

@@ -81,6 +81,11 @@ class Denoiser:
                 await keeper.settle()
         return {"latents": self._put(task, latents)}
 
+    def room(self) -> bool:
+        """What an engine would keep waiting is better off in the queue, where another denoiser may
+        take it."""
+        return not any(model.engine.declining for model in self._models.values())
+
     async def drain(self) -> None:
         """All rows stop at the step boundary, and are handed over."""
         self._draining = True

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from services.gateway.app import serving
+from services.gateway.descriptors import make_room
 from services.gateway.door import Door
 from shared.catalogue import Catalogue
 from shared.process import Process, run_process
@@ -11,6 +12,7 @@ from shared.process import Process, run_process
 
 async def main(running: Process) -> None:
     settings = running.settings
+    make_room()
     catalogue = Catalogue.load(settings.sources)
     async with serving(
         running.bus,

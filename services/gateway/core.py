@@ -19,7 +19,7 @@ from shared.watch import Job
 
 log = logging.getLogger(__name__)
 
-MAX_REQUESTS: Final = 256
+MAX_REQUESTS: Final = 1024
 """Requests that wait for their images at a time."""
 CANCEL_SECONDS: Final = 4.0
 """How long the job of a client that hung up is asked to end."""

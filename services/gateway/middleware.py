@@ -91,7 +91,8 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def _refusal(request: web.Request, problem: Problem) -> web.Response:
-    if problem.status in REFUSALS:
+    # A server that only borrows these middlewares counts nothing.
+    if problem.status in REFUSALS and GATEWAY in request.app:
         request.app[GATEWAY].metrics.refused(problem.detail.code)
     return problem_reply(problem)
 

@@ -81,6 +81,9 @@ class PromptEncoder:
         for handle in outputs.values():
             self._transport.free(handle)
 
+    def room(self) -> bool:
+        return True
+
     async def drain(self) -> None:
         """What is in hand is soon finished."""
 

@@ -77,6 +77,9 @@ class ImageDecoder:
     def discard(self, outputs: Tensors) -> None:
         """Nothing to free: a second image was refused by the stream."""
 
+    def room(self) -> bool:
+        return True
+
     async def drain(self) -> None:
         """What is in hand is soon finished."""
 

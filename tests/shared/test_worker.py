@@ -64,6 +64,9 @@ class StubHandler:
     def discard(self, outputs: Tensors) -> None:
         self.discarded.extend(outputs.values())
 
+    def room(self) -> bool:
+        return True
+
     async def drain(self) -> None:
         pass
 

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.denoiser.cost import CostModel
-from services.denoiser.plan_step import Limits, RowView, StepPlan, Turn, plan_step
+from services.denoiser.plan_step import Limits, StepPlan, Turn, plan_step
 from services.denoiser.shape import ShapeKey
+from services.denoiser.views import RowView
 from shared.messages import ServiceClass
 
 SHAPES = [ShapeKey(4, 8, 8, 77), ShapeKey(4, 16, 16, 77), ShapeKey(4, 16, 16, 154)]

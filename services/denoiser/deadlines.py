@@ -1,0 +1,49 @@
+"""Which rows can still be in time, and whether one more would make others late. Pure.
+
+Users say by when a picture is of use. A batch that takes everybody in makes everybody late: each
+row more makes every step longer. So a row with company joins only if all that are in time stay so,
+and one that could not be in time even alone is given up at once, for the good of the next.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from services.denoiser.shape import ShapeKey
+from services.denoiser.views import RowView, StepCost
+
+
+def is_hopeless(row: RowView, cost: StepCost) -> bool:
+    """It would be late even if it had every step to itself from now on."""
+    return row.seconds_left is not None and _alone(row, cost) > row.seconds_left
+
+
+def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
+    """Whether `row`, or any of `present` that is in time without it, would be late with it."""
+    if all(other.seconds_left is None for other in (*present, row)):
+        return False
+    late = _late(present, cost)
+    return not _late((*present, row), cost) <= late
+
+
+def _alone(row: RowView, cost: StepCost) -> float:
+    return row.steps_left * cost.predict(row.forwards, row.shape.tokens)
+
+
+def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:
+    """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins.
+
+    Rows leave as they finish, and the steps of those that stay become shorter. Batches of several
+    shapes take turns, a step each."""
+    forwards: Counter[ShapeKey] = Counter()
+    for row in rows:
+        forwards[row.shape] += row.forwards
+    late: set[int] = set()
+    steps, seconds = 0, 0.0
+    for row in sorted(rows, key=lambda row: row.steps_left):
+        round_seconds = sum(cost.predict(f, shape.tokens) for shape, f in forwards.items())
+        seconds += (row.steps_left - steps) * round_seconds
+        steps = row.steps_left
+        forwards[row.shape] -= row.forwards
+        if row.seconds_left is not None and seconds > row.seconds_left:
+            late.add(row.arrival)
+    return late

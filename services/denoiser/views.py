@@ -1,0 +1,45 @@
+"""What decisions about rows are made from: no tensors, no clock."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from services.denoiser.shape import ShapeKey
+from shared.messages import ServiceClass
+
+ALONE_RANK: Final = -1
+RANK: Final[dict[ServiceClass, int]] = {"interactive": 0, "standard": 1, "batch": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """What the decision needs to know of a row."""
+
+    arrival: int
+    """Unique, and larger the later the row came."""
+    shape: ShapeKey
+    forwards: int
+    """Images per step: 2 if guided, else 1."""
+    service_class: ServiceClass
+    passed_over: int = 0
+    """Steps since it last ran, or came."""
+    alone: bool = False
+    """Whether its next step must be its own: it may end the process."""
+    steps_left: int = 1
+    seconds_left: float | None = None
+    """Until its denoising has to be over; None: it has no deadline."""
+
+    def rank(self, patience: int) -> int:
+        if self.alone:
+            return ALONE_RANK
+        return max(0, RANK[self.service_class] - self.passed_over // patience)
+
+
+class StepCost(Protocol):
+    @property
+    def known(self) -> bool:
+        """Whether it rests on enough measurements to turn anybody away by it."""
+        ...
+
+    def predict(self, forwards: int, tokens: int) -> float:
+        """Seconds of a step of so many forwards at so many latent positions."""
+        ...

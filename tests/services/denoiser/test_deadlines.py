@@ -1,0 +1,142 @@
+"""Who still can be in time, who is let into the batch, and who is given up."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.denoiser.cost import CostModel
+from services.denoiser.deadlines import is_hopeless, would_delay
+from services.denoiser.engine import Engine
+from services.denoiser.plan_step import Limits, Turn, plan_step
+from services.denoiser.shape import ShapeKey
+from services.denoiser.views import RowView
+from shared.errors import DeadlineExceeded
+from tests.services.denoiser.models import network
+from tests.services.denoiser.world import STEPS, World, in_world
+
+SHAPE = ShapeKey(4, 16, 16, 77)
+OTHER = ShapeKey(4, 8, 8, 77)
+
+
+class Cost:
+    """A step takes 10 ms, and 10 ms more for each forward."""
+
+    known = True
+
+    def predict(self, forwards: int, tokens: int) -> float:
+        return 0.0 if forwards == 0 else 0.01 + 0.01 * forwards
+
+
+COST = Cost()
+
+
+def row(arrival: int, steps: int, seconds: float | None, **changes: object) -> RowView:
+    plain = RowView(arrival, SHAPE, 1, "standard", steps_left=steps, seconds_left=seconds)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_who_could_not_be_in_time_alone_is_hopeless() -> None:
+    assert is_hopeless(row(1, 10, 0.19), COST)
+    assert not is_hopeless(row(1, 10, 0.2), COST)
+    assert not is_hopeless(row(1, 10, None), COST)
+
+
+def test_a_newcomer_that_makes_others_late_would_delay() -> None:
+    present = [row(1, 10, 0.25)]  # 0.2 s alone, 0.3 with company
+    assert would_delay(present, row(2, 10, None), COST)
+    assert not would_delay(present, row(2, 4, None), COST)  # 4 * 30 ms + 6 * 20 ms
+
+
+def test_a_newcomer_that_would_be_late_itself_waits() -> None:
+    assert would_delay([row(1, 10, None)], row(2, 10, 0.25), COST)
+    assert not would_delay([row(1, 2, None)], row(2, 10, 0.25), COST)
+
+
+def test_who_is_late_already_holds_nobody_up() -> None:
+    assert not would_delay([row(1, 10, 0.05)], row(2, 10, None), COST)
+
+
+def test_batches_of_other_shapes_take_their_share_of_the_time() -> None:
+    present = [row(1, 10, 0.35)]
+    assert not would_delay(present, row(2, 10, None), COST)
+    assert would_delay(present, row(2, 10, None, shape=OTHER), COST)  # 10 * (20 + 20) ms
+
+
+def test_the_hopeless_are_given_up_and_the_others_run() -> None:
+    found = plan_step([row(1, 10, 0.1)], [row(2, 10, 0.3)], Limits(), COST, Turn())
+    assert (found.hopeless, found.runs) == ((1,), (2,))
+
+
+def test_who_would_delay_others_waits_and_who_would_not_passes_it() -> None:
+    waiting = [row(2, 10, None), row(3, 2, None)]
+    found = plan_step([row(1, 10, 0.25)], waiting, Limits(), COST, Turn())
+    assert (found.joins, found.runs) == ((3,), (1, 3))
+
+
+def test_nobody_waits_for_ever() -> None:
+    patient = row(2, 10, None, passed_over=3 * Limits().patience)
+    found = plan_step([row(1, 10, 0.25)], [patient], Limits(), COST, Turn())
+    assert found.joins == (2,)
+
+
+def test_nobody_is_turned_away_by_a_model_that_has_measured_nothing() -> None:
+    found = plan_step([row(1, 100, 0.1)], [row(2, 100, 0.1)], Limits(), CostModel(), Turn())
+    assert (found.hopeless, found.runs) == ((), (1, 2))
+
+
+SECONDS = st.one_of(st.none(), st.floats(0.0, 2.0))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), SECONDS, st.booleans()), max_size=8),
+    st.integers(0, 8),
+)
+def test_admitted_by_the_rule_everybody_who_can_be_in_time_is(
+    wanted: list[tuple[int, float | None, bool]], present: int
+) -> None:
+    """Played to the end with nobody else coming, no row that was let in is late."""
+    views = [
+        row(k, steps, seconds, shape=SHAPE if same else OTHER)
+        for k, (steps, seconds, same) in enumerate(wanted)
+    ]
+    rows: list[RowView] = []
+    for view in views[:present]:
+        if not is_hopeless(view, COST) and not would_delay(rows, view, COST):
+            rows.append(view)
+    clock = 0.0
+    finished: dict[int, float] = {}
+    left = {r.arrival: r.steps_left for r in rows}
+    while left:
+        for shape in (SHAPE, OTHER):
+            running = [r for r in rows if r.arrival in left and r.shape == shape]
+            clock += COST.predict(len(running), shape.tokens)
+            for r in running:
+                left[r.arrival] -= 1
+                if not left[r.arrival]:
+                    del left[r.arrival]
+                    finished[r.arrival] = clock
+    for r in rows:
+        assert r.seconds_left is None or finished[r.arrival] <= r.seconds_left + 1e-9
+
+
+def test_a_row_that_cannot_be_in_time_fails_by_name_and_its_company_goes_on() -> None:
+    async def scenario(world: World) -> None:
+        slow = CostModel()
+        for _ in range(10):
+            slow = slow.observe(2, 64, 10.0)  # ten seconds a step, as far as is known
+        await world.add("late", deadline=time.time() + 5.0)
+        await world.add("good")
+        async with Engine(network(), cost=slow) as one:
+            denoiser = world.denoiser(one)
+            async with asyncio.TaskGroup() as group:
+                good = group.create_task(denoiser.run(await world.task("good")))
+                with pytest.raises(DeadlineExceeded):
+                    await denoiser.run(await world.task("late"))
+        assert world.latents(good.result()).isfinite().all()
+        assert len(world.outbox.steps("good")) == STEPS
+
+    in_world(scenario)
