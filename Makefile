@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types tests install constraints clean
+.PHONY: demo test lint types tests chaos install constraints clean
 
 demo: install
 	@$(BIN)/darkroom render "$(PROMPT)" --seed 5 --out out/demo.png
@@ -22,6 +22,12 @@ types: install
 
 tests: install
 	$(BIN)/pytest
+
+# All that can be harmed, as often as promised; hours. `make chaos CASES="kill broker"` runs some.
+# Results are added to out/chaos.json, and the table shows all of them.
+chaos: install
+	@mkdir -p out
+	@$(BIN)/python -m tests.chaos $(CASES) --long --json out/chaos.json
 
 install: $(STAMP)
 

@@ -1,0 +1,156 @@
+"""Faults inside a service process, as its environment asks for them.
+
+| variable                 | what happens                                                        |
+|--------------------------|---------------------------------------------------------------------|
+| DARKROOM_CHAOS_CRASHES   | a directory: the process that reaches point P and finds the file    |
+|                          | `P@service` there takes it away, and ends by SIGKILL at that moment |
+| DARKROOM_CHAOS_POISON    | text: a prompt that contains it kills whoever takes a step of it    |
+| DARKROOM_CHAOS_MUTANT    | `no_fence` or `ack_first`: a mistake that the suite has to find     |
+| DARKROOM_CHAOS_SLOTS     | tensors of this many bytes and more take a slot, so that small      |
+|                          | models use arenas as large ones do                                  |
+
+Removing a file succeeds for one process only, so each file is exactly one crash.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from shared.task import Task
+
+CRASHES: Final = "DARKROOM_CHAOS_CRASHES"
+POISON: Final = "DARKROOM_CHAOS_POISON"
+MUTANT: Final = "DARKROOM_CHAOS_MUTANT"
+SLOTS: Final = "DARKROOM_CHAOS_SLOTS"
+
+
+def install(environ: Mapping[str, str] = os.environ) -> None:
+    """Do what the variables of this process ask for."""
+    if directory := environ.get(CRASHES):
+        crash_at_points(Path(directory), service_of(sys.orig_argv))
+    if marker := environ.get(POISON):
+        die_of(marker)
+    if mutant := environ.get(MUTANT):
+        MUTANTS[mutant]()
+    if smallest := environ.get(SLOTS):
+        use_slots(int(smallest))
+
+
+def service_of(command: list[str]) -> str:
+    """`denoiser` for `python -m services.denoiser` and for its stand-in."""
+    return command[-1].rpartition(".")[2]
+
+
+def crash_at_points(directory: Path, service: str) -> None:
+    from shared import crash_points
+
+    seen: set[str] = set()
+
+    def crash(point: str) -> None:
+        name = f"{point}@{service}"
+        if name not in seen:
+            seen.add(name)
+            (directory / "seen" / name).touch()
+        try:
+            (directory / name).unlink()
+        except FileNotFoundError:
+            return
+        line = f"{point} {service} {os.getpid()}\n".encode()
+        log = os.open(directory / "crashes.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(log, line)
+        os.close(log)
+        die()
+
+    crash_points.hook = crash
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_of(marker: str) -> None:
+    """The denoiser that takes a step of a row whose prompt contains `marker` ends."""
+    if sys.orig_argv[-1] != "services.denoiser":
+        return  # stand-ins ask `is_poison` themselves
+    from services.denoiser.news import News
+
+    _expect(News, "tell")
+    tell = News.tell
+
+    def fatal(self: Any, task: "Task", report: Any) -> None:
+        if marker in task.spec.prompt:
+            die()
+        tell(self, task, report)
+
+    News.tell = fatal  # type: ignore[method-assign]
+
+
+def is_poison(prompt: str) -> bool:
+    marker = os.environ.get(POISON)
+    return marker is not None and marker in prompt
+
+
+def use_slots(smallest: int) -> None:
+    from shared.tensors import arena
+
+    vars(arena)["INLINE_LIMIT"] = smallest - 1
+
+
+# ------------------------------------------------------------------------------------- the mutants
+
+
+def leave_out_the_fence() -> None:
+    """Whatever is reported about a live job is believed, whoever holds the lease."""
+    from shared.jobs import advance
+
+    _expect(advance, "_is_stale")
+    advance._is_stale = lambda record, event: (
+        getattr(event, "node", None) not in (None, *record.nodes)
+    )
+
+
+def acknowledge_first() -> None:
+    """A delivery is acknowledged when it is taken up, not when its work is on record."""
+    from shared.pull import PullLoop, Work
+
+    _expect(PullLoop, "_guarded")
+    guarded = PullLoop._guarded
+
+    async def acknowledged(self: PullLoop, work: Work) -> None:
+        await work.delivery.ack()
+        work.delivery = _Settled(work.delivery)
+        await guarded(self, work)
+
+    PullLoop._guarded = acknowledged  # type: ignore[method-assign]
+
+
+class _Settled:
+    """A delivery that the server knows no more of."""
+
+    def __init__(self, delivery: Any) -> None:
+        self._delivery = delivery
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._delivery, name)
+
+    async def ack(self) -> None: ...
+
+    async def extend(self) -> None: ...
+
+    async def retry(self, delay: float) -> None: ...
+
+
+def _expect(owner: object, name: str) -> None:
+    """A mutant that no longer changes anything would prove nothing."""
+    if not hasattr(owner, name):
+        raise AttributeError(f"{owner!r} has no {name}: mend the mutant in {__file__}")
+
+
+MUTANTS: Final[Mapping[str, Callable[[], None]]] = {
+    "no_fence": leave_out_the_fence,
+    "ack_first": acknowledge_first,
+}

@@ -1,0 +1,218 @@
+"""`python -m tests.chaos.stand_ins KIND`: a model service without a model, in half a second.
+
+Everything but the arithmetic is the real thing: worker, leases, records, arenas, checkpoints, order
+of deeds. The arithmetic is a chain of hashes over prompt, seed and step, so that a step which was
+left out, taken twice or resumed from wrong bytes gives another picture.
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+import io
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from PIL import Image
+
+from shared import subjects
+from shared.catalogue import Catalogue
+from shared.crash_points import reached
+from shared.errors import DarkroomError
+from shared.jobs.graph import NodeKind
+from shared.jobs.record import Checkpoint
+from shared.messages import ImageResult, StepProgress, encode
+from shared.process import Process, arena, run_process
+from shared.task import HandedOver, Task, Tensors
+from shared.tensors.handle import INLINE_LIMIT, TensorHandle
+from shared.tensors.transport import Transport
+from shared.worker import Worker
+from tests.chaos import injection
+
+REPEATS: Final = INLINE_LIMIT // 32 + 1
+"""A digest, so many times over, is too large to travel inside a handle: it needs a slot."""
+LIFETIME: Final = 3600.0
+STEP_SECONDS: Final = float(os.environ.get("DARKROOM_CHAOS_STEP_SECONDS", "0.02"))
+SIDE: Final = 64
+"""Pixels of a stand-in's picture."""
+
+
+class Unwanted(DarkroomError):
+    """The record would not take a checkpoint."""
+
+    code = "no_longer_wanted"
+
+
+class StandIn(ABC):
+    """What the three have in common; `models` are their names."""
+
+    kind: NodeKind
+    capacity = 8
+    reserve = 0
+    isolates = False
+
+    def __init__(self, running: Process, transport: Transport, models: tuple[str, ...]) -> None:
+        self.models = models
+        self._running = running
+        self._transport = transport
+
+    def discard(self, outputs: Tensors) -> None:
+        for handle in outputs.values():
+            self._transport.free(handle)
+
+    @abstractmethod
+    async def run(self, task: Task) -> dict[str, TensorHandle]: ...
+
+    def room(self) -> bool:
+        return True
+
+    async def drain(self) -> None:  # noqa: B027 (most have nothing to do)
+        """What is in hand is soon finished."""
+
+    def _put(self, task: Task, digest: bytes) -> TensorHandle:
+        reached("write.before")
+        handle = self._transport.put(
+            digest * REPEATS,
+            "uint8",
+            (len(digest) * REPEATS,),
+            job_id=task.job_id,
+            attempt=task.state.attempt,
+            lifetime=LIFETIME,
+        )
+        reached("write.after")
+        return handle
+
+    def _get(self, handle: TensorHandle) -> bytes:
+        """The digest behind `handle`. Raises `HandleLost`."""
+        return bytes(self._transport.get(handle)[:32])
+
+
+class Encoder(StandIn):
+    kind: NodeKind = "encode"
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        digest = hashlib.sha256(task.spec.prompt.encode()).digest()
+        task.progressed()
+        return {"embeds": self._put(task, digest)}
+
+
+class Denoiser(StandIn):
+    kind: NodeKind = "denoise"
+    capacity = 16
+
+    def __init__(self, running: Process, transport: Transport, models: tuple[str, ...]) -> None:
+        super().__init__(running, transport, models)
+        self._leaving = False
+
+    async def drain(self) -> None:
+        self._leaving = True
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        step, digest = self._start(task)
+        kept: TensorHandle | None = None
+        while step < task.spec.steps:
+            if self._leaving:
+                raise HandedOver(task.job_id, task.node.name)
+            await asyncio.sleep(STEP_SECONDS)
+            step, digest = step + 1, hashlib.sha256(digest + step.to_bytes(4)).digest()
+            if injection.is_poison(task.spec.prompt):
+                injection.die()
+            task.progressed()
+            await self._tell(task, step)
+            if step % self._running.settings.checkpoint_every == 0:
+                kept = await self._keep(task, step, digest, kept)
+        return {"latents": self._put(task, digest)}
+
+    def _start(self, task: Task) -> tuple[int, bytes]:
+        """Steps taken, and where they led: at the last checkpoint if it can be read."""
+        embeds = self._get(task.inputs["embeds"])
+        seed = (task.spec.seed + task.node.index).to_bytes(8)
+        checkpoint = task.state.checkpoint
+        if checkpoint is not None:
+            try:
+                return checkpoint.step, self._get(checkpoint.tensors["x"])
+            except DarkroomError:
+                pass
+        return 0, hashlib.sha256(embeds + seed).digest()
+
+    async def _keep(
+        self, task: Task, step: int, digest: bytes, before: TensorHandle | None
+    ) -> TensorHandle:
+        handle = self._put(task, digest)
+        kept = await task.checkpoint(
+            Checkpoint(step=step, tensors={"x": handle}), alone=task.suspect
+        )
+        if not kept:
+            self._transport.free(handle)
+            raise Unwanted("the checkpoint came too late")
+        if before is not None:
+            self._transport.free(before)
+        return handle
+
+    async def _tell(self, task: Task, step: int) -> None:
+        progress = StepProgress(
+            job_id=task.job_id,
+            node=task.node.name,
+            index=task.node.index,
+            step=step,
+            steps=task.spec.steps,
+            rows=1,
+            at=time.time(),
+        )
+        await self._running.bus.publish(subjects.event(task.job_id), encode(progress))
+
+
+class Vae(StandIn):
+    kind: NodeKind = "decode"
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        spec, index = task.spec, task.node.index
+        result = ImageResult(
+            job_id=task.job_id,
+            index=index,
+            seed=spec.seed + index,
+            width=SIDE,
+            height=SIDE,
+            output_format="png",
+            data=_picture(self._get(task.inputs["latents"])),
+        )
+        task.progressed()
+        reached("commit.before")
+        await self._running.bus.store(subjects.image_result(task.job_id, index), encode(result))
+        reached("commit.after")
+        return {}
+
+
+def _picture(digest: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.frombytes("L", (SIDE, SIDE), digest * (SIDE * SIDE // 32)).save(file, "PNG")
+    return file.getvalue()
+
+
+HANDLERS: Final[Mapping[str, Callable[..., StandIn]]] = {
+    "prompt_encoder": Encoder,
+    "denoiser": Denoiser,
+    "vae": Vae,
+}
+
+
+def main(service: str) -> None:
+    async def serve(running: Process) -> None:
+        models = tuple(Catalogue.load(running.settings.sources).cards)
+        async with arena(running) as transport:
+            handler = HANDLERS[service](running, transport, models)
+            worker = Worker(running.bus, handler, running.settings, running.metrics, running.name)
+            await running.serve(
+                worker.run,
+                statistics=lambda: dataclasses.asdict(worker.statistics()),
+                metadata={"models": " ".join(models)},
+            )
+
+    run_process(service, serve)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
