@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeVar
@@ -10,6 +11,7 @@ from shared.crash_points import reached
 from shared.errors import BusUnavailable, DarkroomError
 from shared.jobs.events import Checkpointed, Claimed, Event, Isolated, Returned
 from shared.jobs.graph import Node, NodeKind
+from shared.jobs.leases import is_suspect
 from shared.jobs.ledger import Ledger, Page
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.messages import JobSpec
@@ -64,7 +66,9 @@ class Task:
         self._work = work
         self._ledger = ledger
         self.state = state
-        self.unclaimed = work.delivery.deliveries > 1 or state.lease > 1
+        self.holder = secrets.token_hex(6)
+        """Ours, under whatever lease."""
+        self.unclaimed = work.delivery.deliveries > 1 or state.lease > 1 or bool(state.holder)
         """The lease in `state` is a former holder's; see `claim`."""
 
     @property
@@ -92,9 +96,14 @@ class Task:
         return merged
 
     @property
+    def lease(self) -> tuple[int, str]:
+        """Under which to report: its number, and who we are."""
+        return self.state.lease, self.holder
+
+    @property
     def suspect(self) -> bool:
-        """A holder of it vanished; it may be what ended that process, and has to run `alone`."""
-        return self.state.losses > 0 or (self.unclaimed and not self.state.vacant)
+        """Its holders vanished, again and again; it may be what ended them, and runs `alone`."""
+        return is_suspect(self.state, self.unclaimed)
 
     @property
     def wanted(self) -> bool:
@@ -115,7 +124,7 @@ class Task:
         """Make `checkpoint` the place to continue from; `alone`: the node still runs alone.
         False: this attempt is not wanted now, or not from us."""
         name, attempt, lease = self._key
-        event = Checkpointed(name, attempt, checkpoint, time.time(), lease, alone)
+        event = Checkpointed(name, attempt, checkpoint, time.time(), lease, self.holder, alone)
         reached("checkpoint.before")
         kept = await self.advance(event)
         reached("checkpoint.after")
@@ -124,7 +133,8 @@ class Task:
     async def claim(self, alone: bool = False) -> bool:
         """Make the lease ours, after somebody else's. False: another claimed it first, or nobody
         shall have it any more."""
-        if not await self.advance(Claimed(*self._key, time.time(), alone)) or not self.wanted:
+        claimed = await self.advance(Claimed(*self._key, time.time(), self.holder, alone))
+        if not claimed or not self.wanted:
             return False
         self.state = self.record.nodes[self.node.name]
         self.unclaimed = False
@@ -136,11 +146,11 @@ class Task:
         more, or not from us."""
         if self.unclaimed:
             return await self.claim(alone=True)
-        return await self.advance(Isolated(*self._key, time.time()))
+        return await self.advance(Isolated(*self._key, time.time(), self.holder))
 
     async def give_back(self, delay: float = 0.0) -> None:
         """Let somebody else go on with it, in `delay` seconds; this is no loss."""
-        if self.unclaimed or await self.advance(Returned(*self._key, time.time())):
+        if self.unclaimed or await self.advance(Returned(*self._key, time.time(), self.holder)):
             await self._work.delivery.retry(delay)
 
     async def advance(self, event: Event) -> bool:

@@ -253,16 +253,16 @@ class Worker:
         except HandleLost as lost:
             log.warning("an input is lost, and will be made again: %s", lost)
             mark_failed(lost)
-            failure, lease = failure_of(lost), task.state.lease
-            return InputsLost(name, attempt, lost.fields["handle"], failure, time.time(), lease)
+            failure, handle = failure_of(lost), lost.fields["handle"]
+            return InputsLost(name, attempt, handle, failure, time.time(), *task.lease)
         except Exception as error:
             if limit.expired():
                 return DeadlinePassed(time.time())
             log.exception("attempt %d of %s failed", attempt, name)
             mark_failed(error)
-            return NodeFailed(name, attempt, failure_of(error), time.time(), task.state.lease)
-        lease = task.state.lease
-        return NodeFinished(name, attempt, outputs, self._name, started, time.time(), lease)
+            return NodeFailed(name, attempt, failure_of(error), time.time(), *task.lease)
+        ended = time.time()
+        return NodeFinished(name, attempt, outputs, self._name, started, ended, *task.lease)
 
     @asynccontextmanager
     async def _company(self, task: Task) -> AsyncIterator[None]:

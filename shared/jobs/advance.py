@@ -21,6 +21,7 @@ from shared.jobs.events import (
     Event,
     InputsLost,
     Isolated,
+    NodeEvent,
     NodeFailed,
     NodeFinished,
     Returned,
@@ -81,7 +82,7 @@ def advance(record: JobRecord, event: Event) -> Step:
         case Returned():
             return _with(record, leases.give_back(record.nodes[event.node])), ()
         case Isolated():
-            return _with(record, leases.isolate(record.nodes[event.node])), ()
+            return _with(record, leases.isolate(record.nodes[event.node], event.holder)), ()
         case CancelRequested():
             return _end(record, "cancelled", event.at)
         case DeadlinePassed():
@@ -96,23 +97,31 @@ def _is_stale(record: JobRecord, event: Event) -> bool:
     return (
         state is None
         or state.status != "ready"
-        or (state.attempt, state.lease) != (event.attempt, event.lease)
+        or state.attempt != event.attempt
+        or not _may_report(state, event)
     )
 
 
 def _checkpointed(record: JobRecord, event: Checkpointed) -> Step:
-    state = leases.progress(record.nodes[event.node], event.checkpoint, event.alone)
+    state = record.nodes[event.node]
+    state = leases.progress(state, event.holder, event.checkpoint, event.alone)
     return _hold(_with(record, state), _arenas(event.checkpoint.tensors)), ()
 
 
 def _claimed(record: JobRecord, event: Claimed) -> Step:
     """The new holder goes on, unless the node has killed too many holders already."""
-    state = leases.claim(record.nodes[event.node], event.alone)
+    state = leases.claim(record.nodes[event.node], event.holder, event.alone)
     record = _with(record, state)
     poisoned = leases.verdict(record.job_id, state)
     if poisoned is not None:
         return _end(record, "failed", event.at, failure_of(poisoned))
     return record, ()
+
+
+def _may_report(state: NodeState, event: NodeEvent) -> bool:
+    if isinstance(event, Claimed):  # of several, the first
+        return state.lease == event.lease
+    return leases.may_write(state, event.lease, event.holder)
 
 
 def _finished(record: JobRecord, event: NodeFinished) -> Step:

@@ -18,6 +18,7 @@ class NodeFinished:
     started_at: float
     at: float
     lease: int = 1
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class NodeFailed:
     failure: Failure
     at: float
     lease: int = 1
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class InputsLost:
     failure: Failure
     at: float
     lease: int = 1
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Checkpointed:
     checkpoint: Checkpoint
     at: float
     lease: int = 1
+    holder: str = ""
     alone: bool = False
     """Whether the node is still the only one that its process computes."""
 
@@ -62,6 +66,7 @@ class Claimed:
     attempt: int
     lease: int
     at: float
+    holder: str = ""
     alone: bool = False
     """Whether it will be the only one that its process computes."""
 
@@ -74,6 +79,7 @@ class Returned:
     attempt: int
     lease: int
     at: float
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Isolated:
     attempt: int
     lease: int
     at: float
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,9 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     status: NodeStatus
     attempt: int = 1
     lease: int = 1
-    """Who holds the attempt; see `shared/jobs/leases.py` for this and the next four."""
+    """Who may report; see `shared/jobs/leases.py` for this and the next five."""
+    holder: str = ""
+    """Who has written under this lease; empty while nobody has."""
     vacant: bool = False
     """The last holder gave it back."""
     alone: bool = False

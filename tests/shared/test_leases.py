@@ -19,7 +19,7 @@ from shared.jobs.events import (
     Returned,
 )
 from shared.jobs.graph import text_to_image
-from shared.jobs.leases import MAX_KILLS, MAX_LOSSES
+from shared.jobs.leases import MAX_KILLS, MAX_LOSSES, is_suspect
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.messages import Failure
 from tests.factories import spec
@@ -51,7 +51,7 @@ def isolated(lease: int) -> Isolated:
 
 def checkpointed(step: int, lease: int, alone: bool = False) -> Checkpointed:
     checkpoint = Checkpoint(step=step, tensors={})
-    return Checkpointed("encode", 1, checkpoint, 1.0, lease, alone)
+    return Checkpointed("encode", 1, checkpoint, 1.0, lease, alone=alone)
 
 
 def reports(lease: int) -> list[NodeEvent]:
@@ -86,10 +86,29 @@ def test_a_node_given_back_is_no_suspect() -> None:
     assert (encode(job).lease, encode(job).losses) == (2, 0)
 
 
-def test_a_node_whose_holder_vanished_is_a_suspect_until_it_makes_progress() -> None:
+def test_a_node_whose_holders_vanished_is_a_suspect_until_it_makes_progress() -> None:
     job = after(record(), claimed(1))
     assert encode(job).losses == 1
+    assert not is_suspect(encode(job), unclaimed=False)
+    assert is_suspect(encode(job), unclaimed=True)
+    assert is_suspect(encode(after(job, claimed(2))), unclaimed=False)
     assert encode(after(job, checkpointed(5, 2))).losses == 0
+
+
+def test_of_two_who_believe_to_hold_the_first_lease_the_first_to_write_does() -> None:
+    """A server that was killed forgets that it has handed a delivery out."""
+    one, other = (replace(checkpointed(3, 1), holder=name) for name in ("one", "other"))
+    job = after(record(), one)
+    assert encode(job).holder == "one"
+    assert advance(job, other)[0] is job
+    assert advance(job, replace(one, checkpoint=Checkpoint(step=6, tensors={})))[0] is not job
+
+
+def test_a_holder_that_another_claimed_from_cannot_write_even_under_the_same_number() -> None:
+    job = after(record(), Claimed("encode", 1, 1, 1.0, "second"))
+    late = NodeFinished("encode", 1, {}, "worker", 1.0, 2.0, 2, "first")
+    assert advance(job, late)[0] is job
+    assert advance(job, replace(late, holder="second"))[0] is not job
 
 
 def test_an_earlier_checkpoint_is_taken_but_is_no_progress() -> None:

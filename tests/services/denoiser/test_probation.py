@@ -33,7 +33,7 @@ def test_a_suspect_takes_its_first_steps_alone_each_on_record_before_the_next() 
                 state = await world.state("suspect")
                 assert state.alone
                 assert (state.checkpoint.step if state.checkpoint else 0) == step
-                assert state.losses == (0 if step else 1)
+                assert state.losses == (0 if step else 2)
             await gated.until("good", "suspect")
             assert good.beats == len(gated.seen)  # held rows live by the suspect's steps
             state = await world.state("suspect")

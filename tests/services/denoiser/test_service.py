@@ -80,7 +80,9 @@ def test_a_checkpoint_that_cannot_be_read_costs_its_steps_and_no_more() -> None:
         whole = put_tensor(world.transport, first, job_id="job-1", attempt=1, lifetime=60.0)
         torn = msgspec.structs.replace(whole, checksum=whole.checksum ^ 1)
         checkpoint = Checkpoint(step=4, tensors={"latents": torn, "x0_prev": whole})
-        await world.ledger.advance(page, Checkpointed("denoise-0", 1, checkpoint, 3.0))
+        holder = page.record.nodes["denoise-0"].holder
+        torn_one = Checkpointed("denoise-0", 1, checkpoint, 3.0, holder=holder)
+        assert await world.ledger.advance(page, torn_one)
         world.outbox.messages.clear()
         second = await world.denoise()
         assert len(world.outbox.steps()) == STEPS

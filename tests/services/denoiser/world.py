@@ -132,7 +132,8 @@ class World:
         return task
 
     async def suspect(self, job_id: str = "job-1") -> WatchedTask:
-        """As somebody has it whose predecessor vanished."""
+        """As somebody has it whose predecessors vanished."""
+        await self.vanish(job_id)
         return await self._delivered(job_id, deliveries=2)
 
     async def _delivered(self, job_id: str, deliveries: int) -> WatchedTask:
