@@ -18,8 +18,9 @@ from typing import Final
 
 import uvloop
 
+from shared.abandon import abandon
 from shared.bus.base import Bus, ServiceInfo
-from shared.bus.nats import connect
+from shared.bus.nats import NatsBus, connect
 from shared.config import Settings
 from shared.memory_budget import MemoryBudget
 from shared.telemetry import telemetry
@@ -107,6 +108,7 @@ async def _connected(
     """Connect, make sure the streams exist, run `main`; SIGTERM and SIGINT set `stop`."""
     name = f"{service}-{uuid.uuid4().hex[:8]}"
     bus = await connect(settings.nats_url, name, replicas=settings.replicas)
+    watch = asyncio.create_task(_leave_without(bus))
     try:
         await bus.ensure(TOPOLOGY)
         budget = MemoryBudget(settings.memory_budget, metrics.refused)
@@ -116,7 +118,13 @@ async def _connected(
             loop.add_signal_handler(number, running.stop.set)
         await main(running)
     finally:
+        watch.cancel()
         await bus.close()
+
+
+async def _leave_without(bus: NatsBus) -> None:
+    """A connection that is lost comes back; one that the server closed for good does not."""
+    abandon(await bus.closed())
 
 
 @asynccontextmanager

@@ -4,14 +4,13 @@ Every service that takes work from a queue runs one `PullLoop`: planners on JOBS
 """
 
 import asyncio
-import faulthandler
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from shared.abandon import abandon
 from shared.bus.base import Consumer, Delivery
 from shared.errors import BusUnavailable, DarkroomError
 
@@ -21,8 +20,6 @@ PULL_LIMIT: Final = 4
 """Deliveries taken at once, so that several processes share a sudden queue evenly."""
 ROOM_SECONDS: Final = 0.05
 """Pause before a process or a handler without room is asked again."""
-HUNG: Final = 70
-"""Exit status of a process that ended itself because its work hung (EX_SOFTWARE)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,11 +52,8 @@ class PullStatistics:
 
 
 def leave_hung(subject: str) -> None:
-    """End this process at once: a thread that hangs cannot be ended, and keeps what it holds. The
-    supervisor starts another."""
-    log.critical("%s makes no progress; this process ends, for another to take its place", subject)
-    faulthandler.dump_traceback()
-    os._exit(HUNG)
+    """A thread that hangs cannot be ended, and keeps what it holds: the process has to end."""
+    abandon(f"{subject} makes no progress")
 
 
 async def _nothing() -> None:

@@ -1,34 +1,24 @@
 """`python -m services.denoiser`"""
 
 import dataclasses
-import logging
-import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Final
 
 from services.denoiser.model import limits, load, reserve
 from services.denoiser.outbox import Outbox
 from services.denoiser.service import Denoiser
+from shared.abandon import abandon
 from shared.catalogue import Catalogue
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
 
-log = logging.getLogger(__name__)
-
-
-CRASHED: Final = 70
-"""Exit status of a process whose compute thread died (EX_SOFTWARE)."""
-
 
 def die(error: BaseException) -> None:
     """The process ends with its compute thread, before any row is told: which row did it is found
-    out where they go on, one at a time, as after any other death."""
-    log.critical("the compute thread died, and the process with it: %r", error, exc_info=error)
-    logging.shutdown()
-    os._exit(CRASHED)
+    out where they go on, as after any other death."""
+    abandon("its compute thread died", error)
 
 
 async def main(running: Process) -> None:

@@ -246,6 +246,10 @@ class NatsBus:
             await self._api(f"STREAM.UPDATE.{name}", config)
         self._owners.update(dict.fromkeys(config["subjects"], name))
 
+    async def closed(self) -> str:
+        """Why, once the connection is closed for good, by us or by the server."""
+        return await self._connection.closed()
+
     async def close(self) -> None:
         await self._connection.close()
         for inbox in list(self._inboxes):

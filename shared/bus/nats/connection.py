@@ -84,6 +84,7 @@ class Connection:
         self._client = Client()
         self._up = asyncio.Event()
         self._closed_because = ""
+        self._closed = asyncio.Event()
         self._told = ""
         self._denials = identity.Denials()
         self._questions: dict[str, _Question] = {}
@@ -335,6 +336,12 @@ class Connection:
         self._closed_because = self._closed_because or f"it was closed: {self._client.last_error}"
         await self._on_lost()
         self._up.set()  # whoever waits for the connection looks, and finds it closed
+        self._closed.set()
+
+    async def closed(self) -> str:
+        """Why, once the connection is closed for good."""
+        await self._closed.wait()
+        return self._closed_because
 
 
 @contextlib.contextmanager
