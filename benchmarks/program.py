@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +21,7 @@ from shared.errors import DarkroomError
 Results = dict[str, Any]
 """What a program found out: the one JSON object that it prints."""
 Measure = Callable[["Options"], Coroutine[None, None, Results]]
+AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,15 @@ class Options:
     quick: bool
     """Only see whether it works: too few repetitions for figures to quote."""
     json: bool
+    own: argparse.Namespace = field(default_factory=argparse.Namespace)
+    """What this program alone takes."""
 
 
-def parse(name: str, about: str, arguments: Sequence[str] | None = None) -> Options:
-    """The options in `arguments`, or on the command line. Exits if they are wrong."""
+def parse(
+    name: str, about: str, arguments: Sequence[str] | None = None, add: AddArguments | None = None
+) -> Options:
+    """The options in `arguments`, or on the command line; `add` adds a program's own. Exits if they
+    are wrong."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=about,
@@ -44,15 +50,22 @@ def parse(name: str, about: str, arguments: Sequence[str] | None = None) -> Opti
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a diffusers directory or a hub id")
     parser.add_argument("--quick", action="store_true", help="a smoke run; no figures to quote")
+    if add is not None:
+        add(parser)
     found = parser.parse_args(arguments)
-    return Options(model=found.model, quick=found.quick, json=found.json)
+    return Options(model=found.model, quick=found.quick, json=found.json, own=found)
 
 
 def run_program(
-    name: str, about: str, measure: Measure, rows: Callable[[Results], Sequence[Sequence[str]]]
+    name: str,
+    about: str,
+    measure: Measure,
+    rows: Callable[[Results], Sequence[Sequence[str]]],
+    add: AddArguments | None = None,
 ) -> None:
-    """Measure and print. `rows` makes of the results a table: its titles, then its lines."""
-    options = parse(name, about)
+    """Measure and print. `rows` makes of the results a table: its titles, then its lines. `add`:
+    see `parse`."""
+    options = parse(name, about, add=add)
     try:
         results = asyncio.run(_until_told(measure(options)))
     except (DarkroomError, asyncio.CancelledError, KeyboardInterrupt) as error:

@@ -1,12 +1,16 @@
 """`python -m benchmarks.baselines serial|request_batching`: a server until SIGTERM or Ctrl-C.
 
+(`tune` finds the window and the largest batch that suit request batching; see `tuning.py`.)
+
 Prints its address once it is warm and listens, and on the same line how it uses the machine: what
 is not said is tried on the spot, and the fastest kept."""
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,22 +20,19 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
+from benchmarks.baselines import tune
 from benchmarks.baselines.app import make_app
 from benchmarks.baselines.batching import Policy
 from benchmarks.baselines.drawing import drawing
-from benchmarks.baselines.pipeline import LAYOUTS, Pipeline, Setup
+from benchmarks.baselines.pipeline import LAYOUTS, Setup
+from benchmarks.baselines.warm import warm_pipeline
 from services.fleet.plan import DEFAULT_MODEL
 from shared.catalogue import Catalogue
-from shared.jobs.validate import validate
-from shared.messages import GenerationRequest, JobSpec
 
 POLICIES: Final = {
     "serial": Policy(max_batch=1, window=0.0),
     "request_batching": Policy(max_batch=8, window=0.005),
 }
-WARM_STEPS: Final = 4
-TRIALS: Final = 3
-"""Of each way to use the machine."""
 GRACE_SECONDS: Final = 1.0
 """How long requests may take to finish when it is told to end."""
 
@@ -76,6 +77,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 async def main(options: Options) -> None:
+    # A line for every request that came too late would be a load of its own.
+    logging.getLogger("services.gateway.middleware").setLevel(logging.ERROR)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -90,7 +93,9 @@ async def serving(options: Options) -> AsyncIterator[tuple[str, Setup]]:
     catalogue = Catalogue.load([options.model])
     with ThreadPoolExecutor(1, thread_name_prefix="pipeline") as thread:
         loop = asyncio.get_running_loop()
-        pipeline = await loop.run_in_executor(thread, _warm, options, catalogue)
+        pipeline = await loop.run_in_executor(
+            thread, warm_pipeline, options.model, options.setups, options.policy, catalogue
+        )
         async with drawing(pipeline.draw, thread, options.policy) as queue:
             app = make_app(queue, catalogue)
             runner = web.AppRunner(
@@ -105,27 +110,8 @@ async def serving(options: Options) -> AsyncIterator[tuple[str, Setup]]:
                 await runner.cleanup()
 
 
-def _warm(options: Options, catalogue: Catalogue) -> Pipeline:
-    """A pipeline that has drawn every size of batch, with guidance and without: the first time
-    kernels are chosen and buffers allocated."""
-    pipeline = Pipeline(options.model, options.setups[0])
-    most = options.policy.max_batch
-    guided = _sample(catalogue, 2.0)
-    if len(options.setups) > 1:
-        samples = [[guided], [guided] * most]
-        pipeline.choose(options.setups, samples[: min(2, most)], TRIALS)
-    for spec in (guided, _sample(catalogue, 1.0)):
-        for batch in range(1, most + 1):
-            pipeline.draw([spec] * batch)
-    return pipeline
-
-
-def _sample(catalogue: Catalogue, guidance: float) -> JobSpec:
-    request = GenerationRequest(
-        job_id="warm", prompt="warm", steps=WARM_STEPS, guidance=guidance, seed=0
-    )
-    return validate(request, catalogue)
-
-
 if __name__ == "__main__":
-    uvloop.run(main(parse()))
+    if sys.argv[1:2] == ["tune"]:
+        uvloop.run(tune.main(tune.parse(sys.argv[2:])))
+    else:
+        uvloop.run(main(parse()))

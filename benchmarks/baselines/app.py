@@ -51,7 +51,7 @@ async def generate(request: web.Request) -> web.Response:
         raise InvalidRequest("response_format", "url", '"b64_json"')
     job, spec = to_job(wanted, new_job_id(), request.app[CATALOGUE])
     request[JOB_ID] = job.job_id
-    drawn = await request.app[QUEUE].images(spec)
+    drawn = await request.app[QUEUE].images(job.job_id, spec)
     # Off the pipeline's thread, so that the next batch has begun.
     files = await asyncio.gather(
         *(

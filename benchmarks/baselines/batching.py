@@ -19,10 +19,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An image in the queue. Only those with equal keys can share a batch."""
+    """An image in the queue. Only those with equal keys can share a batch. After `deadline` (on
+    the clock of `arrived`) nobody wants it any more."""
 
     key: Hashable
     arrived: float
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,15 @@ class Wait:
     """Nothing is due until then, unless something arrives. None: the queue is empty."""
 
     until: float | None
+
+
+def expired(queue: Sequence[Waiting], now: float) -> frozenset[int]:
+    """Positions of the images that nobody wants any more: they are not to be drawn."""
+    return frozenset(
+        position
+        for position, waiting in enumerate(queue)
+        if waiting.deadline is not None and waiting.deadline <= now
+    )
 
 
 def next_batch(queue: Sequence[Waiting], now: float, policy: Policy) -> Run | Wait:

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 import torch
 
-from benchmarks.baselines.batching import Policy, Run, Waiting, next_batch
+from benchmarks.baselines.batching import Policy, Run, Waiting, expired, next_batch
 from benchmarks.baselines.pipeline import compatible
 from services.fleet.tasks import alongside
-from shared.errors import QueueFull
+from shared.errors import DeadlineExceeded, QueueFull
 from shared.messages import JobSpec
 
 MAX_WAITING: Final = 1024
@@ -25,6 +25,7 @@ Draw = Callable[[Sequence[JobSpec]], Sequence[torch.Tensor]]
 
 @dataclass(slots=True, eq=False)
 class _Image:
+    job_id: str
     spec: JobSpec
     waiting: Waiting
     pixels: asyncio.Future[torch.Tensor] = field(
@@ -43,16 +44,19 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {len(self._images)}/{MAX_WAITING} images wait, {self._policy}>"
 
-    async def images(self, spec: JobSpec) -> list[torch.Tensor]:
+    async def images(self, job_id: str, spec: JobSpec) -> list[torch.Tensor]:
         """All images of a job, uint8 (height, width, 3); image i is drawn from seed + i.
 
-        When the caller is cancelled, what has not started is dropped. Raises `QueueFull`, or what
-        the pipeline raised."""
+        When the caller is cancelled, what has not started is dropped. Raises `QueueFull`,
+        `DeadlineExceeded` for a job whose deadline has passed when its turn comes, or what the
+        pipeline raised."""
         if len(self._images) + spec.n > MAX_WAITING:
             raise QueueFull("the baseline's queue", MAX_WAITING)
-        waiting = Waiting(compatible(spec), time.monotonic())
+        now = time.monotonic()
+        deadline = None if spec.deadline is None else now + spec.deadline - time.time()
+        waiting = Waiting(compatible(spec), now, deadline)
         mine = [
-            _Image(msgspec.structs.replace(spec, n=1, seed=spec.seed + i), waiting)
+            _Image(job_id, msgspec.structs.replace(spec, n=1, seed=spec.seed + i), waiting)
             for i in range(spec.n)
         ]
         self._images += mine
@@ -68,15 +72,26 @@ class Queue:
 
     async def _next(self) -> list[_Image]:
         while True:
+            now = time.monotonic()
+            self._give_up(now)
             self._images = [image for image in self._images if not image.pixels.done()]
             self._changed.clear()
             queue = [image.waiting for image in self._images]
-            decision = next_batch(queue, time.monotonic(), self._policy)
+            decision = next_batch(queue, now, self._policy)
             if isinstance(decision, Run):
                 batch = [self._images[position] for position in decision.positions]
                 self._images = [image for image in self._images if image not in batch]
                 return batch
             await self._change(decision.until)
+
+    def _give_up(self, now: float) -> None:
+        """Whose turn would come too late is told so, and leaves."""
+        for position in expired([image.waiting for image in self._images], now):
+            image = self._images[position]
+            if not image.pixels.done():
+                deadline = image.spec.deadline
+                assert deadline is not None  # or it would not have expired
+                image.pixels.set_exception(DeadlineExceeded(image.job_id, deadline))
 
     async def _change(self, until: float | None) -> None:
         """An arrival, or the moment `until`."""

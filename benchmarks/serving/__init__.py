@@ -3,7 +3,8 @@
 Three systems on the same cores with the same weights and the same HTTP routes: a fleet with a
 denoiser for each core, and the two servers of `benchmarks.baselines`. Open-loop Poisson requests of
 10 to 40 steps, with guidance and without. A request is in time within 2 times its solo latency,
-which is that of the fastest system at that request, so that all three have the same deadlines.
+which is that of the fastest system at that request, so that all three have the same deadlines;
+every request that is judged by one carries it, and all three honour it.
 
 `rate_ratio`: the highest rate with 90% in time, ours over the best baseline's.
 `burst_attainment`, `burst_recovery_seconds`: ours, in and after 10 s of 8 times that rate.

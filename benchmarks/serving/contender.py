@@ -4,18 +4,19 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.numbers import percentile
-from benchmarks.program import cores
 from benchmarks.serving.burst import Burst, attainment, recovery
-from benchmarks.serving.mix import images_through_network, steps_of, workload
+from benchmarks.serving.load import by_name, load_of
+from benchmarks.serving.mix import images_through_network, steps_of, with_deadlines, workload
 from benchmarks.serving.network import network_time
-from benchmarks.serving.peak import PeakSearch
+from benchmarks.serving.peak import Peak, PeakSearch
 from benchmarks.serving.plan import Plan
 from benchmarks.serving.processor import cpu_seconds
 from benchmarks.serving.results import BurstResult, Load, Saturation
-from benchmarks.serving.systems import System
+from benchmarks.serving.search import Next
+from benchmarks.serving.systems import OURS, System
 from loadgen.arrivals import Arrivals, Poisson
 from loadgen.arrivals import Burst as BurstArrivals
+from loadgen.find_rate import Trial
 from loadgen.limits import Limits
 from loadgen.outcome import Outcome, Shot
 from loadgen.report.slo import Slo
@@ -23,12 +24,14 @@ from loadgen.report.summary import meets
 from loadgen.run import run_closed, run_open
 from loadgen.solo import examples, solo_latencies, until_quiet
 from loadgen.targets.base import Target
-from loadgen.workload import Entry, Workload, schedule
+from loadgen.trial import longest_deadline
+from loadgen.workload import Entry, Workload, one_of_each, schedule
 
 
 @dataclass
 class Contender:
-    """`solo`: its own latencies by template, once they are measured."""
+    """`solo`: its own latencies by template, once they are measured. `deadlines`: seconds by
+    template that requests carry with them; none if they carry none."""
 
     system: System
     target: Target
@@ -37,6 +40,7 @@ class Contender:
     entries: tuple[Entry, ...]
     search: PeakSearch
     solo: dict[str, float] = field(default_factory=dict)
+    deadlines: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -46,26 +50,30 @@ class Contender:
         """Measure what a request like `shot` takes when there is no other."""
         self.solo |= await solo_latencies([shot], self.target, requests=self.plan.solo_requests)
 
-    async def find_peak(self, slo: Slo) -> float:
+    async def find_peak(self, slo: Slo) -> Peak:
         """Go on looking for the highest rate that is sustained; what is known of it now."""
-        trial = self._workload(Poisson(rate=1.0), self.plan.trial_seconds, seed=1000)
-        budget = self.plan.search_seconds
-        await self.search.go_on(trial, self.target, slo, self.solo, budget)
-        return self.search.rate
+        overhead = longest_deadline(slo, self._all_kinds())
+
+        async def trial(wanted: Next, number: int) -> Trial:
+            return await self._trial(wanted, slo, overhead, seed=1000 + number)
+
+        ours = self.name == OURS
+        seconds = self.plan.search_seconds if ours else self.plan.search_seconds_baseline
+        await self.search.go_on(trial, seconds, overhead)
+        return self.search.peak
+
+    async def _trial(self, wanted: Next, slo: Slo, drain: float, seed: int) -> Trial:
+        """What has missed its deadline when all have been sent is cut off."""
+        shots = self._shots(wanted.rate, wanted.requests, seed)
+        outcomes = await run_open(shots, self.target, limits=Limits(drain=drain))
+        quiet = await self.quiet()
+        met = sum(meets(slo, outcome) is True for outcome in outcomes)
+        return Trial(rate=wanted.rate, met=met, of=len(outcomes), quiet=quiet)
 
     async def load(self, rate: float, slo: Slo, seed: int) -> Load:
         """Poisson requests at `rate`."""
-        offered = self._workload(Poisson(rate=rate), self.plan.load_seconds, seed)
-        outcomes = await self._offer(offered)
-        latencies = [outcome.latency for outcome in outcomes]
-        return Load(
-            rate=rate,
-            requests=len(outcomes),
-            met=sum(meets(slo, outcome) is True for outcome in outcomes),
-            unfinished=sum(outcome.status != "done" for outcome in outcomes),
-            p50=percentile(latencies, 50),
-            p95=percentile(latencies, 95),
-        )
+        count = max(self.plan.least_requests, round(rate * self.plan.load_seconds))
+        return load_of(rate, await self._offer(self._shots(rate, count, seed)), slo)
 
     async def burst(self, rate: float, slo: Slo, seed: int) -> BurstResult:
         """`rate`, then many times as much, then `rate` again, long enough to see it recover."""
@@ -75,16 +83,16 @@ class Contender:
             rate=rate, factor=plan.burst_factor, at=burst.began, seconds=plan.burst_seconds
         )
         offered = self._workload(arrivals, burst.ended + plan.after_burst, seed)
-        outcomes = await self._offer(offered)
+        outcomes = await self._offer(schedule(offered))
         met, of = attainment(outcomes, burst, slo)
-        return BurstResult(rate, of, met, recovery(outcomes, burst))
+        return BurstResult(rate, of, met, recovery(outcomes, burst), by_name(outcomes))
 
     async def saturate(self) -> Saturation:
-        """As many users as the plan says, none of whom pauses."""
+        """As many users as the plan says, none of whom pauses. Nobody is in time or late here, so
+        requests carry no deadlines."""
         plan = self.plan
-        asked = self._workload(
-            Poisson(rate=1.0), plan.warm_seconds + plan.saturation_seconds, seed=3000
-        )
+        seconds = plan.warm_seconds + plan.saturation_seconds
+        asked = workload(self.entries, Poisson(rate=1.0), seconds, seed=3000)
         counter = _Done()
         run = asyncio.create_task(
             run_closed(
@@ -101,19 +109,30 @@ class Contender:
             run.cancel()
         return await self._saturation(before, after, counter.outcomes[before.done : after.done])
 
-    async def quiet(self) -> None:
-        """Wait until what the last run left is gone."""
-        shots = schedule(self._workload(Poisson(rate=10.0), 10.0, seed=0))
-        shot = min(examples(shots).values(), key=lambda one: self.solo[one.template])
-        await until_quiet(shot, self.solo[shot.template], self.target)
+    async def quiet(self) -> bool:
+        """Wait until what the last run left is gone. False: it never was."""
+        kinds = examples(self._all_kinds()).values()
+        shot = min(kinds, key=lambda one: self.solo[one.template])
+        return await until_quiet(shot, self.solo[shot.template], self.target)
 
-    async def _offer(self, offered: Workload) -> list[Outcome]:
-        outcomes = await run_open(schedule(offered), self.target, limits=_draining(self.plan))
+    def _all_kinds(self) -> Sequence[Shot]:
+        """Requests without deadlines, each of the mix among them."""
+        return one_of_each(workload(self.entries, Poisson(rate=1.0), 1.0, seed=0))
+
+    async def _offer(self, shots: Sequence[Shot]) -> list[Outcome]:
+        outcomes = await run_open(shots, self.target, limits=_draining(self.plan))
         await self.quiet()
         return outcomes
 
+    def _shots(self, rate: float, count: int, seed: int) -> Sequence[Shot]:
+        """`count` Poisson requests; a time instead would sometimes hold none."""
+        surely_enough = 2.0 * (count + 10.0) / rate
+        shots = schedule(self._workload(Poisson(rate=rate), surely_enough, seed))
+        return shots[:count]
+
     def _workload(self, arrivals: Arrivals, seconds: float, seed: int) -> Workload:
-        return workload(self.entries, arrivals, seconds, seed)
+        entries = with_deadlines(self.entries, self.deadlines) if self.deadlines else self.entries
+        return workload(entries, arrivals, seconds, seed)
 
     async def _reading(self, counter: "_Done") -> "_Reading":
         steps = None if self.system.steps is None else await self.system.steps()
@@ -140,7 +159,9 @@ class Contender:
         rows = (after.rows - before.rows) / steps
         forwards = sum(images_through_network(outcome.shot) for outcome in outcomes)
         batch = rows * forwards / sum(steps_of(outcome.shot) for outcome in outcomes)
-        bare = await network_time(self.model, batch, cores(), self.plan.network_seconds)
+        bare = await network_time(
+            self.model, batch, self.system.denoisers, self.plan.network_seconds
+        )
         return Saturation(
             images=found.images,
             images_per_second=found.images_per_second,

@@ -1,6 +1,9 @@
 """What the users of all three systems ask for. Pure."""
 
+from collections.abc import Mapping
 from typing import Final
+
+import msgspec
 
 from benchmarks.requests import prompts
 from loadgen.arrivals import Arrivals
@@ -22,6 +25,16 @@ def mix(steps: tuple[int, ...] = STEPS) -> tuple[Entry, ...]:
             request=RequestTemplate(prompt=prompt, steps=count, guidance=guidance),
         )
         for (count, guidance), prompt in zip(pairs, prompts(len(pairs)), strict=True)
+    )
+
+
+def with_deadlines(entries: tuple[Entry, ...], seconds: Mapping[str, float]) -> tuple[Entry, ...]:
+    """`entries` whose requests carry the deadline that `seconds` has for the entry's name."""
+    return tuple(
+        msgspec.structs.replace(
+            entry, request=msgspec.structs.replace(entry.request, deadline=seconds[entry.name])
+        )
+        for entry in entries
     )
 
 

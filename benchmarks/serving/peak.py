@@ -1,23 +1,56 @@
 """The highest rate that a system sustains, searched for in several visits."""
 
 import time
-from dataclasses import dataclass, field
-
-import msgspec
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from benchmarks.program import say
-from loadgen.find_rate import Found, Search, decide, found, pooled
+from benchmarks.serving.search import Next, Search, bracket, next_trial
+from loadgen.find_rate import Level, pooled
 from loadgen.find_rate import Trial as RateTrial
-from loadgen.report.slo import Slo
-from loadgen.targets.base import Target
-from loadgen.trial import Trials
-from loadgen.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """`sustained`: the highest rate that was sustained; if none was, the lowest that was tried,
+    which is to a system's credit. `share`, `low`, `high`: of requests in time at that rate, and the
+    95% Wilson interval of that share. `surely`: the highest rate that is good enough even at the
+    lower end of its interval, and the lowest that is not even at the upper end of its own."""
+
+    sustained: float
+    found: bool
+    share: float
+    low: float
+    high: float
+    requests: int
+    surely: tuple[float, float | None]
+    levels: tuple[Level, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        levels = [
+            {
+                "rate": round(level.rate, 4),
+                "met": level.met,
+                "of": level.of,
+                "interval": [round(level.low, 4), round(level.high, 4)],
+            }
+            for level in self.levels
+        ]
+        return {
+            "rate": self.sustained,
+            "rate_was_sustained": self.found,
+            "rate_share_in_time": round(self.share, 4),
+            "rate_share_interval": [round(self.low, 4), round(self.high, 4)],
+            "rate_requests": self.requests,
+            "rate_surely": list(self.surely),
+            "levels": levels,
+        }
 
 
 @dataclass
 class PeakSearch:
-    """One search of `loadgen.find_rate` that is interrupted for other systems' turns: what was
-    found out before counts."""
+    """A search that is interrupted for other systems' turns: what was found out before counts."""
 
     name: str
     search: Search
@@ -25,35 +58,51 @@ class PeakSearch:
 
     def start_at(self, rate: float) -> None:
         """The first rate to try."""
-        self.search = msgspec.structs.replace(self.search, start=rate)
+        self.search = replace(self.search, start=rate)
 
     @property
-    def result(self) -> Found:
-        return found(pooled(self.trials), self.trials, self.search)
-
-    @property
-    def rate(self) -> float:
-        """The highest rate that was sustained; if none was, the lowest that was tried, which
-        flatters the system."""
-        return self.result.rate or min(trial.rate for trial in self.trials)
+    def peak(self) -> Peak:
+        """What is known by now; something must have been tried."""
+        levels, share = pooled(self.trials), self.search.share
+        good, _ = bracket(levels, share)
+        level = good or levels[0]
+        sure = [one.rate for one in levels if one.low >= share and one.rate <= level.rate]
+        low = max(sure, default=0.0)
+        bad = [one.rate for one in levels if one.high < share and one.rate > low]
+        return Peak(
+            sustained=level.rate,
+            found=good is not None,
+            share=level.share,
+            low=level.low,
+            high=level.high,
+            requests=level.of,
+            surely=(low, min(bad, default=None)),
+            levels=tuple(levels),
+        )
 
     async def go_on(
         self,
-        workload: Workload,
-        target: Target,
-        slo: Slo,
-        solo: dict[str, float],
+        trial: Callable[[Next, int], Awaitable[RateTrial]],
         budget: float,
+        overhead: float,
     ) -> None:
-        """Until nothing is left to try, or `budget` seconds have passed and some rate was
-        sustained, or twice as many (a trial that has begun is finished). `solo`: this system's own
-        latencies, by which a trial sees that the one before is over."""
+        """Until nothing is left to try or the next trial does not fit into what remains of `budget`
+        seconds. `trial` takes what to offer and a number of its own; `overhead`: seconds that it
+        takes besides sending."""
         began = time.monotonic()
-        run = Trials(workload, target, slo, solo, all=list(self.trials))
-        while isinstance(rate := decide(self.trials, self.search), float):
-            patience = budget if self.result.rate > 0 else 2 * budget
-            if time.monotonic() - began >= patience:
+        while (wanted := next_trial(self.trials, self.search)) is not None:
+            left = budget - (time.monotonic() - began) - overhead
+            least = self.search.coarsely(wanted.rate)
+            offered = that_fit(wanted, left, least)
+            if offered is None and self.trials:
                 return
-            trial = await run(rate)
-            self.trials.append(trial)
-            say(f"{self.name}: {trial.met} of {trial.of} in time at {rate:.3f} requests/s")
+            offered = offered or least  # something must be known
+            done = await trial(offered, len(self.trials))
+            self.trials.append(done)
+            say(f"  {self.name}: {done.met} of {done.of} in time at {done.rate:.3f} requests/s")
+
+
+def that_fit(wanted: Next, seconds: float, least: Next) -> Next | None:
+    """As many of the requests as can be sent in `seconds`; None if fewer than `least` has."""
+    requests = min(wanted.requests, int(seconds * wanted.rate))
+    return Next(wanted.rate, requests) if requests >= least.requests else None

@@ -1,45 +1,42 @@
 """What was found out about each system in each round, and what it comes to. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
 from benchmarks.serving.burst import Recovery
+from benchmarks.serving.peak import Peak
 from benchmarks.serving.systems import OURS
-from loadgen.find_rate import Found, Level
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """`sustained`: requests per second with which everything else was measured; if `found` says 0,
-    the lowest that was tried, which is to a baseline's credit, but never to ours."""
-
-    sustained: float
-    found: Found
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """Poisson requests at `rate`; latencies in seconds from the intended send. `unfinished` ones
-    were cut off, and count with the time until then."""
+    failed by the names in `failures`, and count as if they had come at their deadline, or when
+    they were cut off if that was later; `p95_is_bound`: there are so many of them that the true
+    p95 is higher."""
 
     rate: float
     requests: int
     met: int
     unfinished: int
+    failures: Mapping[str, int]
     p50: float
     p95: float
+    p95_is_bound: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BurstResult:
-    """`met` of the `requests` that were sent during the burst met their deadline."""
+    """`met` of the `requests` that were sent during the burst met their deadline. `failures`: by
+    name, of the whole run."""
 
     rate: float
     requests: int
     met: int
     recovery: Recovery
+    failures: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,64 +54,85 @@ class Saturation:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One system in one round. `own`: at 70% of its own peak. `common`: at 70% of ours."""
+    """One system in one round, None where it has not been measured. `own`: at 70% of its own peak.
+    `common`: at 70% of ours."""
 
-    own: Load
-    common: Load
-    burst: BurstResult
-    saturation: Saturation
+    own: Load | None = None
+    common: Load | None = None
+    burst: BurstResult | None = None
+    saturation: Saturation | None = None
+
+
+Rounds = Sequence[Mapping[str, Visit]]
 
 
 def summary(
-    rates: Mapping[str, Rate],
-    solo: Mapping[str, Mapping[str, float]],
-    rounds: Sequence[Mapping[str, Visit]],
+    peaks: Mapping[str, Peak], solo: Mapping[str, Mapping[str, float]], rounds: Rounds
 ) -> dict[str, Any]:
-    """The five figures, and what is behind them, by system."""
-    ours = [visits[OURS] for visits in rounds]
-    theirs = [name for name in rates if name != OURS]
-    sent = sum(visit.burst.requests for visit in ours)
+    """The five figures, None for one that was not measured, and what is behind them, by system."""
+    bursts = [visit.burst for visit in _of(rounds, OURS) if visit.burst is not None]
+    sent = sum(burst.requests for burst in bursts)
+    seconds = [burst.recovery.seconds for burst in bursts]
     return {
-        "rate_ratio": round(
-            rates[OURS].found.rate / max(rates[name].sustained for name in theirs), 3
+        "rate_ratio": _rounded(_rate_ratio(peaks)),
+        "burst_attainment": _rounded(_ratio(sum(burst.met for burst in bursts), sent)),
+        "burst_recovery_seconds": _rounded(mean(seconds) if seconds else None),
+        "burst_recovered": all(burst.recovery.recovered for burst in bursts),
+        "p95_ratio": _rounded(_p95_ratio(rounds, lambda visit: visit.common)),
+        "p95_ratio_is_bound": {
+            name: any(v.common.p95_is_bound for v in _of(rounds, name) if v.common is not None)
+            for name in solo
+        },
+        "p95_ratio_at_own_peaks": _rounded(_p95_ratio(rounds, lambda visit: visit.own)),
+        "cpu_overhead": _rounded(
+            cpu_overhead([visit.saturation for visit in _of(rounds, OURS) if visit.saturation])
         ),
-        "burst_attainment": round(sum(visit.burst.met for visit in ours) / max(1, sent), 4),
-        "burst_recovery_seconds": round(mean(visit.burst.recovery.seconds for visit in ours), 2),
-        "burst_recovered": all(visit.burst.recovery.recovered for visit in ours),
-        "p95_ratio": round(
-            min(_p95_common(rounds, n) for n in theirs) / _p95_common(rounds, OURS), 3
-        ),
-        "p95_ratio_at_own_peaks": round(
-            min(_p95_own(rounds, n) for n in theirs) / _p95_own(rounds, OURS), 3
-        ),
-        "cpu_overhead": round(cpu_overhead([visit.saturation for visit in ours]), 4),
         "systems": {
             name: {
-                "rate": rates[name].sustained,
-                "rate_was_sustained": rates[name].found.rate > 0,
-                "rate_surely": [rates[name].found.low, rates[name].found.high],
-                "levels": [_level(level) for level in rates[name].found.levels],
+                **(peaks[name].as_json() if name in peaks else {}),
                 "solo_seconds": {k: round(v, 4) for k, v in solo[name].items()},
-                "rounds": [asdict(visits[name]) for visits in rounds],
+                "rounds": [asdict(visit) for visit in _of(rounds, name)],
             }
-            for name in rates
+            for name in solo
         },
     }
 
 
-def cpu_overhead(found: Sequence[Saturation]) -> float:
+def cpu_overhead(found: Sequence[Saturation]) -> float | None:
     """What is paid above the network's own time, as a share of that."""
     network = [one.network_per_image for one in found if one.network_per_image is not None]
+    if not network:
+        return None
     return mean(one.cpu_per_image for one in found) / mean(network) - 1.0
 
 
-def _p95_common(rounds: Sequence[Mapping[str, Visit]], name: str) -> float:
-    return mean(visits[name].common.p95 for visits in rounds)
+def _rate_ratio(peaks: Mapping[str, Peak]) -> float | None:
+    """Ours over the best baseline's: a rate that was not sustained is credited to a baseline, but
+    never to us."""
+    theirs = [peak.sustained for name, peak in peaks.items() if name != OURS]
+    if OURS not in peaks or not theirs:
+        return None
+    return peaks[OURS].sustained / max(theirs) if peaks[OURS].found else 0.0
 
 
-def _p95_own(rounds: Sequence[Mapping[str, Visit]], name: str) -> float:
-    return mean(visits[name].own.p95 for visits in rounds)
+def _p95_ratio(rounds: Rounds, load: Callable[[Visit], Load | None]) -> float | None:
+    """The best baseline's over ours, of means over rounds."""
+    p95 = {}
+    for name in {name for visits in rounds for name in visits}:
+        loads = [load(visit) for visit in _of(rounds, name)]
+        if measured := [one.p95 for one in loads if one is not None]:
+            p95[name] = mean(measured)
+    theirs = [seconds for name, seconds in p95.items() if name != OURS]
+    return min(theirs) / p95[OURS] if OURS in p95 and theirs else None
 
 
-def _level(level: Level) -> dict[str, float]:
-    return {"rate": round(level.rate, 4), "met": level.met, "of": level.of}
+def _of(rounds: Rounds, name: str) -> list[Visit]:
+    return [visits[name] for visits in rounds if name in visits]
+
+
+def _ratio(count: int, of: int) -> float | None:
+    return count / of if of else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

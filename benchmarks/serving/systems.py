@@ -11,7 +11,6 @@ from typing import Final
 
 from benchmarks.baselines.__main__ import POLICIES
 from benchmarks.fleet import own_fleet
-from benchmarks.program import cores
 from shared.bus.base import Bus
 from shared.bus.service import data_of
 from shared.die_with_parent import command_that_dies_with_us
@@ -43,12 +42,14 @@ class System:
     """How it uses the machine, in words."""
     pids: Callable[[], Sequence[int]]
     steps: Callable[[], Awaitable[Steps]] | None = None
+    denoisers: int = 1
+    """Processes that run the network."""
 
 
 @asynccontextmanager
-async def darkroom(model: str) -> AsyncIterator[System]:
-    """A fleet with a denoiser for each core; nothing of it is left behind."""
-    async with own_fleet(model, cores()) as own:
+async def darkroom(model: str, denoisers: int) -> AsyncIterator[System]:
+    """A fleet with as many denoisers; nothing of it is left behind."""
+    async with own_fleet(model, denoisers) as own:
 
         def pids() -> list[int]:
             children = [child.pid for child in own.fleet.children]
@@ -57,9 +58,10 @@ async def darkroom(model: str) -> AsyncIterator[System]:
         yield System(
             OURS,
             f"http://{own.fleet.http}",
-            f"{cores()} denoisers",
+            f"{denoisers} denoiser{'s' if denoisers > 1 else ''}",
             pids,
             lambda: _steps(own.fleet.bus),
+            denoisers,
         )
 
 

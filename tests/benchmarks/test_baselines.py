@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import json
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,9 +24,12 @@ from benchmarks.baselines.pipeline import Pipeline, Setup, compatible
 from benchmarks.serving.pictures import max_abs_diff
 from benchmarks.serving.systems import System
 from loadgen.outcome import RequestTemplate, Shot
+from loadgen.targets.base import Answer
+from loadgen.targets.http import HttpTarget
 from services.fleet.plan import DEFAULT_MODEL
+from services.gateway.errors import problem_of
 from shared.catalogue import Catalogue
-from shared.errors import QueueFull
+from shared.errors import DeadlineExceeded, QueueFull
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
 from tests.conftest import eventually, run
@@ -41,6 +47,7 @@ def spec(
     steps: int = STEPS,
     negative_prompt: str | None = None,
     n: int = 1,
+    deadline: float | None = None,
 ) -> JobSpec:
     request = GenerationRequest(
         job_id="test",
@@ -51,6 +58,7 @@ def spec(
         steps=steps,
         negative_prompt=negative_prompt,
         n=n,
+        deadline=deadline,
     )
     return validate(request, CATALOGUE)
 
@@ -142,7 +150,7 @@ def test_a_serial_server_draws_in_order_of_arrival_one_image_at_a_time() -> None
         painter = Painter()
         painter.gate.set()
         async with queue_of(painter, ONE_AT_A_TIME) as queue:
-            await asyncio.gather(*(queue.images(spec(seed=seed)) for seed in (5, 3, 4)))
+            await asyncio.gather(*(queue.images("test", spec(seed=seed)) for seed in (5, 3, 4)))
         assert painter.batches == [[5], [3], [4]]
 
     run(check())
@@ -155,10 +163,10 @@ def test_what_waits_while_a_batch_runs_forms_the_next_one() -> None:
             queue_of(painter, Policy(max_batch=4, window=0.0)) as queue,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(queue.images(spec(seed=1)))
+            group.create_task(queue.images("test", spec(seed=1)))
             await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
             for one in (spec(seed=2), spec(seed=3, steps=4), spec(seed=4)):
-                group.create_task(queue.images(one))
+                group.create_task(queue.images("test", one))
             await asyncio.sleep(0)
             painter.gate.set()
         assert painter.batches == [[1], [2, 4], [3]]
@@ -171,7 +179,7 @@ def test_image_i_of_a_job_is_drawn_from_its_seed_plus_i() -> None:
         painter = Painter()
         painter.gate.set()
         async with queue_of(painter, ONE_AT_A_TIME) as queue:
-            images = await queue.images(spec(seed=7, n=3))
+            images = await queue.images("test", spec(seed=7, n=3))
         assert [int(image[0, 0, 0]) for image in images] == [7, 8, 9]
 
     run(check())
@@ -181,10 +189,10 @@ def test_a_caller_who_leaves_gives_up_its_place() -> None:
     async def check() -> None:
         painter = Painter()
         async with queue_of(painter, ONE_AT_A_TIME) as queue:
-            first = asyncio.create_task(queue.images(spec(seed=1)))
+            first = asyncio.create_task(queue.images("test", spec(seed=1)))
             await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
-            gone = asyncio.create_task(queue.images(spec(seed=2)))
-            last = asyncio.create_task(queue.images(spec(seed=3)))
+            gone = asyncio.create_task(queue.images("test", spec(seed=2)))
+            last = asyncio.create_task(queue.images("test", spec(seed=3)))
             await asyncio.sleep(0)
             gone.cancel()
             painter.gate.set()
@@ -200,8 +208,8 @@ def test_a_batch_that_fails_fails_its_own_callers_only() -> None:
         painter.gate.set()
         async with queue_of(painter, ONE_AT_A_TIME) as queue:
             with pytest.raises(RuntimeError, match="trouble"):
-                await queue.images(spec("trouble"))
-            assert len(await queue.images(spec(seed=1))) == 1
+                await queue.images("test", spec("trouble"))
+            assert len(await queue.images("test", spec(seed=1))) == 1
 
     run(check())
 
@@ -211,15 +219,78 @@ def test_a_full_queue_is_refused_by_name() -> None:
         painter = Painter()
         async with queue_of(painter, ONE_AT_A_TIME) as queue:
             waiting = [
-                asyncio.create_task(queue.images(spec(seed=seed, n=10)))
+                asyncio.create_task(queue.images("test", spec(seed=seed, n=10)))
                 for seed in range(MAX_WAITING // 10)
             ]
             await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
             with pytest.raises(QueueFull, match=f"bound is {MAX_WAITING}"):
-                await queue.images(spec(n=10))
+                await queue.images("test", spec(n=10))
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(check())
+
+
+PASSED = 1.0
+"""A deadline: one second after the Unix epoch."""
+
+
+def test_who_would_be_drawn_too_late_is_not_drawn_and_frees_its_place() -> None:
+    async def check() -> None:
+        painter = Painter()
+        async with queue_of(painter, ONE_AT_A_TIME) as queue:
+            first = asyncio.create_task(queue.images("first", spec(seed=1)))
+            await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
+            late = asyncio.create_task(queue.images("late", spec(seed=2, n=3, deadline=PASSED)))
+            last = asyncio.create_task(queue.images("last", spec(seed=9)))
+            await asyncio.sleep(0)
+            assert "4/" in repr(queue)
+            painter.gate.set()
+            with pytest.raises(DeadlineExceeded, match="job late was not finished by its deadline"):
+                await late
+            await asyncio.gather(first, last)
+            assert "0/" in repr(queue)
+        assert painter.batches == [[1], [9]]
+
+    run(check())
+
+
+def test_a_batch_is_filled_with_those_who_can_still_be_in_time() -> None:
+    async def check() -> None:
+        painter = Painter()
+        in_time = time.time() + 3600.0
+        async with queue_of(painter, Policy(max_batch=3, window=0.0)) as queue:
+            tasks = [asyncio.create_task(queue.images("first", spec(seed=1)))]
+            await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
+            for seed, deadline in ((2, PASSED), (3, None), (4, PASSED), (5, in_time), (6, None)):
+                one = spec(seed=seed, deadline=deadline)
+                tasks.append(asyncio.create_task(queue.images(f"job {seed}", one)))
+            await asyncio.sleep(0)
+            painter.gate.set()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert painter.batches == [[1], [3, 5, 6]]
+        failed = [number for number, end in enumerate(ends) if isinstance(end, DeadlineExceeded)]
+        assert failed == [1, 3]
+
+    run(check())
+
+
+def test_a_deadline_that_passes_while_the_queue_is_busy_is_noticed() -> None:
+    async def check() -> None:
+        painter = Painter()
+        async with queue_of(painter, ONE_AT_A_TIME) as queue:
+            first = asyncio.create_task(queue.images("first", spec(seed=1)))
+            await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
+            soon = time.time() + 0.05
+            late = asyncio.create_task(queue.images("late", spec(seed=2, deadline=soon)))
+            await eventually(lambda: asyncio.sleep(0, time.time() > soon))
+            assert not late.done()  # its turn has not come
+            painter.gate.set()
+            with pytest.raises(DeadlineExceeded):
+                await late
+            await first
+        assert painter.batches == [[1]]
 
     run(check())
 
@@ -260,6 +331,67 @@ def test_it_answers_with_the_gateways_fields_and_png_files() -> None:
                 assert await reply.json() == {"status": "ok"}
 
     run(check())
+
+
+def test_a_deadline_that_passed_is_answered_as_the_gateway_answers_it() -> None:
+    async def check() -> None:
+        painter = Painter()
+        async with (
+            queue_of(painter, ONE_AT_A_TIME) as queue,
+            listening(queue) as url,
+            aiohttp.ClientSession(url) as http,
+            HttpTarget.connect(url) as target,
+        ):
+            first = asyncio.create_task(queue.images("first", spec(seed=1)))
+            await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
+            wanted = {"prompt": "x", "seed": 2, "deadline": 0.001}
+            late = asyncio.create_task(_post(http, wanted))
+            shot = Shot(0, 0.0, "", "", RequestTemplate(seed=3, deadline=0.001))
+            shot_down = asyncio.create_task(target.send(shot))
+            await eventually(lambda: asyncio.sleep(0, "2/" in repr(queue)))
+            over = time.time() + 0.01
+            await eventually(lambda: asyncio.sleep(0, time.time() > over))
+            painter.gate.set()
+            status, headers, answer = await late
+            job_id = headers["X-Job-Id"]
+            same = problem_of(DeadlineExceeded(job_id, over))
+            assert (status, answer) == (504, json.loads(same.body))
+            assert answer["error"]["code"] == "deadline_exceeded"
+            assert headers["x-should-retry"] == same.headers["x-should-retry"]
+            assert await shot_down == Answer("failed", "deadline_exceeded")
+            await first
+        assert painter.batches == [[1]]
+
+    run(check())
+
+
+def test_a_full_queue_is_refused_over_http_as_the_gateway_does() -> None:
+    async def check() -> None:
+        painter = Painter()
+        async with (
+            queue_of(painter, ONE_AT_A_TIME) as queue,
+            listening(queue) as url,
+            aiohttp.ClientSession(url) as http,
+        ):
+            waiting = [
+                asyncio.create_task(queue.images("test", spec(n=8)))
+                for _ in range(MAX_WAITING // 8)
+            ]
+            await eventually(lambda: asyncio.sleep(0, bool(painter.batches)))
+            status, _, answer = await _post(http, {"prompt": "x", "n": 10})
+            assert (status, answer["error"]["code"]) == (429, "queue_full")
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(check())
+
+
+async def _post(
+    http: aiohttp.ClientSession, wanted: dict[str, object]
+) -> tuple[int, Mapping[str, str], Any]:
+    async with http.post("/v1/images/generations", json=wanted) as reply:
+        return reply.status, reply.headers, await reply.json()
 
 
 def test_pictures_of_several_servers_are_compared_over_http() -> None:

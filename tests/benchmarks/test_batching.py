@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.baselines.batching import Policy, Run, Wait, Waiting, next_batch
+from benchmarks.baselines.batching import Policy, Run, Wait, Waiting, expired, next_batch
 
 POLICY = Policy(max_batch=3, window=1.0)
 
@@ -54,3 +54,9 @@ def test_one_at_a_time_without_a_window_is_a_plain_queue() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(max_batch: int, window: float) -> None:
     with pytest.raises(ValueError, match="max_batch"):
         Policy(max_batch, window)
+
+
+def test_only_images_whose_deadline_is_over_are_given_up() -> None:
+    waiting = [Waiting("a", 1.0, deadline) for deadline in (None, 5.0, 5.1, 4.0)]
+    assert expired(waiting, 5.0) == {1, 3}
+    assert expired([], 5.0) == frozenset()

@@ -3,6 +3,8 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,23 +13,24 @@ from benchmarks.serving.burst import Burst, Recovery, attainment, recovery
 from benchmarks.serving.contender import Contender
 from benchmarks.serving.mix import images_through_network, mix, workload
 from benchmarks.serving.network import NetworkTime
-from benchmarks.serving.peak import PeakSearch
+from benchmarks.serving.peak import Peak, PeakSearch, that_fit
 from benchmarks.serving.plan import Plan
 from benchmarks.serving.processor import cpu_seconds
 from benchmarks.serving.results import (
     BurstResult,
     Load,
-    Rate,
     Saturation,
     Visit,
     cpu_overhead,
     summary,
 )
+from benchmarks.serving.search import Next, Search
 from benchmarks.serving.systems import System
 from loadgen.arrivals import Poisson
-from loadgen.find_rate import Found, Search, Trial
+from loadgen.find_rate import Trial
 from loadgen.outcome import Outcome, RequestTemplate, Shot
 from loadgen.report.slo import Absolute, TimesSolo
+from loadgen.report.wilson import wilson
 from loadgen.targets.base import Answer
 from loadgen.workload import schedule
 from shared.errors import Misconfigured
@@ -99,12 +102,48 @@ def search_of(*trials: tuple[float, int]) -> PeakSearch:
     return PeakSearch("it", Search(), [Trial(rate=rate, met=met, of=100) for rate, met in trials])
 
 
-def test_the_rate_is_the_highest_that_was_sustained() -> None:
-    assert search_of((1.0, 99), (2.0, 95), (4.0, 10)).rate == 2.0
+def test_the_rate_is_the_highest_that_was_sustained_with_its_wilson_interval() -> None:
+    peak = search_of((1.0, 99), (2.0, 95), (4.0, 10)).peak
+    assert (peak.sustained, peak.found, peak.share, peak.requests) == (2.0, True, 0.95, 100)
+    assert (peak.low, peak.high) == wilson(95, 100)
+    assert peak.surely == (1.0, 4.0)
+    assert json.loads(json.dumps(peak.as_json()))["rate_share_interval"] == [0.8882, 0.9785]
 
 
 def test_who_sustained_no_rate_is_credited_with_the_lowest_that_was_tried() -> None:
-    assert search_of((1.0, 50), (0.5, 80)).rate == 0.5
+    peak = search_of((1.0, 50), (0.5, 80)).peak
+    assert (peak.sustained, peak.found) == (0.5, False)
+
+
+def test_a_search_stops_when_its_next_trial_does_not_fit_and_goes_on_where_it_stopped() -> None:
+    search = PeakSearch("it", Search(start=1.0, coarse=20, fine=60))
+    offered: list[tuple[Next, int]] = []
+
+    async def trial(wanted: Next, number: int) -> Trial:
+        offered.append((wanted, number))
+        return Trial(rate=wanted.rate, met=0, of=wanted.requests)
+
+    run(search.go_on(trial, budget=10.0, overhead=0.0))
+    assert offered == [(Next(1.0, 20), 0)]  # too long as well, but something must be known
+    run(search.go_on(trial, budget=32.0, overhead=1.0))
+    assert len(offered) == 1  # 20 at 0.625 take 32 s, and 1 s besides
+    search.search = replace(search.search, coarse=10)
+    run(search.go_on(lambda *asked: _counted(trial, search, *asked), budget=32.0, overhead=1.0))
+    assert offered[1:] == [(Next(0.625, 10), 1)]
+
+
+async def _counted(
+    trial: Callable[[Next, int], Awaitable[Trial]], search: PeakSearch, wanted: Next, number: int
+) -> Trial:
+    """The search's last trial."""
+    search.search = replace(search.search, coarse=1000)
+    return await trial(wanted, number)
+
+
+def test_a_trial_near_the_end_of_its_time_offers_what_fits() -> None:
+    assert that_fit(Next(2.0, 60), 40.0, Next(2.0, 20)) == Next(2.0, 60)
+    assert that_fit(Next(2.0, 60), 15.0, Next(2.0, 20)) == Next(2.0, 30)
+    assert that_fit(Next(2.0, 60), 9.0, Next(2.0, 20)) is None
 
 
 class Instant:
@@ -112,21 +151,37 @@ class Instant:
 
     name = "instant"
     takes = frozenset({"steps"})
+    source = None
+
+    def __init__(self, failure: str | None = None) -> None:
+        self.failure = failure
+        self.shots: list[Shot] = []
 
     async def send(self, shot: Shot) -> Answer:
+        self.shots.append(shot)
+        if self.failure is not None and shot.request.deadline is not None:
+            return Answer("failed", self.failure)
         return Answer("done", None, 1, 10)
 
 
-def contender() -> Contender:
-    plan = Plan(load_seconds=0.2, before_burst=0.1, burst_seconds=0.1, after_burst=0.1)
+def contender(failure: str | None = None) -> Contender:
+    plan = Plan(
+        load_seconds=0.2,
+        before_burst=0.1,
+        burst_seconds=0.1,
+        after_burst=0.1,
+        users=2,
+        warm_seconds=0.05,
+        saturation_seconds=0.05,
+    )
     entries = mix((10,))
     return Contender(
         system=System("instant", "", "", lambda: [os.getpid()]),
-        target=Instant(),
+        target=Instant(failure),
         model="",
         plan=plan,
         entries=entries,
-        search=PeakSearch("instant", Search()),
+        search=PeakSearch("instant", Search(start=200.0, coarse=20, fine=20)),
         solo={entry.name: 10.0 for entry in entries},
     )
 
@@ -149,14 +204,53 @@ def test_a_burst_sends_many_times_the_rate() -> None:
     assert found.recovery.recovered
 
 
+def test_every_request_that_is_judged_carries_its_deadline_and_no_other_does() -> None:
+    one = contender()
+    one.deadlines = {name: 2.0 * solo for name, solo in one.solo.items()}
+    slo, target = TimesSolo(2.0, one.solo), one.target
+    assert isinstance(target, Instant)
+    run(one.load(100.0, slo, seed=1))
+    run(one.burst(50.0, slo, seed=1))
+    run(one.find_peak(slo))
+    carried = {shot.request.deadline for shot in target.shots}
+    judged = [shot for shot in target.shots if shot.request.deadline is not None]
+    assert carried == {20.0, None}  # none: to see that the server is quiet again
+    assert len(judged) > 40
+    target.shots.clear()
+    run(one.saturate())
+    assert {shot.request.deadline for shot in target.shots} == {None}
+
+
+def test_without_deadlines_no_request_carries_one() -> None:
+    one = contender()
+    assert isinstance(one.target, Instant)
+    run(one.load(100.0, TimesSolo(2.0, one.solo), seed=1))
+    assert {shot.request.deadline for shot in one.target.shots} == {None}
+
+
+def test_who_fails_quickly_is_not_fast() -> None:
+    one = contender("deadline_exceeded")
+    one.deadlines = dict.fromkeys(one.solo, 20.0)
+    found = run(one.load(100.0, TimesSolo(2.0, one.solo), seed=1))
+    assert (found.met, found.unfinished) == (0, found.requests)
+    assert found.failures == {"deadline_exceeded": found.requests}
+    assert (found.p50, found.p95, found.p95_is_bound) == (20.0, 20.0, True)
+
+
+def test_a_slow_rate_is_offered_until_there_are_enough_requests() -> None:
+    one = contender()
+    found = run(one.load(20.0, TimesSolo(2.0, one.solo), seed=1))  # 4 would be due
+    assert found.requests == one.plan.least_requests
+
+
 def visit(p95: float, met: int, seconds: float, cpu: float, network: float | None) -> Visit:
-    load = Load(1.0, 10, 9, 0, p95 / 2, p95)
-    burst = BurstResult(1.0, 10, met, Recovery(seconds, True, 1, 9))
+    load = Load(1.0, 10, 9, 0, {}, p95 / 2, p95, False)
+    burst = BurstResult(1.0, 10, met, Recovery(seconds, True, 1, 9), {})
     return Visit(load, load, burst, Saturation(50, 2.0, cpu, network_per_image=network))
 
 
-def rate(value: float) -> Rate:
-    return Rate(value, Found(rate=value, low=0.0, high=None, share=0.9, levels=[], trials=[]))
+def rate(value: float, found: bool = True) -> Peak:
+    return Peak(value, found, 0.92, 0.86, 0.96, 100, (0.0, None), ())
 
 
 def results() -> dict[str, object]:
@@ -183,10 +277,24 @@ def test_ours_is_compared_with_the_best_baseline() -> None:
 
 
 def test_a_rate_that_we_did_not_sustain_is_not_credited_to_us() -> None:
-    none = Found(rate=0.0, low=0.0, high=1.0, share=0.9, levels=[], trials=[])
-    rates = {"serial": rate(0.5), "darkroom": Rate(1.0, none)}
+    rates = {"serial": rate(0.5), "darkroom": rate(1.0, found=False)}
     visits = {"serial": visit(4.0, 1, 9.0, 0.5, None), "darkroom": visit(1.5, 4, 2.0, 0.3, 0.25)}
     assert summary(rates, {name: {} for name in rates}, [visits])["rate_ratio"] == 0.0
+
+
+def test_an_interrupted_run_tells_what_it_has() -> None:
+    solo: dict[str, dict[str, float]] = {"serial": {}, "darkroom": {}}
+    nothing = summary({}, solo, [{}])
+    assert nothing["rate_ratio"] is None
+    assert nothing["cpu_overhead"] is None
+    load = Load(1.0, 10, 9, 0, {}, 1.0, 2.0, False)
+    partly = summary(
+        {"serial": rate(0.5), "darkroom": rate(1.5)}, solo, [{"darkroom": Visit(load)}]
+    )
+    assert partly["rate_ratio"] == 3.0
+    assert (partly["p95_ratio"], partly["burst_attainment"]) == (None, None)
+    assert len(rows(partly)) == 1 + 2 + 5
+    json.dumps(partly)
 
 
 def test_the_table_has_a_line_for_each_system_and_each_figure() -> None:
