@@ -2,6 +2,7 @@
 next fleet in the same directories, and of the last one no file is left."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -63,7 +64,8 @@ class Leader:
         """End every process at once, and start again."""
         assert self._process is not None
         for pid in pids_marked(self._here.name):
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # some die with their parent
+                os.kill(pid, number)
         await self._process.wait()
         await until(lambda: not pids_marked(self._here.name), "processes to end", 20.0)
         await self.start()
