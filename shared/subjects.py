@@ -90,6 +90,11 @@ def release(arena: str) -> str:
     return f"{PREFIX}.release.{arena}"
 
 
+def job_of_work(subject: str) -> str:
+    """The job id in a work subject."""
+    return subject.split(".")[6]
+
+
 def job_of(subject: str) -> str:
     """The job id in a submit, result, event, cancel or dead subject."""
     return subject.split(".")[3]

@@ -156,6 +156,8 @@ class Worker:
         """The task that is delivered, if it is still wanted; otherwise it is acknowledged here."""
         try:
             message = decode(work.delivery.data, NodeTask)
+            if message.job_id != subjects.job_of_work(work.delivery.subject):
+                raise InvalidRequest("job_id", message.job_id, "the job id of its subject")
         except InvalidRequest as error:
             log.warning("dropped %s, which is no task: %s", work.delivery.subject, error)
             await work.delivery.ack()

@@ -1,7 +1,13 @@
 """Subjects and patterns, as NATS defines them: tokens between dots; in a pattern `*` stands for one
 token and a last `>` for one or more."""
 
+from typing import Final
+
 from shared.errors import InvalidRequest
+
+MAX_SUBJECT: Final = 1024
+"""Characters. A server closes the connection over a subject that does not fit into its control
+line (4 KB), where our prefixes and an inbox have to fit as well."""
 
 
 def check_subject(subject: str) -> None:
@@ -13,6 +19,8 @@ def check_subject(subject: str) -> None:
 
 def check_pattern(pattern: str) -> None:
     """Raise `InvalidRequest` unless `pattern` may be listened to."""
+    if len(pattern) > MAX_SUBJECT:
+        raise InvalidRequest("subject", pattern, f"at most {MAX_SUBJECT} characters")
     tokens = pattern.split(".")
     if not all(tokens) or ">" in tokens[:-1] or any(c.isspace() for c in pattern):
         raise InvalidRequest("subject", pattern, "dot-separated tokens without white space")

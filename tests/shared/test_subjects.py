@@ -27,6 +27,10 @@ def test_the_job_id_is_the_fourth_token_of_every_job_subject() -> None:
         assert subjects.job_of(subject) == "j"
 
 
+def test_the_job_id_of_work_can_be_read_from_its_subject() -> None:
+    assert subjects.job_of_work(subjects.work("denoise", "a.b/c", "batch", "j", "n-0", 3)) == "j"
+
+
 def test_queues_of_different_classes_do_not_overlap() -> None:
     filters = {subjects.work_filter("denoise", "m", c) for c in subjects.CLASSES}
     names = {subjects.work_consumer("denoise", "m", c) for c in subjects.CLASSES}

@@ -448,6 +448,22 @@ async def vanish(bus: MemoryBus) -> None:
     assert len(await consumer.fetch(1, 5.0)) == 1
 
 
+@pytest.mark.parametrize("job_id", ["dr.v1.>", "x" * 100_000, "somebody-else"])
+def test_a_task_that_is_not_what_its_subject_says_is_dropped(job_id: str) -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def never(task: Task) -> dict[str, TensorHandle]:
+            raise AssertionError("this is no task")
+
+        subject = subjects.work("encode", "pocket-sdxl", "standard", "job-1", "encode", 1)
+        await bus.store(subject, encode(NodeTask(job_id=job_id, node="encode", attempt=1)))
+        async with working(bus, StubHandler("encode", never)):
+            await eventually(lambda: _none_waits(bus, "encode"))
+
+    run(scenario())
+
+
 def test_what_a_vanished_holder_had_is_claimed_and_run_alone() -> None:
     async def scenario() -> None:
         bus = await new_bus()
