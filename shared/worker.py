@@ -200,8 +200,9 @@ class Worker:
         self._running.setdefault(task.job_id, []).append(running)
         event: Event | None = None
         try:
-            if task.unclaimed and not task.suspect:
-                await task.claim()
+            if task.unclaimed and not task.suspect and not await task.claim():
+                await self._acknowledge(task, work)
+                return
             with observed(
                 self._metrics,
                 job_id=task.job_id,
@@ -285,7 +286,8 @@ class Worker:
         if task.unclaimed and isinstance(event, NodeFailed | InputsLost):
             await task.claim()  # it failed before its turn came
             event = dataclasses.replace(event, lease=task.state.lease)
-        accepted = not task.unclaimed and await task.advance(event)
+        ours = not task.unclaimed or isinstance(event, DeadlinePassed)
+        accepted = ours and await task.advance(event)
         if isinstance(event, NodeFinished):
             if accepted:
                 await self._tell(task, "finished", event.at)

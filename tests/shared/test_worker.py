@@ -514,6 +514,50 @@ def test_a_suspect_runs_when_the_others_have_finished_and_they_wait_for_it() -> 
     run(scenario())
 
 
+def test_a_suspect_that_has_expired_fails_by_name_and_never_starts() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def never(task: Task) -> dict[str, TensorHandle]:
+            raise AssertionError("nobody waits for it any more")
+
+        await submit(bus, deadline=time.time() + 0.2)
+        await vanish(bus)
+        await asyncio.sleep(0.2)  # the deadline itself: nothing can be waited for instead
+        async with working(bus, StubHandler("encode", never)):
+            ended = await outcome(bus)
+        assert isinstance(ended, JobFailed)
+        assert ended.failure.code == "deadline_exceeded"
+
+    run(scenario())
+
+
+def test_who_loses_a_claim_to_another_does_not_run_the_node() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        ran = 0
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            nonlocal ran
+            ran += 1
+            return put(handler, task)
+
+        handler = StubHandler("encode", do)
+        await submit(bus)
+        page = await Ledger(bus).load("job-1")
+        worker = Worker(bus, handler, SETTINGS, Metrics("test"), "worker-1")
+        delivery = Noted(deliveries=2)
+        work = Work(delivery)  # type: ignore[arg-type]  # all that a task does to one is noted
+        late = Task(page, page.record.nodes["encode"], work, Ledger(bus))
+        await Ledger(bus).advance(
+            await Ledger(bus).load("job-1"), Claimed("encode", 1, 1, 1.0, "another")
+        )
+        await worker._run_wanted(late, work)
+        assert (ran, delivery.retried) == (0, [])
+
+    run(scenario())
+
+
 def test_who_lost_its_lease_changes_nothing_and_acknowledges_nothing() -> None:
     async def scenario() -> None:
         bus = await new_bus()
