@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories or hub ids, separated as in PATH."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
+    audit_seconds: float = 15.0
+    """Between two looks for slots of jobs that ended, whose release was missed."""
     arena_grace_seconds: float = 120.0
     """For so long the arena of a dead process stays readable: rows are resumed from it."""
     tensor_host: str = ""

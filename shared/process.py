@@ -141,7 +141,9 @@ async def arena(running: Process) -> AsyncIterator[Transport]:
         )
         async with asyncio.TaskGroup() as group:
             keepers = (
-                group.create_task(keep_released(running.bus, transport)),
+                group.create_task(
+                    keep_released(running.bus, transport, audit_every=settings.audit_seconds)
+                ),
                 group.create_task(
                     keep_swept(
                         settings.arena_dir,

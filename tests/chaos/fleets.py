@@ -137,6 +137,7 @@ def _specs(plan: FleetPlan, broker: Broker, arenas: Path, mark: str) -> Sequence
         "DARKROOM_ARENA_DIR": str(arenas),
         "DARKROOM_ARENA_BYTES": str(32 << 20),
         "DARKROOM_ARENA_GRACE_SECONDS": str(plan.grace),
+        "DARKROOM_AUDIT_SECONDS": "2",
         "DARKROOM_ACK_WAIT": str(plan.lease),
         "DARKROOM_POLL_SECONDS": "0.5",
         "DARKROOM_CHECKPOINT_EVERY": "2",
