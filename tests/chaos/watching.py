@@ -2,11 +2,13 @@
 
 A bucket keeps only the last revision of a key, so revisions are collected by a push consumer of its
 stream, from the first sequence on. The consumer does not outlive its server; it is then made anew
-from the last sequence seen. A revision that was replaced in that moment (or within the millisecond
-before the server looked) is gone for good: `unseen` counts those, by the holes in the sequence.
+from the last sequence seen. What a dying server had sent and nobody received leaves holes in the
+sequence; `caught_up` asks for those one by one. A revision that was replaced before it could be
+seen is gone for good: `unseen` counts those.
 """
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -26,6 +28,8 @@ from tests.chaos.audit import History, Stored
 LOOK_SECONDS: Final = 0.5
 """Pause between two looks whether the consumer still exists."""
 REQUEST_SECONDS: Final = 2.0
+NO_MESSAGE: Final = 10037
+"""JetStream's error code for a sequence that holds nothing (any more)."""
 
 
 class StreamWatch:
@@ -39,6 +43,8 @@ class StreamWatch:
         self._begin: int | None = None
         """Last sequence before anything was watched."""
         self.messages: dict[int, Stored] = {}
+        self._gone: set[int] = set()
+        """Sequences that were replaced before they could be seen."""
 
     @property
     def last(self) -> int:
@@ -47,8 +53,7 @@ class StreamWatch:
     @property
     def unseen(self) -> int:
         """Messages, since the watch began, that were replaced before they could be seen."""
-        begin = self._begin or 0
-        return max(0, self.last - begin) - sum(sequence > begin for sequence in self.messages)
+        return len(self._holes()) + len(self._gone)
 
     def ordered(self) -> list[Stored]:
         return [self.messages[sequence] for sequence in sorted(self.messages)]
@@ -70,11 +75,30 @@ class StreamWatch:
             await asyncio.sleep(0.05)
 
     async def caught_up(self) -> bool:
-        """Whether all that is stored now has been seen."""
+        """Whether all that is stored now has been seen, if need be by asking for it here."""
         try:
+            for sequence in self._holes():
+                await self._ask_for(sequence)
             return self.last >= await self._last_stored()
         except DarkroomError:
             return False
+
+    def _holes(self) -> list[int]:
+        since = range((self._begin or 0) + 1, self.last)
+        return [s for s in since if s not in self.messages and s not in self._gone]
+
+    async def _ask_for(self, sequence: int) -> None:
+        """Raises `BusUnavailable`."""
+        body = json.dumps({"seq": sequence}).encode()
+        subject = f"{api.API}.STREAM.MSG.GET.{self._stream}"
+        answer = json.loads((await self._bus.request(subject, body, REQUEST_SECONDS)).data)
+        match answer:
+            case {"message": {"subject": str(about), "data": str(data)}}:
+                self.messages[sequence] = Stored(sequence, about, base64.b64decode(data))
+            case {"error": {"err_code": code}} if code == NO_MESSAGE:
+                self._gone.add(sequence)
+            case _:
+                raise BusUnavailable("JetStream", str(answer.get("error")))
 
     async def _last_stored(self) -> int:
         return int((await self._call(f"STREAM.INFO.{self._stream}"))["state"]["last_seq"])
