@@ -1,7 +1,7 @@
 """diffusers' own pipeline in this process, as fast as it gets here. It knows nothing of asyncio."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, Literal
@@ -10,6 +10,8 @@ import diffusers
 import torch
 import transformers
 
+from services.denoiser.traced import traced
+from services.denoiser.unet import SdxlUnet
 from shared.messages import JobSpec
 from shared.samplers import SAMPLERS
 
@@ -50,14 +52,42 @@ class Pipeline:
             name: getattr(diffusers, sampler.scheduler).from_config(config, **sampler.settings)
             for name, sampler in SAMPLERS.items()
         }
-        self.set_up(setup)
+        self._interpreted = self._pipeline.unet.forward
+        self.setup = setup
+        torch.set_num_threads(setup.threads)
+        self._lay_out(setup.layout)
 
     def set_up(self, setup: Setup) -> None:
         """For all that is drawn from now on."""
         torch.set_num_threads(setup.threads)
-        self._pipeline.unet.to(memory_format=_MEMORY_FORMATS[setup.layout])
-        self._pipeline.vae.to(memory_format=_MEMORY_FORMATS[setup.layout])
+        if setup.layout != self.setup.layout:
+            self._lay_out(setup.layout)
         self.setup = setup
+
+    def _lay_out(self, layout: Layout) -> None:
+        self._pipeline.unet.to(memory_format=_MEMORY_FORMATS[layout])
+        self._pipeline.vae.to(memory_format=_MEMORY_FORMATS[layout])
+        self._trace()
+
+    def _trace(self) -> None:
+        """Run the UNet as our denoisers do, without the interpreter: what is compared is how work
+        is scheduled. Its weights may not be moved after this."""
+        unet = self._pipeline.unet
+        unet.forward = self._interpreted
+        network = traced(SdxlUnet(unet))
+
+        def forward(
+            sample: torch.Tensor,
+            timestep: torch.Tensor,
+            encoder_hidden_states: torch.Tensor,
+            added_cond_kwargs: Mapping[str, torch.Tensor],
+            **unused: object,
+        ) -> tuple[torch.Tensor]:
+            added = added_cond_kwargs["text_embeds"], added_cond_kwargs["time_ids"]
+            t = timestep.expand(len(sample))
+            return (network.predict(sample, t, encoder_hidden_states, *added),)
+
+        unet.forward = forward
 
     def choose(
         self, setups: Sequence[Setup], samples: Sequence[Sequence[JobSpec]], trials: int

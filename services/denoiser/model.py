@@ -10,6 +10,7 @@ import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits
+from services.denoiser.traced import traced
 from services.denoiser.unet import SdxlUnet
 from shared.catalogue import local_directory
 from shared.config import Settings
@@ -55,16 +56,16 @@ def load(
     on_crash: Callable[[BaseException], None],
 ) -> Model:
     """The network of model `name` in directory or hub id `source`; its engine is not started."""
-    network = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
+    unet = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
     root = local_directory(source)
     scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     vae = json.loads((root / "vae" / "config.json").read_text("utf-8"))
-    engine = Engine(network, bounds, on_crash=on_crash)
+    engine = Engine(traced(unet), bounds, on_crash=on_crash)
     engine.watch(partial(metrics.step, name))
     metrics.watch_parked(name, lambda: engine.statistics().parked)
     return Model(
         engine=engine,
         scheduler_config=scheduler,
-        latent_channels=network.in_channels,
+        latent_channels=unet.in_channels,
         scale=2 ** (len(vae["block_out_channels"]) - 1),
     )

@@ -34,6 +34,8 @@ class SdxlUnet:
         self.module = unet.requires_grad_(False).eval()
         self.in_channels = int(unet.config.in_channels)
         self.sample_size = int(unet.config.sample_size)
+        self.smallest = 2 ** (len(unet.config.block_out_channels) - 1)
+        """Latent positions that the deepest level sees as one."""
 
     @classmethod
     def load(
@@ -72,3 +74,22 @@ class SdxlUnet:
             x, t, encoder_hidden_states=embeds, added_cond_kwargs=added, return_dict=False
         )
         return out  # type: ignore[no-any-return]
+
+    def example(
+        self, images: int, height: int, width: int, tokens: int
+    ) -> tuple[torch.Tensor, ...]:
+        """Arguments for `predict`, drawn from a fixed seed: `images` of `height` x `width` times
+        `smallest` latent positions, prompts of so many tokens."""
+        config, drawn = self.module.config, torch.Generator().manual_seed(images)
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=drawn).to(self.device, self.dtype)
+
+        return (
+            normal(images, self.in_channels, height * self.smallest, width * self.smallest),
+            torch.linspace(999.0, 1.0, images).to(self.device),
+            normal(images, tokens, config.cross_attention_dim),
+            normal(images, pooled),
+            normal(images, 6).abs() * 1024,
+        )

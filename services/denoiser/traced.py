@@ -1,0 +1,92 @@
+"""A network written down as a graph once, and run without the interpreter.
+
+A forward of a small batch is some 600 operations of a few microseconds each, and the interpreter
+takes as long between them as they take; meanwhile it holds its lock, for which the event loop and
+all other rows' news wait. The graph runs the same kernels in the same order, and so gives the same
+bits, without either.
+
+TorchScript is no longer developed, and is used because nothing else does this without a compiler on
+the host (docs/adr/0014). Everything that knows of it is in this file.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+from services.denoiser.unet import Network, SdxlUnet
+
+Graph = Callable[..., torch.Tensor]
+
+log = logging.getLogger(__name__)
+
+TRIALS: Final = ((2, 2, 2, 77), (3, 2, 2, 77), (3, 2, 2, 154), (1, 4, 2, 154), (5, 2, 6, 77))
+"""(images, height, width, tokens) on which the graph has to agree with the network; height and
+width in multiples of the smallest latents. It is made from the first one: all that was one number
+there is another one in a later one, so that none can have been taken for a constant. The second
+and the third run of a graph are slow, because it is optimised then."""
+
+
+class TracedUnet:
+    """Implements `Network`: `network`, but for latents that its levels can halve by its graph. The
+    two share their weights, which may be changed in place."""
+
+    def __init__(self, network: SdxlUnet, graph: Graph) -> None:
+        self._network = network
+        self._graph = graph
+
+    @property
+    def device(self) -> torch.device:
+        return self._network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._network.dtype
+
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        time_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        halved = height % self._network.smallest == width % self._network.smallest == 0
+        run = self._graph if halved else self._network.predict
+        return run(x, t, embeds, pooled, time_ids)
+
+
+def traced(network: SdxlUnet) -> Network:
+    """`network` as a graph, if it is on the CPU and the graph gives the same bits on all `TRIALS`;
+    else `network` itself."""
+    if network.device.type != "cpu":
+        return network
+    try:
+        graph = _graph(network)
+        agrees = all(_agrees(network, graph, *trial) for trial in TRIALS)
+    except RuntimeError as error:
+        log.warning("the network cannot be traced: %s", error)
+        return network
+    if not agrees:
+        log.warning("the traced network gives other answers; it is run by the interpreter")
+        return network
+    return TracedUnet(network, graph)
+
+
+@torch.inference_mode()
+def _graph(network: SdxlUnet) -> Graph:
+    with warnings.catch_warnings():
+        # That TorchScript is deprecated, and that sizes may have been taken for constants.
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(  # type: ignore[no-untyped-call,no-any-return]
+            network.predict, network.example(*TRIALS[0]), check_trace=False
+        )
+
+
+@torch.inference_mode()
+def _agrees(network: SdxlUnet, graph: Graph, *trial: int) -> bool:
+    example = network.example(*trial)
+    return torch.equal(graph(*example), network.predict(*example))

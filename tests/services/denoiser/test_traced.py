@@ -1,0 +1,76 @@
+"""The network as a graph: the same bits, or not at all."""
+
+import logging
+
+import pytest
+import torch
+
+from services.denoiser.traced import TracedUnet, traced
+from services.denoiser.unet import SdxlUnet
+from tests.services.denoiser.models import make_unet
+
+
+@pytest.fixture
+def unet() -> SdxlUnet:
+    torch.set_num_threads(1)
+    return SdxlUnet(make_unet())
+
+
+@pytest.mark.parametrize("images", [1, 2, 7])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (3, 8)])
+@pytest.mark.parametrize("tokens", [5, 77])
+@torch.inference_mode()
+def test_a_graph_answers_as_its_network_for_any_shape(
+    unet: SdxlUnet, images: int, height: int, width: int, tokens: int
+) -> None:
+    graph = traced(unet)
+    assert isinstance(graph, TracedUnet)
+    example = unet.example(images, height, width, tokens)
+    assert torch.equal(graph.predict(*example), unet.predict(*example))
+
+
+@torch.inference_mode()
+def test_latents_that_cannot_be_halved_are_left_to_the_network(unet: SdxlUnet) -> None:
+    x, *others = unet.example(2, 4, 4, 5)
+    odd = x[..., :-1]
+    assert odd.shape[-1] % unet.smallest
+    assert torch.equal(traced(unet).predict(odd, *others), unet.predict(odd, *others))
+
+
+@torch.inference_mode()
+def test_weights_that_are_changed_in_place_are_the_graph_s_as_well(unet: SdxlUnet) -> None:
+    graph, example = traced(unet), unet.example(2, 4, 4, 5)
+    before = graph.predict(*example)
+    for weights in unet.module.parameters():
+        weights.mul_(1.5)
+    assert not torch.equal(graph.predict(*example), before)
+    assert torch.equal(graph.predict(*example), unet.predict(*example))
+
+
+class Counting(SdxlUnet):
+    """Does what a graph cannot: it counts its images in Python."""
+
+    def predict(self, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().predict(x, *others) * float(len(x))
+
+
+class Unsteady(SdxlUnet):
+    def predict(self, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if torch.jit.is_tracing():
+            raise RuntimeError("not while I am watched")
+        return super().predict(x, *others)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Counting, "other answers"), (Unsteady, "watched")])
+def test_a_network_that_no_graph_can_stand_for_is_run_itself(
+    kind: type[SdxlUnet], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = kind(make_unet())
+    with caplog.at_level(logging.WARNING):
+        assert traced(network) is network
+    assert reason in caplog.text
+
+
+def test_where_the_interpreter_is_not_the_bottleneck_nothing_is_traced(unet: SdxlUnet) -> None:
+    unet.module.to("meta")
+    assert traced(unet) is unet
