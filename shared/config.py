@@ -57,7 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline_margin: float = 0.1
     """Seconds before a job's deadline at which its denoising should be over: decoding follows."""
     checkpoint_every: int = 5
-    """Steps between two checkpoints of a row."""
+    """Steps between two checkpoints of a row, at least."""
+    checkpoint_seconds: float = 1.0
+    """Seconds that those steps took, at least; a row that was lost before is not spared."""
     ack_wait: float = 10.0
     """The lease: seconds without a sign of life after which a node's work goes to another."""
     stall_seconds: float = 120.0

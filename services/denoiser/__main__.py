@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
+from services.denoiser.interval import Interval
 from services.denoiser.model import limits, load, reserve
 from services.denoiser.outbox import Outbox
 from services.denoiser.service import Denoiser
@@ -43,7 +44,7 @@ async def main(running: Process) -> None:
             outbox,
             capacity=settings.max_rows,
             reserve=reserve(settings),
-            checkpoint_every=settings.checkpoint_every,
+            interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
         )
         worker = Worker(
             running.bus, handler, settings, running.metrics, running.name, running.budget.room

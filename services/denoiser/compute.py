@@ -10,6 +10,7 @@ import torch
 
 from services.denoiser.cost import CostModel
 from services.denoiser.entry import Entry
+from services.denoiser.interval import NEVER, Interval
 from services.denoiser.outcomes import (
     EngineStatistics,
     EngineStopped,
@@ -45,6 +46,8 @@ class Compute:
         self.cost = cost
         self._deliver, self._crashed = deliver, crashed
         self._turn = Turn()
+        self._news: list[Outcome] = []
+        """What happened and is not told yet."""
         self._hopeless: list[Entry] = []
         """Given up by the last plan, and not yet told."""
         self._batches: OrderedDict[ShapeKey, Batch] = OrderedDict()
@@ -87,8 +90,8 @@ class Compute:
         owed = self._owed and not self._stopping
         return not self._held or not (self._stepping or owed)
 
-    def submit(self, row: Row, checkpoint_every: int, alone: bool = False) -> int:
-        """Let `row` join at the next step boundary; returns its ticket. 0: no checkpoints. `alone`:
+    def submit(self, row: Row, interval: Interval = NEVER, alone: bool = False) -> int:
+        """Let `row` join at the next step boundary; returns its ticket. `alone`:
         it takes one step, by itself, and is let go.
 
         Raises `QueueFull` when the waiting room is full, `EngineStopped` when the thread ended."""
@@ -99,7 +102,7 @@ class Compute:
                 raise QueueFull("the denoiser's waiting room", self._limits.max_waiting)
             ticket = self._next_ticket
             self._next_ticket += 1
-            self._waiting[ticket] = Entry(ticket, row, checkpoint_every, alone)
+            self._waiting[ticket] = Entry(ticket, row, interval, alone)
             self._changed.notify_all()
             return ticket
 
@@ -137,7 +140,8 @@ class Compute:
             while (entries := self._next_step()) is not None:
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
-            self._deliver(self._leftovers())
+            self._news += self._leftovers()
+            self._tell()
         except BaseException as error:
             with self._changed:
                 self._stopping, self._stepping = True, False
@@ -159,6 +163,7 @@ class Compute:
                     self._stepping = True
                     return entries
                 self._changed.notify_all()
+                self._tell()
                 self._changed.wait()
 
     def _plan(self) -> list[Entry]:
@@ -200,6 +205,7 @@ class Compute:
         try:
             started = time.perf_counter()
             batch = self._batch(tuple(entry.row for entry in entries))
+            self._tell()
             stepped = step(self._network, batch)
             seconds = time.perf_counter() - started
         except Exception as error:
@@ -231,14 +237,21 @@ class Compute:
             self._step_seconds += seconds
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Let go of the rows that ended, then tell."""
+        """Let go of the rows that ended; it is told soon."""
         with self._changed:
             for outcome in outcomes:
                 if isinstance(outcome, Finished | Rested | Failed):
                     self._admitted.pop(outcome.ticket, None)
                     self._finished += isinstance(outcome, Finished)
                     self._failed += isinstance(outcome, Failed)
-        self._deliver(outcomes)
+        self._news += outcomes
+
+    def _tell(self) -> None:
+        """Just before a step, or a rest: while the network computes, the event loop has the
+        interpreter for itself. A moment earlier they would hinder each other."""
+        news, self._news = self._news, []
+        if news:
+            self._deliver(news)
 
     def _leftovers(self) -> list[Outcome]:
         with self._changed:

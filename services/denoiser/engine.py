@@ -11,6 +11,7 @@ import torch
 
 from services.denoiser.compute import Compute
 from services.denoiser.cost import CostModel
+from services.denoiser.interval import NEVER, Interval
 from services.denoiser.outcomes import (
     Checkpointed,
     EngineStatistics,
@@ -101,18 +102,18 @@ class Engine:
         row: Row,
         on_step: OnStep | None = None,
         on_checkpoint: OnCheckpoint | None = None,
-        checkpoint_every: int = 0,
+        interval: Interval = NEVER,
     ) -> torch.Tensor:
         """The row's final latents, float32 (1, C, H, W) on the CPU.
 
-        `on_step` is called after each of its steps, `on_checkpoint` with (step, tensors) after
-        every `checkpoint_every` of them (0: never) but the last; both in the event loop, and what
-        they raise ends the row. When the awaiting task is cancelled, the row leaves at the next
+        `on_step` is called after each of its steps, `on_checkpoint` with (step, tensors)
+        whenever `interval` is over, but not after the last; both in the event loop, and what they
+        raise ends the row. When the awaiting task is cancelled, the row leaves at the next
         step boundary. Raises `QueueFull` at the waiting room's bound, `EngineStopped`, `NotFinite`,
         or whatever the network raised for this row alone."""
         if row.finished:
             return row.latents.cpu()
-        return await self._run(row, on_step, on_checkpoint, checkpoint_every)
+        return await self._run(row, on_step, on_checkpoint, interval)
 
     async def step_alone(self, row: Row, on_step: OnStep | None = None) -> None:
         """Take one step of `row` by itself, before everybody else. When this returns the engine has
@@ -135,12 +136,12 @@ class Engine:
         row: Row,
         on_step: OnStep | None,
         on_checkpoint: OnCheckpoint | None = None,
-        checkpoint_every: int = 0,
+        interval: Interval = NEVER,
         alone: bool = False,
     ) -> torch.Tensor:
         compute = self._running()
         run = _Run(asyncio.get_running_loop().create_future(), on_step, on_checkpoint)
-        ticket = compute.submit(row, checkpoint_every if on_checkpoint else 0, alone)
+        ticket = compute.submit(row, interval if on_checkpoint else NEVER, alone)
         self._runs[ticket] = run
         try:
             return await run.latents

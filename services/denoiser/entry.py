@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from services.denoiser.interval import NEVER, Interval
 from services.denoiser.outcomes import (
     Checkpointed,
     Failed,
@@ -21,8 +22,8 @@ from services.denoiser.views import RowView
 class Entry:
     ticket: int
     row: Row
-    checkpoint_every: int
-    """0: never."""
+    interval: Interval = NEVER
+    """Between its checkpoints."""
     alone: bool = False
     """It takes one step by itself, and rests."""
     passed_over: int = 0
@@ -30,6 +31,8 @@ class Entry:
     """It was in the batch, and waits again for a more urgent row's sake."""
     kept: int = field(init=False)
     """The step from which the row would continue elsewhere."""
+    unkept_seconds: float = 0.0
+    """Of the steps since then."""
 
     def __post_init__(self) -> None:
         self.kept = self.row.step
@@ -52,6 +55,7 @@ class Entry:
         """Give the row its share `i` of a step, and say what came of it."""
         row = self.row
         row.step += 1
+        self.unkept_seconds += seconds
         row.latents, row.x0_prev = stepped.x[i : i + 1], stepped.x0[i : i + 1]
         if not stepped.finite[i]:
             message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
@@ -63,15 +67,15 @@ class Entry:
             outcomes.append(Finished(self.ticket, row.latents.cpu()))
         elif self.alone:
             outcomes.append(Rested(self.ticket, row.latents.cpu()))
-        elif self.checkpoint_every and row.step % self.checkpoint_every == 0:
+        elif self.interval.over(row.step - self.kept, self.unkept_seconds):
             outcomes.append(self.checkpoint())
         return outcomes
 
     def checkpoint(self) -> Checkpointed:
-        self.kept = self.row.step
+        self.kept, self.unkept_seconds = self.row.step, 0.0
         return Checkpointed(self.ticket, self.row.step, self.row.checkpoint())
 
     def last_checkpoint(self) -> list[Outcome]:
         """For a row that has to stop here: what is not kept of it yet."""
-        wanted = self.checkpoint_every and self.row.step > self.kept
+        wanted = self.interval.steps > 0 and self.row.step > self.kept
         return [self.checkpoint()] if wanted else []

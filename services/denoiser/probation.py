@@ -1,19 +1,21 @@
 """A suspect's way back into company: some steps alone, each on record before the next.
 
-Whatever it did to its last process it did within a checkpoint's interval of its last checkpoint, or
-a later one would be on record. If it survives those steps here, it was innocent.
+Whatever it did to its last process it did within a close interval of its last checkpoint, or a
+later one would be on record: who had it then knew that it had been lost before. If it
+survives those steps here, it was innocent.
 """
 
 from services.denoiser.checkpoints import CheckpointKeeper
 from services.denoiser.engine import Engine, OnStep
+from services.denoiser.interval import Interval
 from services.denoiser.row import Row
 from shared.task import NoLongerWanted, Task, insist
 
 
-def probation_steps(row: Row, checkpoint_every: int) -> int:
+def probation_steps(row: Row, interval: Interval) -> int:
     """One more than the interval: the fatal step may have begun before the checkpoint just before
     it was written. Without checkpoints, all of them."""
-    return checkpoint_every + 1 if checkpoint_every else row.table.steps
+    return interval.steps + 1 if interval.steps else row.table.steps
 
 
 async def mark(task: Task) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from services.denoiser.checkpoints import CheckpointKeeper
 from services.denoiser.engine import OnStep
+from services.denoiser.interval import Interval
 from services.denoiser.isolation import Isolation
 from services.denoiser.model import Model
 from services.denoiser.news import News
@@ -44,7 +45,7 @@ class Denoiser:
         *,
         capacity: int,
         reserve: int,
-        checkpoint_every: int,
+        interval: Interval,
     ) -> None:
         self.models = tuple(models)
         self.capacity = capacity
@@ -52,7 +53,7 @@ class Denoiser:
         self._models = dict(models)
         self._transport = transport
         self._news = News(transport, outbox)
-        self._checkpoint_every = checkpoint_every
+        self._interval = interval
         self._isolation = Isolation([model.engine for model in models.values()])
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
         self._draining = False
@@ -64,14 +65,14 @@ class Denoiser:
         model = self._models[task.spec.model]
         keeper = CheckpointKeeper(task, self._transport, LIFETIME)
         on_step = self._on_step(task, keeper)
-        every = self._checkpoint_every
+        interval = self._interval.close if task.state.losses else self._interval
         with self._alive(task):
             try:
                 if task.suspect:
                     row = await self._acquitted(task, model, keeper, on_step)
                 else:
                     row = await self._row(task, model)
-                latents = await model.engine.run(row, on_step, keeper.keep, every)
+                latents = await model.engine.run(row, on_step, keeper.keep, interval)
             except EngineStopped as stopped:
                 if not self._draining:
                     raise
@@ -109,7 +110,7 @@ class Denoiser:
             self._stay(task)
             await mark(task)
             row = await self._build(task, model)
-            steps = probation_steps(row, self._checkpoint_every)
+            steps = probation_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 

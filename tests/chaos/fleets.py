@@ -141,6 +141,7 @@ def _specs(plan: FleetPlan, broker: Broker, arenas: Path, mark: str) -> Sequence
         "DARKROOM_ACK_WAIT": str(plan.lease),
         "DARKROOM_POLL_SECONDS": "0.5",
         "DARKROOM_CHECKPOINT_EVERY": "2",
+        "DARKROOM_CHECKPOINT_SECONDS": "0",
         "DARKROOM_THREADS": "1",
         "DARKROOM_REPLICAS": str(broker.replicas),
         "DARKROOM_NATS_SYNC": "always",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from services.denoiser.engine import Engine
+from services.denoiser.interval import Interval
 from services.denoiser.outcomes import EngineStopped, NotFinite, StepReport
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
@@ -70,7 +71,7 @@ def test_a_resumed_row_ends_like_an_uninterrupted_one(sampler: str) -> None:
             return await engine.run(
                 make_row(sampler=sampler, steps=16),
                 on_checkpoint=checkpoints.__setitem__,
-                checkpoint_every=3,
+                interval=Interval(3),
             )
 
     expected = run(main())
@@ -213,7 +214,7 @@ def test_stopping_checkpoints_what_is_in_flight_and_says_so() -> None:
         engine = Engine(gated)
         await engine.start()
         row = asyncio.create_task(
-            engine.run(make_row(), on_checkpoint=checkpoints.__setitem__, checkpoint_every=100)
+            engine.run(make_row(), on_checkpoint=checkpoints.__setitem__, interval=Interval(100))
         )
         await gated.stepping()
         gated.let()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from services.denoiser.interval import Interval
 from shared.task import HandedOver
 from tests.conftest import eventually
 from tests.services.denoiser.models import Gated, network
@@ -31,7 +32,7 @@ def test_every_row_goes_on_elsewhere_and_no_step_is_taken_twice() -> None:
         second.open()
         # Two rows run and one waits; there are no checkpoints but the last one.
         async with engine(first, max_rows=2, max_admitted=2) as leaving, engine(second) as staying:
-            denoiser = world.denoiser(leaving, checkpoint_every=100)
+            denoiser = world.denoiser(leaving, interval=Interval(100))
             runs = []
             for job, company in (("job-1", ["job-1"]), ("job-2", JOBS[:2]), ("job-3", JOBS[:2])):
                 runs.append(asyncio.create_task(denoiser.run(await world.task(job))))
@@ -113,7 +114,7 @@ def test_the_last_checkpoint_is_in_the_record_before_the_row_is_let_go() -> None
         await world.add("job-1", steps=200)
         gated = Gated()
         async with engine(gated) as leaving:
-            denoiser = world.denoiser(leaving, checkpoint_every=1)
+            denoiser = world.denoiser(leaving, interval=Interval(1))
             task = await world.task()
             write, slow = task.checkpoint, asyncio.Event()
 

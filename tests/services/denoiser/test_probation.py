@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from services.denoiser.interval import NEVER, Interval
 from shared import task
 from shared.errors import BusUnavailable
 from shared.task import HandedOver, NoLongerWanted
@@ -131,8 +132,22 @@ def test_without_checkpoints_a_suspect_stays_alone_to_its_end() -> None:
                 return await write(kept, alone)
 
             task.checkpoint = checkpoint  # type: ignore[method-assign,assignment]
-            await world.denoiser(one, checkpoint_every=0).run(task)
+            await world.denoiser(one, interval=NEVER).run(task)
         assert marks == [True] * (STEPS - 1) + [False]
+
+    in_world(scenario)
+
+
+def test_a_row_is_checkpointed_closely_once_it_was_lost() -> None:
+    async def scenario(world: World) -> None:
+        await world.add("first")
+        await world.add("again")
+        async with engine(network()) as one:
+            denoiser = world.denoiser(one, interval=Interval(2, seconds=1000.0))
+            await denoiser.run(await world.task("first"))
+            await denoiser.run(await world.task("again", deliveries=2))
+        assert (await world.state("first")).checkpoint is None
+        assert (await world.state("again")).checkpoint is not None
 
     in_world(scenario)
 

@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from services.denoiser.engine import Engine
+from services.denoiser.interval import Interval
 from services.denoiser.model import Model
 from services.denoiser.outbox import Outbox
 from services.denoiser.plan_step import Limits
@@ -34,6 +35,7 @@ from tests.services.denoiser.models import SHAPE, conditioning
 from tests.services.denoiser.test_step_table import SDXL
 
 STEPS = 8
+EVERY_OTHER_STEP = Interval(2)
 MODEL = "pocket-sdxl"
 
 
@@ -109,7 +111,7 @@ class World:
                 )
         await self.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
 
-    def denoiser(self, *engines: Engine, checkpoint_every: int = 2) -> Denoiser:
+    def denoiser(self, *engines: Engine, interval: Interval = EVERY_OTHER_STEP) -> Denoiser:
         """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
         models = {
             f"other-{k}" if k else MODEL: Model(engine, SDXL, latent_channels=SHAPE[0], scale=8)
@@ -121,12 +123,13 @@ class World:
             self.outbox,
             capacity=4,
             reserve=4,
-            checkpoint_every=checkpoint_every,
+            interval=interval,
         )
 
-    async def task(self, job_id: str = "job-1") -> WatchedTask:
-        """As the first holder has it, or a later one to whom it was given."""
-        task = await self._delivered(job_id, deliveries=1)
+    async def task(self, job_id: str = "job-1", deliveries: int = 1) -> WatchedTask:
+        """As the first holder has it, or a later one to whom it was given; after more `deliveries`
+        than one, as somebody has it whose only predecessor vanished."""
+        task = await self._delivered(job_id, deliveries)
         if task.unclaimed:
             assert await task.claim()
         return task
