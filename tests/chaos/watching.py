@@ -79,7 +79,7 @@ class StreamWatch:
         try:
             for sequence in self._holes():
                 await self._ask_for(sequence)
-            return self.last >= await self._last_stored()
+            return self._begin is not None and self.last >= await self._last_stored()
         except DarkroomError:
             return False
 
