@@ -2,7 +2,9 @@
 
 Users say by when a picture is of use. A batch that takes everybody in makes everybody late: each
 row more makes every step longer. So a row with company joins only if all that are in time stay so,
-and one that could not be in time even alone is given up at once, for the good of the next.
+and one whose deadline would pass even if it were alone is given up at once, for the good of the
+next. In between, where what follows denoising must be quicker than usual, a row has its chance as
+long as it costs nobody else theirs.
 """
 
 from collections import Counter
@@ -13,20 +15,26 @@ from services.denoiser.views import RowView, StepCost
 
 
 def is_hopeless(row: RowView, cost: StepCost) -> bool:
-    """It would be late even if it had every step to itself from now on."""
-    return row.seconds_left is not None and _alone(row, cost) > row.seconds_left
+    """Its deadline would pass even if it had every step to itself from now on."""
+    return _is_late_alone(row, cost, row.margin)
 
 
 def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
-    """Whether `row`, or any of `present` that is in time without it, would be late with it."""
+    """Whether `row`, or any of `present`, that would be in time without the other would be late
+    with it."""
     if all(other.seconds_left is None for other in (*present, row)):
         return False
     late = _late(present, cost)
+    if _is_late_alone(row, cost):
+        late.add(row.arrival)
     return not _late((*present, row), cost) <= late
 
 
-def _alone(row: RowView, cost: StepCost) -> float:
-    return row.steps_left * cost.predict(row.forwards, row.shape.tokens)
+def _is_late_alone(row: RowView, cost: StepCost, grace: float = 0.0) -> bool:
+    if row.seconds_left is None:
+        return False
+    seconds = row.steps_left * cost.predict(row.forwards, row.shape.tokens)
+    return seconds > row.seconds_left + grace
 
 
 def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:

@@ -49,6 +49,7 @@ class Entry:
             self.alone,
             row.table.steps - row.step,
             None if row.deadline is None else row.deadline - now - margin,
+            margin,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:

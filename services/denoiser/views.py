@@ -26,7 +26,9 @@ class RowView:
     """Whether its next step must be its own: it may end the process."""
     steps_left: int = 1
     seconds_left: float | None = None
-    """Until its denoising has to be over; None: it has no deadline."""
+    """Until its denoising should be over; None: it has no deadline."""
+    margin: float = 0.0
+    """Seconds from then until its deadline, for what follows denoising."""
 
     def rank(self, patience: int) -> int:
         if self.alone:

@@ -45,6 +45,20 @@ def test_who_could_not_be_in_time_alone_is_hopeless() -> None:
     assert not is_hopeless(row(1, 10, None), COST)
 
 
+def test_who_has_a_chance_still_is_not_hopeless() -> None:
+    assert is_hopeless(row(1, 10, 0.14, margin=0.05), COST)
+    assert not is_hopeless(row(1, 10, 0.16, margin=0.05), COST)
+
+
+def test_who_has_a_bare_chance_gets_it_as_long_as_nobody_else_is_late_for_that() -> None:
+    chance = row(2, 10, 0.16, margin=0.05)
+    assert not would_delay([], chance, COST)
+    assert not would_delay([row(1, 10, 0.35)], chance, COST)
+    assert would_delay([row(1, 10, 0.25)], chance, COST)
+    found = plan_step([], [chance], Limits(), COST, Turn())
+    assert (found.hopeless, found.runs) == ((), (2,))
+
+
 def test_a_newcomer_that_makes_others_late_would_delay() -> None:
     present = [row(1, 10, 0.25)]  # 0.2 s alone, 0.3 with company
     assert would_delay(present, row(2, 10, None), COST)
