@@ -9,6 +9,7 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── DeadlineExceeded      the job's own deadline passed
     ├── Poisoned              the job killed its processes, and is kept away from others
     ├── JobNotFound / JobFailed / JobCancelled      how waiting for a job can end
+    ├── HandedOver / NoLongerWanted     why a process leaves a node undone; never told to users
     ├── HandleLost            a tensor's bytes are gone; its producer runs again
     ├── ArenaFull             no slot left in this process's arena
     │   └── TmpfsFull         the file system under the arenas is full
@@ -238,3 +239,22 @@ class Misconfigured(DarkroomError):
     """Something outside the code must be changed before this can work; the message says what."""
 
     code = "misconfigured"
+
+
+class HandedOver(DarkroomError):
+    """The process leaves before the node is done; it goes on elsewhere from its last checkpoint."""
+
+    code = "handed_over"
+    retryable = True
+
+    def __init__(self, job_id: str, node: str) -> None:
+        super().__init__(f"{node} of job {job_id} is handed over", job_id=job_id, node=node)
+
+
+class NoLongerWanted(DarkroomError):
+    """The job ended, or another process has the node; what this one would give is not wanted."""
+
+    code = "no_longer_wanted"
+
+    def __init__(self, job_id: str, node: str) -> None:
+        super().__init__(f"{node} of job {job_id} is no longer wanted", job_id=job_id, node=node)

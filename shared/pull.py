@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 PULL_LIMIT: Final = 4
 """Deliveries taken at once, so that several processes share a sudden queue evenly."""
+BUSY_POLL_SECONDS: Final = 0.5
+"""Longest wait of a fetch of a process that has something in hand: until the next one its load is
+told wrongly."""
 ROOM_SECONDS: Final = 0.05
 """Pause before a process or a handler without room is asked again."""
 
@@ -130,7 +133,9 @@ class PullLoop:
             if await self._start_waiting(group, source):
                 return
         for source in unpolled:
-            poll = group.create_task(self._fetch(source.consumer, 1, self._poll_seconds))
+            longest = BUSY_POLL_SECONDS if self._in_flight else self._poll_seconds
+            wait = min(longest, self._poll_seconds)
+            poll = group.create_task(self._fetch(source.consumer, 1, wait))
             self._polls[poll] = source
         wake: set[asyncio.Task[object]] = {stopped, *self._polls}
         if len(with_room) < len(self._sources):
@@ -154,7 +159,7 @@ class PullLoop:
 
     async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
         try:
-            return await consumer.fetch(limit, wait)
+            return await consumer.fetch(limit, wait, load=len(self._in_flight))
         except BusUnavailable as error:
             log.warning("no work can be pulled: %s", error)
             await asyncio.sleep(min(wait, 0.5))

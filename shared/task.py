@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
 from shared.crash_points import reached
-from shared.errors import BusUnavailable, DarkroomError
+from shared.errors import BusUnavailable
 from shared.jobs.events import Checkpointed, Claimed, Event, Isolated, Returned
 from shared.jobs.graph import Node, NodeKind
 from shared.jobs.leases import is_suspect
@@ -25,25 +25,6 @@ RETRY_SECONDS: Final = 0.5
 
 T = TypeVar("T")
 Tensors = Mapping[str, TensorHandle]
-
-
-class HandedOver(DarkroomError):
-    """The process leaves before the node is done; it goes on elsewhere from its last checkpoint."""
-
-    code = "handed_over"
-    retryable = True
-
-    def __init__(self, job_id: str, node: str) -> None:
-        super().__init__(f"{node} of job {job_id} is handed over", job_id=job_id, node=node)
-
-
-class NoLongerWanted(DarkroomError):
-    """The job ended, or another process has the node; what this one would give is not wanted."""
-
-    code = "no_longer_wanted"
-
-    def __init__(self, job_id: str, node: str) -> None:
-        super().__init__(f"{node} of job {job_id} is no longer wanted", job_id=job_id, node=node)
 
 
 async def insist(write: Callable[[], Awaitable[T]], alive: Callable[[], None]) -> T:

@@ -6,44 +6,27 @@ is acknowledged that the record still has to be done: the delivery may be somebo
 """
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from shared import subjects
+from shared.attempt import Attempts
 from shared.bus.base import Bus
 from shared.config import Settings
 from shared.crash_points import reached
-from shared.errors import (
-    ArenaFull,
-    BusUnavailable,
-    DeadlineExceeded,
-    HandleLost,
-    InvalidRequest,
-    JobNotFound,
-)
-from shared.jobs.events import (
-    CancelRequested,
-    DeadlinePassed,
-    Event,
-    InputsLost,
-    NodeFailed,
-    NodeFinished,
-)
+from shared.errors import ArenaFull, HandedOver, InvalidRequest, JobNotFound
+from shared.jobs.events import CancelRequested, Event, NodeFinished
 from shared.jobs.ledger import Ledger
-from shared.messages import NodeProgress, NodeTask, decode, encode, failure_of
+from shared.messages import NodeTask, decode
 from shared.pull import PullLoop, PullStatistics, Source, Work, leave_hung
-from shared.seclusion import Seclusion
-from shared.task import HandedOver, Handler, NoLongerWanted, Task, insist
+from shared.task import Handler, Task, insist
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
-from shared.telemetry.tracing import carry, inject, mark_failed
+from shared.telemetry.tracing import carry, inject
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +64,7 @@ class Worker:
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
-        self._seclusion = Seclusion()
+        self._attempts = Attempts(bus, handler, name)
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -213,8 +196,8 @@ class Worker:
                 headers=work.delivery.headers,
                 ready_at=task.state.ready_at,
             ):
-                event = await self._attempt(task)
-                await insist(partial(self._settle, task, event), task.progressed)
+                event = await self._attempts.run(task)
+                await insist(partial(self._attempts.settle, task, event), task.progressed)
                 await insist(partial(self._acknowledge, task, work), task.progressed)
         except ArenaFull as error:
             log.warning("%s waits for room: %s", task.node.name, error)
@@ -234,78 +217,6 @@ class Worker:
         finally:
             self._forget(task.job_id, running)
 
-    async def _attempt(self, task: Task) -> Event:
-        """Run the handler, and say what came of it. Raises `ArenaFull`, which is no failure of the
-        node (it is tried again later, from its checkpoint if it has one), and `HandedOver`."""
-        name, attempt = task.node.name, task.state.attempt
-        started, deadline = time.time(), task.spec.deadline
-        if deadline is not None and deadline <= started:
-            return DeadlinePassed(started)
-        await self._tell(task, "started", started)
-        try:
-            async with (
-                asyncio.timeout(None if deadline is None else deadline - started) as limit,
-                self._company(task),
-            ):
-                _check_inputs(task)
-                outputs = await self._handler.run(task)
-        except (ArenaFull, HandedOver):
-            raise
-        except DeadlineExceeded:
-            return DeadlinePassed(time.time())
-        except HandleLost as lost:
-            log.warning("an input is lost, and will be made again: %s", lost)
-            mark_failed(lost)
-            failure, handle = failure_of(lost), lost.fields["handle"]
-            return InputsLost(name, attempt, handle, failure, time.time(), *task.lease)
-        except Exception as error:
-            if limit.expired():
-                return DeadlinePassed(time.time())
-            log.exception("attempt %d of %s failed", attempt, name)
-            mark_failed(error)
-            return NodeFailed(name, attempt, failure_of(error), time.time(), *task.lease)
-        ended = time.time()
-        return NodeFinished(name, attempt, outputs, self._name, started, ended, *task.lease)
-
-    @asynccontextmanager
-    async def _company(self, task: Task) -> AsyncIterator[None]:
-        """Run with others, but a suspect alone: so what ends the process is known."""
-        if self._handler.isolates:
-            yield
-        elif not task.suspect:
-            async with self._seclusion.together():
-                yield
-        else:
-            async with self._seclusion.alone():
-                if not await task.alone():
-                    raise NoLongerWanted(task.job_id, task.node.name)
-                yield
-
-    async def _settle(self, task: Task, event: Event) -> None:
-        """Advance the record; what it does not want any more is freed."""
-        if task.unclaimed and isinstance(event, NodeFailed | InputsLost):
-            await task.claim()  # it failed before its turn came
-            event = dataclasses.replace(event, lease=task.state.lease)
-        ours = not task.unclaimed or isinstance(event, DeadlinePassed)
-        accepted = ours and await task.advance(event)
-        if isinstance(event, NodeFinished):
-            if accepted:
-                await self._tell(task, "finished", event.at)
-            else:
-                self._handler.discard(event.outputs)
-
-    async def _tell(self, task: Task, state: Literal["started", "finished"], at: float) -> None:
-        progress = NodeProgress(
-            job_id=task.job_id,
-            node=task.node.name,
-            kind=task.node.kind,
-            state=state,
-            at=at,
-            worker=self._name,
-        )
-        with contextlib.suppress(BusUnavailable):  # events are lossy
-            await self._bus.publish(subjects.event(task.job_id), encode(progress))
-
     def _forget(self, job_id: str, running: _Running) -> None:
         tasks = self._running[job_id]
         tasks.remove(running)
@@ -315,10 +226,3 @@ class Worker:
 
 def _always() -> bool:
     return True
-
-
-def _check_inputs(task: Task) -> None:
-    """Raises `HandleLost` if a node whose output is needed runs again, for somebody who lost it."""
-    for name in task.node.inputs:
-        if task.record.nodes[name].status != "done":
-            raise HandleLost(name, f"{name} runs again")

@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
+from shared.errors import NoLongerWanted
 from shared.jobs.record import Checkpoint
-from shared.task import NoLongerWanted, Task, insist
+from shared.task import Task, insist
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport

@@ -9,7 +9,8 @@ from services.denoiser.checkpoints import CheckpointKeeper
 from services.denoiser.engine import Engine, OnStep
 from services.denoiser.interval import Interval
 from services.denoiser.row import Row
-from shared.task import NoLongerWanted, Task, insist
+from shared.errors import NoLongerWanted
+from shared.task import Task, insist
 
 
 def probation_steps(row: Row, interval: Interval) -> int:

@@ -20,8 +20,9 @@ from services.denoiser.outcomes import EngineStopped, StepReport
 from services.denoiser.probation import mark, probation_steps, serve_alone
 from services.denoiser.row import Row
 from services.denoiser.rows import build_row
+from shared.errors import HandedOver, NoLongerWanted
 from shared.jobs.graph import NodeKind
-from shared.task import HandedOver, NoLongerWanted, Task, Tensors
+from shared.task import Task, Tensors
 from shared.telemetry.tracing import current_span, step_event
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor

@@ -25,6 +25,13 @@ _PARAMETERS: Final = {
 _BODY: Final = msgspec.json.Decoder(ImagesRequest)
 
 
+class UnknownField(InvalidRequest):
+    """The request has a field of a name that HTTP does not know, though a job may."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, _Shown("this field"), "only " + ", ".join(ALLOWED))
+
+
 class _Shown(str):
     """Text that an error shows as it is, without quotes."""
 
@@ -45,9 +52,7 @@ def parse(body: bytes) -> ImagesRequest:
 def _wrong_field(body: bytes, reason: str) -> InvalidRequest:
     """Which field msgspec's `reason` is about: it names it in the text or as a path."""
     if "unknown field" in reason:
-        return InvalidRequest(
-            reason.split("`")[1], _Shown("this field"), "only " + ", ".join(ALLOWED)
-        )
+        return UnknownField(reason.split("`")[1])
     if "missing required field" in reason:
         name = reason.split("`")[1]
         return InvalidRequest(name, _Shown("a missing value"), ALLOWED[name])
@@ -105,7 +110,9 @@ def to_job(
 
 
 def in_http_terms(error: InvalidRequest, wanted: ImagesRequest | None = None) -> InvalidRequest:
-    """`error`, which names a job's field, with the name of the request's field."""
+    """`error`, if it names a job's field, with the name of the request's field."""
+    if isinstance(error, UnknownField):
+        return error
     field, allowed = str(error.fields["field"]), str(error.fields["allowed"])
     name = _PARAMETERS.get(field)
     if name is None:

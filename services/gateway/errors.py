@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from services.gateway.api import in_http_terms
+from services.gateway.api import UnknownField, in_http_terms
 from services.gateway.schemas import ErrorBody, ErrorDetail
 from shared import errors
 
@@ -66,7 +66,7 @@ def retry_after(seconds: float) -> dict[str, str]:
 def _invalid(error: errors.InvalidRequest) -> Problem:
     param = str(error.fields["field"])
     code = "model_not_found" if param == "model" else "invalid_value"
-    if str(error.fields["allowed"]).startswith("only "):
+    if isinstance(error, UnknownField):
         code = "unknown_parameter"
     return _problem(
         HTTPStatus.BAD_REQUEST,

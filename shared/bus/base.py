@@ -101,10 +101,12 @@ class Delivery(Protocol):
 class Consumer(Protocol):
     """A durable pull consumer."""
 
-    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
+    async def fetch(self, limit: int, wait: float, load: int = 0) -> Sequence[Delivery]:
         """Up to `limit` messages; at once what is there, else the first to arrive within `wait`
-        seconds, else none. `wait=0` only looks. Never raises on silence. Do not cancel a running
-        fetch: what it had pulled would come back only after `ack_wait`."""
+        seconds, else none. `wait=0` only looks. Of several that wait, the one with the least `load`
+        is served first (what is above 9 counts as 9), then who has waited longest. Never raises on
+        silence. Do not cancel a running fetch: what it had pulled would come back only after
+        `ack_wait`."""
         ...
 
     async def pending(self) -> int:

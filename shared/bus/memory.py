@@ -254,10 +254,10 @@ class MemoryBus:
         if len(data) > self.max_payload:
             raise PayloadTooLarge(subject, len(data), self.max_payload)
 
-    async def _change(self, queue: MemoryQueue, until: float) -> None:
+    async def _change(self, queue: MemoryQueue, until: float, load: int) -> None:
         """Return when `queue` may have something to deliver, at loop time `until`, or on close."""
         due = queue.next_due()
-        waiter = queue.waiter()
+        waiter = queue.waiter(load)
         self._waiting.add(waiter)
         try:
             async with asyncio.timeout_at(until if due is None else min(until, due)):
@@ -276,7 +276,7 @@ class MemoryConsumer:
     name: str
     _queue: MemoryQueue
 
-    async def fetch(self, limit: int, wait: float) -> Sequence["MemoryDelivery"]:
+    async def fetch(self, limit: int, wait: float, load: int = 0) -> Sequence["MemoryDelivery"]:
         clock = asyncio.get_running_loop().time
         until = clock() + wait
         while True:
@@ -284,7 +284,7 @@ class MemoryConsumer:
             taken = self._queue.take(limit)
             if taken or clock() >= until:
                 return [self._delivery(lease) for lease in taken]
-            await self._bus._change(self._queue, until)
+            await self._bus._change(self._queue, until, load)
 
     def _delivery(self, lease: Lease) -> "MemoryDelivery":
         message = lease.message

@@ -117,7 +117,8 @@ class MemoryQueue:
         self._clock = clock
         self._fresh: dict[int, Stored] = {}
         self._leases: dict[int, Lease] = {}
-        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        """With the load of whoever waits."""
 
     def arrived(self, message: Stored) -> None:
         if matches(self.pattern, message.subject):
@@ -166,15 +167,15 @@ class MemoryQueue:
             f"<{len(self._fresh)} pending, {len(self._leases)} out, {len(self._waiting)} waiting>"
         )
 
-    def waiter(self) -> asyncio.Future[None]:
+    def waiter(self, load: int) -> asyncio.Future[None]:
         """A future that is done when it is worth looking again."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[future] = None
+        self._waiting[future] = load
         future.add_done_callback(lambda done: self._waiting.pop(done, None))
         return future
 
     def _wake(self) -> None:
-        for future in self._waiting:
+        for future in sorted(self._waiting, key=lambda future: self._waiting[future]):
             if not future.done():
                 future.set_result(None)
 

@@ -21,12 +21,12 @@ from PIL import Image
 from shared import subjects
 from shared.catalogue import Catalogue
 from shared.crash_points import reached
-from shared.errors import DarkroomError
+from shared.errors import DarkroomError, HandedOver
 from shared.jobs.graph import NodeKind
 from shared.jobs.record import Checkpoint
 from shared.messages import ImageResult, StepProgress, encode
 from shared.process import Process, arena, run_process
-from shared.task import HandedOver, Task, Tensors
+from shared.task import Task, Tensors
 from shared.tensors.handle import INLINE_LIMIT, TensorHandle
 from shared.tensors.transport import Transport
 from shared.worker import Worker

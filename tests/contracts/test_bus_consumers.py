@@ -118,6 +118,34 @@ def test_concurrent_fetches_share_the_messages_among_them(play: Play) -> None:
     play(scenario)
 
 
+def test_of_those_that_wait_the_least_loaded_is_served_first(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        consumers = [await consumer_of(world)]
+        other = await world.connect()
+        consumers.append(await other.consumer(world.work, "c", f"{world.work}.>", LONG))
+        loads = (3, 1, 40, 0, 2)
+        served: list[int] = []
+
+        async def wait(consumer: Consumer, load: int) -> None:
+            assert len(await consumer.fetch(1, LONG, load)) == 1
+            served.append(load)
+
+        async with asyncio.TaskGroup() as group:
+            for position, load in enumerate(loads):
+                group.create_task(wait(consumers[position % 2], load))
+                await asyncio.sleep(0.05)
+            for number in range(len(loads)):
+                await world.bus.store(f"{world.work}.{number}", b"job")
+                await eventually(lambda: _answer(len(served) > number))  # noqa: B023 (awaited here)
+        assert served == sorted(loads)
+
+    play(scenario)
+
+
+async def _answer(value: bool) -> bool:
+    return value
+
+
 def test_a_fetch_that_only_looks_does_not_wait_for_one_that_waits(play: Play) -> None:
     async def scenario(world: World) -> None:
         consumer = await consumer_of(world)

@@ -13,7 +13,7 @@ import pytest
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.config import Settings
-from shared.errors import ArenaFull, HandleLost, InvalidRequest
+from shared.errors import ArenaFull, HandedOver, HandleLost, InvalidRequest
 from shared.jobs.advance import MAX_FAILURES, new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, Claimed, InputsLost, NodeFailed, NodeFinished
@@ -31,7 +31,7 @@ from shared.messages import (
     encode,
 )
 from shared.pull import Work
-from shared.task import HandedOver, Task, Tensors
+from shared.task import Task, Tensors
 from shared.telemetry.metrics import Metrics
 from shared.tensors.handle import TensorHandle
 from shared.tensors.transport import MemoryTransport

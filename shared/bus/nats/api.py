@@ -26,6 +26,9 @@ DUPLICATE_WINDOW: Final = 120.0
 
 MAX_WAITING: Final = 16384
 """Fetches that may wait on one consumer at once."""
+PRIORITY_GROUP: Final = "load"
+"""The one group of each consumer, in which pulls are served by priority."""
+LAST_PRIORITY: Final = 9
 
 MAX_UNACKNOWLEDGED: Final = 100_000
 """Messages that one consumer may have out."""
@@ -137,6 +140,8 @@ def consumer_config(stream: str, name: str, subject: str, ack_wait: float) -> di
             "max_deliver": -1,  # attempts are counted in the job's record, not here
             "max_ack_pending": MAX_UNACKNOWLEDGED,
             "max_waiting": MAX_WAITING,
+            "priority_policy": "prioritized",
+            "priority_groups": [PRIORITY_GROUP],
         },
     }
 

@@ -116,7 +116,7 @@ class _Lane:
         self._connection.losses.append(self._lost)
         await self._connection.listen(f"{self._prefix}*", "", self._receive)
 
-    async def pull(self, limit: int, wait: float) -> tuple[list[Message], str]:
+    async def pull(self, limit: int, wait: float, load: int) -> tuple[list[Message], str]:
         """Messages, and how it ended. Cancelled, it leaves what it had to the next fetch."""
         loop = asyncio.get_running_loop()
         self._count += 1
@@ -124,7 +124,9 @@ class _Lane:
         self._pull = pull
         timer = loop.call_later(wait + GRACE, pull.finish, SILENT)
         try:
-            await self._connection.publish(self._target, _request(limit, wait), reply=pull.reply)
+            await self._connection.publish(
+                self._target, _request(limit, wait, load), reply=pull.reply
+            )
             status = await pull.over
             if status == SILENT:
                 self._connection.check_permitted("publish", self._target)
@@ -152,11 +154,17 @@ class _Lane:
             self._pull.finish(LOST)
 
 
-def _request(limit: int, wait: float) -> bytes:
+def _request(limit: int, wait: float, load: int) -> bytes:
     """With both: at once what is there, else the first to arrive."""
-    if wait <= 0:
-        return b'{"batch":%d,"no_wait":true}' % limit
-    return b'{"batch":%d,"no_wait":true,"expires":%d}' % (limit, api.nanoseconds(wait))
+    pull: dict[str, object] = {
+        "batch": limit,
+        "no_wait": True,
+        "group": api.PRIORITY_GROUP,
+        "priority": min(load, api.LAST_PRIORITY),
+    }
+    if wait > 0:
+        pull["expires"] = api.nanoseconds(wait)
+    return api.write(pull)
 
 
 class PullConsumer:
@@ -179,15 +187,15 @@ class PullConsumer:
         self._lanes = 0
         self._late: deque[tuple[float, Message]] = deque()
 
-    async def fetch(self, limit: int, wait: float) -> Sequence[PulledMessage]:
+    async def fetch(self, limit: int, wait: float, load: int = 0) -> Sequence[PulledMessage]:
         clock = asyncio.get_running_loop().time
         until = clock() + wait
         while True:
-            messages = await self._attempt(limit, max(0.0, min(until - clock(), SLICE)))
+            messages = await self._attempt(limit, max(0.0, min(until - clock(), SLICE)), load)
             if messages or clock() >= until:
                 return [self._delivery(message) for message in messages]
 
-    async def _attempt(self, limit: int, wait: float) -> list[Message]:
+    async def _attempt(self, limit: int, wait: float, load: int) -> list[Message]:
         """What a fetch does once or, while it waits, repeatedly."""
         clock = asyncio.get_running_loop().time
         until = clock() + wait
@@ -196,7 +204,7 @@ class PullConsumer:
             return kept
         try:
             await self.connection.ready(wait)
-            pulled, status = await self._pull(limit - len(kept), 0.0 if kept else wait)
+            pulled, status = await self._pull(limit - len(kept), 0.0 if kept else wait, load)
             if not pulled and status not in (*EMPTY, LOST):
                 await self._create()
             if not pulled:  # a pull may end early, when other pulls wait for what there is
@@ -206,10 +214,10 @@ class PullConsumer:
             return kept
         return kept + pulled
 
-    async def _pull(self, limit: int, wait: float) -> tuple[list[Message], str]:
+    async def _pull(self, limit: int, wait: float, load: int) -> tuple[list[Message], str]:
         lane = self._idle.pop() if self._idle else await self._open_lane()
         try:
-            return await lane.pull(limit, wait)
+            return await lane.pull(limit, wait, load)
         finally:
             self._idle.append(lane)
 

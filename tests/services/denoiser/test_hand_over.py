@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.denoiser.interval import Interval
-from shared.task import HandedOver
+from shared.errors import HandedOver
 from tests.conftest import eventually
 from tests.services.denoiser.models import Gated, network
 from tests.services.denoiser.world import STEPS, World, engine, in_world, settled

@@ -8,8 +8,7 @@ import torch
 
 from services.denoiser.interval import NEVER, Interval
 from shared import task
-from shared.errors import BusUnavailable
-from shared.task import HandedOver, NoLongerWanted
+from shared.errors import BusUnavailable, HandedOver, NoLongerWanted
 from tests.services.denoiser.models import Gated, network
 from tests.services.denoiser.world import STEPS, World, engine, in_world, settled
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from services.denoiser.engine import Engine
+from shared.errors import NoLongerWanted
 from shared.jobs.events import CancelRequested, Checkpointed
 from shared.jobs.record import Checkpoint
 from shared.messages import PreviewTask
-from shared.task import NoLongerWanted
 from shared.tensors.torch_io import get_tensor, put_tensor
 from tests.services.denoiser.models import SHAPE, network
 from tests.services.denoiser.world import STEPS, World

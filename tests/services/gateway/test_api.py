@@ -123,6 +123,13 @@ def test_an_unknown_model_and_an_unknown_field_have_codes_of_their_own() -> None
     assert refusal(b'{"prompt": "a", "n": 0}').code == "invalid_value"
 
 
+@pytest.mark.parametrize("name", ["steps", "guidance", "width", "previews"])
+def test_an_unknown_field_that_a_job_has_is_named_as_it_was_sent(name: str) -> None:
+    detail = refusal(b'{"prompt": "a", "%s": 4}' % name.encode())
+    assert (detail.code, detail.param) == ("unknown_parameter", name)
+    assert detail.message.startswith(f"{name}: this field is not allowed")
+
+
 def test_the_least_request_leaves_all_else_to_the_model() -> None:
     assert job() == GenerationRequest(job_id="job-1", prompt="a red circle")
 
