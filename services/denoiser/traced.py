@@ -67,7 +67,7 @@ def traced(network: SdxlUnet) -> Network:
     try:
         graph = _graph(network)
         agrees = all(_agrees(network, graph, *trial) for trial in TRIALS)
-    except RuntimeError as error:
+    except Exception as error:  # whatever it is, the interpreter can do without
         log.warning("the network cannot be traced: %s", error)
         return network
     if not agrees:
