@@ -2,5 +2,5 @@
 
 `serial` draws one request after another with one diffusers pipeline. `request_batching` waits for a
 window or a full batch of compatible requests and runs them together from first step to last, which
-is what most servers call dynamic batching. Both are as fast as we can make them: the best of all
-threads and memory layouts, and the UNet as the graph that our denoisers run."""
+is what most servers call dynamic batching. Both choose the fastest of all numbers of threads and
+memory layouts, and with `--graph` run the UNet as the graph that our denoisers run."""

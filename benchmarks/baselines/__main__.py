@@ -45,6 +45,7 @@ class Options:
     policy: Policy
     setups: tuple[Setup, ...]
     """To choose from."""
+    graph: bool = False
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -58,6 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--layout", choices=LAYOUTS, help="default: whatever is faster")
     parser.add_argument("--window", type=float, help="seconds; request_batching only")
     parser.add_argument("--max-batch", type=int, help="images; request_batching only")
+    parser.add_argument("--graph", action="store_true", help="run the UNet as our denoisers do")
     found = parser.parse_args(arguments)
     policy = POLICIES[found.kind]
     if found.kind == "serial" and (found.window, found.max_batch) != (None, None):
@@ -73,7 +75,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     )
     layouts = LAYOUTS if found.layout is None else [found.layout]
     setups = tuple(Setup(count, layout) for count in threads for layout in layouts)
-    return Options(found.model, found.host, found.port, policy, setups)
+    return Options(found.model, found.host, found.port, policy, setups, found.graph)
 
 
 async def main(options: Options) -> None:
@@ -94,7 +96,13 @@ async def serving(options: Options) -> AsyncIterator[tuple[str, Setup]]:
     with ThreadPoolExecutor(1, thread_name_prefix="pipeline") as thread:
         loop = asyncio.get_running_loop()
         pipeline = await loop.run_in_executor(
-            thread, warm_pipeline, options.model, options.setups, options.policy, catalogue
+            thread,
+            warm_pipeline,
+            options.model,
+            options.setups,
+            options.policy,
+            catalogue,
+            options.graph,
         )
         async with drawing(pipeline.draw, thread, options.policy) as queue:
             app = make_app(queue, catalogue)

@@ -37,11 +37,13 @@ class Setup:
 
 
 class Pipeline:
-    """`StableDiffusionXLPipeline` of a directory or hub id, in float32.
+    """`StableDiffusionXLPipeline` of a directory or hub id, in float32. With `graph`, its UNet runs
+    as our denoisers run theirs, without the interpreter, which nobody's does today: what is left to
+    compare then is how work is scheduled.
 
     Use it from one thread only: torch keeps a team of workers for each thread that computes."""
 
-    def __init__(self, source: str, setup: Setup) -> None:
+    def __init__(self, source: str, setup: Setup, graph: bool = False) -> None:
         _be_quiet()
         self._pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, add_watermarker=False
@@ -53,6 +55,7 @@ class Pipeline:
             for name, sampler in SAMPLERS.items()
         }
         self._interpreted = self._pipeline.unet.forward
+        self._graph = graph
         self.setup = setup
         torch.set_num_threads(setup.threads)
         self._lay_out(setup.layout)
@@ -67,11 +70,11 @@ class Pipeline:
     def _lay_out(self, layout: Layout) -> None:
         self._pipeline.unet.to(memory_format=_MEMORY_FORMATS[layout])
         self._pipeline.vae.to(memory_format=_MEMORY_FORMATS[layout])
-        self._trace()
+        if self._graph:
+            self._trace()
 
     def _trace(self) -> None:
-        """Run the UNet as our denoisers do, without the interpreter: what is compared is how work
-        is scheduled. Its weights may not be moved after this."""
+        """To be done again whenever the weights were moved."""
         unet = self._pipeline.unet
         unet.forward = self._interpreted
         network = traced(SdxlUnet(unet))

@@ -22,11 +22,15 @@ def every_setup() -> tuple[Setup, ...]:
 
 
 def warm_pipeline(
-    model: str, setups: Sequence[Setup], policy: Policy, catalogue: Catalogue
+    model: str,
+    setups: Sequence[Setup],
+    policy: Policy,
+    catalogue: Catalogue,
+    graph: bool = False,
 ) -> Pipeline:
     """With the fastest of `setups`. It has drawn every size of batch, with guidance and without:
     the first time kernels are chosen and buffers allocated."""
-    pipeline = Pipeline(model, setups[0])
+    pipeline = Pipeline(model, setups[0], graph)
     most = policy.max_batch
     guided = _sample(catalogue, 2.0)
     if len(setups) > 1:

@@ -99,6 +99,7 @@ class Run:
             "max_abs_diff": self.max_abs_diff,
             "setups": {c.name: c.system.setup for c in self.contenders},
             "deadlines_carried": settings.deadlines,
+            "graph_baselines": settings.graph,
             "deadline_seconds": {
                 name: round(self.slo.factor * solo, 4) for name, solo in self.slo.solo.items()
             },

@@ -9,12 +9,14 @@ from benchmarks.program import cores
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`deadlines`: requests carry theirs. `budget`: seconds for the whole run."""
+    """`deadlines`: requests carry theirs. `graph`: the baselines' UNet runs as ours does. `budget`:
+    seconds for the whole run."""
 
     budget: float
     rounds: int
     denoisers: int
     deadlines: bool
+    graph: bool
     out: Path | None
 
 
@@ -34,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-deadlines", action="store_true", help="requests do not say when they must be done"
     )
     parser.add_argument(
+        "--graph-baselines",
+        action="store_true",
+        help="run the baselines' UNet as our denoisers do, so that scheduling alone is compared",
+    )
+    parser.add_argument(
         "--out", type=Path, help="a file for the results so far, written after every measurement"
     )
 
@@ -44,6 +51,7 @@ def settings_of(found: argparse.Namespace) -> Settings:
         rounds=found.rounds,
         denoisers=found.denoisers,
         deadlines=not found.no_deadlines,
+        graph=found.graph_baselines,
         out=found.out,
     )
 

@@ -66,10 +66,11 @@ async def darkroom(model: str, denoisers: int) -> AsyncIterator[System]:
 
 
 @asynccontextmanager
-async def baseline(kind: str, model: str) -> AsyncIterator[System]:
+async def baseline(kind: str, model: str, graph: bool = False) -> AsyncIterator[System]:
     """A server of `benchmarks.baselines`, warm when the context is entered. Raises `Misconfigured`
     if it cannot be got to work."""
-    command = (sys.executable, "-m", "benchmarks.baselines", kind, "--model", model)
+    options = ("--graph",) if graph else ()
+    command = (sys.executable, "-m", "benchmarks.baselines", kind, "--model", model, *options)
     process = await asyncio.create_subprocess_exec(
         *command_that_dies_with_us(command, signal.SIGTERM), stdout=asyncio.subprocess.PIPE
     )

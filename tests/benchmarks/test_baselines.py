@@ -98,6 +98,15 @@ def test_the_layout_of_the_weights_does_not_change_the_image(pipeline: Pipeline)
     assert worst(contiguous, channels_last) <= 1
 
 
+def test_a_pipeline_with_a_graph_draws_the_same(pipeline: Pipeline) -> None:
+    graph = Pipeline(DEFAULT_MODEL, Setup(threads=1), graph=True)
+    graph.set_up(Setup(1, "channels_last"))  # a layout of its own, a graph of its own
+    graph.set_up(Setup(1, "contiguous"))
+    for wanted in ([spec()], [spec(seed=n, guidance=2.0) for n in range(3)]):
+        for one, other in zip(pipeline.draw(wanted), graph.draw(wanted), strict=True):
+            assert torch.equal(one, other)
+
+
 def test_the_fastest_way_to_use_the_machine_is_kept(pipeline: Pipeline) -> None:
     setups = [Setup(1, "contiguous"), Setup(1, "channels_last")]
     seconds = pipeline.choose(setups, [[spec(steps=1)]], trials=1)

@@ -101,8 +101,8 @@ def test_the_options_say_how_much_is_measured() -> None:
     default = settings_of(parser.parse_args([]))
     assert (default.budget, default.rounds, default.deadlines) == (1500.0, 2, True)
     given = ["--budget-seconds", "60", "--rounds", "3", "--denoisers", "1", "--no-deadlines"]
-    told = settings_of(parser.parse_args([*given, "--out", "there.json"]))
-    assert told == Settings(60.0, 3, 1, False, Path("there.json"))
+    told = settings_of(parser.parse_args([*given, "--graph-baselines", "--out", "there.json"]))
+    assert told == Settings(60.0, 3, 1, False, True, Path("there.json"))
 
 
 @pytest.mark.parametrize("wrong", [["--rounds", "0"], ["--budget-seconds", "-1"]])
@@ -129,7 +129,7 @@ def test_what_was_measured_is_in_the_file_when_the_budget_ends(tmp_path: Path) -
 
     async def check() -> dict[str, object]:
         ends_at = asyncio.get_running_loop().time() + 0.1
-        settings = Settings(0.1, 1, 2, True, out)
+        settings = Settings(0.1, 1, 2, True, False, out)
         contenders = []
         for name in NAMES:
             one = contender()
