@@ -21,7 +21,7 @@ from loadgen.report.slo import TimesSolo
 from loadgen.targets.http import HttpTarget
 from loadgen.workload import Workload, one_of_each
 
-FIRST_RATES: Final = {OURS: 1.5, "serial": 0.2, "request_batching": 0.2}
+FIRST_RATES: Final = {OURS: 0.8, "serial": 0.2, "request_batching": 0.2}
 """Where the search begins, in requests per mean solo latency."""
 LEAVING_SECONDS: Final = 15.0
 """Of the budget, for all processes to end."""
