@@ -83,6 +83,7 @@ def fleet() -> Iterator[RunningFleet]:
             "DARKROOM_STATE_DIR": str(Path(here) / "state"),
             "DARKROOM_ARENA_DIR": shared,
             "DARKROOM_ACK_WAIT": "3",
+            "DARKROOM_CHECKPOINT_SECONDS": "0.1",
         }
         log = Path(here) / "up.log"
         with log.open("w") as output:
