@@ -91,8 +91,8 @@ class Compute:
         return not self._held or not (self._stepping or owed)
 
     def submit(self, row: Row, interval: Interval = NEVER, alone: bool = False) -> int:
-        """Let `row` join at the next step boundary; returns its ticket. `alone`:
-        it takes one step, by itself, and is let go.
+        """Let `row` join at the next step boundary; returns its ticket. `alone`: it takes one step,
+        by itself, and is let go.
 
         Raises `QueueFull` when the waiting room is full, `EngineStopped` when the thread ended."""
         with self._changed:

@@ -106,11 +106,11 @@ class Engine:
     ) -> torch.Tensor:
         """The row's final latents, float32 (1, C, H, W) on the CPU.
 
-        `on_step` is called after each of its steps, `on_checkpoint` with (step, tensors)
-        whenever `interval` is over, but not after the last; both in the event loop, and what they
-        raise ends the row. When the awaiting task is cancelled, the row leaves at the next
-        step boundary. Raises `QueueFull` at the waiting room's bound, `EngineStopped`, `NotFinite`,
-        or whatever the network raised for this row alone."""
+        `on_step` is called after each of its steps, `on_checkpoint` with (step, tensors) whenever
+        `interval` is over, but not after the last; both in the event loop, and what they raise ends
+        the row. When the awaiting task is cancelled, the row leaves at the next step boundary.
+        Raises `QueueFull` at the waiting room's bound, `EngineStopped`, `NotFinite`, or whatever
+        the network raised for this row alone."""
         if row.finished:
             return row.latents.cpu()
         return await self._run(row, on_step, on_checkpoint, interval)

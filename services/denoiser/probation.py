@@ -1,8 +1,8 @@
 """A suspect's way back into company: some steps alone, each on record before the next.
 
 Whatever it did to its last process it did within a close interval of its last checkpoint, or a
-later one would be on record: who had it then knew that it had been lost before. If it
-survives those steps here, it was innocent.
+later one would be on record: who had it then knew that it had been lost before. If it survives
+those steps here, it was innocent.
 """
 
 from services.denoiser.checkpoints import CheckpointKeeper
