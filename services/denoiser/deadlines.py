@@ -3,8 +3,9 @@
 Users say by when a picture is of use. A batch that takes everybody in makes everybody late: each
 row more makes every step longer. So a row with company joins only if all that are in time stay so,
 and one whose deadline would pass even if it were alone is given up at once, for the good of the
-next. In between, where what follows denoising must be quicker than usual, a row has its chance as
-long as it costs nobody else theirs.
+next. In between, where what follows denoising must be quicker than usual, a row has its chance if
+nobody else who has a deadline is there: under a burst, such rows would fill the batch, and make
+each other late for good.
 """
 
 from collections import Counter
@@ -21,13 +22,12 @@ def is_hopeless(row: RowView, cost: StepCost) -> bool:
 
 def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
     """Whether `row`, or any of `present`, that would be in time without the other would be late
-    with it."""
+    with it; or `row` is late already, and not the only one that has a deadline."""
     if all(other.seconds_left is None for other in (*present, row)):
         return False
-    late = _late(present, cost)
     if _is_late_alone(row, cost):
-        late.add(row.arrival)
-    return not _late((*present, row), cost) <= late
+        return any(other.seconds_left is not None for other in present)
+    return not _late((*present, row), cost) <= _late(present, cost)
 
 
 def _is_late_alone(row: RowView, cost: StepCost, grace: float = 0.0) -> bool:

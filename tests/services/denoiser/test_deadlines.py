@@ -50,13 +50,19 @@ def test_who_has_a_chance_still_is_not_hopeless() -> None:
     assert not is_hopeless(row(1, 10, 0.16, margin=0.05), COST)
 
 
-def test_who_has_a_bare_chance_gets_it_as_long_as_nobody_else_is_late_for_that() -> None:
+def test_who_has_a_bare_chance_gets_it_where_nobody_else_has_a_deadline() -> None:
     chance = row(2, 10, 0.16, margin=0.05)
     assert not would_delay([], chance, COST)
-    assert not would_delay([row(1, 10, 0.35)], chance, COST)
-    assert would_delay([row(1, 10, 0.25)], chance, COST)
+    assert not would_delay([row(1, 10, None)], chance, COST)
+    assert would_delay([row(1, 10, 0.35)], chance, COST)
     found = plan_step([], [chance], Limits(), COST, Turn())
     assert (found.hopeless, found.runs) == ((), (2,))
+
+
+def test_those_who_have_a_bare_chance_do_not_crowd_each_other_out() -> None:
+    late = [row(k, 10, 0.16, margin=0.05) for k in range(5)]
+    found = plan_step([], late, Limits(), COST, Turn())
+    assert (found.hopeless, found.runs) == ((), (0,))
 
 
 def test_a_newcomer_that_makes_others_late_would_delay() -> None:
