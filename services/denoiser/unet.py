@@ -32,6 +32,9 @@ class SdxlUnet:
 
     def __init__(self, unet: Any) -> None:
         self.module = unet.requires_grad_(False).eval()
+        # Asked for several times a step; the module would look at all its parameters each time.
+        self.device: torch.device = unet.device
+        self.dtype: torch.dtype = unet.dtype
         self.in_channels = int(unet.config.in_channels)
         self.sample_size = int(unet.config.sample_size)
         self.smallest = 2 ** (len(unet.config.block_out_channels) - 1)
@@ -52,14 +55,6 @@ class SdxlUnet:
             model, subfolder="unet", dtype=dtype, use_safetensors=True
         )
         return cls(unet.to(device))
-
-    @property
-    def device(self) -> torch.device:
-        return self.module.device  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.module.dtype  # type: ignore[no-any-return]
 
     def predict(
         self,
