@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_PROGRESS: Final = 256
 """Progress events kept for a slow reader; the oldest are dropped, results never are."""
-LOOK_SECONDS: Final = (1.0, 5.0)
+LOOK_SECONDS: Final = (2.0, 5.0)
 """First and longest pause between two looks for a stored outcome."""
 
 Item = JobEvent | ImageResult | Outcome

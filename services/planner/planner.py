@@ -48,8 +48,11 @@ log = logging.getLogger(__name__)
 
 CAPACITY: Final = 64
 """Submissions looked at side by side."""
-DEPTH_SECONDS: Final = 0.2
-"""How long a queue's measured depth is believed."""
+DEPTH_SECONDS: Final = 2.0
+"""How long a queue's measured depth is believed, with what was let in since; usually it is measured
+again before that, once in `WATCH_SECONDS`."""
+REFUSAL_SECONDS: Final = 0.2
+"""How old it may be to turn a job away."""
 ROOM_SECONDS: Final = 1.0
 """After this, an accepted job whose nodes found WORK full is tried again."""
 DEADLINE_SECONDS: Final = 0.25
@@ -57,7 +60,7 @@ DEADLINE_SECONDS: Final = 0.25
 MAX_DELIVERIES: Final = 25
 """Planners that may have had a submission and vanished, before it is given up."""
 WATCH_SECONDS: Final = 1.0
-"""Pause between two measurements of all queues, for the metrics."""
+"""Pause between two measurements of all queues."""
 
 
 class Planner:
@@ -181,12 +184,7 @@ class Planner:
         if spec.deadline is not None and spec.deadline <= now:
             raise DeadlineExceeded(job_id, spec.deadline)
         graph = text_to_image(spec)
-        refusal = admit(graph, await self._waiting(graph, now), self._settings.max_queued)
-        if refusal is not None:
-            raise refusal
-        for node in graph.values():  # until it is measured again, what was let in counts
-            measured_at, depth = self._depths[node.kind, node.model]
-            self._depths[node.kind, node.model] = (measured_at, depth + 1)
+        await self._admit(graph)
         return new_record(job_id, spec, graph, now)
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
@@ -225,28 +223,41 @@ class Planner:
                 except DarkroomError as error:
                     log.warning("the deadline of %s is left to its workers: %s", job_id, error)
 
-    async def _waiting(self, graph: Graph, now: float) -> dict[tuple[str, str], int]:
-        """Queue depths for the graph's nodes, each measured at most `DEPTH_SECONDS` ago."""
+    async def _admit(self, graph: Graph) -> None:
+        """Raises `QueueFull` if there is no room for the graph's nodes; else it is taken up."""
+        bound = self._settings.max_queued
+        refusal = admit(graph, await self._waiting(graph, DEPTH_SECONDS), bound)
+        if refusal is not None:  # perhaps there is room by now
+            refusal = admit(graph, await self._waiting(graph, REFUSAL_SECONDS), bound)
+        if refusal is not None:
+            raise refusal
+        for node in graph.values():  # until it is measured again, what was let in counts
+            measured_at, depth = self._depths[node.kind, node.model]
+            self._depths[node.kind, node.model] = (measured_at, depth + 1)
+
+    async def _waiting(self, graph: Graph, oldest: float) -> dict[tuple[str, str], int]:
+        """Queue depths for the graph's nodes, each measured at most `oldest` seconds ago."""
         waiting: dict[tuple[str, str], int] = {}
         for key in {(node.kind, node.model) for node in graph.values()}:
             measured_at, _ = self._depths.get(key, (0.0, 0))
-            if now - measured_at > DEPTH_SECONDS:
-                self._depths[key] = (now, await self._depth(*key))
+            if time.time() - measured_at > oldest:
+                await self._measure(*key)
             waiting[key] = self._depths[key][1]
         return waiting
 
-    async def _depth(self, kind: str, model: str) -> int:
+    async def _measure(self, kind: str, model: str) -> None:
         depth = await self._bus.depth(subjects.WORK, subjects.work_queue(kind, model))
+        self._depths[kind, model] = (time.time(), depth)
         self._metrics.queue_depth(kind, model, depth)
-        return depth
 
     async def watch_queues(self) -> None:
-        """Keep the metrics of all queues fresh, for as long as this runs."""
+        """Keep the depths of all queues fresh, for admission and for the metrics, for as long as
+        this runs."""
         while True:
             for model in self._catalogue.cards:
                 for kind in get_args(NodeKind):
                     with contextlib.suppress(BusUnavailable):
-                        await self._depth(kind, model)
+                        await self._measure(kind, model)
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _answer_cancel(self, message: Message) -> None:

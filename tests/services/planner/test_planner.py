@@ -135,9 +135,7 @@ def test_a_job_submitted_under_another_s_subject_is_refused() -> None:
     run(scenario())
 
 
-def test_a_full_queue_refuses_further_jobs_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.planner.planner.DEPTH_SECONDS", -1.0)  # measure every time
-
+def test_a_full_queue_refuses_further_jobs_by_name() -> None:
     async def scenario() -> None:
         async with planning() as bus:
             for number in range(2):
@@ -148,6 +146,25 @@ def test_a_full_queue_refuses_further_jobs_by_name(monkeypatch: pytest.MonkeyPat
             assert isinstance(ended, JobFailed)
             assert ended.failure.code == "queue_full"
             assert ended.failure.fields["bound"] == 2
+
+    run(scenario())
+
+
+def test_room_that_came_free_is_seen_before_a_job_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.planner.planner.REFUSAL_SECONDS", -1.0)  # measure every time
+
+    async def scenario() -> None:
+        async with planning() as bus:
+            for number in range(2):
+                await submit(bus, request(job_id=f"early-{number}"))
+            await eventually(lambda: _is(queued(bus), 2))
+            consumer = await bus.consumer(subjects.WORK, "encoder", subjects.ALL_WORK, 1.0)
+            [taken] = await consumer.fetch(1, 1.0)
+            await taken.ack()
+            await submit(bus, request(job_id="late"))
+            await eventually(lambda: _is(queued(bus), 2))
 
     run(scenario())
 
