@@ -68,7 +68,16 @@ class Attempts:
             mark_failed(error)
             return NodeFailed(name, attempt, failure_of(error), time.time(), *task.lease)
         ended = time.time()
-        return NodeFinished(name, attempt, outputs, self._name, started, ended, *task.lease)
+        return NodeFinished(
+            name,
+            attempt,
+            outputs,
+            self._name,
+            started,
+            ended,
+            *task.lease,
+            approximations=tuple(sorted(task.approximations)),
+        )
 
     @asynccontextmanager
     async def _company(self, task: Task) -> AsyncIterator[None]:

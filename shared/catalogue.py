@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.adapters.shelf import Shelf
 from shared.errors import Misconfigured
 from shared.samplers import samplers_for
 
@@ -61,17 +62,19 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """All served models by name; the first one is the default."""
+    """All served models by name, the first one being the default, and the LoRAs for them."""
 
     cards: dict[str, ModelCard]
+    shelf: Shelf = Shelf()
 
     @property
     def default(self) -> ModelCard:
         return next(iter(self.cards.values()))
 
     @staticmethod
-    def load(sources: Sequence[str]) -> "Catalogue":
-        """Raises `Misconfigured` if a source is no diffusers model, or two share a name."""
+    def load(sources: Sequence[str], loras: Sequence[str] = ()) -> "Catalogue":
+        """Of the models `sources` and the LoRAs in directories `loras`. Raises `Misconfigured` if a
+        source is no diffusers model, or two share a name."""
         cards: dict[str, ModelCard] = {}
         for source in sources:
             card = read_card(source)
@@ -83,7 +86,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             cards[card.name] = card
         if not cards:
             raise Misconfigured("no model is given: set DARKROOM_MODELS or use --model")
-        return Catalogue(cards=cards)
+        return Catalogue(cards=cards, shelf=Shelf(tuple(loras)))
 
 
 def read_card(source: str) -> ModelCard:
@@ -91,7 +94,7 @@ def read_card(source: str) -> ModelCard:
     root = local_directory(source)
     index = _json(root / "model_index.json", source)
     scheduler = _json(root / "scheduler" / "scheduler_config.json", source)
-    unet = _json(root / "unet" / "config.json", source)
+    unet = unet_config(source)
     vae = _json(root / "vae" / "config.json", source)
     defaults, name = Defaults(), Path(source).name
     if (root / CARD_FILE).is_file():
@@ -119,6 +122,11 @@ def read_card(source: str) -> ModelCard:
         max_height=defaults.max_height or 2 * native,
         size_multiple=scale,
     )
+
+
+def unet_config(source: str) -> dict[str, Any]:
+    """How the UNet of the model in directory (or hub id) `source` is configured."""
+    return _json(local_directory(source) / "unet" / "config.json", source)
 
 
 def local_directory(source: str) -> Path:

@@ -19,6 +19,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Servers of a cluster that keep each stream; 3 survive the loss of one."""
     models: str = "pocket/models/pocket-sdxl"
     """Directories or hub ids, separated as in PATH."""
+    loras: str = "pocket/models/loras"
+    """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
+    lora_bytes: int = 1024 * 1024 * 1024
+    """LoRAs that a process keeps in memory, together."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
     audit_seconds: float = 15.0
@@ -79,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(part for part in self.models.split(os.pathsep) if part)
+
+    @property
+    def shelf(self) -> tuple[str, ...]:
+        return tuple(part for part in self.loras.split(os.pathsep) if part)
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> "Settings":

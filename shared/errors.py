@@ -11,6 +11,7 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── JobNotFound / JobFailed / JobCancelled      how waiting for a job can end
     ├── HandedOver / NoLongerWanted     why a process leaves a node undone; never told to users
     ├── HandleLost            a tensor's bytes are gone; its producer runs again
+    ├── AdapterUnusable       a LoRA cannot be read, or does not fit the model
     ├── ArenaFull             no slot left in this process's arena
     │   └── TmpfsFull         the file system under the arenas is full
     ├── MemoryBudgetExceeded  a process would need more memory than it may use
@@ -130,6 +131,17 @@ class HandleLost(DarkroomError):
 
     def __init__(self, handle: str, reason: str) -> None:
         super().__init__(f"tensor {handle} is lost: {reason}", handle=handle, reason=reason)
+
+
+class AdapterUnusable(DarkroomError):
+    """Adapter `adapter` cannot be applied; `reason` says what is wrong with it."""
+
+    code = "adapter_unusable"
+
+    def __init__(self, adapter: str, reason: str) -> None:
+        super().__init__(
+            f"the adapter {adapter} cannot be used: {reason}", adapter=adapter, reason=reason
+        )
 
 
 class ArenaFull(DarkroomError):

@@ -19,6 +19,13 @@ JOB_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 # --------------------------------------------------------------------------- received by planners
 
 
+class LoraChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A low-rank adapter by its name on the server's shelf, and how strongly it counts."""
+
+    name: str
+    scale: float = 1.0
+
+
 class GenerationRequest(
     msgspec.Struct, frozen=True, kw_only=True, tag="generate", forbid_unknown_fields=True
 ):
@@ -40,6 +47,9 @@ class GenerationRequest(
     service_class: ServiceClass = "standard"
     deadline: float | None = None
     """Unix seconds after which the result is of no use."""
+    loras: tuple[LoraChoice, ...] = ()
+    lora_late_steps: int = 0
+    """Denoising steps that may be taken before the LoRAs are loaded; 0 is exact."""
     previews: int = 0
     """Pictures of the running latents to send while denoising, evenly spaced."""
     output_format: ImageFormat = "png"
@@ -82,6 +92,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     output_format: ImageFormat
     output_compression: int
     user: str | None
+    loras: tuple[LoraChoice, ...] = ()
+    lora_late_steps: int = 0
 
     @property
     def guided(self) -> bool:

@@ -51,6 +51,8 @@ class Task:
         """Ours, under whatever lease."""
         self.unclaimed = work.delivery.deliveries > 1 or state.lease > 1 or bool(state.holder)
         """The lease in `state` is a former holder's; see `claim`."""
+        self.approximations: set[str] = set()
+        """What was not computed exactly; goes into the job's result."""
 
     @property
     def record(self) -> JobRecord:

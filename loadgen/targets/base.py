@@ -15,6 +15,7 @@ HTTP_FIELDS: Final = OPENAI_FIELDS | {
     "guidance",
     "sampler",
     "seed",
+    "loras",
     "service_class",
     "deadline",
 }

@@ -65,6 +65,8 @@ def body(shot: Shot, takes: frozenset[str]) -> dict[str, Any]:
         value = getattr(request, field)
         if value != getattr(_DEFAULTS, field):
             sent[_NAMES.get(field, field)] = value
+    if "loras" in sent:
+        sent["loras"] = [{"name": name} for name in request.loras]
     return sent
 
 

@@ -12,7 +12,7 @@ from loadgen.targets.base import NATS_FIELDS, Answer
 from shared.bus.base import Bus
 from shared.client import Darkroom, new_job_id
 from shared.errors import DarkroomError, InvalidRequest, JobFailed, PayloadTooLarge, QueueFull
-from shared.messages import GenerationRequest
+from shared.messages import GenerationRequest, LoraChoice
 from shared.watch import Job
 
 CANCEL_SECONDS: Final = 4.0
@@ -99,6 +99,7 @@ def job_request(shot: Shot, job_id: str, now: float) -> GenerationRequest:
         guidance=wanted.guidance,
         sampler=wanted.sampler,
         seed=wanted.seed,
+        loras=tuple(LoraChoice(name=name) for name in wanted.loras),
         service_class=wanted.service_class,
         deadline=None if wanted.deadline is None else now + wanted.deadline,
         user=shot.tenant,

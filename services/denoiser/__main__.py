@@ -25,13 +25,14 @@ def die(error: BaseException) -> None:
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads)
-    cards = Catalogue.load(settings.sources).cards
+    catalogue = Catalogue.load(settings.sources, settings.shelf)
+    cards = catalogue.cards
 
     weights = component_bytes((card.source for card in cards.values()), "unet")
     running.budget.refuse_larger(f"the unet of {', '.join(cards)}", weights)
     bounds = limits(settings, len(cards))
     models = {
-        name: load(name, card.source, settings, running.metrics, bounds, die)
+        name: load(name, card.source, catalogue.shelf, settings, running.metrics, bounds, die)
         for name, card in cards.items()
     }
     async with arena(running) as transport, AsyncExitStack() as engines:

@@ -73,7 +73,10 @@ class CheckpointKeeper:
             for name, tensor in tensors.items():
                 handles[name] = self._put(tensor)
                 written.append(handles[name])
-            kept = await self._task.checkpoint(Checkpoint(step=step, tensors=handles), alone)
+            checkpoint = Checkpoint(
+                step=step, tensors=handles, approximations=tuple(self._task.approximations)
+            )
+            kept = await self._task.checkpoint(checkpoint, alone)
             self.unwanted = self.unwanted or not kept
             return kept
         finally:

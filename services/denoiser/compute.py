@@ -24,6 +24,7 @@ from services.denoiser.row import Row
 from services.denoiser.shape import ShapeKey
 from services.denoiser.step import Batch, step
 from services.denoiser.unet import Network
+from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
 
 MAX_BATCHES: Final = 4
@@ -105,6 +106,14 @@ class Compute:
             self._waiting[ticket] = Entry(ticket, row, interval, alone)
             self._changed.notify_all()
             return ticket
+
+    def adapt(self, row: Row, adapters: tuple[Use, ...], complete: bool) -> None:
+        """From the next step boundary on `row` has `adapters`; `complete`: those are all it
+        waits for."""
+        with self._changed:
+            row.adapters = adapters
+            row.late = None if complete else row.late
+            self._changed.notify_all()
 
     @property
     def declining(self) -> bool:
@@ -221,8 +230,12 @@ class Compute:
     def _batch(self, rows: tuple[Row, ...]) -> Batch:
         shape = rows[0].shape_key
         batch = self._batches.pop(shape, None)
-        if batch is None or batch.rows != rows:
+        adapters = tuple(row.adapters for row in rows)
+        if batch is None or batch.rows != rows or batch.adapters != adapters:
             batch = Batch.of(rows, self._network)
+            for row, uses in zip(rows, batch.adapters, strict=True):
+                for adapter, _ in uses:
+                    row.joined.setdefault(adapter.name, row.step)
         self._batches[shape] = batch
         if len(self._batches) > MAX_BATCHES:
             self._batches.popitem(last=False)

@@ -26,6 +26,7 @@ from services.denoiser.outcomes import (
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from services.denoiser.unet import Network
+from shared.adapters.bank import Use
 
 OnStep = Callable[[StepReport], None]
 OnBatch = Callable[[int, float], None]
@@ -114,6 +115,11 @@ class Engine:
         if row.finished:
             return row.latents.cpu()
         return await self._run(row, on_step, on_checkpoint, interval)
+
+    def adapt(self, row: Row, adapters: tuple[Use, ...], complete: bool) -> None:
+        """From the next step boundary on `row` has `adapters`. `complete`: they are all that it
+        waited for; until then it takes no more than `row.late` steps."""
+        self._running().adapt(row, adapters, complete)
 
     async def step_alone(self, row: Row, on_step: OnStep | None = None) -> None:
         """Take one step of `row` by itself, before everybody else. When this returns the engine has

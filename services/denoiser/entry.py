@@ -50,6 +50,7 @@ class Entry:
             row.table.steps - row.step,
             None if row.deadline is None else row.deadline - now - margin,
             margin,
+            row.blocked,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:

@@ -12,7 +12,9 @@ from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits
 from services.denoiser.traced import traced
 from services.denoiser.unet import SdxlUnet
-from shared.catalogue import local_directory
+from shared.adapters.library import AdapterLibrary
+from shared.adapters.shelf import Shelf
+from shared.catalogue import local_directory, unet_config
 from shared.config import Settings
 from shared.subjects import CLASSES
 from shared.telemetry.metrics import Metrics
@@ -27,6 +29,7 @@ class Model:
     latent_channels: int
     scale: int
     """Pixels per latent position."""
+    library: AdapterLibrary
 
 
 def limits(settings: Settings, models: int) -> Limits:
@@ -50,12 +53,14 @@ def reserve(settings: Settings) -> int:
 def load(
     name: str,
     source: str,
+    shelf: Shelf,
     settings: Settings,
     metrics: Metrics,
     bounds: Limits,
     on_crash: Callable[[BaseException], None],
 ) -> Model:
-    """The network of model `name` in directory or hub id `source`; its engine is not started."""
+    """The network of model `name` in directory or hub id `source`, for which the adapters on
+    `shelf` are; its engine is not started."""
     unet = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
     root = local_directory(source)
     scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
@@ -68,4 +73,5 @@ def load(
         scheduler_config=scheduler,
         latent_channels=unet.in_channels,
         scale=2 ** (len(vae["block_out_channels"]) - 1),
+        library=AdapterLibrary(shelf, unet_config(source), unet.adapted.check, settings.lora_bytes),
     )

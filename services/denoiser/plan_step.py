@@ -139,6 +139,7 @@ def _steps(
     admitted: Sequence[RowView], limits: Limits, cost: StepCost
 ) -> dict[ShapeKey, list[RowView]]:
     """The step each group would take, for the groups that hold a row of the highest rank."""
+    admitted = [row for row in admitted if not row.blocked]
     top = min((row.rank(limits.patience) for row in admitted), default=0)
     urgent = {row.shape: None for row in admitted if row.rank(limits.patience) == top}
     return {

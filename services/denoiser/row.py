@@ -8,6 +8,7 @@ import torch
 from services.denoiser.noise import Noise
 from services.denoiser.shape import ShapeKey
 from services.denoiser.step_table import StepTable
+from shared.adapters.bank import Use
 from shared.errors import InvalidRequest
 from shared.messages import ServiceClass
 
@@ -52,6 +53,13 @@ class Row:
     noise: Noise
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
+    adapters: tuple[Use, ...] = ()
+    """That its network computes with; they fit it."""
+    late: int | None = None
+    """Steps that it may have done while adapters are still missing; None: it has all of them."""
+    joined: dict[str, int] = field(default_factory=dict)
+    """By adapter: the steps that were done when it joined; 0 if the row was begun, or is resumed,
+    with it."""
     cancelled: bool = field(default=False)
 
     @classmethod
@@ -70,6 +78,8 @@ class Row:
         service_class: ServiceClass = "standard",
         previews: frozenset[int] = frozenset(),
         deadline: float | None = None,
+        adapters: tuple[Use, ...] = (),
+        late: int | None = None,
     ) -> "Row":
         """A row at step 0. `shape` is the latents' (C, H, W). Raises `InvalidRequest` if guidance
         has no unconditional half to work with, or one of another prompt length."""
@@ -96,6 +106,9 @@ class Row:
             step=0,
             noise=noise,
             deadline=deadline,
+            adapters=adapters,
+            late=late,
+            joined={adapter.name: 0 for adapter, _ in adapters},
         )
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
@@ -135,6 +148,11 @@ class Row:
     @property
     def finished(self) -> bool:
         return self.step >= self.table.steps
+
+    @property
+    def blocked(self) -> bool:
+        """It may go no further without the adapters that are missing."""
+        return self.late is not None and self.step >= self.late
 
     @property
     def forwards(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from services.denoiser.model import Model
 from services.denoiser.row import Conditioning, Row
 from services.denoiser.step_table import build_step_table
+from shared.adapters.bank import Use
 from shared.errors import HandleLost, InvalidRequest
 from shared.task import Task
 from shared.tensors.torch_io import get_tensor
@@ -15,10 +16,17 @@ from shared.tensors.transport import Transport
 log = logging.getLogger(__name__)
 
 
-def build_row(task: Task, model: Model, transport: Transport) -> Row:
-    """The row of `task`, at its last checkpoint if that can be read. Raises `HandleLost` if its
-    embeddings cannot, and `InvalidRequest` as the step table and the row do. Blocks: a tensor may
-    come from another host, and a step table that is new here takes up to 0.2 s to build."""
+def build_row(
+    task: Task,
+    model: Model,
+    adapters: tuple[Use, ...],
+    transport: Transport,
+    late: int | None = None,
+) -> Row:
+    """The row of `task` with `adapters` (`late`: see `Row`), at its last checkpoint if that can be
+    read. Raises `HandleLost` if its embeddings cannot, and `InvalidRequest` as the step table and
+    the row do. Blocks: a tensor may come from another host, and a step table that is new here takes
+    up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     tensors = {name: get_tensor(transport, handle) for name, handle in task.inputs.items()}
     height, width = spec.height // model.scale, spec.width // model.scale
@@ -42,6 +50,8 @@ def build_row(task: Task, model: Model, transport: Transport) -> Row:
         guidance=spec.guidance,
         service_class=spec.service_class,
         deadline=spec.deadline,
+        adapters=adapters,
+        late=late,
         previews=preview_steps(spec.previews, table.steps),
     )
     return _resumed(task, row, transport)
@@ -58,6 +68,7 @@ def _resumed(task: Task, row: Row, transport: Transport) -> Row:
     except (HandleLost, InvalidRequest) as error:
         log.warning("the checkpoint at step %d is of no use: %s", checkpoint.step, error)
         return row
+    task.approximations.update(checkpoint.approximations)
     log.info("resumed at step %d", checkpoint.step)
     return resumed
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from services.denoiser import late_loras
 from services.denoiser.checkpoints import CheckpointKeeper
 from services.denoiser.engine import OnStep
 from services.denoiser.interval import Interval
@@ -66,14 +67,13 @@ class Denoiser:
         model = self._models[task.spec.model]
         keeper = CheckpointKeeper(task, self._transport, LIFETIME)
         on_step = self._on_step(task, keeper)
-        interval = self._interval.close if task.state.losses else self._interval
         with self._alive(task):
             try:
                 if task.suspect:
                     row = await self._acquitted(task, model, keeper, on_step)
                 else:
                     row = await self._row(task, model)
-                latents = await model.engine.run(row, on_step, keeper.keep, interval)
+                latents = await self._denoised(task, model, row, keeper, on_step)
             except EngineStopped as stopped:
                 if not self._draining:
                     raise
@@ -98,6 +98,21 @@ class Denoiser:
         if self._draining:
             raise HandedOver(task.job_id, task.node.name)
 
+    async def _denoised(
+        self, task: Task, model: Model, row: Row, keeper: CheckpointKeeper, on_step: OnStep
+    ) -> torch.Tensor:
+        """The row's final latents; its adapters may join on the way."""
+
+        def keep(step: int, tensors: dict[str, torch.Tensor]) -> None:
+            task.approximations |= late_loras.approximations(row)
+            keeper.keep(step, tensors)
+
+        interval = self._interval.close if task.state.losses else self._interval
+        async with late_loras.joining(row, model, task.spec):
+            latents = await model.engine.run(row, on_step, keep, interval)
+        task.approximations |= late_loras.approximations(row)
+        return latents
+
     async def _row(self, task: Task, model: Model) -> Row:
         async with self._isolation.together():
             return await self._build(task, model)
@@ -116,8 +131,10 @@ class Denoiser:
             return row
 
     async def _build(self, task: Task, model: Model) -> Row:
+        late = late_loras.bound(task)
+        adapters = await model.library.uses(task.spec.loras) if late is None else ()
         # In a thread, for it blocks: the news of all other rows would wait.
-        return await asyncio.to_thread(build_row, task, model, self._transport)
+        return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)
 
     def _on_step(self, task: Task, keeper: CheckpointKeeper) -> OnStep:
         span = current_span()

@@ -7,6 +7,7 @@ import torch
 
 from services.denoiser.row import Conditioning, Row
 from services.denoiser.unet import Network
+from shared.adapters.bank import Bank, Use
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +24,10 @@ class Batch:
     base: torch.Tensor
     guidance: torch.Tensor
     """(B, 1, 1, 1)"""
+    adapters: tuple[tuple[Use, ...], ...]
+    """Of each row."""
+    bank: Bank | None
+    """They, for the F images."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], network: Network) -> "Batch":
@@ -34,6 +39,7 @@ class Batch:
         for position, i in enumerate(guided):
             base[i] = position
         device, dtype = network.device, network.dtype
+        adapters = tuple(row.adapters for row in rows)  # more may join a row at any moment
         return cls(
             rows=tuple(rows),
             conditioning=Conditioning(
@@ -44,7 +50,15 @@ class Batch:
             source=torch.tensor([*guided, *range(len(rows))], device=device),
             base=torch.tensor(base, device=device),
             guidance=torch.tensor([row.guidance for row in rows], device=device).view(-1, 1, 1, 1),
+            adapters=adapters,
+            bank=_bank([*guided, *range(len(rows))], adapters, network),
         )
+
+
+def _bank(
+    source: Sequence[int], adapters: Sequence[tuple[Use, ...]], network: Network
+) -> Bank | None:
+    return network.bank([adapters[i] for i in source]) if any(adapters) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +96,7 @@ def guided(network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor) -> 
         batch.conditioning.embeds,
         batch.conditioning.pooled,
         batch.conditioning.time_ids,
+        batch.bank,
     ).float()
     base, cond = out[batch.base], out[-len(batch.rows) :]
     return base + batch.guidance * (cond - base)

@@ -11,12 +11,13 @@ the host (docs/adr/0014). Everything that knows of it is in this file.
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
 
 from services.denoiser.unet import Network, SdxlUnet
+from shared.adapters.bank import Bank, Use
 
 Graph = Callable[..., torch.Tensor]
 
@@ -30,8 +31,8 @@ and the third run of a graph are slow, because it is optimised then."""
 
 
 class TracedUnet:
-    """Implements `Network`: `network`, but for latents that its levels can halve by its graph. The
-    two share their weights, which may be changed in place."""
+    """Implements `Network`: `network`, but by its graph for latents that its levels can halve, if
+    there are no adapters. The two share their weights, which may be changed in place."""
 
     def __init__(self, network: SdxlUnet, graph: Graph) -> None:
         self._network = network
@@ -52,11 +53,16 @@ class TracedUnet:
         embeds: torch.Tensor,
         pooled: torch.Tensor,
         time_ids: torch.Tensor,
+        bank: Bank | None = None,
     ) -> torch.Tensor:
         height, width = x.shape[-2:]
         halved = height % self._network.smallest == width % self._network.smallest == 0
-        run = self._graph if halved else self._network.predict
-        return run(x, t, embeds, pooled, time_ids)
+        if halved and bank is None:
+            return self._graph(x, t, embeds, pooled, time_ids)
+        return self._network.predict(x, t, embeds, pooled, time_ids, bank)
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return self._network.bank(images)
 
 
 def traced(network: SdxlUnet) -> Network:

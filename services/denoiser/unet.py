@@ -1,8 +1,11 @@
 """The network behind one contract, so that the step's maths need not know what it is."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+
+from shared.adapters.bank import AdaptedNetwork, Bank, Use
 
 
 class Network(Protocol):
@@ -21,9 +24,14 @@ class Network(Protocol):
         embeds: torch.Tensor,
         pooled: torch.Tensor,
         time_ids: torch.Tensor,
+        bank: Bank | None = None,
     ) -> torch.Tensor:
         """The answer (B, C, H, W) to x (B, C, H, W) at times t (B,), given embeds (B, L, D), pooled
-        (B, P) and time_ids (B, 6)."""
+        (B, P) and time_ids (B, 6), with the adapters in `bank`."""
+        ...
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        """For a batch in which image i has the adapters `images[i]`; see `AdaptedNetwork.bank`."""
         ...
 
 
@@ -35,6 +43,7 @@ class SdxlUnet:
         # Asked for several times a step; the module would look at all its parameters each time.
         self.device: torch.device = unet.device
         self.dtype: torch.dtype = unet.dtype
+        self.adapted = AdaptedNetwork("unet", self.module)
         self.in_channels = int(unet.config.in_channels)
         self.sample_size = int(unet.config.sample_size)
         self.smallest = 2 ** (len(unet.config.block_out_channels) - 1)
@@ -63,16 +72,21 @@ class SdxlUnet:
         embeds: torch.Tensor,
         pooled: torch.Tensor,
         time_ids: torch.Tensor,
+        bank: Bank | None = None,
     ) -> torch.Tensor:
         added = {"text_embeds": pooled, "time_ids": time_ids}
-        (out,) = self.module(
-            x, t, encoder_hidden_states=embeds, added_cond_kwargs=added, return_dict=False
-        )
+        with self.adapted.using(bank):
+            (out,) = self.module(
+                x, t, encoder_hidden_states=embeds, added_cond_kwargs=added, return_dict=False
+            )
         return out  # type: ignore[no-any-return]
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return self.adapted.bank(images)
 
     def example(
         self, images: int, height: int, width: int, tokens: int
-    ) -> tuple[torch.Tensor, ...]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Arguments for `predict`, drawn from a fixed seed: `images` of `height` x `width` times
         `smallest` latent positions, prompts of so many tokens."""
         config, drawn = self.module.config, torch.Generator().manual_seed(images)

@@ -30,6 +30,9 @@ class RowView:
     margin: float = 0.0
     """Seconds from then until its deadline, for what follows denoising."""
 
+    blocked: bool = False
+    """It cannot take its next step yet: what it needs for it is not here."""
+
     def rank(self, patience: int) -> int:
         if self.alone:
             return ALONE_RANK

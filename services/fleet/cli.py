@@ -17,7 +17,7 @@ from services.fleet.keys import make_keys
 from services.fleet.options import Url
 from services.fleet.plan import FleetOptions, default_models, parse_replicas
 from services.fleet.progress import display
-from services.fleet.render import image_format, parse_size
+from services.fleet.render import image_format, parse_loras, parse_size
 from services.fleet.render import render as render_job
 from services.fleet.report import as_json, as_table
 from services.gateway.tokens import add_token
@@ -61,7 +61,17 @@ def render(
         int | None, typer.Option(min=0, max=MAX_SEED - MAX_IMAGES, help="Of the first image.")
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:SCALE]", help="See `darkroom models`; repeat for several."),
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=MAX_IMAGES, help="Number of images.")] = 1,
+    late: Annotated[
+        int,
+        typer.Option(
+            "--lora-late-steps", min=0, max=MAX_STEPS, help="Begin so far without the LoRAs."
+        ),
+    ] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="png, jpg or webp.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     url: Url = None,
@@ -84,6 +94,8 @@ def render(
             guidance=guidance,
             sampler=sampler,
             seed=seed,
+            loras=parse_loras(lora or []),
+            lora_late_steps=late,
             output_format=image_format(out),
         )
         with display(errors if json_output else console) as shown:

@@ -16,6 +16,8 @@ MOST_REPLICAS: Final = 64
 
 DEFAULT_MODEL: Final = str(Path(pocket.__file__).parent / "models" / "pocket-sdxl")
 """The model that ships with the code."""
+DEFAULT_LORAS: Final = str(Path(pocket.__file__).parent / "models" / "loras")
+"""The directory of the LoRAs for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ def default_models(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(source for source in given if source) or (DEFAULT_MODEL,)
 
 
+def default_loras(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Directories of LoRAs: DARKROOM_LORAS, else what ships."""
+    given = environ.get("DARKROOM_LORAS", DEFAULT_LORAS).split(os.pathsep)
+    return tuple(str(Path(directory).resolve()) for directory in given if directory)
+
+
 def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
     """Directories as absolute paths, since services may run elsewhere; hub ids as they are."""
     return tuple(str(Path(model).resolve()) if Path(model).is_dir() else model for model in models)
@@ -96,6 +104,7 @@ def _environment(
         **_identity(service, options.keys, inherited),
         "DARKROOM_NATS_SYNC": "always",  # the fleet's own server does
         "DARKROOM_NATS_URL": nats_url,
+        "DARKROOM_LORAS": os.pathsep.join(default_loras(inherited)),
         "DARKROOM_MODELS": os.pathsep.join(absolute_sources(options.models)),
         "DARKROOM_HTTP_HOST": options.http_host,
         "DARKROOM_HTTP_PORT": str(options.http_port),

@@ -13,7 +13,7 @@ from typing import Final, cast
 import msgspec
 
 from services.fleet import state
-from services.fleet.plan import FleetOptions, default_models
+from services.fleet.plan import FleetOptions, default_loras, default_models
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
@@ -27,6 +27,7 @@ from shared.messages import (
     ImageFormat,
     ImageResult,
     JobDone,
+    LoraChoice,
     NodeProgress,
     StepProgress,
 )
@@ -65,6 +66,18 @@ def parse_size(text: str) -> tuple[int, int]:
     if not all(side.isdecimal() and len(side) <= MOST_DIGITS for side in (width, height)):
         raise InvalidRequest("--size", text, "WIDTHxHEIGHT in pixels, such as 512x512")
     return int(width), int(height)
+
+
+def parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
+    """`["neon", "stripes:0.5"]` as choices. Raises `InvalidRequest`."""
+    choices = []
+    for text in texts:
+        name, colon, scale = text.partition(":")
+        try:
+            choices.append(LoraChoice(name=name, scale=float(scale) if colon else 1.0))
+        except ValueError as error:
+            raise InvalidRequest("--lora", text, "NAME, or NAME:SCALE such as neon:0.8") from error
+    return tuple(choices)
 
 
 def image_format(out: Path) -> ImageFormat:
@@ -120,7 +133,8 @@ async def _fleet_for(
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
-    validate(request, await asyncio.to_thread(Catalogue.load, sources))
+    shelf = default_loras(os.environ)
+    validate(request, await asyncio.to_thread(Catalogue.load, sources, shelf))
     with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
         async with running_fleet(
             FleetOptions(models=sources),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.fleet import state
-from services.fleet.plan import default_models
+from services.fleet.plan import default_loras, default_models
 from shared import subjects
 from shared.bus.nats import connect
 from shared.catalogue import Catalogue
@@ -44,7 +44,8 @@ async def show_status(url: str | None, console: Console) -> None:
 def show_models(console: Console) -> None:
     """The models of the running fleet, else those that a new one would serve."""
     running = state.read(state.state_directory())
-    catalogue = Catalogue.load(running.models if running else default_models(os.environ))
+    models = running.models if running else default_models(os.environ)
+    catalogue = Catalogue.load(models, default_loras(os.environ))
     for card in catalogue.cards.values():
         lines = (
             card.name,
@@ -57,6 +58,8 @@ def show_models(console: Console) -> None:
             f"  samplers  {', '.join(card.samplers)}",
         )
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    if loras := catalogue.shelf.names():
+        console.print(f"LoRAs: {', '.join(loras)}", highlight=False, soft_wrap=True)
 
 
 def _table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:

@@ -11,7 +11,7 @@ from services.gateway.request import ALLOWED, STEPS_FACTOR, ImagesRequest
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.validate import MAX_STEPS, validate
-from shared.messages import GenerationRequest, JobSpec
+from shared.messages import GenerationRequest, JobSpec, LoraChoice
 
 _PARAMETERS: Final = {
     "width": "size",
@@ -51,16 +51,16 @@ def parse(body: bytes) -> ImagesRequest:
 
 def _wrong_field(body: bytes, reason: str) -> InvalidRequest:
     """Which field msgspec's `reason` is about: it names it in the text or as a path."""
+    path = re.search(r"at `\$\.(\w+)", reason)
+    if path is not None:
+        name = path.group(1)
+        return InvalidRequest(name, _as_sent(body, name), ALLOWED[name])
     if "unknown field" in reason:
         return UnknownField(reason.split("`")[1])
     if "missing required field" in reason:
         name = reason.split("`")[1]
         return InvalidRequest(name, _Shown("a missing value"), ALLOWED[name])
-    path = re.search(r"at `\$\.(\w+)", reason)
-    if path is None:
-        return InvalidRequest("body", reason, "one JSON object")
-    name = path.group(1)
-    return InvalidRequest(name, _as_sent(body, name), ALLOWED[name])
+    return InvalidRequest("body", reason, "one JSON object")
 
 
 def _as_sent(body: bytes, name: str) -> _Shown:
@@ -96,6 +96,8 @@ def to_job(
         seed=wanted.seed,
         service_class=wanted.service_class or "standard",
         deadline=None if wanted.deadline is None else clock() + wanted.deadline,
+        loras=tuple(LoraChoice(name=one.name, scale=one.scale) for one in wanted.loras or ()),
+        lora_late_steps=wanted.lora_late_steps or 0,
         previews=wanted.partial_images or 0,
         output_format=wanted.output_format or "png",
         output_compression=(

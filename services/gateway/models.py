@@ -10,21 +10,25 @@ from shared.catalogue import ModelCard
 
 
 async def show_all(request: web.Request) -> web.Response:
-    cards = request.app[GATEWAY].catalogue.cards.values()
-    return struct_reply(ModelList(data=[describe(card) for card in cards]))
+    catalogue = request.app[GATEWAY].catalogue
+    loras = catalogue.shelf.names()
+    return struct_reply(
+        ModelList(data=[describe(card, loras) for card in catalogue.cards.values()])
+    )
 
 
 async def show(request: web.Request) -> web.Response:
-    cards = request.app[GATEWAY].catalogue.cards
+    catalogue = request.app[GATEWAY].catalogue
+    cards = catalogue.cards
     name = request.match_info["model"]
     if name not in cards:
         message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    return struct_reply(describe(cards[name]))
+    return struct_reply(describe(cards[name], catalogue.shelf.names()))
 
 
-def describe(card: ModelCard) -> Model:
-    """What users are told of a model."""
+def describe(card: ModelCard, loras: list[str]) -> Model:
+    """What users are told of a model, and of the LoRAs that may be named with it."""
     return Model(
         id=card.name,
         pipeline=card.pipeline,
@@ -35,4 +39,5 @@ def describe(card: ModelCard) -> Model:
         default_size=f"{card.default_width}x{card.default_height}",
         max_size=f"{card.max_width}x{card.max_height}",
         size_multiple=card.size_multiple,
+        loras=loras,
     )

@@ -12,6 +12,8 @@ from msgspec import Meta
 from shared.jobs.validate import (
     MAX_GUIDANCE,
     MAX_IMAGES,
+    MAX_LORA_SCALE,
+    MAX_LORAS,
     MAX_PREVIEWS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
@@ -49,6 +51,13 @@ def _text(about: str, least: int, most: int) -> Meta:
 
 def _sentence(about: str, allowed: str) -> str:
     return f"{about} Allowed: {allowed}."
+
+
+class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA by its name (see GET /v1/models), and how strongly it counts."""
+
+    name: str
+    scale: float = 1.0
 
 
 Prompt = Annotated[str, _text("What to draw.", 1, MAX_PROMPT_CHARACTERS)]
@@ -114,6 +123,23 @@ Seed = Annotated[
         MAX_SEED - MAX_IMAGES,
     ),
 ]
+Loras = Annotated[
+    list[Lora],
+    _field(
+        "LoRAs to paint with.",
+        f'a list of up to {MAX_LORAS} objects {{"name": ..., "scale": ...}}, with names from GET '
+        f"/v1/models, scales (default 1) from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}",
+    ),
+]
+LateSteps = Annotated[
+    int,
+    _number(
+        "Steps that may be taken while the LoRAs are still being loaded: sooner done, but not "
+        "exactly the same picture; the result says what joined late. Default: 0, none.",
+        0,
+        MAX_STEPS,
+    ),
+]
 Class = Annotated[
     ServiceClass,
     _field(
@@ -158,6 +184,8 @@ class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     guidance_scale: Guidance | None = None
     sampler: Sampler | None = None
     seed: Seed | None = None
+    loras: Loras | None = None
+    lora_late_steps: LateSteps | None = None
     service_class: Class | None = None
     deadline: Deadline | None = None
 

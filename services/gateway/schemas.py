@@ -100,6 +100,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     default_size: str
     max_size: str
     size_multiple: int
+    loras: list[str]
+    """What this server has; not all of them need fit this model."""
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 import dataclasses
 
 from services.prompt_encoder.service import PromptEncoder, load
-from shared.catalogue import Catalogue
+from shared.adapters.library import AdapterLibrary
+from shared.catalogue import Catalogue, unet_config
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
@@ -14,12 +15,19 @@ async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads)
-        cards = Catalogue.load(settings.sources).cards.values()
+        catalogue = Catalogue.load(settings.sources, settings.shelf)
+        cards = catalogue.cards.values()
         weights = component_bytes((c.source for c in cards), "text_encoder", "text_encoder_2")
         names = ", ".join(c.name for c in cards)
         running.budget.refuse_larger(f"the text encoders of {names}", weights)
         encoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
-        handler = PromptEncoder(encoders, transport)
+        libraries = {
+            c.name: AdapterLibrary(
+                catalogue.shelf, unet_config(c.source), encoders[c.name].check, settings.lora_bytes
+            )
+            for c in cards
+        }
+        handler = PromptEncoder(encoders, libraries, transport)
         worker = Worker(
             running.bus, handler, settings, running.metrics, running.name, running.budget.room
         )

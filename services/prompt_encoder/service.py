@@ -1,11 +1,15 @@
 """The `encode` node: a job's prompts become the embeddings that all its rows share."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 
 from services.prompt_encoder.encoder import Encoded, SdxlTextEncoder
+from shared.adapters.bank import Use
+from shared.adapters.library import AdapterLibrary
 from shared.compute import BatchedCompute
 from shared.errors import ArenaFull
 from shared.jobs.graph import NodeKind
@@ -22,6 +26,14 @@ LIFETIME: Final = 3600.0
 """Seconds after which embeddings may be dropped, if nobody released them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text, and the adapters that its encoding is to be computed with."""
+
+    text: str
+    adapters: tuple[Use, ...]
+
+
 class PromptEncoder:
     """Holds the text encoders of `encoders` (by model name)."""
 
@@ -30,13 +42,23 @@ class PromptEncoder:
     reserve = 0
     isolates = False
 
-    def __init__(self, encoders: Mapping[str, SdxlTextEncoder], transport: Transport) -> None:
+    def __init__(
+        self,
+        encoders: Mapping[str, SdxlTextEncoder],
+        libraries: Mapping[str, AdapterLibrary],
+        transport: Transport,
+    ) -> None:
+        """`libraries`: the adapters of each model."""
         self.models = tuple(encoders)
         self._transport = transport
         self._encoders = dict(encoders)
-        self._compute = {
+        self._libraries = dict(libraries)
+        self._compute: dict[str, BatchedCompute[Prompt, Encoded]] = {
             name: BatchedCompute(
-                f"encode-{name}", encoder, max_batch=MAX_BATCH, max_waiting=2 * CAPACITY
+                f"encode-{name}",
+                partial(_encode, encoder),
+                max_batch=MAX_BATCH,
+                max_waiting=2 * CAPACITY,
             )
             for name, encoder in encoders.items()
         }
@@ -44,9 +66,10 @@ class PromptEncoder:
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs `embeds` (tokens, width) and `pooled` (projection,); for guided jobs also
         `negative_embeds` and `negative_pooled` of the same shapes."""
-        encoded = {"": await self._encode(task, task.spec.prompt)}
+        uses = await self._libraries[task.spec.model].uses(task.spec.loras)
+        encoded = {"": await self._encode(task, Prompt(task.spec.prompt, uses))}
         if task.spec.guided:
-            encoded["negative_"] = await self._negative(task, encoded[""])
+            encoded["negative_"] = await self._negative(task, encoded[""], uses)
         outputs: dict[str, TensorHandle] = {}
         try:
             for prefix, half in encoded.items():
@@ -57,16 +80,16 @@ class PromptEncoder:
             raise
         return outputs
 
-    async def _encode(self, task: Task, prompt: str) -> Encoded:
+    async def _encode(self, task: Task, prompt: Prompt) -> Encoded:
         encoded = await self._compute[task.spec.model].submit(prompt)
         task.progressed()
         return encoded
 
-    async def _negative(self, task: Task, positive: Encoded) -> Encoded:
+    async def _negative(self, task: Task, positive: Encoded, uses: tuple[Use, ...]) -> Encoded:
         negative = task.spec.negative_prompt
         if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
             return Encoded(torch.zeros_like(positive.embeds), torch.zeros_like(positive.pooled))
-        return await self._encode(task, negative or "")
+        return await self._encode(task, Prompt(negative or "", uses))
 
     def _put(self, task: Task, tensor: torch.Tensor) -> TensorHandle:
         return put_tensor(
@@ -90,6 +113,10 @@ class PromptEncoder:
     def close(self) -> None:
         for compute in self._compute.values():
             compute.close()
+
+
+def _encode(encoder: SdxlTextEncoder, prompts: Sequence[Prompt]) -> list[Encoded]:
+    return encoder([prompt.text for prompt in prompts], [prompt.adapters for prompt in prompts])
 
 
 def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, SdxlTextEncoder]:

@@ -135,6 +135,9 @@ def _finished(record: JobRecord, event: NodeFinished) -> Step:
         worker=event.worker,
     )
     record = _hold(_with(record, state), _arenas(event.outputs))
+    if event.approximations:
+        ran = tuple(sorted({*record.approximations, *event.approximations}))
+        record = msgspec.structs.replace(record, approximations=ran)
     if all(s.status == "done" for s in record.nodes.values()):
         return _end(record, "done", event.at)
     return _make_ready(record, event.at)

@@ -19,6 +19,8 @@ class NodeFinished:
     at: float
     lease: int = 1
     holder: str = ""
+    approximations: tuple[str, ...] = ()
+    """What was not computed exactly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     step: int
     tensors: dict[str, TensorHandle]
+    approximations: tuple[str, ...] = ()
+    """What was not computed exactly until then."""
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Final
 
 from shared.catalogue import Catalogue, ModelCard
 from shared.errors import InvalidRequest
-from shared.messages import JOB_ID_PATTERN, GenerationRequest, JobSpec
+from shared.messages import JOB_ID_PATTERN, GenerationRequest, JobSpec, LoraChoice
 
 MAX_PROMPT_CHARACTERS: Final = 32_000
 MAX_IMAGES: Final = 10
@@ -15,6 +15,8 @@ MAX_GUIDANCE: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
 MAX_PREVIEWS: Final = 3
 MAX_USER_CHARACTERS: Final = 256
+MAX_LORAS: Final = 8
+MAX_LORA_SCALE: Final = 10.0
 MAX_PNG_BYTES: Final = 8 * 1024 * 1024 - 64 * 1024
 """Of a picture without compression: a noisy one hardly becomes smaller as a png, and the bus takes
 8 MiB in one message."""
@@ -54,6 +56,8 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         output_format=request.output_format,
         output_compression=_within("output_compression", request.output_compression, 0, 100),
         user=None if request.user is None else _user(request.user),
+        loras=_loras(request.loras, catalogue),
+        lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
     )
 
 
@@ -76,6 +80,17 @@ def _size(request: GenerationRequest, card: ModelCard) -> tuple[int, int]:
         if value % unit or not unit <= value <= most:
             raise InvalidRequest(name, value, f"a multiple of {unit} from {unit} to {most}")
     return width, height
+
+
+def _loras(choices: tuple[LoraChoice, ...], catalogue: Catalogue) -> tuple[LoraChoice, ...]:
+    if len(choices) > MAX_LORAS:
+        raise InvalidRequest("loras", len(choices), f"at most {MAX_LORAS} of them")
+    for choice in choices:
+        if not -MAX_LORA_SCALE <= choice.scale <= MAX_LORA_SCALE:  # also refuses NaN
+            allowed = f"a scale from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}"
+            raise InvalidRequest("loras", choice.scale, allowed)
+        catalogue.shelf.find(choice.name)
+    return choices
 
 
 def _text(name: str, value: str, *, empty: bool) -> str:

@@ -20,7 +20,7 @@ from services.gateway.request import ImagesRequest
 from shared.bus.memory import MemoryBus
 from shared.client import Darkroom
 from shared.errors import HandleLost, InvalidRequest, Misconfigured, QueueFull
-from shared.messages import GenerationRequest
+from shared.messages import GenerationRequest, LoraChoice
 from tests.conftest import eventually, run
 from tests.loadgen.servers import Server
 from tests.services.gateway.pipeline import picture, pipeline
@@ -73,6 +73,7 @@ def test_the_gateway_is_asked_for_every_field_that_it_takes() -> None:
         "guidance_scale": 3.0,
         "sampler": "euler",
         "seed": 7,
+        "loras": [{"name": "ink"}],
         "service_class": "batch",
         "deadline": 30.0,
         "user": "ann",
@@ -84,7 +85,7 @@ def test_a_plain_server_is_asked_for_openais_fields_and_what_else_it_is_said_to_
     plain = body(shot(EVERYTHING), OPENAI_FIELDS)
     assert set(plain) == {"model", "prompt", "n", "size", "response_format", "user"}
     more = body(shot(EVERYTHING), OPENAI_FIELDS | {"steps", "loras"})
-    assert (more["num_inference_steps"], more["loras"]) == (4, ("ink",))
+    assert (more["num_inference_steps"], more["loras"]) == (4, [{"name": "ink"}])
 
 
 def test_what_is_left_open_is_left_to_the_server() -> None:
@@ -106,6 +107,7 @@ def test_a_job_has_an_absolute_deadline_counted_from_now() -> None:
         guidance=3.0,
         sampler="euler",
         seed=7,
+        loras=(LoraChoice(name="ink"),),
         service_class="batch",
         deadline=1030.0,
         user="ann",
@@ -115,8 +117,8 @@ def test_a_job_has_an_absolute_deadline_counted_from_now() -> None:
 @pytest.mark.parametrize(
     ("takes", "missing"),
     [
-        (NATS_FIELDS, ("controls", "loras", "mask_ratio")),
-        (HTTP_FIELDS, ("controls", "loras", "mask_ratio")),
+        (NATS_FIELDS, ("controls", "mask_ratio")),
+        (HTTP_FIELDS, ("controls", "mask_ratio")),
         (
             OPENAI_FIELDS,
             (

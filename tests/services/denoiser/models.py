@@ -145,9 +145,11 @@ def with_diffusers(
     sampler: str = "euler",
     steps: int = 6,
     guidance: float = 5.0,
+    unet: UNet2DConditionModel | None = None,
 ) -> torch.Tensor:
-    """The loop of diffusers' `StableDiffusionXLPipeline.__call__`, from latents to latents."""
-    unet = network().module
+    """The loop of diffusers' `StableDiffusionXLPipeline.__call__`, from latents to latents. `unet`:
+    instead of `network`'s."""
+    unet = unet or network().module
     generator = torch.Generator("cpu").manual_seed(seed)
     scheduler = make_scheduler(SDXL, SAMPLERS[sampler])
     scheduler.set_timesteps(steps)

@@ -15,6 +15,8 @@ from services.denoiser.outbox import Outbox
 from services.denoiser.plan_step import Limits
 from services.denoiser.service import Denoiser
 from services.denoiser.unet import Network
+from shared.adapters.library import AdapterLibrary
+from shared.adapters.shelf import Shelf
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.errors import ArenaFull
 from shared.jobs.advance import new_record
@@ -22,7 +24,7 @@ from shared.jobs.events import Claimed, NodeFinished
 from shared.jobs.graph import text_to_image
 from shared.jobs.ledger import Ledger
 from shared.jobs.record import NodeState
-from shared.messages import StepProgress
+from shared.messages import LoraChoice, StepProgress
 from shared.pull import Work
 from shared.task import Task
 from shared.tensors.handle import TensorHandle
@@ -31,7 +33,7 @@ from shared.tensors.transport import MemoryTransport
 from shared.topology import TOPOLOGY
 from tests.conftest import run
 from tests.factories import spec
-from tests.services.denoiser.models import SHAPE, conditioning
+from tests.services.denoiser.models import SHAPE, conditioning, network
 from tests.services.denoiser.test_step_table import SDXL
 
 STEPS = 8
@@ -91,6 +93,8 @@ class World:
         self.ledger = Ledger(bus)
         self.transport = NoRoom()
         self.outbox = Watched(bus)
+        self.shelf = Shelf()
+        """Where jobs find their LoRAs."""
 
     @classmethod
     async def create(cls) -> "World":
@@ -98,10 +102,19 @@ class World:
         await bus.ensure(TOPOLOGY)
         return cls(bus)
 
-    async def add(self, job_id: str, model: str = MODEL, **changes: Any) -> None:
-        """A job whose prompt is its id, encoded."""
+    async def add(
+        self,
+        job_id: str,
+        model: str = MODEL,
+        loras: tuple[LoraChoice, ...] = (),
+        late: int = 0,
+        **changes: Any,
+    ) -> None:
+        """A job whose prompt is its id, encoded; it may take `late` steps without its `loras`."""
         settings = {"steps": STEPS, "width": 64, "height": 64, "sampler": "dpmpp_2m"} | changes
-        wanted = msgspec.structs.replace(spec(job_id=job_id, **settings), model=model)
+        wanted = msgspec.structs.replace(
+            spec(job_id=job_id, **settings), model=model, loras=loras, lora_late_steps=late
+        )
         page = await self.ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
         outputs: dict[str, TensorHandle] = {}
         for prefix, half in (("", conditioning(job_id)), ("negative_", conditioning("nothing"))):
@@ -114,7 +127,9 @@ class World:
     def denoiser(self, *engines: Engine, interval: Interval = EVERY_OTHER_STEP) -> Denoiser:
         """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
         models = {
-            f"other-{k}" if k else MODEL: Model(engine, SDXL, latent_channels=SHAPE[0], scale=8)
+            f"other-{k}" if k else MODEL: Model(
+                engine, SDXL, latent_channels=SHAPE[0], scale=8, library=self.library()
+            )
             for k, engine in enumerate(engines)
         }
         return Denoiser(
@@ -125,6 +140,10 @@ class World:
             reserve=4,
             interval=interval,
         )
+
+    def library(self) -> AdapterLibrary:
+        unet = network()
+        return AdapterLibrary(self.shelf, unet.module.config, unet.adapted.check, 2**30)
 
     async def task(self, job_id: str = "job-1", deliveries: int = 1) -> WatchedTask:
         """As the first holder has it, or a later one to whom it was given; after more `deliveries`

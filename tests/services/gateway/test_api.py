@@ -1,15 +1,18 @@
 """Bodies to jobs, and errors to OpenAI's shape: pure functions."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.gateway.api import parse, quality_of, to_job
 from services.gateway.errors import problem_of
 from services.gateway.schemas import ErrorDetail
+from shared.adapters.shelf import Shelf
 from shared.errors import InvalidRequest
-from shared.messages import GenerationRequest
+from shared.messages import GenerationRequest, LoraChoice
 from tests import factories
 
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
@@ -51,6 +54,14 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"sampler": "magic"}, "sampler", "one of euler, ddim, dpmpp_2m"),
     ({"seed": -1}, "seed", "a whole number from 0 to"),
     ({"seed": 2**63}, "seed", "a whole number from 0 to"),
+    ({"loras": "neon"}, "loras", "a list of up to 8 objects"),
+    ({"loras": ["neon"]}, "loras", "a list of up to 8 objects"),
+    ({"loras": [{"scale": 1}]}, "loras", "a list of up to 8 objects"),
+    ({"loras": [{"name": "neon", "weight": 1}]}, "loras", "a list of up to 8 objects"),
+    ({"loras": [{"name": "neon"}]}, "loras", "nothing, for this server has no LoRAs"),
+    ({"loras": [{"name": "neon", "scale": 11}]}, "loras", "a scale from -10 to 10"),
+    ({"loras": [{"name": "neon"}] * 9}, "loras", "at most 8 of them"),
+    ({"lora_late_steps": -1}, "lora_late_steps", "a whole number from 0 to 1000"),
     ({"service_class": "vip"}, "service_class", '"interactive", "standard" or "batch"'),
     ({"deadline": 0}, "deadline", "a number above 0, up to 86400"),
     ({"deadline": -1.5}, "deadline", "a number above 0, up to 86400"),
@@ -130,6 +141,15 @@ def test_an_unknown_field_that_a_job_has_is_named_as_it_was_sent(name: str) -> N
     assert detail.message.startswith(f"{name}: this field is not allowed")
 
 
+def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
+    (tmp_path / "neon.safetensors").touch()
+    shelf = Shelf((str(tmp_path),))
+    catalogue = msgspec.structs.replace(factories.catalogue(), shelf=shelf)
+    body = {"prompt": "a", "loras": [{"name": "neon"}, {"name": "neon", "scale": -0.5}]}
+    wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", catalogue)
+    assert wanted.loras == (LoraChoice(name="neon"), LoraChoice(name="neon", scale=-0.5))
+
+
 def test_the_least_request_leaves_all_else_to_the_model() -> None:
     assert job() == GenerationRequest(job_id="job-1", prompt="a red circle")
 
@@ -149,6 +169,7 @@ def test_every_field_finds_its_place_in_the_job() -> None:
         guidance_scale=0,
         sampler="ddim",
         seed=0,
+        lora_late_steps=3,
         service_class="batch",
     ) == GenerationRequest(
         job_id="job-1",
@@ -162,6 +183,7 @@ def test_every_field_finds_its_place_in_the_job() -> None:
         guidance=0.0,
         sampler="ddim",
         seed=0,
+        lora_late_steps=3,
         service_class="batch",
         previews=3,
         output_format="jpeg",

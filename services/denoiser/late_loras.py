@@ -1,0 +1,54 @@
+"""Bounded asynchronous loading of adapters (SwiftDiffusion, arXiv 2407.02031 §4.2).
+
+A row starts without its adapters, while they are read. Each joins at the first step boundary at
+which it is there; after so many steps the row waits for them. A picture that was begun without an
+adapter is another one than with it, though hardly: so it happens only to who asked for it, and the
+result says which adapter joined after how many steps.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.denoiser.model import Model
+from services.denoiser.row import Row
+from shared.adapters.bank import Use
+from shared.messages import JobSpec, LoraChoice
+from shared.task import Task
+
+
+def bound(task: Task) -> int | None:
+    """Steps that the task's row may take without its adapters; None: none, they come first. A row
+    that goes on elsewhere may have had them already, and a suspect takes its steps alone."""
+    spec = task.spec
+    late = min(spec.lora_late_steps, spec.steps - 1) if spec.loras else 0
+    return None if late == 0 or task.suspect or task.state.checkpoint is not None else late
+
+
+@asynccontextmanager
+async def joining(row: Row, model: Model, spec: JobSpec) -> AsyncIterator[None]:
+    """Within, the adapters that `row` still lacks are read, and join it as they come. Raises
+    `InvalidRequest` or `AdapterUnusable` if one cannot be had, or what the block raises."""
+    if row.late is None:
+        yield
+        return
+    found: dict[int, Use] = {}
+
+    async def join(number: int, choice: LoraChoice) -> None:
+        found[number] = (await model.library.get(choice.name), choice.scale)
+        uses = tuple(found[k] for k in sorted(found))
+        model.engine.adapt(row, uses, complete=len(found) == len(spec.loras))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, choice in enumerate(spec.loras):
+                group.create_task(join(number, choice))
+            yield
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+def approximations(row: Row) -> set[str]:
+    """What to say of `row`: which adapters joined it late."""
+    late = {name: step for name, step in row.joined.items() if step > 0}
+    return {f"late_lora {name}: image {row.index}, step {late[name] + 1}" for name in late}

@@ -1,0 +1,1 @@
+"""Low-rank adapters (LoRA): their files, their place in a network, and batches that mix them."""

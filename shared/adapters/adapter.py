@@ -1,0 +1,187 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) read from safetensors files.
+
+An adapter adds `scale · up · down` to the weights of some layers of a network. Its file may have
+the keys of diffusers and PEFT, or of kohya's scripts; diffusers' own conversion makes them one.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+
+from shared.errors import AdapterUnusable
+
+PARTS: Final = ("unet", "text_encoder", "text_encoder_2")
+"""Networks of a model that an adapter may have weights for."""
+_KEY: Final = re.compile(
+    r"(?P<layer>.+?)\.(?:(?P<projection>to_(?:q|k|v|out))_lora\.|lora\.|lora_linear_layer\.|lora_)"
+    r"(?P<matrix>A|B|down|up)(?:\.default)?\.weight"
+)
+"""PEFT's form, and the two older ones of diffusers."""
+_PROJECTIONS: Final = {
+    "unet": {"to_out": "to_out.0"},
+    "text_encoder": {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"},
+}
+"""What layers are called whose name in the key is that of diffusers' attention processors."""
+_Pair = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """What an adapter adds to one layer's weights: `up · down`, for a scale of 1.
+
+    `down` (r, in) or (r, in, height, width), `up` (out, r) or (out, r, 1, 1)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    def fits(self, weight: torch.Tensor) -> bool:
+        """Whether it can be added to `weight` (out, in) or (out, in, height, width)."""
+        return (
+            self.down.shape[1:] == weight.shape[1:]
+            and self.up.shape[:2] == (weight.shape[0], self.rank)
+            and all(size == 1 for size in self.up.shape[2:])
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """`parts`: by network (see `PARTS`) and by the name of the layer in it."""
+
+    name: str
+    parts: Mapping[str, Mapping[str, LowRank]]
+
+    @property
+    def nbytes(self) -> int:
+        layers = [layer for part in self.parts.values() for layer in part.values()]
+        return sum(layer.down.nbytes + layer.up.nbytes for layer in layers)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(layers)} of {part}" for part, layers in self.parts.items())
+        return f"<Adapter {self.name}: layers {sizes}, {self.nbytes / 2**20:.1f} MiB>"
+
+
+def read_adapter(name: str, path: Path, unet_config: Mapping[str, Any]) -> Adapter:
+    """The adapter `name` in file `path`, for a model whose UNet is configured so (its blocks are
+    numbered otherwise by some scripts). Raises `AdapterUnusable`."""
+    state, alphas, metadata = _state(name, path, unet_config)
+    parts = {part: _layers(name, part, state, alphas, metadata) for part in PARTS}
+    if not any(parts.values()):
+        raise AdapterUnusable(name, f"{path.name} has no weights that we know")
+    return Adapter(name, {part: layers for part, layers in parts.items() if layers})
+
+
+def _state(
+    name: str, path: Path, unet_config: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], Mapping[str, float], Mapping[str, Any]]:
+    """The file's tensors and scales by diffusers' keys, `<part>.<layer>....`"""
+    # When needed: the mixin's module imports much of diffusers.
+    from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
+
+    if not path.is_file():
+        raise AdapterUnusable(name, f"there is no file {path.name}")
+    try:
+        with _quiet():
+            state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+                str(path.parent),
+                weight_name=path.name,
+                unet_config=SimpleNamespace(**unet_config),
+                use_safetensors=True,  # else diffusers would try to unpickle what is none
+                local_files_only=True,
+                return_lora_metadata=True,
+            )
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise AdapterUnusable(name, f"{path.name} cannot be read: {error}") from error
+    return state, alphas or {}, metadata or {}
+
+
+def _layers(
+    name: str,
+    part: str,
+    state: Mapping[str, torch.Tensor],
+    alphas: Mapping[str, float],
+    metadata: Mapping[str, Any],
+) -> dict[str, LowRank]:
+    prefix = f"{part}."
+    pairs: dict[str, _Pair] = {}
+    for key, tensor in state.items():
+        if key.startswith(prefix):
+            layer, matrix = _place(name, part, key)
+            pairs.setdefault(layer, {})[matrix] = tensor
+    given = {
+        _place(name, part, _weight_key(key))[0]: alpha
+        for key, alpha in alphas.items()
+        if key.startswith(prefix)
+    }
+    return {
+        layer: _low_rank(name, f"{part}.{layer}", pair, _alpha(part, layer, given, metadata))
+        for layer, pair in pairs.items()
+    }
+
+
+def _place(name: str, part: str, key: str) -> tuple[str, str]:
+    """The layer that `key` is about, and which of the two matrices it is: A (down) or B (up)."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise AdapterUnusable(name, f"{key} is no low-rank weight that we know")
+    layer = match["layer"].removeprefix(f"{part}.").removesuffix(".processor")
+    if match["projection"]:
+        names = _PROJECTIONS["unet" if part == "unet" else "text_encoder"]
+        layer = f"{layer}.{names.get(match['projection'], match['projection'])}"
+    return layer, {"down": "A", "up": "B"}.get(match["matrix"], match["matrix"])
+
+
+def _weight_key(alpha_key: str) -> str:
+    """The key of the weight that diffusers' name of an alpha is about."""
+    key = alpha_key.removesuffix(".alpha")
+    return key if key.endswith(".down.weight") else f"{key}.lora.down.weight"
+
+
+def _alpha(
+    part: str, layer: str, given: Mapping[str, float], metadata: Mapping[str, Any]
+) -> float | None:
+    """The layer's own alpha, or what PEFT noted about all of them; None: its rank."""
+    if layer in given:
+        return given[layer]
+    patterns: Mapping[str, float] = metadata.get(f"{part}.alpha_pattern") or {}
+    for pattern, alpha in patterns.items():
+        if re.fullmatch(rf"(?:.*\.)?{pattern}", layer):
+            return alpha
+    common = metadata.get(f"{part}.lora_alpha")
+    return None if common is None else float(common)
+
+
+def _low_rank(name: str, layer: str, pair: _Pair, alpha: float | None) -> LowRank:
+    if set(pair) != {"A", "B"}:
+        raise AdapterUnusable(name, f"{layer} has only one of its two matrices")
+    down, up = pair["A"], pair["B"]
+    if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0]:
+        shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+        raise AdapterUnusable(name, f"the two matrices of {layer} do not fit together: {shapes}")
+    if not (down.isfinite().all() and up.isfinite().all()):
+        raise AdapterUnusable(name, f"the weights of {layer} are not finite")
+    rank = down.shape[0]
+    return LowRank(down.float(), up.float() * ((rank if alpha is None else alpha) / rank))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """diffusers warns of keys that it leaves out, which we refuse by name."""
+    logger = logging.getLogger("diffusers.loaders.lora_pipeline")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""Where the adapters lie that requests may name: files `<name>.safetensors` in some directories.
+
+No torch here: planners and gateways look names up. A file that is put there is served from then on.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from shared.errors import InvalidRequest
+
+SUFFIX: Final = ".safetensors"
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""So that no name leads out of the directories."""
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """`directories` in order of precedence; those that do not exist hold nothing."""
+
+    directories: tuple[str, ...] = ()
+
+    def find(self, name: str, field: str = "loras") -> Path:
+        """The file of adapter `name`. Raises `InvalidRequest` about `field` if there is none."""
+        if NAME.fullmatch(name):
+            for directory in self.directories:
+                path = Path(directory) / f"{name}{SUFFIX}"
+                if path.is_file():
+                    return path
+        raise InvalidRequest(field, name, _allowed(self.names()))
+
+    def names(self) -> list[str]:
+        """What `find` knows, sorted."""
+        paths = [path for d in self.directories for path in Path(d).glob(f"*{SUFFIX}")]
+        return sorted({path.stem for path in paths if NAME.fullmatch(path.stem)})
+
+
+def _allowed(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}" if names else "nothing, for this server has no LoRAs"

@@ -1,0 +1,168 @@
+"""Rows that start before their LoRAs are there."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from services.denoiser.row import Row
+from services.denoiser.step import Batch, step
+from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.library import AdapterLibrary
+from shared.adapters.shelf import Shelf
+from shared.errors import AdapterUnusable, InvalidRequest
+from shared.messages import LoraChoice
+from tests.conftest import eventually
+from tests.loras import write_lora
+from tests.services.denoiser.models import make_row, make_unet, network
+from tests.services.denoiser.world import STEPS, World, engine, in_world
+
+NEON = (LoraChoice(name="neon", scale=0.7),)
+
+
+def neon(folder: Path) -> Adapter:
+    path = write_lora(folder / "neon.safetensors", {"unet": make_unet()})
+    return read_adapter("neon", path, network().module.config)
+
+
+def stepped(row: Row, joins: dict[int, Adapter]) -> torch.Tensor:
+    """The row's final latents if adapters join after so many steps, taken by itself."""
+    while not row.finished:
+        if row.step in joins:
+            row.adapters = ((joins[row.step], 0.7),)
+        result = step(network(), Batch.of([row], network()))
+        row.latents, row.x0_prev, row.step = result.x, result.x0, row.step + 1
+    return row.latents
+
+
+class Slow(AdapterLibrary):
+    """Nothing is found before `there` is set."""
+
+    there: asyncio.Event
+
+    async def get(self, name: str) -> Adapter:
+        await self.there.wait()
+        return await super().get(name)
+
+
+def slow(world: World, folder: Path) -> Slow:
+    world.shelf = Shelf((str(folder),))
+    unet = network()
+    library = Slow(world.shelf, unet.module.config, unet.adapted.check, 2**30)
+    library.there = asyncio.Event()
+    world.library = lambda: library  # type: ignore[method-assign]
+    return library
+
+
+def test_a_row_starts_without_its_lora_waits_at_the_bound_and_goes_on_with_it(
+    tmp_path: Path,
+) -> None:
+    adapter = neon(tmp_path)
+
+    async def scenario(world: World) -> None:
+        library = slow(world, tmp_path)
+        await world.add("late", loras=NEON, late=3, sampler="euler")
+        await world.add("other", steps=STEPS, sampler="euler")
+        async with engine(network()) as one:
+            denoiser = world.denoiser(one)
+            async with asyncio.TaskGroup() as group:
+                task = await world.task("late")
+                late = group.create_task(denoiser.run(task))
+                other = group.create_task(denoiser.run(await world.task("other")))
+                await other  # it is not held up
+                assert world.outbox.steps("late") == [1, 2, 3]
+                library.there.set()
+        assert task.approximations == {"late_lora neon: image 0, step 4"}
+        row = _twin(task.spec.seed, "late")
+        torch.testing.assert_close(
+            world.latents(late.result()), stepped(row, {3: adapter})[0], atol=1e-5, rtol=1e-5
+        )
+
+    in_world(scenario)
+
+
+def _twin(seed: int, prompt: str) -> Row:
+    """The row that the service makes of a job of `World.add`."""
+    return make_row(prompt, seed=seed, sampler="euler", steps=STEPS, guidance=5.0)
+
+
+def test_without_being_asked_no_step_is_taken_before_the_lora_is_there(tmp_path: Path) -> None:
+    adapter = neon(tmp_path)
+
+    async def scenario(world: World) -> None:
+        library = slow(world, tmp_path)
+        await world.add("exact", loras=NEON, sampler="euler")
+        async with engine(network()) as one, asyncio.TaskGroup() as group:
+            task = await world.task("exact")
+            running = group.create_task(world.denoiser(one).run(task))
+            await asyncio.sleep(0.1)
+            assert world.outbox.steps("exact") == []
+            library.there.set()
+            await running
+        assert task.approximations == set()
+        row = _twin(task.spec.seed, "exact")
+        torch.testing.assert_close(
+            world.latents(running.result()), stepped(row, {0: adapter})[0], atol=1e-5, rtol=1e-5
+        )
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("late", [0, 4])
+def test_a_lora_that_cannot_be_had_fails_its_row_by_name_and_no_other(
+    tmp_path: Path, late: int
+) -> None:
+    neon(tmp_path)
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+
+    async def scenario(world: World) -> None:
+        world.shelf = Shelf((str(tmp_path),))
+        await world.add("good", loras=NEON)
+        await world.add("torn", loras=(LoraChoice(name="torn"),), late=late)
+        await world.add("absent", loras=(LoraChoice(name="absent"),), late=late)
+        async with engine(network()) as one:
+            denoiser = world.denoiser(one)
+            async with asyncio.TaskGroup() as group:
+                good = group.create_task(denoiser.run(await world.task("good")))
+                with pytest.raises(AdapterUnusable, match="torn"):
+                    await denoiser.run(await world.task("torn"))
+                with pytest.raises(InvalidRequest, match="one of neon, torn"):
+                    await denoiser.run(await world.task("absent"))
+            assert world.latents(good.result()).isfinite().all()
+            await eventually(lambda: _gone(one))
+
+    async def _gone(one: object) -> bool:
+        return one.statistics().rows == 0  # type: ignore[attr-defined, no-any-return]
+
+    in_world(scenario)
+
+
+def test_a_row_that_was_begun_without_its_lora_says_so_wherever_it_ends(tmp_path: Path) -> None:
+    neon(tmp_path)
+
+    async def scenario(world: World) -> None:
+        library = slow(world, tmp_path)
+        await world.add("late", loras=NEON, late=3)
+        first = await world.task("late")
+        async with engine(network()) as one:
+            running = asyncio.create_task(world.denoiser(one).run(first))
+            await eventually(lambda: _at(world, 3))
+            library.there.set()
+            await eventually(lambda: _kept(world))
+            running.cancel()
+            await asyncio.wait([running])
+        await world.vanish("late")
+        second = await world.task("late", deliveries=2)
+        async with engine(network()) as another:
+            await world.denoiser(another).run(second)
+        assert second.approximations == {"late_lora neon: image 0, step 4"}
+
+    async def _at(world: World, number: int) -> bool:
+        return number in world.outbox.steps("late")
+
+    async def _kept(world: World) -> bool:
+        checkpoint = (await world.state("late")).checkpoint
+        return checkpoint is not None and bool(checkpoint.approximations)
+
+    in_world(scenario)

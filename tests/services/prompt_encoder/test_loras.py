@@ -1,0 +1,47 @@
+"""LoRAs with weights for the text encoders count when the prompt is encoded."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from services.fleet.plan import DEFAULT_MODEL
+from services.prompt_encoder.encoder import TEXT_PARTS, SdxlTextEncoder
+from shared.adapters.adapter import Adapter, read_adapter
+from shared.catalogue import unet_config
+from tests.loras import write_lora
+
+PROMPTS = ["a red circle on white", "two blue squares", "a star"]
+
+
+def encoder() -> SdxlTextEncoder:
+    return SdxlTextEncoder(DEFAULT_MODEL, "cpu", torch.float32)
+
+
+def networks(one: SdxlTextEncoder) -> dict[str, Any]:
+    return dict(zip(TEXT_PARTS, one._encoders, strict=True))
+
+
+@torch.no_grad()
+def merge(one: SdxlTextEncoder, adapter: Adapter, scale: float) -> None:
+    for part, network in networks(one).items():
+        for name, low in adapter.parts[part].items():
+            layers = dict(network.named_modules())
+            layer = layers.get(name) or layers[name.removeprefix("text_model.")]
+            layer.weight += scale * low.up @ low.down
+
+
+def test_each_prompt_is_encoded_with_its_own_adapters(tmp_path: Path) -> None:
+    one, other = encoder(), encoder()
+    for k, form in enumerate(("kohya", "peft")):
+        path = write_lora(tmp_path / f"{form}.safetensors", networks(one), form, seed=k)  # type: ignore[arg-type]
+        adapter = read_adapter(form, path, unet_config(DEFAULT_MODEL))
+        one.check(adapter)
+        mixed = one(PROMPTS, [(), ((adapter, 0.5),), ((adapter, 1.0),)])
+        merge(other, adapter, 0.5)
+        plain, adapted = one(PROMPTS), other(PROMPTS)
+        torch.testing.assert_close(mixed[0].embeds, plain[0].embeds, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mixed[1].embeds, adapted[1].embeds, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(mixed[1].pooled, adapted[1].pooled, atol=1e-3, rtol=1e-3)
+        assert (mixed[2].embeds - plain[2].embeds).abs().max() > 0.1
+        other = encoder()
