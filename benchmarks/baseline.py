@@ -1,8 +1,9 @@
 """What we compare with: diffusers' own pipeline in this process, as fast as it gets here."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -43,6 +44,10 @@ class Baseline:
     async def draw(self, spec: JobSpec) -> bytes:
         """The image file of `spec`."""
         return await self._run(lambda: self._draw(spec))
+
+    async def adapt(self, loras: Mapping[Path, float]) -> None:
+        """See `Pipeline.adapt`."""
+        await self._run(lambda: self._loaded.adapt(loras))
 
     async def choose_layout(self, spec: JobSpec, trials: int = TRIALS) -> dict[Layout, float]:
         """Try both ways to lay out the networks' weights on `spec`, and keep the faster one.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
@@ -91,6 +92,17 @@ class Pipeline:
             return (network.predict(sample, t, encoder_hidden_states, *added),)
 
         unet.forward = forward
+
+    def adapt(self, loras: Mapping[Path, float]) -> None:
+        """Have these LoRA files, with their scales, and no others, in all that is drawn from now
+        on; by PEFT, as diffusers does it."""
+        self._pipeline.unload_lora_weights()
+        for path in loras:
+            self._pipeline.load_lora_weights(
+                str(path.parent), weight_name=path.name, adapter_name=path.stem
+            )
+        if loras:
+            self._pipeline.set_adapters([path.stem for path in loras], list(loras.values()))
 
     def choose(
         self, setups: Sequence[Setup], samples: Sequence[Sequence[JobSpec]], trials: int

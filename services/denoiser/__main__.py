@@ -53,7 +53,8 @@ async def main(running: Process) -> None:
 
         def statistics() -> Mapping[str, object]:
             engines = {n: dataclasses.asdict(m.engine.statistics()) for n, m in models.items()}
-            return {**dataclasses.asdict(worker.statistics()), "engines": engines}
+            loras = {n: dataclasses.asdict(m.library.statistics()) for n, m in models.items()}
+            return {**dataclasses.asdict(worker.statistics()), "engines": engines, "loras": loras}
 
         await running.serve(
             worker.run,

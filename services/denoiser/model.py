@@ -73,5 +73,7 @@ def load(
         scheduler_config=scheduler,
         latent_channels=unet.in_channels,
         scale=2 ** (len(vae["block_out_channels"]) - 1),
-        library=AdapterLibrary(shelf, unet_config(source), unet.adapted.check, settings.lora_bytes),
+        library=AdapterLibrary(
+            shelf, unet_config(source), unet.adapted.check, settings.lora_bytes, ("unet",)
+        ),
     )

@@ -1,7 +1,9 @@
 """`python -m services.prompt_encoder`"""
 
 import dataclasses
+from collections.abc import Mapping
 
+from services.prompt_encoder.encoder import TEXT_PARTS
 from services.prompt_encoder.service import PromptEncoder, load
 from shared.adapters.library import AdapterLibrary
 from shared.catalogue import Catalogue, unet_config
@@ -23,7 +25,11 @@ async def main(running: Process) -> None:
         encoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
         libraries = {
             c.name: AdapterLibrary(
-                catalogue.shelf, unet_config(c.source), encoders[c.name].check, settings.lora_bytes
+                catalogue.shelf,
+                unet_config(c.source),
+                encoders[c.name].check,
+                settings.lora_bytes,
+                TEXT_PARTS,
             )
             for c in cards
         }
@@ -31,9 +37,14 @@ async def main(running: Process) -> None:
         worker = Worker(
             running.bus, handler, settings, running.metrics, running.name, running.budget.room
         )
+
+        def statistics() -> Mapping[str, object]:
+            loras = {name: dataclasses.asdict(one.statistics()) for name, one in libraries.items()}
+            return {**dataclasses.asdict(worker.statistics()), "loras": loras}
+
         await running.serve(
             worker.run,
-            statistics=lambda: dataclasses.asdict(worker.statistics()),
+            statistics=statistics,
             metadata={"models": " ".join(handler.models)},
         )
         handler.close()

@@ -7,19 +7,23 @@ the keys of diffusers and PEFT, or of kohya's scripts; diffusers' own conversion
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from shared.errors import AdapterUnusable
 
-PARTS: Final = ("unet", "text_encoder", "text_encoder_2")
-"""Networks of a model that an adapter may have weights for."""
+PARTS: Final = {
+    "unet": ("unet.", "lora_unet_"),
+    "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
+    "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
+}
+"""Networks of a model that an adapter may have weights for, and how keys about them begin."""
 _KEY: Final = re.compile(
     r"(?P<layer>.+?)\.(?:(?P<projection>to_(?:q|k|v|out))_lora\.|lora\.|lora_linear_layer\.|lora_)"
     r"(?P<matrix>A|B|down|up)(?:\.default)?\.weight"
@@ -72,14 +76,32 @@ class Adapter:
         return f"<Adapter {self.name}: layers {sizes}, {self.nbytes / 2**20:.1f} MiB>"
 
 
-def read_adapter(name: str, path: Path, unet_config: Mapping[str, Any]) -> Adapter:
-    """The adapter `name` in file `path`, for a model whose UNet is configured so (its blocks are
-    numbered otherwise by some scripts). Raises `AdapterUnusable`."""
-    state, alphas, metadata = _state(name, path, unet_config)
-    parts = {part: _layers(name, part, state, alphas, metadata) for part in PARTS}
-    if not any(parts.values()):
+def read_adapter(
+    name: str, path: Path, unet_config: Mapping[str, Any], parts: Sequence[str] = tuple(PARTS)
+) -> Adapter:
+    """What the adapter `name` in file `path` has for `parts`, for a model whose UNet is configured
+    so (its blocks are numbered otherwise by some scripts). A file that has nothing for them is not
+    read further than its header. Raises `AdapterUnusable`."""
+    present = _parts(name, path)
+    if not present:
         raise AdapterUnusable(name, f"{path.name} has no weights that we know")
-    return Adapter(name, {part: layers for part, layers in parts.items() if layers})
+    wanted = [part for part in parts if part in present]
+    if not wanted:
+        return Adapter(name, {})
+    state, alphas, metadata = _state(name, path, unet_config)
+    return Adapter(name, {part: _layers(name, part, state, alphas, metadata) for part in wanted})
+
+
+def _parts(name: str, path: Path) -> set[str]:
+    """The networks that the file has weights for, by its header."""
+    if not path.is_file():
+        raise AdapterUnusable(name, f"there is no file {path.name}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise AdapterUnusable(name, f"{path.name} cannot be read: {error}") from error
+    return {part for part, starts in PARTS.items() if any(key.startswith(starts) for key in keys)}
 
 
 def _state(
@@ -89,8 +111,6 @@ def _state(
     # When needed: the mixin's module imports much of diffusers.
     from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
 
-    if not path.is_file():
-        raise AdapterUnusable(name, f"there is no file {path.name}")
     try:
         with _quiet():
             state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(

@@ -5,10 +5,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import PARTS, Adapter, read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.shelf import Shelf
 from shared.messages import LoraChoice
@@ -39,12 +40,15 @@ class AdapterLibrary:
         unet_config: Mapping[str, Any],
         check: Callable[[Adapter], None],
         max_bytes: int,
+        parts: Sequence[str] = tuple(PARTS),
     ) -> None:
-        """`check` raises `AdapterUnusable` for an adapter that does not fit the model."""
+        """`check` raises `AdapterUnusable` for an adapter that does not fit the model; `parts`: the
+        networks that this process has of it."""
         self._shelf = shelf
         self._unet_config = unet_config
         self._check = check
         self._max_bytes = max_bytes
+        self._parts = tuple(parts)
         self._held: OrderedDict[Version, Adapter] = OrderedDict()
         self._reading: dict[Version, asyncio.Task[Adapter]] = {}
         self._bytes = self._hits = self._reads = self._evictions = self._failures = 0
@@ -80,14 +84,20 @@ class AdapterLibrary:
         reading = self._reading.get(version)
         if reading is None:
             reading = self._reading[version] = asyncio.create_task(self._read(name, version))
-            reading.add_done_callback(lambda _: self._reading.pop(version))
+            reading.add_done_callback(partial(self._was_read, version))
         return await asyncio.shield(reading)  # whoever else waits for it still wants it
+
+    def _was_read(self, version: Version, reading: asyncio.Task[Adapter]) -> None:
+        del self._reading[version]
+        if not reading.cancelled():
+            reading.exception()  # whoever waited for it has it; perhaps nobody does any more
 
     async def _read(self, name: str, version: Version) -> Adapter:
         self._reads += 1
         try:
+            path = Path(version[0])
             adapter = await asyncio.to_thread(
-                read_adapter, name, Path(version[0]), self._unet_config
+                read_adapter, name, path, self._unet_config, self._parts
             )
             self._check(adapter)
         except BaseException:

@@ -162,6 +162,19 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, spoil: Any, reason: str) 
     assert caught.value.fields["adapter"] == "bad"
 
 
+def test_a_file_is_not_read_for_networks_that_it_says_nothing_about(tmp_path: Path) -> None:
+    unet = make_unet()
+    path = write_lora(tmp_path / "big.safetensors", {"unet": unet})
+    assert set(read_adapter("big", path, unet.config, ("unet",)).parts) == {"unet"}
+    header = int.from_bytes(path.read_bytes()[:8], "little") + 8
+    with path.open("r+b") as file:  # whoever reads on finds numbers that are none
+        file.seek(header)
+        file.write(b"\xff" * (path.stat().st_size - header))
+    assert read_adapter("big", path, unet.config, ("text_encoder",)).parts == {}
+    with pytest.raises(AdapterUnusable, match="not finite"):
+        read_adapter("big", path, unet.config, ("unet",))
+
+
 def test_an_adapter_of_another_model_is_refused_by_the_layer() -> None:
     net = AdaptedNetwork("unet", Net())
     with pytest.raises(AdapterUnusable, match=r"no layer unet\.elsewhere"):
