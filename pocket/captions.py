@@ -36,6 +36,7 @@ _ITEM_FORMS: Final = (
     "{at} {place} a {thing}",
     "{place}: {thing}",
 )
+_VAGUE_FORMS: Final = ("a {thing}", "{thing}")
 _JOINS: Final = (" and ", ", ", ", and ")
 _WHOLE_FORMS: Final = (
     "{items} on {ground}",
@@ -75,6 +76,17 @@ def terse(scene: Scene, rng: random.Random) -> tuple[str, frozenset[str]]:
     text = rng.choice(_WHOLE_FORMS).format(items=said, ground=ground) if grounded else said
     opened = {"size": not sized, "background": not grounded}
     return text, frozenset(kind for kind, left_open in opened.items() if left_open)
+
+
+def vague(scene: Scene, rng: random.Random) -> str:
+    """A caption without places, and half of the time without sizes: a control has to tell them."""
+    sized, grounded = rng.random() < 0.5, rng.random() < 0.5
+    form = rng.choice(_VAGUE_FORMS)
+    items = list(scene.items)
+    rng.shuffle(items)
+    said = _join([_say_item(item, form, rng, sized) for item in items], rng)
+    ground = _word(scene.background, rng)
+    return rng.choice(_WHOLE_FORMS).format(items=said, ground=ground) if grounded else said
 
 
 def parse(caption: str) -> Scene:

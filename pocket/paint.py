@@ -29,20 +29,26 @@ def paint(
     guidance: float,
     seed: int = 0,
     batch: int = 20,
+    hints: list[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """One picture a caption, (128, 128, 3) bytes; caption n has the seed `seed + n`."""
+    """One picture a caption, (128, 128, 3) bytes; caption n has the seed `seed + n`.
+
+    `hints`, one a caption, (128, 128, 3) and 0 to 1, are for a pipeline with a control.
+    """
     images: list[np.ndarray] = []
     for start in range(0, len(captions), batch):
         part = captions[start : start + batch]
         generators = [
             torch.Generator("cpu").manual_seed(seed + start + n) for n in range(len(part))
         ]
+        followed = {"image": hints[start : start + batch]} if hints else {}
         painted = pipeline(
             prompt=part,
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,
             output_type="np",
+            **followed,
         ).images
         images += list((painted * 255).round().astype(np.uint8))
     return images

@@ -66,31 +66,79 @@ def _star(x: Field, y: Field, outer: float, inner: float) -> Field:
     return signed
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A shape exactly where a picture shows it, in pixels, radians and sRGB (3,), 0 to 255."""
+
+    shape: str
+    x: float
+    y: float
+    radius: float
+    rotation: float
+    colour: Field
+
+    def distance(self) -> Field:
+        """Signed distance in pixels from each pixel's centre, (SIDE, SIDE), negative inside."""
+        axis = np.arange(SIDE, dtype=np.float32) + 0.5
+        x, y = axis[None, :] - self.x, axis[:, None] - self.y
+        return turned_distance(self.shape, x, y, self.radius, self.rotation)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A scene with its jitter drawn: the background's colour (3,), and the shapes in order."""
+
+    background: Field
+    shapes: tuple[Placed, ...]
+
+
+def lay_out(scene: Scene, rng: random.Random, jitter: Jitter | None = None) -> Layout:
+    """Draw the jitter from `rng`: the same `rng` gives every style and hint the same places."""
+    jitter = jitter or Jitter()
+    background = _shaded(BACKGROUNDS[scene.background], rng, jitter)
+    shapes = []
+    for item in scene.items:
+        x, y = (at + rng.uniform(-jitter.position, jitter.position) for at in CENTRES[item.place])
+        radius = RADIUS[item.size] * (1 + rng.uniform(-jitter.size, jitter.size))
+        rotation = rng.uniform(-jitter.rotation, jitter.rotation)
+        colour = _shaded(COLOURS[item.colour], rng, jitter)
+        shapes.append(Placed(item.shape, x, y, radius, rotation, colour))
+    return Layout(background, tuple(shapes))
+
+
+def turned_distance(shape: str, x: Field, y: Field, radius: float, rotation: float) -> Field:
+    """`distance` to a shape turned by `rotation` radians."""
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    return distance(shape, x * cos + y * sin, y * cos - x * sin, radius)
+
+
 def coverage(shape: str, x: Field, y: Field, radius: float, rotation: float) -> Field:
     """The share of each pixel a shape covers, 0 to 1, at pixel offsets x and y."""
-    cos, sin = math.cos(rotation), math.sin(rotation)
-    turned = distance(shape, x * cos + y * sin, y * cos - x * sin, radius)
-    share: Field = np.clip(0.5 - turned, 0.0, 1.0)
+    share: Field = np.clip(0.5 - turned_distance(shape, x, y, radius, rotation), 0.0, 1.0)
     return share
 
 
 def render(scene: Scene, rng: random.Random, jitter: Jitter | None = None) -> NDArray[np.uint8]:
     """The scene as (SIDE, SIDE, 3) sRGB bytes; `rng` draws the jitter."""
-    jitter = jitter or Jitter()
+    return draw(lay_out(scene, rng, jitter))
+
+
+def draw(layout: Layout) -> NDArray[np.uint8]:
+    """A layout as (SIDE, SIDE, 3) sRGB bytes. Paints windows, since distances cost the most."""
     image = np.empty((SIDE, SIDE, 3), np.float32)
-    image[:] = _shaded(BACKGROUNDS[scene.background], rng, jitter)
-    for item in scene.items:
-        centre_x, centre_y = (
-            at + rng.uniform(-jitter.position, jitter.position) for at in CENTRES[item.place]
-        )
-        radius = RADIUS[item.size] * (1 + rng.uniform(-jitter.size, jitter.size))
-        rotation = rng.uniform(-jitter.rotation, jitter.rotation)
-        left, top = max(int(centre_x) - _REACH, 0), max(int(centre_y) - _REACH, 0)
-        window = image[top : int(centre_y) + _REACH, left : int(centre_x) + _REACH]
-        x = (np.arange(window.shape[1], dtype=np.float32) + (left + 0.5 - centre_x))[None, :]
-        y = (np.arange(window.shape[0], dtype=np.float32) + (top + 0.5 - centre_y))[:, None]
-        alpha = coverage(item.shape, x, y, radius, rotation)[..., None]
-        window += alpha * (_shaded(COLOURS[item.colour], rng, jitter) - window)
+    image[:] = layout.background
+    for it in layout.shapes:
+        left, top = max(int(it.x) - _REACH, 0), max(int(it.y) - _REACH, 0)
+        window = image[top : int(it.y) + _REACH, left : int(it.x) + _REACH]
+        x = (np.arange(window.shape[1], dtype=np.float32) + (left + 0.5 - it.x))[None, :]
+        y = (np.arange(window.shape[0], dtype=np.float32) + (top + 0.5 - it.y))[:, None]
+        alpha = coverage(it.shape, x, y, it.radius, it.rotation)[..., None]
+        window += alpha * (it.colour - window)
+    return to_bytes(image)
+
+
+def to_bytes(image: Field) -> NDArray[np.uint8]:
+    """Rounded and clipped to sRGB bytes, from the same values as floats."""
     painted: NDArray[np.uint8] = np.clip(image + 0.5, 0, 255).astype(np.uint8)
     return painted
 

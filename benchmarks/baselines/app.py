@@ -84,7 +84,7 @@ def _response(job_id: str, spec: JobSpec, files: list[bytes], seconds: float) ->
 
 async def show_models(request: web.Request) -> web.Response:
     cards = request.app[CATALOGUE].cards.values()
-    return struct_reply(ModelList(data=[describe(card) for card in cards]))
+    return struct_reply(ModelList(data=[describe(card, []) for card in cards]))
 
 
 async def show_model(request: web.Request) -> web.Response:

@@ -1,4 +1,8 @@
-"""`python -m pocket.train`: autoencoder, text encoders, UNet, export; resumes where it stopped."""
+"""`python -m pocket.train [model | loras | controls]`: each resumes where it stopped.
+
+`model` (the default) trains autoencoder, text encoders and UNet, and exports them. `loras` and
+`controls` train the add-ons on the model that is shipped, all or those that --only names.
+"""
 
 import argparse
 import math
@@ -7,12 +11,19 @@ from pathlib import Path
 
 import torch
 
+from pocket.addons import CONTROLS, LORAS
+from pocket.hints import HINTS
 from pocket.paint import MODEL
 from pocket.train.autoencoder import train_autoencoder
+from pocket.train.controls import train_control
 from pocket.train.export import export
+from pocket.train.loras import RECIPES, train_lora
 from pocket.train.run import Run
 from pocket.train.text import train_text
 from pocket.train.unet import train_unet
+
+OUT = {"model": MODEL, "loras": LORAS, "controls": CONTROLS}
+ADD_ONS = {"loras": (train_lora, tuple(RECIPES)), "controls": (train_control, tuple(HINTS))}
 
 
 def main() -> None:
@@ -27,16 +38,29 @@ def main() -> None:
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         time.monotonic() + 60 * options.minutes,
     )
-    vae = train_autoencoder(run)
-    text = train_text(run)
-    unet = train_unet(run, vae, text)
-    export(options.out, vae, text, unet)
-    print(f"{'stopped early' if run.out_of_time() else 'done'}: {options.out}")
+    out = options.out or OUT[options.what]
+    if options.what == "model":
+        vae = train_autoencoder(run)
+        text = train_text(run)
+        unet = train_unet(run, vae, text)
+        export(out, vae, text, unet)
+    else:
+        train, names = ADD_ONS[options.what]
+        for name in options.only or names:
+            if not run.out_of_time():
+                train(run, name, out)
+    print(f"{'stopped early' if run.out_of_time() else 'done'}: {out}")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pocket.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=MODEL, help="where the pipeline goes")
+    parser = argparse.ArgumentParser(
+        prog="python -m pocket.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", nargs="?", choices=tuple(OUT), default="model")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the add-ons")
+    parser.add_argument("--out", type=Path, help="where it goes; default: where it is shipped")
     parser.add_argument(
         "--work",
         type=Path,
@@ -51,7 +75,11 @@ def _options() -> argparse.Namespace:
         default=math.inf,
         help="stop, saved and exported, after so long; run again to go on",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    known = ADD_ONS[options.what][1] if options.what in ADD_ONS else ()
+    if unknown := set(options.only or ()) - set(known):
+        parser.error(f"--only {' '.join(sorted(unknown))}: {options.what} has {', '.join(known)}")
+    return options
 
 
 if __name__ == "__main__":

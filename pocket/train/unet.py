@@ -2,8 +2,9 @@
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +131,7 @@ def _draws(run: Run, pool: Pool, empty: tuple[Tensor, Tensor], first: int) -> It
         rng = run.rng("unet", step)
         if step % POOL_EVERY == 0:
             pool.add(count, rng)
-        yield _drop(pool.draw(count, rng), empty, rng)
+        yield drop(pool.draw(count, rng), empty, rng)
 
 
 def _filled_pool(pool: Pool, first: int) -> Pool:
@@ -139,7 +140,7 @@ def _filled_pool(pool: Pool, first: int) -> Pool:
     return pool
 
 
-def denoising_loss(model: UNet2DConditionModel, batch: Batch, levels: Tensor) -> Tensor:
+def denoising_loss(model: Callable[..., Any], batch: Batch, levels: Tensor) -> Tensor:
     """Mean square error of v = sqrt(a) e - sqrt(1 - a) x0. https://arxiv.org/abs/2202.00512
 
     `levels` are the 1000 values of a; timesteps are stratified over the batch.
@@ -159,7 +160,7 @@ def denoising_loss(model: UNet2DConditionModel, batch: Batch, levels: Tensor) ->
     return F.mse_loss(v.float(), a.sqrt() * e - (1 - a).sqrt() * x0)
 
 
-def _drop(batch: Batch, empty: tuple[Tensor, Tensor], rng: random.Random) -> Batch:
+def drop(batch: Batch, empty: tuple[Tensor, Tensor], rng: random.Random) -> Batch:
     """Take the conditioning from some rows, for classifier-free guidance."""
     for row in range(len(batch.latents)):
         draw = rng.random()

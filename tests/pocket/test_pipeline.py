@@ -18,7 +18,7 @@ CAPTIONS = [
     "on navy, top: tiny yellow star, center: large pink ring, bottom: tiny green cross",
     "a large cyan triangle in the middle on black",
 ]
-LARGEST_TOTAL = 25 * 2**20  # bytes of all pocket weights together
+LARGEST_TOTAL = 40 * 10**6  # bytes of all pocket weights, add-ons included
 
 
 @pytest.fixture(scope="module")
