@@ -19,6 +19,9 @@ from shared.errors import AdapterUnusable
 
 Use = tuple[Adapter, float]
 """An adapter and its scale."""
+EXPANDED_BYTES: Final = 4 * 1024 * 1024
+"""A layer's share is stored for each image instead of each set, if it takes no more than this: it
+need not be gathered in every step then."""
 _CLIP: Final = "text_model."
 _Set = tuple[tuple[LowRank, float], ...]
 _Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
@@ -29,12 +32,18 @@ class LayerBank:
     """One layer's share of a bank: S different sets of adapters, for I images of the batch.
 
     `down` (S, R, in, ...), `up` (S, out, R), R being the highest sum of ranks; `images` (I,) are
-    those that have any, `sets` (I,) which one."""
+    those that have any, None: all; `sets` (I,) which one, None: the i-th image the i-th."""
 
     down: torch.Tensor
     up: torch.Tensor
-    images: torch.Tensor
-    sets: torch.Tensor
+    images: torch.Tensor | None
+    sets: torch.Tensor | None
+
+    def of_images(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`down` and `up` for each image."""
+        if self.sets is None:
+            return self.down, self.up
+        return self.down[self.sets], self.up[self.sets]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +93,10 @@ class AdaptedNetwork:
                     sets[image] = (*sets.get(image, ()), (low_rank, scale))
         if not touched:
             return None
-        return Bank({name: _stacked(sets, self._layers[name]) for name, sets in touched.items()})
+        count = len(images)
+        return Bank(
+            {name: _stacked(sets, count, self._layers[name]) for name, sets in touched.items()}
+        )
 
     @contextlib.contextmanager
     def using(self, bank: Bank | None) -> Iterator[None]:
@@ -116,12 +128,16 @@ class AdaptedNetwork:
             bank = None if self._bank is None else self._bank.layers.get(name)
             if bank is None:
                 return output
-            return output.index_add(0, bank.images, _product(layer, inputs[0], bank))
+            if bank.images is None:
+                return _added(layer, inputs[0], output, bank)
+            part = _added(layer, inputs[0][bank.images], output[bank.images], bank)
+            return output.index_copy(0, bank.images, part)
 
         return add
 
 
-def _stacked(wanted: Mapping[int, _Set], layer: nn.Module) -> LayerBank:
+def _stacked(wanted: Mapping[int, _Set], images: int, layer: nn.Module) -> LayerBank:
+    """Of a layer in which those of the `images` that are keys of `wanted` have adapters."""
     weight: torch.Tensor = layer.weight  # type: ignore[assignment]
     sets = list(dict.fromkeys(wanted.values()))
     rank = max(sum(low_rank.rank for low_rank, _ in each) for each in sets)
@@ -135,36 +151,41 @@ def _stacked(wanted: Mapping[int, _Set], layer: nn.Module) -> LayerBank:
             up[i, :, at:end] = scale * low_rank.up.flatten(1)
             at = end
     number = {each: i for i, each in enumerate(sets)}
-    return LayerBank(
-        down,
-        up,
-        torch.tensor(list(wanted), device=weight.device),
-        torch.tensor([number[each] for each in wanted.values()], device=weight.device),
-    )
+    which = torch.tensor([number[each] for each in wanted.values()], device=weight.device)
+    own = torch.tensor(list(wanted), device=weight.device)
+    bank = LayerBank(down, up, None if len(wanted) == images else own, which)
+    if len(sets) > 1 and len(wanted) * (down[0].nbytes + up[0].nbytes) <= EXPANDED_BYTES:
+        return LayerBank(*bank.of_images(), bank.images, None)
+    return bank
 
 
-def _product(layer: nn.Module, x: torch.Tensor, bank: LayerBank) -> torch.Tensor:
-    """What is added to the layer's output for `bank.images`."""
-    x = x[bank.images]
+def _added(
+    layer: nn.Module, x: torch.Tensor, output: torch.Tensor, bank: LayerBank
+) -> torch.Tensor:
+    """`output`, the layer's answer to `x` for the bank's images, with what their adapters add."""
     if isinstance(layer, nn.Conv2d):
-        return _convolved(layer, x, bank)
+        return output + _convolved(layer, x, bank)
     if len(bank.down) == 1:
-        return x @ bank.down[0].T @ bank.up[0].T
-    inner = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), bank.down[bank.sets].transpose(1, 2))
-    return torch.bmm(inner, bank.up[bank.sets].transpose(1, 2)).view(*x.shape[:-1], -1)
+        inner = x.reshape(-1, x.shape[-1]) @ bank.down[0].T
+        return torch.addmm(output.view(len(inner), -1), inner, bank.up[0].T).view_as(output)
+    down, up = bank.of_images()
+    inner = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), down.transpose(1, 2))
+    flat = output.view(*inner.shape[:2], -1)
+    return torch.baddbmm(flat, inner, up.transpose(1, 2)).view_as(output)
 
 
 def _convolved(layer: nn.Conv2d, x: torch.Tensor, bank: LayerBank) -> torch.Tensor:
     """Every image with its own kernels: a convolution with a group for each."""
-    images, rank = len(x), bank.down.shape[1]
+    down, up = bank.of_images()
+    images, rank = len(x), down.shape[1]
     inner = nn.functional.conv2d(
         x.reshape(1, -1, *x.shape[2:]),
-        bank.down[bank.sets].flatten(0, 1),
+        down.expand(images, *down.shape[1:]).flatten(0, 1),
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
         groups=images,
     )
     height, width = inner.shape[-2:]
-    added = torch.bmm(bank.up[bank.sets], inner.view(images, rank, -1))
+    added = torch.bmm(up.expand(images, *up.shape[1:]), inner.view(images, rank, -1))
     return added.view(images, -1, height, width)
