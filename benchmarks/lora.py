@@ -1,11 +1,11 @@
 """Rows with different LoRAs in one batch, against the batch without any, and against diffusers.
 
 Throughput: 8 jobs at once on one denoiser, from the first submission to the last PNG; without
-LoRAs, with 4 LoRAs by two jobs each, and the latter as one batch for each LoRA, one after another,
-which is all that merged weights allow. The three take turns. Exactness: pictures with each LoRA,
-and with two at once, against diffusers' pipeline with the same files and scales
-(`load_lora_weights`, `set_adapters`), all of ours drawn in one mixed batch. Differences are in
-steps of 1/255.
+LoRAs, with one LoRA for all, with 4 LoRAs by two jobs each, and the latter as one batch for each
+LoRA, one after another, which is all that merged weights allow. They take turns. Exactness:
+pictures with each LoRA, and with two at once, against diffusers' pipeline with the same files and
+scales (`load_lora_weights`, `set_adapters`); ours drawn in one mixed batch, and each alone, where
+LoRAs are merged if that pays. Differences are in steps of 1/255.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ class Round:
     """Seconds for all jobs; `rows`: of the steps of the mixed batch."""
 
     plain: float
+    agreed: float
     mixed: float
     apart: float
     rows: tuple[int, ...]
@@ -80,13 +81,14 @@ async def _rounds(darkroom: Darkroom, names: Sequence[str], size: Size) -> list[
     rounds = []
     for number in range(size.rounds + 1):
         seconds, _ = await at_once(darkroom, plain)
+        agreed, _ = await at_once(darkroom, [with_loras(one, (names[0], 1.0)) for one in plain])
         in_one, drawn = await at_once(darkroom, mixed)
         apart = 0.0
         for batch in batches:
             apart += (await at_once(darkroom, batch))[0]
         rows = tuple(step.rows for one in drawn for step in one.steps)
         if number:  # the first one warms up
-            rounds.append(Round(seconds, in_one, apart, rows))
+            rounds.append(Round(seconds, agreed, in_one, apart, rows))
             say(f"round {number}/{size.rounds}: {seconds:.2f} s without, {in_one:.2f} with LoRAs")
     return rounds
 
@@ -113,24 +115,31 @@ async def _differences(
     plain = requests.plain(len(sets) + 1, size.steps, seed=1)
     wanted = [with_loras(one, *loras) for one, loras in zip(plain, [*sets, ()], strict=True)]
     _, drawn = await at_once(darkroom, wanted)
-    found = []
+    banked, alone = [], []
     async with Baseline(model, cores()) as baseline:
         for request, ours in zip(wanted, drawn, strict=True):
             paths = {catalogue.shelf.find(one.name): one.scale for one in request.loras}
             await baseline.adapt(paths)
             expected = await baseline.draw(validate(request, catalogue))
-            found.append(difference(ours.data, expected))
-            say(f"{[path.stem for path in paths]}: off by {found[-1].max_abs_diff}")
-    everything = total(found)
-    return {"max_abs_diff": everything.max_abs_diff, "differences": everything.counts()}
+            banked.append(difference(ours.data, expected))
+            by_itself = await render(darkroom, requests.again(request))
+            alone.append(difference(by_itself.data, expected))
+            off = f"{banked[-1].max_abs_diff} in a mixed batch, {alone[-1].max_abs_diff} alone"
+            say(f"{[path.stem for path in paths]}: off by {off}")
+    return {
+        "max_abs_diff": total([*banked, *alone]).max_abs_diff,
+        "differences": {"mixed": total(banked).counts(), "alone": total(alone).counts()},
+    }
 
 
 def summary(rounds: Sequence[Round], size: Size) -> Results:
     return {
         "mixed_throughput_ratio": round(median(r.plain / r.mixed for r in rounds), 3),
+        "agreed_throughput_ratio": round(median(r.plain / r.agreed for r in rounds), 3),
         "apart_throughput_ratio": round(median(r.plain / r.apart for r in rounds), 3),
         "seconds": {
             "plain": round(median(r.plain for r in rounds), 3),
+            "agreed": round(median(r.agreed for r in rounds), 3),
             "mixed": round(median(r.mixed for r in rounds), 3),
             "apart": round(median(r.apart for r in rounds), 3),
         },
@@ -146,6 +155,7 @@ def rows(results: Results) -> list[list[str]]:
     return [
         ["", "seconds", "of the throughput without LoRAs"],
         ["no LoRAs", str(seconds["plain"]), "1"],
+        ["one LoRA for all", str(seconds["agreed"]), str(results["agreed_throughput_ratio"])],
         ["in one batch", str(seconds["mixed"]), str(results["mixed_throughput_ratio"])],
         ["one batch for each", str(seconds["apart"]), str(results["apart_throughput_ratio"])],
         ["max_abs_diff", "", str(results["max_abs_diff"])],

@@ -11,6 +11,7 @@ import torch
 from services.denoiser.cost import CostModel
 from services.denoiser.entry import Entry
 from services.denoiser.interval import NEVER, Interval
+from services.denoiser.merging import Merging
 from services.denoiser.outcomes import (
     EngineStatistics,
     EngineStopped,
@@ -46,6 +47,7 @@ class Compute:
         self._network, self._limits = network, limits
         self.cost = cost
         self._deliver, self._crashed = deliver, crashed
+        self._merging = Merging(network)
         self._turn = Turn()
         self._news: list[Outcome] = []
         """What happened and is not told yet."""
@@ -230,9 +232,10 @@ class Compute:
     def _batch(self, rows: tuple[Row, ...]) -> Batch:
         shape = rows[0].shape_key
         batch = self._batches.pop(shape, None)
-        adapters = tuple(row.adapters for row in rows)
-        if batch is None or batch.rows != rows or batch.adapters != adapters:
-            batch = Batch.of(rows, self._network)
+        self._merging.settle([entry.row for entry in self._admitted.values()])
+        merged = self._merging.merged
+        if batch is None or not batch.still_is(rows, merged):
+            batch = Batch.of(rows, self._network, merged)
             for row, uses in zip(rows, batch.adapters, strict=True):
                 for adapter, _ in uses:
                     row.joined.setdefault(adapter.name, row.step)
@@ -244,6 +247,7 @@ class Compute:
     def _count(self, batch: Batch, seconds: float) -> None:
         tokens = batch.rows[0].shape_key.tokens
         self.cost = self.cost.observe(len(batch.source), tokens, seconds)
+        self._merging.observe(len(batch.source), tokens, seconds, batch.bank is not None)
         with self._changed:
             self._steps += 1
             self._row_steps += len(batch.rows)

@@ -26,12 +26,15 @@ class Batch:
     """(B, 1, 1, 1)"""
     adapters: tuple[tuple[Use, ...], ...]
     """Of each row."""
+    merged: tuple[Use, ...]
+    """Those in the network's weights."""
     bank: Bank | None
-    """They, for the F images."""
+    """They, for the F images; None if there are none, or the weights have them."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], network: Network) -> "Batch":
-        """Rows must have one shape key, and be on the network's device."""
+    def of(cls, rows: Sequence[Row], network: Network, merged: tuple[Use, ...] = ()) -> "Batch":
+        """Rows must have one shape key, and be on the network's device. `merged`: the adapters in
+        the network's weights; if there are any, they are those of every row."""
         guided = [i for i, row in enumerate(rows) if row.uncond is not None]
         halves = [row.uncond for row in rows if row.uncond is not None]
         halves += [row.cond for row in rows]
@@ -51,8 +54,14 @@ class Batch:
             base=torch.tensor(base, device=device),
             guidance=torch.tensor([row.guidance for row in rows], device=device).view(-1, 1, 1, 1),
             adapters=adapters,
-            bank=_bank([*guided, *range(len(rows))], adapters, network),
+            merged=merged,
+            bank=None if merged else _bank([*guided, *range(len(rows))], adapters, network),
         )
+
+    def still_is(self, rows: Sequence[Row], merged: tuple[Use, ...]) -> bool:
+        """Whether it is the batch of `rows`, with the adapters that they have by now."""
+        adapters = tuple(row.adapters for row in rows)
+        return (self.rows, self.adapters, self.merged) == (tuple(rows), adapters, merged)
 
 
 def _bank(

@@ -64,6 +64,9 @@ class TracedUnet:
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self._network.bank(images)
 
+    def merge(self, uses: Sequence[Use]) -> None:
+        self._network.merge(uses)
+
 
 def traced(network: SdxlUnet) -> Network:
     """`network` as a graph, if it is on the CPU and the graph gives the same bits on all `TRIALS`;

@@ -34,6 +34,10 @@ class Network(Protocol):
         """For a batch in which image i has the adapters `images[i]`; see `AdaptedNetwork.bank`."""
         ...
 
+    def merge(self, uses: Sequence[Use]) -> None:
+        """Have these adapters in the weights; see `AdaptedNetwork.merge`."""
+        ...
+
 
 class SdxlUnet:
     """diffusers' `UNet2DConditionModel` with SDXL's conditioning (text and size embeddings)."""
@@ -83,6 +87,9 @@ class SdxlUnet:
 
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self.adapted.bank(images)
+
+    def merge(self, uses: Sequence[Use]) -> None:
+        self.adapted.merge(uses)
 
     def example(
         self, images: int, height: int, width: int, tokens: int

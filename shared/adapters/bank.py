@@ -54,7 +54,8 @@ class Bank:
 
 
 class AdaptedNetwork:
-    """A network that computes with a bank while one is in use. Not for several threads at once."""
+    """A network that computes with a bank while one is in use, or with adapters in its weights. Not
+    for several threads at once."""
 
     def __init__(self, part: str, module: nn.Module) -> None:
         """`part` as in `shared.adapters.adapter.PARTS`."""
@@ -66,6 +67,8 @@ class AdaptedNetwork:
         }
         self._hooked: set[str] = set()
         self._bank: Bank | None = None
+        self._originals: dict[str, torch.Tensor] = {}
+        """Weights as they were, of layers that adapters are merged into."""
 
     def check(self, adapter: Adapter) -> None:
         """Raises `AdapterUnusable` if `adapter` has weights for a layer that is not here, or is of
@@ -97,6 +100,34 @@ class AdaptedNetwork:
         return Bank(
             {name: _stacked(sets, count, self._layers[name]) for name, sets in touched.items()}
         )
+
+    @torch.no_grad()
+    def merge(self, uses: Sequence[Use]) -> None:
+        """From now on the weights themselves have the adapters `uses`, all of them checked, and no
+        others; for none, they are what they were, bit for bit. Should it fail, so they are too."""
+        self._restore()
+        added: dict[str, torch.Tensor] = {}
+        for adapter, scale in uses:
+            for name, low_rank in adapter.parts.get(self._part, {}).items():
+                product = scale * (low_rank.up.flatten(1) @ low_rank.down.flatten(1))
+                here = self._here(name)
+                added[here] = added[here] + product if here in added else product
+        try:
+            for name, product in added.items():
+                weight = self._weight(name)
+                self._originals[name] = weight.clone()
+                weight.copy_(weight.float() + product.to(weight.device).view_as(weight))
+        except BaseException:
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
+        for name, original in self._originals.items():
+            self._weight(name).copy_(original)
+        self._originals.clear()
+
+    def _weight(self, name: str) -> torch.Tensor:
+        return self._layers[name].weight
 
     @contextlib.contextmanager
     def using(self, bank: Bank | None) -> Iterator[None]:

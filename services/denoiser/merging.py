@@ -1,0 +1,92 @@
+"""Whether the adapters that all rows agree on are merged into the weights, by measured cost.
+
+A bank (`shared/adapters/bank.py`) serves rows that differ, at a price in every step. While all rows
+have the same adapters, these can be in the weights instead: that costs nothing in a step, but a
+pass over the weights there and one back.
+"""
+
+import time
+from collections.abc import Collection
+
+from services.denoiser.cost import CostModel
+from services.denoiser.row import Row
+from services.denoiser.unet import Network
+from shared.adapters.bank import Use
+
+BANK_FACTOR = 1.3
+"""A step with a bank against one without, before it was measured."""
+PASS_STEPS = 2.0
+"""Plain steps that one change of the weights takes, before it was measured."""
+_NEWEST = 0.3
+"""Weight of the last measured change in their mean."""
+
+
+def worth_merging(steps: int, plain: float, banked: float, change: float) -> bool:
+    """Whether it pays for `steps` steps, of `banked` seconds with a bank and `plain` without, to
+    change the weights and change them back, for `change` seconds each. Pure."""
+    return steps * (banked - plain) > 2.0 * change
+
+
+class Merging:
+    """The weights of one network, and what the ways to use adapters have cost. For the thread that
+    computes."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.merged: tuple[Use, ...] = ()
+        """In the weights now."""
+        self.changes = 0
+        self._change_seconds: float | None = None
+        self._plain, self._banked = CostModel(), CostModel()
+
+    def __repr__(self) -> str:
+        return f"<Merging {[adapter.name for adapter, _ in self.merged]}, {self.changes} changes>"
+
+    def settle(self, rows: Collection[Row]) -> None:
+        """Before a step, `rows` being all that take turns: put into the weights what pays, or bring
+        them back bit for bit."""
+        wanted = agreed(rows)
+        if wanted == self.merged:
+            return
+        if wanted and self._pays(rows):
+            self._change(wanted)
+        elif self.merged:
+            self._change(())
+
+    def observe(self, forwards: int, tokens: int, seconds: float, banked: bool) -> None:
+        """A step took `seconds`."""
+        if banked:
+            self._banked = self._banked.observe(forwards, tokens, seconds)
+        else:
+            self._plain = self._plain.observe(forwards, tokens, seconds)
+
+    def _pays(self, rows: Collection[Row]) -> bool:
+        steps = max(row.table.steps - row.step for row in rows)
+        forwards, tokens = sum(row.forwards for row in rows), max(r.shape_key.tokens for r in rows)
+        plain = self._plain.predict(forwards, tokens)
+        banked = self._banked.predict(forwards, tokens) if self._banked.known else 0.0
+        change = self._change_seconds
+        return worth_merging(
+            steps,
+            plain,
+            banked or BANK_FACTOR * plain,
+            PASS_STEPS * plain if change is None else change,
+        )
+
+    def _change(self, wanted: tuple[Use, ...]) -> None:
+        started = time.perf_counter()
+        self.merged = ()  # if it fails, nothing is
+        self._network.merge(wanted)
+        seconds = time.perf_counter() - started
+        before = self._change_seconds
+        self._change_seconds = seconds if before is None else before + _NEWEST * (seconds - before)
+        self.merged = wanted
+        self.changes += 1
+
+
+def agreed(rows: Collection[Row]) -> tuple[Use, ...] | None:
+    """The adapters that all `rows` have, and go on having; None if they differ or may yet."""
+    if any(row.late is not None for row in rows):
+        return None
+    sets = {row.adapters for row in rows}
+    return sets.pop() if len(sets) == 1 else None
