@@ -17,12 +17,13 @@ from shared.messages import JobSpec, LoraChoice
 from shared.task import Task
 
 
-def bound(task: Task) -> int | None:
+async def bound(task: Task, model: Model) -> int | None:
     """Steps that the task's row may take without its adapters; None: none, they come first. A row
     that goes on elsewhere may have had them already, and a suspect takes its steps alone."""
+    if task.suspect or task.state.checkpoint is not None:
+        return None
     spec = task.spec
-    late = min(spec.lora_late_steps, spec.steps - 1) if spec.loras else 0
-    return None if late == 0 or task.suspect or task.state.checkpoint is not None else late
+    return await model.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps) or None
 
 
 @asynccontextmanager

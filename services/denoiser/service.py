@@ -131,7 +131,7 @@ class Denoiser:
             return row
 
     async def _build(self, task: Task, model: Model) -> Row:
-        late = late_loras.bound(task)
+        late = await late_loras.bound(task, model)
         adapters = await model.library.uses(task.spec.loras) if late is None else ()
         # In a thread, for it blocks: the news of all other rows would wait.
         return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)

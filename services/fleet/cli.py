@@ -15,7 +15,7 @@ from services.fleet.dead_cli import app as dead_app
 from services.fleet.exits import exit_codes, run
 from services.fleet.keys import make_keys
 from services.fleet.options import Url
-from services.fleet.plan import FleetOptions, default_models, parse_replicas
+from services.fleet.plan import FleetOptions, default_loras, default_models, parse_replicas
 from services.fleet.progress import display
 from services.fleet.render import image_format, parse_loras, parse_size
 from services.fleet.render import render as render_job
@@ -157,6 +157,27 @@ def models() -> None:
     """What is served, or what a new fleet would serve."""
     with exit_codes(Console(stderr=True)):
         status_command.show_models(Console())
+
+
+@app.command("calibrate-lora")
+def calibrate_lora(
+    name: Annotated[str, typer.Argument(help="See `darkroom models`.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="DIR_OR_HUB_ID", help="The model to measure it on.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="To measure on; repeat for several.")
+    ] = None,
+) -> None:
+    """Measure how many steps may be taken without a LoRA, and note it beside the LoRA."""
+    console, errors = Console(), Console(stderr=True)
+    with exit_codes(errors):
+        from services.fleet import calibrate_lora as command  # brings torch with it
+
+        sources = (model,) if model else default_models(os.environ)
+        catalogue = Catalogue.load(sources, default_loras(os.environ))
+        path = command.calibrate_to_file(catalogue, name, prompt or (), errors.print)
+        console.print(path.read_text(), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

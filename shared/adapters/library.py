@@ -73,6 +73,14 @@ class AdapterLibrary:
         adapters = await asyncio.gather(*(self.get(choice.name) for choice in choices))
         return tuple((a, choice.scale) for a, choice in zip(adapters, choices, strict=True))
 
+    async def late_steps(self, choices: Sequence[LoraChoice], steps: int, asked: int) -> int:
+        """How many of `steps` may be taken without the adapters of `choices`: as many as were
+        `asked` for, but no more than they were calibrated for, where they were."""
+        if not asked or not choices:
+            return 0
+        found = await asyncio.to_thread(lambda: [self._shelf.calibration(c.name) for c in choices])
+        return min([asked, steps - 1, *(one.bound(steps) for one in found if one is not None)])
+
     async def get(self, name: str) -> Adapter:
         """One adapter; raises as `uses` does."""
         version = await asyncio.to_thread(_version, self._shelf, name)

@@ -17,6 +17,20 @@ NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """So that no name leads out of the directories."""
 
 
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """`<name>.json` beside an adapter, as `darkroom calibrate-lora` writes it: of `steps` steps,
+    the first `late_steps` change little without it (the latents' cosine stays above `cosine`)."""
+
+    late_steps: int
+    steps: int
+    cosine: float
+    prompts: int
+
+    def bound(self, steps: int) -> int:
+        """`late_steps` for a picture of so many steps."""
+        return self.late_steps * steps // max(1, self.steps)
+
+
 class Shelf(msgspec.Struct, frozen=True):
     """`directories` in order of precedence; those that do not exist hold nothing."""
 
@@ -30,6 +44,14 @@ class Shelf(msgspec.Struct, frozen=True):
                 if path.is_file():
                     return path
         raise InvalidRequest(field, name, _allowed(self.names()))
+
+    def calibration(self, name: str) -> Calibration | None:
+        """What is known of adapter `name`; None if it was not calibrated, or not legibly."""
+        try:
+            data = self.find(name).with_suffix(".json").read_bytes()
+            return msgspec.json.decode(data, type=Calibration)
+        except (InvalidRequest, OSError, msgspec.DecodeError):
+            return None
 
     def names(self) -> list[str]:
         """What `find` knows, sorted."""

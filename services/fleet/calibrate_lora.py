@@ -1,0 +1,142 @@
+"""`darkroom calibrate-lora`: how many steps a picture may be begun without a LoRA.
+
+SwiftDiffusion (arXiv 2407.02031 §4.2) bounds asynchronous loading by the first step after which
+the latents with and without the LoRA have a cosine below 0.99. It depends on the LoRA, so it is
+measured for each, on some prompts, and the most sensitive of them counts. What is found lies beside
+the LoRA.
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import torch
+
+from pocket.captions import paraphrase
+from pocket.scenes import sample_scene
+from services.denoiser.row import Conditioning, Row
+from services.denoiser.step import Batch, step
+from services.denoiser.step_table import build_step_table
+from services.denoiser.unet import SdxlUnet
+from services.prompt_encoder.encoder import SdxlTextEncoder
+from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.shelf import Calibration, Shelf
+from shared.catalogue import Catalogue, ModelCard, local_directory, unet_config
+
+COSINE: Final = 0.99
+"""Above it, latents count as the same."""
+PROMPTS: Final = 16
+
+
+def calibrate(
+    card: ModelCard,
+    shelf: Shelf,
+    name: str,
+    prompts: Sequence[str],
+    done: Callable[[int], None] = lambda prompts: None,
+) -> Calibration:
+    """The calibration of LoRA `name` for the model of `card`, at its default steps, guidance and
+    size. `done` is told how many prompts are through. Raises `InvalidRequest` for a name that is
+    not on the shelf, `AdapterUnusable` for what does not fit. Blocks."""
+    adapter = read_adapter(name, shelf.find(name), unet_config(card.source))
+    unet = SdxlUnet.load(card.source)
+    unet.adapted.check(adapter)
+    encoder = SdxlTextEncoder(card.source, "cpu", torch.float32)
+    encoder.check(adapter)
+    cosines = []
+    for number, prompt in enumerate(prompts):
+        rows = _rows(card, encoder, adapter, prompt, seed=number)
+        cosines.append(cosines_by_step(unet, *rows))
+        done(number + 1)
+    late = late_steps(cosines)
+    return Calibration(
+        late_steps=late, steps=card.default_steps, cosine=COSINE, prompts=len(prompts)
+    )
+
+
+def late_steps(cosines: Sequence[Sequence[float]], bound: float = COSINE) -> int:
+    """Steps after which the latents of no prompt have diverged: `cosines[i][k]` is prompt i's after
+    step k + 1. Pure."""
+    alike = [next((k for k, c in enumerate(each) if c < bound), len(each)) for each in cosines]
+    return min(alike, default=0)
+
+
+@torch.inference_mode()
+def cosines_by_step(unet: SdxlUnet, plain: Row, adapted: Row) -> list[float]:
+    """Of the latents of two rows, after each of their steps."""
+    rows, found = (plain, adapted), []
+    while not plain.finished:
+        result = step(unet, Batch.of(rows, unet))
+        for i, row in enumerate(rows):
+            row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
+            row.step += 1
+        flat = result.x.flatten(1)
+        found.append(float(torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)))
+    return found
+
+
+def _rows(
+    card: ModelCard, encoder: SdxlTextEncoder, adapter: Adapter, prompt: str, seed: int
+) -> tuple[Row, Row]:
+    """One without the adapter and one with it. Both are told the prompt as the LoRA has it
+    encoded: what is late is only the UNet's share."""
+    scheduler = local_directory(card.source) / "scheduler" / "scheduler_config.json"
+    width, height = card.default_width, card.default_height
+    scale = card.size_multiple
+    table = build_step_table(
+        json.loads(scheduler.read_text("utf-8")),
+        card.default_sampler,
+        card.default_steps,
+        tokens=(height // scale) * (width // scale) // 4,
+    )
+    guided, uses = card.default_guidance > 1.0, ((adapter, 1.0),)
+    size = torch.tensor([[height, width, 0, 0, height, width]]).float()
+    told, nothing = encoder([prompt, ""], [uses, uses])
+    cond = Conditioning(told.embeds[None], told.pooled[None], size)
+    uncond = Conditioning(nothing.embeds[None], nothing.pooled[None], size)
+    if encoder.zeros_for_empty_prompt:
+        zeros = torch.zeros_like(cond.embeds), torch.zeros_like(cond.pooled)
+        uncond = Conditioning(*zeros, size)
+
+    def row(uses: tuple[tuple[Adapter, float], ...]) -> Row:
+        return Row.begin(
+            job_id="calibration",
+            node="denoise-0",
+            index=0,
+            seed=seed,
+            table=table,
+            shape=(4, height // scale, width // scale),
+            cond=cond,
+            uncond=uncond if guided else None,
+            guidance=card.default_guidance,
+            adapters=uses,
+        )
+
+    return row(()), row(uses)
+
+
+def calibrate_to_file(
+    catalogue: Catalogue, name: str, prompts: Sequence[str], say: Callable[[str], None]
+) -> Path:
+    """Calibrate LoRA `name` for the catalogue's default model, on captions of ours if there are no
+    `prompts`. Returns the file that it is noted in. Raises as `calibrate` does."""
+    path = catalogue.shelf.find(name).with_suffix(".json")
+    wanted = prompts or captions(PROMPTS)
+    found = calibrate(
+        catalogue.default,
+        catalogue.shelf,
+        name,
+        wanted,
+        lambda done: say(f"{done} of {len(wanted)} prompts"),
+    )
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    return path
+
+
+def captions(count: int) -> list[str]:
+    """In the shipped model's own words; any other model takes them as well."""
+    rng = random.Random(0)
+    return [paraphrase(sample_scene(rng), rng) for _ in range(count)]
