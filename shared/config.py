@@ -22,7 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     loras: str = "pocket/models/loras"
     """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: int = 1024 * 1024 * 1024
-    """LoRAs that a process keeps in memory, together."""
+    """LoRAs that a process keeps in memory for each of its models."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
     audit_seconds: float = 15.0

@@ -11,13 +11,19 @@ CANCEL_SECONDS: Final = 2.0
 """How long one cancel request waits for a planner's answer."""
 
 _TRANSLATED: Final[dict[str, type[errors.DarkroomError]]] = {
-    kind.code: kind for kind in (errors.InvalidRequest, errors.QueueFull, errors.DeadlineExceeded)
+    kind.code: kind
+    for kind in (
+        errors.InvalidRequest,
+        errors.QueueFull,
+        errors.DeadlineExceeded,
+        errors.AdapterUnusable,
+    )
 }
 
 
 def error_of(job_id: str, failure: Failure) -> errors.DarkroomError:
     """The error to raise for a failed job: what the service raised if it is the user's matter
-    (`InvalidRequest`, `QueueFull`, `DeadlineExceeded`), else `JobFailed`."""
+    (`InvalidRequest`, `QueueFull`, `DeadlineExceeded`, `AdapterUnusable`), else `JobFailed`."""
     kind = _TRANSLATED.get(failure.code)
     if kind is not None:
         error = kind.__new__(kind)  # its message is already written: __init__ would quote it anew

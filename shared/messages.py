@@ -27,7 +27,12 @@ class LoraChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class GenerationRequest(
-    msgspec.Struct, frozen=True, kw_only=True, tag="generate", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag="generate",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """What a user asks for, on `dr.v1.submit.<job_id>`. None: the model's own default."""
 
@@ -73,7 +78,7 @@ class CancelReply(msgspec.Struct, frozen=True, kw_only=True, tag="cancel_reply")
 # --------------------------------------------------------------------- received by model services
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request after validation: nothing left open, everything within the model's limits."""
 
     prompt: str

@@ -23,15 +23,18 @@ class CheckpointKeeper:
         self._task = task
         self._transport = transport
         self._lifetime = lifetime
-        self._next: tuple[int, dict[str, torch.Tensor]] | None = None
+        self._next: tuple[int, dict[str, torch.Tensor], tuple[str, ...]] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._written: list[TensorHandle] = []
         self.unwanted = False
         """The record would not take a checkpoint: the job ended, or somebody else has the row."""
 
-    def keep(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
-        """Write this checkpoint soon, unless a later one comes first."""
-        self._next = (step, tensors)
+    def keep(
+        self, step: int, tensors: dict[str, torch.Tensor], approximations: tuple[str, ...] = ()
+    ) -> None:
+        """Write this checkpoint soon, unless a later one comes first. `approximations`: what was
+        not computed exactly until then."""
+        self._next = (step, tensors, approximations)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_pending())
 
@@ -56,14 +59,18 @@ class CheckpointKeeper:
     async def _write_pending(self) -> None:
         """A checkpoint that cannot be written costs repeated steps after a crash, and no more."""
         while self._next is not None:
-            (step, tensors), self._next = self._next, None
+            (step, tensors, approximations), self._next = self._next, None
             try:
-                await self._write(step, tensors)
+                await self._write(step, tensors, approximations=approximations)
             except Exception as error:
                 log.warning("the checkpoint at step %d was not written: %s", step, error)
 
     async def _write(
-        self, step: int, tensors: dict[str, torch.Tensor], alone: bool = False
+        self,
+        step: int,
+        tensors: dict[str, torch.Tensor],
+        alone: bool = False,
+        approximations: tuple[str, ...] = (),
     ) -> bool:
         """The slots of the checkpoint before it are freed, or its own if it is not taken."""
         written: list[TensorHandle] = []
@@ -73,9 +80,7 @@ class CheckpointKeeper:
             for name, tensor in tensors.items():
                 handles[name] = self._put(tensor)
                 written.append(handles[name])
-            checkpoint = Checkpoint(
-                step=step, tensors=handles, approximations=tuple(self._task.approximations)
-            )
+            checkpoint = Checkpoint(step=step, tensors=handles, approximations=approximations)
             kept = await self._task.checkpoint(checkpoint, alone)
             self.unwanted = self.unwanted or not kept
             return kept

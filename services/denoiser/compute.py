@@ -201,7 +201,7 @@ class Compute:
         if not held:
             self._owed = False
             for entry in (*self._admitted.values(), *self._waiting.values()):
-                entry.passed_over += 1
+                entry.passed_over += not entry.row.blocked
         for entry in running:
             entry.passed_over = 0
         return running
@@ -214,9 +214,9 @@ class Compute:
     def _advance(self, entries: list[Entry]) -> list[Outcome]:
         """One step of `entries`. If it fails, each takes it alone: only the culprit fails then."""
         try:
-            started = time.perf_counter()
             batch = self._batch(tuple(entry.row for entry in entries))
             self._tell()
+            started = time.perf_counter()
             stepped = step(self._network, batch)
             seconds = time.perf_counter() - started
         except Exception as error:

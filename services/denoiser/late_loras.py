@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.denoiser.isolation import Isolation
 from services.denoiser.model import Model
 from services.denoiser.row import Row
 from shared.adapters.bank import Use
@@ -19,24 +20,28 @@ from shared.task import Task
 
 async def bound(task: Task, model: Model) -> int | None:
     """Steps that the task's row may take without its adapters; None: none, they come first. A row
-    that goes on elsewhere may have had them already, and a suspect takes its steps alone."""
-    if task.suspect or task.state.checkpoint is not None:
+    that goes on elsewhere may have had them already."""
+    if task.state.checkpoint is not None:
         return None
     spec = task.spec
     return await model.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps) or None
 
 
 @asynccontextmanager
-async def joining(row: Row, model: Model, spec: JobSpec) -> AsyncIterator[None]:
-    """Within, the adapters that `row` still lacks are read, and join it as they come. Raises
-    `InvalidRequest` or `AdapterUnusable` if one cannot be had, or what the block raises."""
+async def joining(
+    row: Row, model: Model, spec: JobSpec, isolation: Isolation
+) -> AsyncIterator[None]:
+    """Within, the adapters that `row` still lacks are read, and join it as they come; not while
+    somebody is alone. Raises `InvalidRequest` or `AdapterUnusable` if one cannot be had, or what
+    the block raises."""
     if row.late is None:
         yield
         return
     found: dict[int, Use] = {}
 
     async def join(number: int, choice: LoraChoice) -> None:
-        found[number] = (await model.library.get(choice.name), choice.scale)
+        async with isolation.together():
+            found[number] = (await model.library.get(choice.name), choice.scale)
         uses = tuple(found[k] for k in sorted(found))
         model.engine.adapt(row, uses, complete=len(found) == len(spec.loras))
 
@@ -49,7 +54,13 @@ async def joining(row: Row, model: Model, spec: JobSpec) -> AsyncIterator[None]:
         raise errors.exceptions[0] from None
 
 
-def approximations(row: Row) -> set[str]:
-    """What to say of `row`: which adapters joined it late."""
-    late = {name: step for name, step in row.joined.items() if step > 0}
-    return {f"late_lora {name}: image {row.index}, step {late[name] + 1}" for name in late}
+def approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:
+    """What to say of `row` after so many steps: which adapters those, or some of them, lacked."""
+    if row.late_from_the_start is None:
+        return set()
+    found = set()
+    for name in {choice.name for choice in spec.loras}:
+        missed = min(row.joined.get(name, steps), steps)
+        if missed:
+            found.add(f"late_lora {name}: image {row.index}, step {missed + 1}")
+    return found

@@ -5,19 +5,23 @@ have the same adapters, these can be in the weights instead: that costs nothing 
 pass over the weights there and one back.
 """
 
+import logging
 import time
 from collections.abc import Collection
+from typing import Final
 
 from services.denoiser.cost import CostModel
 from services.denoiser.row import Row
 from services.denoiser.unet import Network
 from shared.adapters.bank import Use
 
-BANK_FACTOR = 1.3
+log = logging.getLogger(__name__)
+
+BANK_FACTOR: Final = 1.3
 """A step with a bank against one without, before it was measured."""
-PASS_STEPS = 2.0
+PASS_STEPS: Final = 2.0
 """Plain steps that one change of the weights takes, before it was measured."""
-_NEWEST = 0.3
+_NEWEST: Final = 0.3
 """Weight of the last measured change in their mean."""
 
 
@@ -36,6 +40,7 @@ class Merging:
         self.merged: tuple[Use, ...] = ()
         """In the weights now."""
         self.changes = 0
+        self._failed = False
         self._change_seconds: float | None = None
         self._plain, self._banked = CostModel(), CostModel()
 
@@ -48,8 +53,12 @@ class Merging:
         wanted = agreed(rows)
         if wanted == self.merged:
             return
-        if wanted and self._pays(rows):
-            self._change(wanted)
+        if wanted and not self._failed and self._pays(rows):
+            try:
+                self._change(wanted)
+            except (RuntimeError, MemoryError) as error:  # no memory for the copies, above all
+                self._failed = True
+                log.warning("adapters are not merged any more, since that failed: %s", error)
         elif self.merged:
             self._change(())
 

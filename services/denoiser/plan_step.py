@@ -125,12 +125,12 @@ def _welcome(
 
 
 def _admit(rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits) -> list[RowView]:
-    """The most urgent `max_admitted`. An admitted row gives way only to a higher class, since every
-    change of places costs a transfer."""
+    """The most urgent `max_admitted` of those that can take a step, then the others. An admitted
+    row gives way only to a higher class, since every change of places costs a transfer."""
     entering = {row.arrival for row in waiting}
 
-    def urgency(row: RowView) -> tuple[int, bool, int]:
-        return row.rank(limits.patience), row.arrival in entering, row.arrival
+    def urgency(row: RowView) -> tuple[bool, int, bool, int]:
+        return row.blocked, row.rank(limits.patience), row.arrival in entering, row.arrival
 
     return sorted([*rows, *waiting], key=urgency)[: limits.max_admitted]
 

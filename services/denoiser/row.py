@@ -57,9 +57,10 @@ class Row:
     """That its network computes with; they fit it."""
     late: int | None = None
     """Steps that it may have done while adapters are still missing; None: it has all of them."""
+    late_from_the_start: int | None = None
+    """`late`, as it was when the row was made."""
     joined: dict[str, int] = field(default_factory=dict)
-    """By adapter: the steps that were done when it joined; 0 if the row was begun, or is resumed,
-    with it."""
+    """By adapter: the steps that were done when it joined."""
     cancelled: bool = field(default=False)
 
     @classmethod
@@ -108,7 +109,7 @@ class Row:
             deadline=deadline,
             adapters=adapters,
             late=late,
-            joined={adapter.name: 0 for adapter, _ in adapters},
+            late_from_the_start=late,
         )
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":

@@ -103,14 +103,16 @@ class Denoiser:
     ) -> torch.Tensor:
         """The row's final latents; its adapters may join on the way."""
 
+        inherited = set(task.approximations)
+
         def keep(step: int, tensors: dict[str, torch.Tensor]) -> None:
-            task.approximations |= late_loras.approximations(row)
-            keeper.keep(step, tensors)
+            late = late_loras.approximations(row, task.spec, step)
+            keeper.keep(step, tensors, tuple(sorted(inherited | late)))
 
         interval = self._interval.close if task.state.losses else self._interval
-        async with late_loras.joining(row, model, task.spec):
+        async with late_loras.joining(row, model, task.spec, self._isolation):
             latents = await model.engine.run(row, on_step, keep, interval)
-        task.approximations |= late_loras.approximations(row)
+        task.approximations |= late_loras.approximations(row, task.spec, row.table.steps)
         return latents
 
     async def _row(self, task: Task, model: Model) -> Row:
@@ -125,13 +127,13 @@ class Denoiser:
             task.progressed()
             self._stay(task)
             await mark(task)
-            row = await self._build(task, model)
+            row = await self._build(task, model, alone=True)
             steps = probation_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 
-    async def _build(self, task: Task, model: Model) -> Row:
-        late = await late_loras.bound(task, model)
+    async def _build(self, task: Task, model: Model, alone: bool = False) -> Row:
+        late = None if alone else await late_loras.bound(task, model)
         adapters = await model.library.uses(task.spec.loras) if late is None else ()
         # In a thread, for it blocks: the news of all other rows would wait.
         return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)

@@ -143,6 +143,8 @@ def _check_combinations(wanted: ImagesRequest) -> None:
             wanted.output_compression,
             '100 when output_format is "png"; "jpeg" and "webp" take 0 to 100',
         )
+    if wanted.lora_late_steps and not wanted.loras:
+        raise InvalidRequest("lora_late_steps", wanted.lora_late_steps, "0 without loras")
     if wanted.num_inference_steps is not None and quality_of(wanted) != "auto":
         raise InvalidRequest("quality", wanted.quality, '"auto" when num_inference_steps is given')
 

@@ -32,6 +32,9 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case errors.InvalidRequest():
             return _invalid(in_http_terms(error))
+        case errors.AdapterUnusable():
+            kind = "invalid_request_error"
+            return _problem(400, kind, error.code, error.message, _NO_RETRY, param="loras")
         case errors.Unauthorized():
             headers = {"WWW-Authenticate": "Bearer"}
             return _problem(401, "invalid_request_error", error.code, error.message, headers)

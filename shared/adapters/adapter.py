@@ -4,17 +4,15 @@ An adapter adds `scale · up · down` to the weights of some layers of a network
 the keys of diffusers and PEFT, or of kohya's scripts; diffusers' own conversion makes them one.
 """
 
-import contextlib
-import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from shared.errors import AdapterUnusable
 
@@ -82,47 +80,55 @@ def read_adapter(
     """What the adapter `name` in file `path` has for `parts`, for a model whose UNet is configured
     so (its blocks are numbered otherwise by some scripts). A file that has nothing for them is not
     read further than its header. Raises `AdapterUnusable`."""
-    present = _parts(name, path)
-    if not present:
-        raise AdapterUnusable(name, f"{path.name} has no weights that we know")
-    wanted = [part for part in parts if part in present]
-    if not wanted:
-        return Adapter(name, {})
-    state, alphas, metadata = _state(name, path, unet_config)
-    return Adapter(name, {part: _layers(name, part, state, alphas, metadata) for part in wanted})
+    try:
+        present = _parts(name, path)
+        wanted = [part for part in parts if part in present]
+        if not wanted:
+            return Adapter(name, {})
+        state, alphas, metadata = _state(path, unet_config)
+        found = {part: _layers(name, part, state, alphas, metadata) for part in wanted}
+    except AdapterUnusable:
+        raise
+    except Exception as error:  # it is somebody's file: anything may be wrong with it
+        raise AdapterUnusable(name, f"{path.name} cannot be read: {error}") from error
+    for part, layers in found.items():
+        if not layers:
+            raise AdapterUnusable(name, f"the keys of its {part} are of no form that we know")
+    return Adapter(name, found)
 
 
 def _parts(name: str, path: Path) -> set[str]:
     """The networks that the file has weights for, by its header."""
     if not path.is_file():
         raise AdapterUnusable(name, f"there is no file {path.name}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise AdapterUnusable(name, f"{path.name} cannot be read: {error}") from error
+    with safe_open(path, framework="pt") as file:
+        keys = list(file.keys())
+    every = tuple(start for starts in PARTS.values() for start in starts)
+    for key in keys:
+        if not key.startswith(every):
+            raise AdapterUnusable(name, f"{key} is no low-rank weight that we know")
+        if "dora_scale" in key or "lora_magnitude_vector" in key:
+            raise AdapterUnusable(name, f"{key}: weights that are decomposed (DoRA) are not served")
+    if not keys:
+        raise AdapterUnusable(name, f"{path.name} has no weights")
     return {part for part, starts in PARTS.items() if any(key.startswith(starts) for key in keys)}
 
 
 def _state(
-    name: str, path: Path, unet_config: Mapping[str, Any]
+    path: Path, unet_config: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], Mapping[str, float], Mapping[str, Any]]:
     """The file's tensors and scales by diffusers' keys, `<part>.<layer>....`"""
     # When needed: the mixin's module imports much of diffusers.
     from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
 
-    try:
-        with _quiet():
-            state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-                str(path.parent),
-                weight_name=path.name,
-                unet_config=SimpleNamespace(**unet_config),
-                use_safetensors=True,  # else diffusers would try to unpickle what is none
-                local_files_only=True,
-                return_lora_metadata=True,
-            )
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AdapterUnusable(name, f"{path.name} cannot be read: {error}") from error
+    state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+        str(path.parent),
+        weight_name=path.name,
+        unet_config=SimpleNamespace(**unet_config),
+        use_safetensors=True,  # else diffusers would try to unpickle what is none
+        local_files_only=True,
+        return_lora_metadata=True,
+    )
     return state, alphas or {}, metadata or {}
 
 
@@ -134,6 +140,8 @@ def _layers(
     metadata: Mapping[str, Any],
 ) -> dict[str, LowRank]:
     prefix = f"{part}."
+    if metadata.get(f"{part}.use_rslora"):
+        raise AdapterUnusable(name, f"its {part} is scaled by rank's root (rsLoRA): not served")
     pairs: dict[str, _Pair] = {}
     for key, tensor in state.items():
         if key.startswith(prefix):
@@ -186,22 +194,18 @@ def _low_rank(name: str, layer: str, pair: _Pair, alpha: float | None) -> LowRan
     if set(pair) != {"A", "B"}:
         raise AdapterUnusable(name, f"{layer} has only one of its two matrices")
     down, up = pair["A"], pair["B"]
-    if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0]:
+    if (
+        not down.shape[0]
+        or down.dim() not in (2, 4)
+        or up.dim() != down.dim()
+        or up.shape[1] != down.shape[0]
+    ):
         shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
         raise AdapterUnusable(name, f"the two matrices of {layer} do not fit together: {shapes}")
     if not (down.isfinite().all() and up.isfinite().all()):
         raise AdapterUnusable(name, f"the weights of {layer} are not finite")
     rank = down.shape[0]
-    return LowRank(down.float(), up.float() * ((rank if alpha is None else alpha) / rank))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """diffusers warns of keys that it leaves out, which we refuse by name."""
-    logger = logging.getLogger("diffusers.loaders.lora_pipeline")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    # Copies: what was read is mapped from the file, which somebody may change.
+    return LowRank(
+        down.to(torch.float32, copy=True), up.float() * ((rank if alpha is None else alpha) / rank)
+    )

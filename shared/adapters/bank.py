@@ -106,17 +106,19 @@ class AdaptedNetwork:
         """From now on the weights themselves have the adapters `uses`, all of them checked, and no
         others; for none, they are what they were, bit for bit. Should it fail, so they are too."""
         self._restore()
-        added: dict[str, torch.Tensor] = {}
+        touched: dict[str, list[tuple[LowRank, float]]] = {}
         for adapter, scale in uses:
             for name, low_rank in adapter.parts.get(self._part, {}).items():
-                product = scale * (low_rank.up.flatten(1) @ low_rank.down.flatten(1))
-                here = self._here(name)
-                added[here] = added[here] + product if here in added else product
+                touched.setdefault(self._here(name), []).append((low_rank, scale))
         try:
-            for name, product in added.items():
+            for name, each in touched.items():
                 weight = self._weight(name)
                 self._originals[name] = weight.clone()
-                weight.copy_(weight.float() + product.to(weight.device).view_as(weight))
+                changed = weight.float()
+                for low_rank, scale in each:
+                    down, up = low_rank.down.to(weight.device), low_rank.up.to(weight.device)
+                    changed = changed + scale * (up.flatten(1) @ down.flatten(1)).view_as(weight)
+                weight.copy_(changed)
         except BaseException:
             self._restore()
             raise

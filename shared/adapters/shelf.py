@@ -12,6 +12,8 @@ import msgspec
 
 from shared.errors import InvalidRequest
 
+SHOWN: Final = 20
+"""Names that an error lists."""
 SUFFIX: Final = ".safetensors"
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """So that no name leads out of the directories."""
@@ -56,8 +58,11 @@ class Shelf(msgspec.Struct, frozen=True):
     def names(self) -> list[str]:
         """What `find` knows, sorted."""
         paths = [path for d in self.directories for path in Path(d).glob(f"*{SUFFIX}")]
-        return sorted({path.stem for path in paths if NAME.fullmatch(path.stem)})
+        return sorted({path.stem for path in paths if NAME.fullmatch(path.stem) and path.is_file()})
 
 
 def _allowed(names: Sequence[str]) -> str:
-    return f"one of {', '.join(names)}" if names else "nothing, for this server has no LoRAs"
+    if not names:
+        return "nothing, for this server has no LoRAs"
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"one of {', '.join(names[:SHOWN])}{more}"

@@ -2,6 +2,7 @@
 would."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,24 @@ def _wrong_rank(tensors: dict[str, torch.Tensor]) -> None:
     tensors[key] = tensors[key][:, :1]
 
 
+def _dora(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["unet.conv_in.lora_magnitude_vector.weight"] = torch.zeros(2)
+
+
+def _foreign(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["bundle_emb.style.string_to_param"] = torch.zeros(2)
+
+
+def _rank_0(tensors: dict[str, torch.Tensor]) -> None:
+    for key, tensor in tensors.items():
+        tensors[key] = tensor[:0] if "lora_A" in key else tensor[:, :0]
+
+
+def _root_scaled(path: Path) -> None:
+    told = {"unet.use_rslora": True, "unet.r": 3, "unet.lora_alpha": 3}
+    save_file(load_file(path), path, {"lora_adapter_metadata": json.dumps(told)})
+
+
 def _not_a_number(tensors: dict[str, torch.Tensor]) -> None:
     next(iter(tensors.values())).fill_(float("nan"))
 
@@ -149,7 +168,12 @@ def _not_a_number(tensors: dict[str, torch.Tensor]) -> None:
         (lambda path: _changed(path, _one_missing), "only one of its two"),
         (lambda path: _changed(path, _wrong_rank), "do not fit together"),
         (lambda path: _changed(path, _not_a_number), "not finite"),
-        (lambda path: save_file({"weight": torch.zeros(2)}, path), "no weights that we know"),
+        (lambda path: save_file({"weight": torch.zeros(2)}, path), "no low-rank weight"),
+        (lambda path: save_file({}, path), "has no weights"),
+        (lambda path: _changed(path, _dora), "DoRA"),
+        (lambda path: _changed(path, _foreign), "bundle_emb"),
+        (lambda path: _changed(path, _rank_0), "do not fit together"),
+        (_root_scaled, "rsLoRA"),
         (lambda path: path.unlink(), "no file"),
     ],
 )

@@ -138,31 +138,63 @@ def test_a_lora_that_cannot_be_had_fails_its_row_by_name_and_no_other(
     in_world(scenario)
 
 
-def test_a_row_that_was_begun_without_its_lora_says_so_wherever_it_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_row_that_was_begun_without_its_lora_says_so_wherever_it_ends(
+    tmp_path: Path, joins: bool
+) -> None:
+    """Whether or not it had it when its last checkpoint was written."""
     neon(tmp_path)
 
     async def scenario(world: World) -> None:
         library = slow(world, tmp_path)
-        await world.add("late", loras=NEON, late=3)
+        await world.add("late", loras=NEON, late=4)
         first = await world.task("late")
         async with engine(network()) as one:
             running = asyncio.create_task(world.denoiser(one).run(first))
-            await eventually(lambda: _at(world, 3))
-            library.there.set()
-            await eventually(lambda: _kept(world))
+            await eventually(lambda: _at(world, 4))
+            if joins:
+                library.there.set()
+                await eventually(lambda: _kept(world, 6))
+            else:
+                await eventually(lambda: _kept(world, 4))
             running.cancel()
             await asyncio.wait([running])
+        library.there.set()
         await world.vanish("late")
         second = await world.task("late", deliveries=2)
         async with engine(network()) as another:
             await world.denoiser(another).run(second)
-        assert second.approximations == {"late_lora neon: image 0, step 4"}
+        assert second.approximations == {"late_lora neon: image 0, step 5"}
 
     async def _at(world: World, number: int) -> bool:
         return number in world.outbox.steps("late")
 
-    async def _kept(world: World) -> bool:
+    async def _kept(world: World, step: int) -> bool:
         checkpoint = (await world.state("late")).checkpoint
-        return checkpoint is not None and bool(checkpoint.approximations)
+        return checkpoint is not None and checkpoint.step >= step
+
+    in_world(scenario)
+
+
+def test_rows_that_wait_for_their_loras_leave_the_places_to_others(tmp_path: Path) -> None:
+    neon(tmp_path)
+
+    async def scenario(world: World) -> None:
+        library = slow(world, tmp_path)
+        for number in range(2):
+            await world.add(f"late-{number}", loras=NEON, late=1)
+        await world.add("other")
+        async with engine(network(), max_rows=2, max_admitted=2) as one:
+            denoiser = world.denoiser(one)
+            async with asyncio.TaskGroup() as group:
+                for number in range(2):
+                    group.create_task(denoiser.run(await world.task(f"late-{number}")))
+                await eventually(lambda: _begun(world))
+                await denoiser.run(await world.task("other"))
+                library.there.set()
+        assert world.outbox.steps("late-0") == list(range(1, STEPS + 1))
+
+    async def _begun(world: World) -> bool:
+        return all(world.outbox.steps(f"late-{number}") == [1] for number in range(2))
 
     in_world(scenario)

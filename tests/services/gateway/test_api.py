@@ -11,7 +11,7 @@ from services.gateway.api import parse, quality_of, to_job
 from services.gateway.errors import problem_of
 from services.gateway.schemas import ErrorDetail
 from shared.adapters.shelf import Shelf
-from shared.errors import InvalidRequest
+from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import GenerationRequest, LoraChoice
 from tests import factories
 
@@ -61,6 +61,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"loras": [{"name": "neon"}]}, "loras", "nothing, for this server has no LoRAs"),
     ({"loras": [{"name": "neon", "scale": 11}]}, "loras", "a scale from -10 to 10"),
     ({"loras": [{"name": "neon"}] * 9}, "loras", "at most 8 of them"),
+    ({"lora_late_steps": 3}, "lora_late_steps", "0 without loras"),
     ({"lora_late_steps": -1}, "lora_late_steps", "a whole number from 0 to 1000"),
     ({"service_class": "vip"}, "service_class", '"interactive", "standard" or "batch"'),
     ({"deadline": 0}, "deadline", "a number above 0, up to 86400"),
@@ -145,9 +146,17 @@ def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
     (tmp_path / "neon.safetensors").touch()
     shelf = Shelf((str(tmp_path),))
     catalogue = msgspec.structs.replace(factories.catalogue(), shelf=shelf)
-    body = {"prompt": "a", "loras": [{"name": "neon"}, {"name": "neon", "scale": -0.5}]}
+    loras = [{"name": "neon"}, {"name": "neon", "scale": -0.5}]
+    body = {"prompt": "a", "loras": loras, "lora_late_steps": 3}
     wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", catalogue)
     assert wanted.loras == (LoraChoice(name="neon"), LoraChoice(name="neon", scale=-0.5))
+    assert wanted.lora_late_steps == 3
+
+
+def test_a_lora_that_does_not_fit_is_the_requests_fault() -> None:
+    problem = problem_of(AdapterUnusable("neon", "it is torn"))
+    assert (problem.status, problem.detail.param) == (400, "loras")
+    assert "neon" in problem.detail.message
 
 
 def test_the_least_request_leaves_all_else_to_the_model() -> None:
@@ -169,7 +178,6 @@ def test_every_field_finds_its_place_in_the_job() -> None:
         guidance_scale=0,
         sampler="ddim",
         seed=0,
-        lora_late_steps=3,
         service_class="batch",
     ) == GenerationRequest(
         job_id="job-1",
@@ -183,7 +191,6 @@ def test_every_field_finds_its_place_in_the_job() -> None:
         guidance=0.0,
         sampler="ddim",
         seed=0,
-        lora_late_steps=3,
         service_class="batch",
         previews=3,
         output_format="jpeg",
