@@ -78,7 +78,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     known = ADD_ONS[options.what][1] if options.what in ADD_ONS else ()
     if unknown := set(options.only or ()) - set(known):
-        parser.error(f"--only {' '.join(sorted(unknown))}: {options.what} has {', '.join(known)}")
+        names = ", ".join(known) or "no add-ons"
+        parser.error(f"--only {' '.join(sorted(unknown))}: {options.what} has {names}")
     return options
 
 
