@@ -5,8 +5,7 @@ from typing import Final
 
 import msgspec
 
-from pocket.captions import paraphrase
-from pocket.scenes import sample_scene
+from pocket.captions import sample_captions
 from shared.catalogue import ModelCard
 from shared.client import new_job_id
 from shared.messages import GenerationRequest
@@ -18,17 +17,11 @@ FEWEST_STEPS: Final = 5
 MOST_STEPS: Final = 30
 
 
-def prompts(count: int, seed: int = 0) -> list[str]:
-    """Captions in the shipped model's own words; any other model takes them as well."""
-    rng = random.Random(seed)
-    return [paraphrase(sample_scene(rng), rng) for _ in range(count)]
-
-
 def plain(count: int, steps: int | None, seed: int = 0) -> list[GenerationRequest]:
     """Different prompts and seeds, everything else as the model has it."""
     return [
         GenerationRequest(job_id=new_job_id(), prompt=prompt, steps=steps, seed=1000 + number)
-        for number, prompt in enumerate(prompts(count, seed))
+        for number, prompt in enumerate(sample_captions(count, seed))
     ]
 
 
@@ -47,7 +40,7 @@ def mixed(
             sampler=card.samplers[number % len(card.samplers)],
             seed=rng.randrange(1 << 31),
         )
-        for number, prompt in enumerate(prompts(count, seed))
+        for number, prompt in enumerate(sample_captions(count, seed))
     ]
 
 

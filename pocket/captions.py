@@ -4,7 +4,17 @@ import random
 import re
 from typing import Final
 
-from pocket.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Item, Scene, scene_of
+from pocket.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    Item,
+    Scene,
+    sample_scene,
+    scene_of,
+)
 
 SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     "large": ("large", "big", "huge"),
@@ -100,6 +110,12 @@ def parse(caption: str) -> Scene:
         raise ValueError(f"{caption!r} names {counts} and backgrounds {grounds}")
     rows = zip(*(columns[kind] for kind in ("size", "colour", "shape", "place")), strict=True)
     return scene_of([Item(*row) for row in rows], grounds[0])
+
+
+def sample_captions(count: int, seed: int = 0) -> list[str]:
+    """The same ones for a seed, of scenes drawn at random; any other model takes them as well."""
+    rng = random.Random(seed)
+    return [paraphrase(sample_scene(rng), rng) for _ in range(count)]
 
 
 def vocabulary() -> list[str]:

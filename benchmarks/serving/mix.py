@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.requests import prompts
 from loadgen.arrivals import Arrivals
 from loadgen.outcome import RequestTemplate, Shot
 from loadgen.workload import Entry, Workload
+from pocket.captions import sample_captions
 
 STEPS: Final = (10, 20, 30, 40)
 GUIDANCES: Final = (1.0, 2.0, 4.0)
@@ -24,7 +24,7 @@ def mix(steps: tuple[int, ...] = STEPS) -> tuple[Entry, ...]:
             name=f"{count} steps, guidance {guidance:g}",
             request=RequestTemplate(prompt=prompt, steps=count, guidance=guidance),
         )
-        for (count, guidance), prompt in zip(pairs, prompts(len(pairs)), strict=True)
+        for (count, guidance), prompt in zip(pairs, sample_captions(len(pairs)), strict=True)
     )
 
 

@@ -19,7 +19,7 @@ import msgspec
 import torch
 import transformers
 
-from benchmarks.requests import prompts
+from pocket.captions import sample_captions
 from services.denoiser.traced import traced
 from services.denoiser.unet import SdxlUnet
 from services.prompt_encoder.encoder import SdxlTextEncoder
@@ -91,7 +91,7 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
     low = timed(_forward(networks, max(1, below)), seconds)
     high = timed(_forward(networks, below + 1), seconds)
     latents = torch.randn(4, networks.unet.sample_size, networks.unet.sample_size)
-    [prompt] = prompts(1)
+    [prompt] = sample_captions(1)
     return NetworkTime(
         batch=batch,
         forward=low + share * (high - low),
@@ -102,7 +102,7 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
 
 def _forward(networks: _Networks, batch: int) -> Callable[[], object]:
     unet, network = networks.unet, traced(networks.unet)
-    [encoded] = networks.encoder(prompts(1))
+    [encoded] = networks.encoder(sample_captions(1))
     x = torch.randn(batch, unet.in_channels, unet.sample_size, unet.sample_size)
     t = torch.full((batch,), 500.0)
     embeds, pooled = encoded.embeds.repeat(batch, 1, 1), encoded.pooled.repeat(batch, 1)

@@ -102,7 +102,6 @@ class Denoiser:
         self, task: Task, model: Model, row: Row, keeper: CheckpointKeeper, on_step: OnStep
     ) -> torch.Tensor:
         """The row's final latents; its adapters may join on the way."""
-
         inherited = set(task.approximations)
 
         def keep(step: int, tensors: dict[str, torch.Tensor]) -> None:

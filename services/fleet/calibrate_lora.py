@@ -7,7 +7,6 @@ the LoRA.
 """
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,8 +14,7 @@ from typing import Final
 import msgspec
 import torch
 
-from pocket.captions import paraphrase
-from pocket.scenes import sample_scene
+from pocket.captions import sample_captions
 from services.denoiser.row import Conditioning, Row
 from services.denoiser.step import Batch, step
 from services.denoiser.step_table import build_step_table
@@ -124,7 +122,7 @@ def calibrate_to_file(
     """Calibrate LoRA `name` for the catalogue's default model, on captions of ours if there are no
     `prompts`. Returns the file that it is noted in. Raises as `calibrate` does."""
     path = catalogue.shelf.find(name).with_suffix(".json")
-    wanted = prompts or captions(PROMPTS)
+    wanted = prompts or sample_captions(PROMPTS)
     found = calibrate(
         catalogue.default,
         catalogue.shelf,
@@ -134,9 +132,3 @@ def calibrate_to_file(
     )
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     return path
-
-
-def captions(count: int) -> list[str]:
-    """In the shipped model's own words; any other model takes them as well."""
-    rng = random.Random(0)
-    return [paraphrase(sample_scene(rng), rng) for _ in range(count)]
