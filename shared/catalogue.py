@@ -5,19 +5,30 @@ only its small JSON files are fetched for the catalogue.
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from shared.adapters.shelf import Shelf
+from shared.config import Settings
 from shared.errors import Misconfigured
 from shared.samplers import samplers_for
 
 CARD_FILE: Final = "darkroom.json"
 """Optional, beside `model_index.json`: this model's defaults, where they differ from ours."""
 
+_INTERFACE: Final = (
+    "in_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "cross_attention_dim",
+    "addition_embed_type",
+    "addition_time_embed_dim",
+    "projection_class_embeddings_input_dim",
+)
 _DEFAULT_SAMPLERS: Final = {
     "EulerDiscreteScheduler": "euler",
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
@@ -59,22 +70,38 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     max_height: int
     size_multiple: int
     """Width and height must be multiples of this many pixels (the autoencoder's scale)."""
+    interface: str
+    """Of its UNet; see `control_interface`."""
+
+
+class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
+    """One ControlNet. It fits the models that have its `interface`."""
+
+    name: str
+    source: str
+    """Directory or hub id to load it from."""
+    interface: str
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """All served models by name, the first one being the default, and the LoRAs for them."""
+    """All served models by name, the first one being the default, and the add-ons for them."""
 
     cards: dict[str, ModelCard]
     shelf: Shelf = Shelf()
+    controls: dict[str, ControlCard] = {}
+    """ControlNets by name."""
 
     @property
     def default(self) -> ModelCard:
         return next(iter(self.cards.values()))
 
     @staticmethod
-    def load(sources: Sequence[str], loras: Sequence[str] = ()) -> "Catalogue":
-        """Of the models `sources` and the LoRAs in directories `loras`. Raises `Misconfigured` if a
-        source is no diffusers model, or two share a name."""
+    def load(
+        sources: Sequence[str], loras: Sequence[str] = (), controls: Sequence[str] = ()
+    ) -> "Catalogue":
+        """Of the models `sources`, the LoRAs in directories `loras`, and the ControlNets `controls`
+        (see `read_controls`). Raises `Misconfigured` if a source is no diffusers model, or two
+        share a name."""
         cards: dict[str, ModelCard] = {}
         for source in sources:
             card = read_card(source)
@@ -86,7 +113,17 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             cards[card.name] = card
         if not cards:
             raise Misconfigured("no model is given: set DARKROOM_MODELS or use --model")
-        return Catalogue(cards=cards, shelf=Shelf(tuple(loras)))
+        return Catalogue(cards=cards, shelf=Shelf(tuple(loras)), controls=read_controls(controls))
+
+    @staticmethod
+    def of(settings: Settings) -> "Catalogue":
+        """Of what the settings name; raises as `load` does."""
+        return Catalogue.load(settings.sources, settings.shelf, settings.control_sources)
+
+    def controls_for(self, model: str) -> dict[str, ControlCard]:
+        """The ControlNets that fit model `model`."""
+        wanted = self.cards[model].interface
+        return {name: card for name, card in self.controls.items() if card.interface == wanted}
 
 
 def read_card(source: str) -> ModelCard:
@@ -121,7 +158,40 @@ def read_card(source: str) -> ModelCard:
         max_width=defaults.max_width or 2 * native,
         max_height=defaults.max_height or 2 * native,
         size_multiple=scale,
+        interface=control_interface(unet),
     )
+
+
+def read_controls(sources: Sequence[str]) -> dict[str, ControlCard]:
+    """ControlNets by name. A source is a ControlNet's directory or hub id, or a folder of such
+    directories; a folder that is not there holds none. Raises `Misconfigured` if one is no
+    ControlNet, or two share a name."""
+    cards: dict[str, ControlCard] = {}
+    for source in (one for given in sources for one in _control_sources(given)):
+        config = _json(local_directory(source) / "config.json", source)
+        if not str(config.get("_class_name", "")).startswith("ControlNetModel"):
+            raise Misconfigured(f"{source!r} is no ControlNet: {config.get('_class_name')}")
+        name = Path(source).name
+        if name in cards:
+            raise Misconfigured(
+                f"ControlNets {cards[name].source} and {source} are both named {name}"
+            )
+        cards[name] = ControlCard(name=name, source=source, interface=control_interface(config))
+    return cards
+
+
+def _control_sources(source: str) -> list[str]:
+    folder = Path(source)
+    is_hub_id = not folder.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
+    if (folder / "config.json").is_file() or is_hub_id:
+        return [source]
+    return [str(path.parent) for path in sorted(folder.glob("*/config.json"))]
+
+
+def control_interface(config: Mapping[str, Any]) -> str:
+    """What a UNet and a ControlNet must have in common: what they are told, and the sizes of what
+    one adds to the other."""
+    return " ".join(f"{name}={json.dumps(config.get(name))}" for name in _INTERFACE)
 
 
 def unet_config(source: str) -> dict[str, Any]:

@@ -23,6 +23,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: int = 1024 * 1024 * 1024
     """LoRAs that a process keeps in memory for each of its models."""
+    controls: str = "pocket/models/controls"
+    """Directories or hub ids of ControlNets, or folders of directories, separated as in PATH."""
+    control_seconds: float = 30.0
+    """After so long without an answer from any ControlNet the rows that wait for it fail."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
     audit_seconds: float = 15.0
@@ -83,6 +87,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(part for part in self.models.split(os.pathsep) if part)
+
+    @property
+    def control_sources(self) -> tuple[str, ...]:
+        return tuple(part for part in self.controls.split(os.pathsep) if part)
 
     @property
     def shelf(self) -> tuple[str, ...]:

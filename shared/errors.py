@@ -12,6 +12,7 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── HandedOver / NoLongerWanted     why a process leaves a node undone; never told to users
     ├── HandleLost            a tensor's bytes are gone; its producer runs again
     ├── AdapterUnusable       a LoRA cannot be read, or does not fit the model
+    ├── ControlUnavailable    no ControlNet answers for a row, or not with what fits
     ├── ArenaFull             no slot left in this process's arena
     │   └── TmpfsFull         the file system under the arenas is full
     ├── MemoryBudgetExceeded  a process would need more memory than it may use
@@ -141,6 +142,17 @@ class AdapterUnusable(DarkroomError):
     def __init__(self, adapter: str, reason: str) -> None:
         super().__init__(
             f"the adapter {adapter} cannot be used: {reason}", adapter=adapter, reason=reason
+        )
+
+
+class ControlUnavailable(DarkroomError):
+    """ControlNet `control` did not give what the next step needs; `reason` says why."""
+
+    code = "control_unavailable"
+
+    def __init__(self, control: str, reason: str) -> None:
+        super().__init__(
+            f"the ControlNet {control} is not available: {reason}", control=control, reason=reason
         )
 
 

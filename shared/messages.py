@@ -26,6 +26,22 @@ class LoraChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scale: float = 1.0
 
 
+class ControlChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ControlNet by its name, the picture that it steers by, and how."""
+
+    model: str
+    image: bytes
+    """A file: png, jpeg or webp; brought to the size of the image."""
+    scale: float = 1.0
+    start: float = 0.0
+    """Share of the denoising steps after which it begins,"""
+    end: float = 1.0
+    """and after which it ends."""
+    guess_mode: bool = False
+    """Only the guided half is steered, the outer layers less than the inner ones: for prompts that
+    say nothing of what the picture shows."""
+
+
 class GenerationRequest(
     msgspec.Struct,
     frozen=True,
@@ -55,6 +71,9 @@ class GenerationRequest(
     loras: tuple[LoraChoice, ...] = ()
     lora_late_steps: int = 0
     """Denoising steps that may be taken before the LoRAs are loaded; 0 is exact."""
+    controls: tuple[ControlChoice, ...] = ()
+    control_lag: int = 0
+    """1: each step may be steered by what the ControlNets said of the step before; 0 is exact."""
     previews: int = 0
     """Pictures of the running latents to send while denoising, evenly spaced."""
     output_format: ImageFormat = "png"
@@ -78,6 +97,16 @@ class CancelReply(msgspec.Struct, frozen=True, kw_only=True, tag="cancel_reply")
 # --------------------------------------------------------------------- received by model services
 
 
+class ControlSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A `ControlChoice` after validation; its picture is on `dr.v1.input.<job>.<number>`."""
+
+    model: str
+    scale: float
+    start: float
+    end: float
+    guess_mode: bool
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request after validation: nothing left open, everything within the model's limits."""
 
@@ -99,6 +128,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str | None
     loras: tuple[LoraChoice, ...] = ()
     lora_late_steps: int = 0
+    controls: tuple[ControlSpec, ...] = ()
+    control_lag: int = 0
 
     @property
     def guided(self) -> bool:
@@ -123,6 +154,55 @@ class PreviewTask(msgspec.Struct, frozen=True, kw_only=True, tag="preview"):
     latents: TensorHandle
     output_format: ImageFormat
     output_compression: int
+
+
+class TextHandles(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What the network is told for one image: embeds (tokens, width), pooled (projection,)."""
+
+    embeds: TensorHandle
+    pooled: TensorHandle
+
+
+class ControlledRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a step, as a ControlNet sees it. All that it needs again and again is behind
+    handles, so that any replica can serve any step."""
+
+    job_id: str
+    t: float
+    time_ids: tuple[float, ...]
+    texts: tuple[TextHandles, ...]
+    """For each image that is wanted: the unconditional half, if it is one of them, comes first."""
+    hint: TensorHandle
+    """The embedded picture (C, H, W)."""
+    scale: float
+    guess_mode: bool
+
+
+class ControlRequest(msgspec.Struct, frozen=True, kw_only=True, tag="control"):
+    """One step of `rows`, on `dr.v1.control.<model>`; answered by a `ControlReply`."""
+
+    rows: tuple[ControlledRow, ...]
+    x: TensorHandle
+    """What the network is fed, (rows, C, H, W)."""
+
+
+class ControlReply(msgspec.Struct, frozen=True, kw_only=True, tag="control_reply"):
+    """The residuals, scaled, one behind the other in one tensor: each of (F, C, H, W) for the F
+    images of the rows that did not fail, in the order of the request."""
+
+    failures: dict[int, "Failure"]
+    """By the row's place in the request."""
+    residuals: TensorHandle | None
+    """None if every row failed."""
+    shapes: tuple[tuple[int, ...], ...]
+    seconds: float
+    """From receipt to answer."""
+
+
+class ReleaseTensor(msgspec.Struct, frozen=True, kw_only=True, tag="release_tensor"):
+    """To the owner of an arena: nobody needs this tensor any more."""
+
+    tensor: TensorHandle
 
 
 class ReleaseJob(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
@@ -249,6 +329,10 @@ def decode(data: bytes, wanted: type[T]) -> T:
 
 def decode_event(data: bytes) -> JobEvent:
     return _decode(data, JobEvent)  # type: ignore[return-value]
+
+
+def decode_release(data: bytes) -> ReleaseJob | ReleaseTensor:
+    return _decode(data, ReleaseJob | ReleaseTensor)  # type: ignore[return-value]
 
 
 def decode_outcome(data: bytes) -> Outcome:

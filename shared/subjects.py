@@ -9,6 +9,7 @@ JOBS: Final = "JOBS"
 WORK: Final = "WORK"
 RESULTS: Final = "RESULTS"
 DEAD: Final = "DEAD"
+INPUTS: Final = "INPUTS"
 RECORDS: Final = "records"
 
 CLASSES: Final = ("interactive", "standard", "batch")
@@ -18,6 +19,7 @@ ALL_SUBMITS: Final = f"{PREFIX}.submit.*"
 ALL_WORK: Final = f"{PREFIX}.work.>"
 ALL_RESULTS: Final = f"{PREFIX}.result.>"
 ALL_DEAD: Final = f"{PREFIX}.dead.*"
+ALL_INPUTS: Final = f"{PREFIX}.input.>"
 ALL_CANCELS: Final = f"{PREFIX}.cancel.*"
 ALL_METRICS: Final = f"{PREFIX}.metrics"
 
@@ -84,6 +86,16 @@ def cancel(job_id: str) -> str:
 def preview(model: str) -> str:
     """Running latents that some vae process may turn into a preview; lossy."""
     return f"{PREFIX}.preview.{token(model)}"
+
+
+def control(model: str) -> str:
+    """One step of a ControlNet, for whichever process holds it."""
+    return f"{PREFIX}.control.{token(model)}"
+
+
+def job_input(job_id: str, number: int) -> str:
+    """The picture that the job's control `number` steers by."""
+    return f"{PREFIX}.input.{job_id}.{number}"
 
 
 def release(arena: str) -> str:

@@ -12,6 +12,8 @@ MAX_DEAD: Final = 100_000
 """Jobs that were given up and are kept; of further ones only the outcome is."""
 MAX_SUBMITTED: Final = 10_000
 """Jobs that no planner has looked at yet."""
+MAX_INPUTS: Final = 100_000
+"""Pictures that jobs came with, kept as long as their records."""
 MAX_WORK: Final = 100_000
 """Nodes that wait or run, over all models."""
 
@@ -34,6 +36,13 @@ TOPOLOGY: Final = Topology(
             subjects=(subjects.ALL_RESULTS,),
             work_queue=False,
             max_age=RESULT_SECONDS,
+        ),
+        StreamSpec(
+            name=subjects.INPUTS,
+            subjects=(subjects.ALL_INPUTS,),
+            work_queue=False,
+            max_age=RESULT_SECONDS,
+            max_messages=MAX_INPUTS,
         ),
         StreamSpec(
             name=subjects.DEAD,

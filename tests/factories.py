@@ -23,6 +23,7 @@ def card(**changes: Any) -> ModelCard:
         max_width=256,
         max_height=256,
         size_multiple=8,
+        interface="",
     )
     return msgspec.structs.replace(plain, **changes)
 

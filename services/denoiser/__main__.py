@@ -25,7 +25,7 @@ def die(error: BaseException) -> None:
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads)
-    catalogue = Catalogue.load(settings.sources, settings.shelf)
+    catalogue = Catalogue.of(settings)
     cards = catalogue.cards
 
     weights = component_bytes((card.source for card in cards.values()), "unet")

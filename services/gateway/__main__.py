@@ -13,7 +13,7 @@ from shared.process import Process, run_process
 async def main(running: Process) -> None:
     settings = running.settings
     make_room()
-    catalogue = Catalogue.load(settings.sources, settings.shelf)
+    catalogue = Catalogue.of(settings)
     async with serving(
         running.bus,
         catalogue,

@@ -8,7 +8,7 @@ from shared.process import Process, run_process
 
 
 async def main(running: Process) -> None:
-    catalogue = Catalogue.load(running.settings.sources, running.settings.shelf)
+    catalogue = Catalogue.of(running.settings)
     planner = Planner(running.bus, catalogue, running.settings, running.metrics)
     await running.serve(
         planner.run,

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, get_args
+from typing import Final
 
 from services.planner.admission import admit
 from services.planner.deadlines import Deadlines
@@ -26,7 +26,7 @@ from shared.errors import (
 from shared.jobs.advance import new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, DeadlinePassed
-from shared.jobs.graph import Graph, NodeKind, text_to_image
+from shared.jobs.graph import KINDS_OF_MODELS, Graph, text_to_image
 from shared.jobs.ledger import Ledger
 from shared.jobs.record import JobRecord
 from shared.jobs.validate import validate
@@ -254,10 +254,11 @@ class Planner:
         """Keep the depths of all queues fresh, for admission and for the metrics, for as long as
         this runs."""
         while True:
-            for model in self._catalogue.cards:
-                for kind in get_args(NodeKind):
-                    with contextlib.suppress(BusUnavailable):
-                        await self._measure(kind, model)
+            queues = [(kind, model) for model in self._catalogue.cards for kind in KINDS_OF_MODELS]
+            queues += [("hint", control) for control in self._catalogue.controls]
+            for kind, model in queues:
+                with contextlib.suppress(BusUnavailable):
+                    await self._measure(kind, model)
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _answer_cancel(self, message: Message) -> None:

@@ -17,7 +17,7 @@ async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads)
-        catalogue = Catalogue.load(settings.sources, settings.shelf)
+        catalogue = Catalogue.of(settings)
         cards = catalogue.cards.values()
         weights = component_bytes((c.source for c in cards), "text_encoder", "text_encoder_2")
         names = ", ".join(c.name for c in cards)
