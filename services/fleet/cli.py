@@ -15,7 +15,13 @@ from services.fleet.dead_cli import app as dead_app
 from services.fleet.exits import exit_codes, run
 from services.fleet.keys import make_keys
 from services.fleet.options import Url
-from services.fleet.plan import FleetOptions, default_loras, default_models, parse_replicas
+from services.fleet.plan import (
+    FleetOptions,
+    default_controls,
+    default_loras,
+    default_models,
+    parse_replicas,
+)
 from services.fleet.progress import display
 from services.fleet.render import image_format, parse_loras, parse_size
 from services.fleet.render import render as render_job
@@ -25,6 +31,7 @@ from shared.catalogue import Catalogue
 from shared.client import new_job_id
 from shared.jobs.validate import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from shared.messages import GenerationRequest
+from shared.permissions import Served
 
 app = typer.Typer(
     help="Image generation as services over NATS, batched step by step.",
@@ -195,8 +202,10 @@ def keys(
     """Make a key for every service, and say on the bus what each of them may do."""
     console = Console()
     with exit_codes(Console(stderr=True)):
-        catalogue = Catalogue.load(tuple(model or default_models(os.environ)))
-        for path in make_keys(directory, tuple(catalogue.cards), tls or ()):
+        sources = tuple(model or default_models(os.environ))
+        catalogue = Catalogue.load(sources, controls=default_controls(os.environ))
+        served = Served(tuple(catalogue.cards), tuple(catalogue.controls))
+        for path in make_keys(directory, served, tls or ()):
             console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 

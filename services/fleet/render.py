@@ -13,7 +13,7 @@ from typing import Final, cast
 import msgspec
 
 from services.fleet import state
-from services.fleet.plan import FleetOptions, default_loras, default_models
+from services.fleet.plan import FleetOptions, default_controls, default_loras, default_models
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
@@ -133,8 +133,8 @@ async def _fleet_for(
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
-    shelf = default_loras(os.environ)
-    validate(request, await asyncio.to_thread(Catalogue.load, sources, shelf))
+    shelf, controls = default_loras(os.environ), default_controls(os.environ)
+    validate(request, await asyncio.to_thread(Catalogue.load, sources, shelf, controls))
     with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
         async with running_fleet(
             FleetOptions(models=sources),
