@@ -29,7 +29,14 @@ from services.fleet.report import as_json, as_table
 from services.gateway.tokens import add_token
 from shared.catalogue import Catalogue
 from shared.client import new_job_id
-from shared.jobs.validate import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from shared.control_files import read_controls
+from shared.jobs.validate import (
+    MAX_CONTROL_LAG,
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_SEED,
+    MAX_STEPS,
+)
 from shared.messages import GenerationRequest
 from shared.permissions import Served
 
@@ -79,6 +86,21 @@ def render(
             "--lora-late-steps", min=0, max=MAX_STEPS, help="Begin so far without the LoRAs."
         ),
     ] = 0,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE[:SCALE]", help="A picture to steer by; repeat for several."
+        ),
+    ] = None,
+    lag: Annotated[
+        int,
+        typer.Option(
+            "--control-lag",
+            min=0,
+            max=MAX_CONTROL_LAG,
+            help="Steps by which ControlNets may lag behind.",
+        ),
+    ] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="png, jpg or webp.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     url: Url = None,
@@ -103,6 +125,8 @@ def render(
             seed=seed,
             loras=parse_loras(lora or []),
             lora_late_steps=late,
+            controls=read_controls(control or [], "--control"),
+            control_lag=lag,
             output_format=image_format(out),
         )
         with display(errors if json_output else console) as shown:

@@ -113,7 +113,8 @@ async def render(
             place.url, name="darkroom-render", credentials=place.credentials
         ) as darkroom:
             job = await darkroom.submit(request)
-            done, images = await _follow(job, request.n, display)
+            stages = Stages(request.n, len(request.controls))
+            done, images = await _follow(job, stages, display)
         files = file_names(out, len(images))
         await asyncio.to_thread(_save, images, files)
     return Rendered(done, files, fleet_seconds, time.monotonic() - began)
@@ -152,8 +153,7 @@ def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], Generation
     return default_models(os.environ), request
 
 
-async def _follow(job: Job, images: int, display: Display) -> tuple[JobDone, list[ImageResult]]:
-    stages = Stages(images)
+async def _follow(job: Job, stages: Stages, display: Display) -> tuple[JobDone, list[ImageResult]]:
     display.event(stages, None)
     try:
         async for event in job.events():
