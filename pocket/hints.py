@@ -1,12 +1,20 @@
-"""What a control is given: pictures that say where things are, drawn from a layout."""
+"""What a control is given: pictures that say where things are, drawn from a layout.
 
+`python -m pocket.hints CAPTION --kind edges --out edges.png` draws the one of a caption.
+"""
+
+import argparse
+import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from pocket.render import Field, Layout, draw
+from pocket.captions import parse
+from pocket.render import Field, Layout, draw, lay_out, to_bytes
 from pocket.scenes import SIDE
 
 Hint = NDArray[np.float32]
@@ -52,3 +60,22 @@ def _grey(fields: Sequence[Field]) -> Hint:
     """The largest of (SIDE, SIDE) fields at each pixel, in three equal channels."""
     largest = np.max(np.stack(fields), axis=0).astype(np.float32)
     return np.repeat(largest[..., None], 3, axis=2)
+
+
+def main() -> None:
+    """Write the hint of a caption; the seed says where exactly its shapes are."""
+    parser = argparse.ArgumentParser(prog="python -m pocket.hints", description=main.__doc__)
+    parser.add_argument("caption", help="such as: a large red circle left on white")
+    parser.add_argument("--kind", choices=HINTS, default="edges")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="png, jpg or webp")
+    options = parser.parse_args()
+    try:
+        layout = lay_out(parse(options.caption), random.Random(options.seed))
+        Image.fromarray(to_bytes(HINTS[options.kind](layout) * 255)).save(options.out)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ no row: whoever receives one may answer it once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from shared import subjects
@@ -15,13 +16,27 @@ from shared.bus.service import VERBS
 from shared.discovery import NAME_PREFIX
 from shared.keys import inbox_of
 
-STREAMS: Final = (subjects.JOBS, subjects.WORK, subjects.RESULTS, subjects.DEAD)
+STREAMS: Final = (
+    subjects.JOBS,
+    subjects.WORK,
+    subjects.RESULTS,
+    subjects.INPUTS,
+    subjects.DEAD,
+)
 ANY: Final = "*"
 
 
-def permissions(service: str, public_key: str, models: Sequence[str]) -> Grants:
-    """What the holder of this key may do as `service`, in a fleet that serves `models`."""
-    return _TABLE[service](service, models) + grants.own_inbox(inbox_of(public_key))
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Names of what a fleet holds: each has queues of its own."""
+
+    models: Sequence[str]
+    controls: Sequence[str] = ()
+
+
+def permissions(service: str, public_key: str, served: Served) -> Grants:
+    """What the holder of this key may do as `service`, in a fleet that holds `served`."""
+    return _TABLE[service](service, served) + grants.own_inbox(inbox_of(public_key))
 
 
 def _process(service: str) -> Grants:
@@ -58,7 +73,7 @@ def _records() -> Grants:
     )
 
 
-def _user(service: str, models: Sequence[str]) -> Grants:
+def _user(service: str, served: Served) -> Grants:
     """Submit jobs, follow them, cancel them."""
     return grants.total(
         grants.look_at_streams(*STREAMS),
@@ -71,13 +86,13 @@ def _user(service: str, models: Sequence[str]) -> Grants:
     )
 
 
-def _gateway(service: str, models: Sequence[str]) -> Grants:
+def _gateway(service: str, served: Served) -> Grants:
     return grants.total(
-        _process(service), _user(service, models), grants.publish(subjects.ALL_METRICS)
+        _process(service), _user(service, served), grants.publish(subjects.ALL_METRICS)
     )
 
 
-def _planner(service: str, models: Sequence[str]) -> Grants:
+def _planner(service: str, served: Served) -> Grants:
     return grants.total(
         _process(service),
         _records(),
@@ -86,57 +101,71 @@ def _planner(service: str, models: Sequence[str]) -> Grants:
         grants.consume(subjects.JOBS, subjects.PLANNERS),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
         grants.subscribe(subjects.ALL_CANCELS),
+        grants.publish(subjects.ALL_INPUTS),
+        grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
     )
 
 
-def _worker(kind: str) -> Callable[[str, Sequence[str]], Grants]:
-    """Runs the nodes of one kind, for the models that are served."""
-
-    def row(service: str, models: Sequence[str]) -> Grants:
-        queues = [
-            subjects.work_consumer(kind, model, service_class)
-            for model in models
-            for service_class in subjects.CLASSES
-        ]
-        return grants.total(
-            _process(service),
-            _records(),
-            grants.consume(subjects.WORK, *queues),
-            grants.subscribe(subjects.ALL_CANCELS, subjects.release(ANY)),
-        )
-
-    return row
-
-
-def _denoiser(service: str, models: Sequence[str]) -> Grants:
-    previews = grants.publish(*(subjects.preview(model) for model in models))
-    return _worker("denoise")(service, models) + previews
-
-
-def _vae(service: str, models: Sequence[str]) -> Grants:
+def _worker(service: str, kind: str, names: Sequence[str]) -> Grants:
+    """Runs the nodes of one kind, for the models (or ControlNets) of these names."""
+    queues = [
+        subjects.work_consumer(kind, name, service_class)
+        for name in names
+        for service_class in subjects.CLASSES
+    ]
     return grants.total(
-        _worker("decode")(service, models),
-        grants.subscribe(*(subjects.preview(model) for model in models)),
+        _process(service),
+        _records(),
+        grants.consume(subjects.WORK, *queues),
+        grants.subscribe(subjects.ALL_CANCELS, subjects.release(ANY)),
+    )
+
+
+def _prompt_encoder(service: str, served: Served) -> Grants:
+    return _worker(service, "encode", served.models)
+
+
+def _controlnet(service: str, served: Served) -> Grants:
+    return grants.total(
+        _worker(service, "hint", served.controls),
+        grants.subscribe(*(subjects.control(control) for control in served.controls)),
+        grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
+    )
+
+
+def _denoiser(service: str, served: Served) -> Grants:
+    """It frees what ControlNets answer as it frees what jobs leave behind."""
+    return grants.total(
+        _worker(service, "denoise", served.models),
+        grants.publish(*(subjects.preview(model) for model in served.models)),
+        grants.publish(*(subjects.control(control) for control in served.controls)),
+    )
+
+
+def _vae(service: str, served: Served) -> Grants:
+    return grants.total(
+        _worker(service, "decode", served.models),
+        grants.subscribe(*(subjects.preview(model) for model in served.models)),
         grants.publish(subjects.results(ANY)),
         grants.read(subjects.RESULTS, subjects.results(ANY)),
     )
 
 
-def _idle(service: str, models: Sequence[str]) -> Grants:
+def _idle(service: str, served: Served) -> Grants:
     """Shows itself, and does nothing yet."""
     return _process(service)
 
 
-def _admin(service: str, models: Sequence[str]) -> Grants:
+def _admin(service: str, served: Served) -> Grants:
     """The fleet itself, and the commands that mend it."""
     return EVERYTHING
 
 
-_TABLE: Final[Mapping[str, Callable[[str, Sequence[str]], Grants]]] = {
+_TABLE: Final[Mapping[str, Callable[[str, Served], Grants]]] = {
     "gateway": _gateway,
     "planner": _planner,
-    "prompt_encoder": _worker("encode"),
-    "controlnet": _idle,
+    "prompt_encoder": _prompt_encoder,
+    "controlnet": _controlnet,
     "denoiser": _denoiser,
     "vae": _vae,
     "placement": _idle,

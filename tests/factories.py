@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from shared.catalogue import Catalogue, ModelCard
+from shared.catalogue import Catalogue, ControlCard, ModelCard
 from shared.jobs.validate import validate
-from shared.messages import GenerationRequest, JobSpec
+from shared.messages import ControlChoice, GenerationRequest, JobSpec
 
 
 def card(**changes: Any) -> ModelCard:
@@ -29,7 +29,19 @@ def card(**changes: Any) -> ModelCard:
 
 
 def catalogue(*cards: ModelCard) -> Catalogue:
-    return Catalogue(cards={c.name: c for c in cards or (card(),)})
+    """With the ControlNet `edges`, which fits the plain card, and `other`, which does not."""
+    controls = [
+        ControlCard(name="edges", source="nowhere", interface=""),
+        ControlCard(name="other", source="nowhere", interface="another"),
+    ]
+    return Catalogue(
+        cards={c.name: c for c in cards or (card(),)}, controls={c.name: c for c in controls}
+    )
+
+
+def control(**changes: Any) -> ControlChoice:
+    plain = ControlChoice(model="edges", image=b"a picture")
+    return msgspec.structs.replace(plain, **changes)
 
 
 def request(**changes: Any) -> GenerationRequest:

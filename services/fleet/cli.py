@@ -15,7 +15,13 @@ from services.fleet.dead_cli import app as dead_app
 from services.fleet.exits import exit_codes, run
 from services.fleet.keys import make_keys
 from services.fleet.options import Url
-from services.fleet.plan import FleetOptions, default_loras, default_models, parse_replicas
+from services.fleet.plan import (
+    FleetOptions,
+    default_controls,
+    default_loras,
+    default_models,
+    parse_replicas,
+)
 from services.fleet.progress import display
 from services.fleet.render import image_format, parse_loras, parse_size
 from services.fleet.render import render as render_job
@@ -23,8 +29,16 @@ from services.fleet.report import as_json, as_table
 from services.gateway.tokens import add_token
 from shared.catalogue import Catalogue
 from shared.client import new_job_id
-from shared.jobs.validate import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from shared.control_files import read_controls
+from shared.jobs.validate import (
+    MAX_CONTROL_LAG,
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_SEED,
+    MAX_STEPS,
+)
 from shared.messages import GenerationRequest
+from shared.permissions import Served
 
 app = typer.Typer(
     help="Image generation as services over NATS, batched step by step.",
@@ -72,6 +86,21 @@ def render(
             "--lora-late-steps", min=0, max=MAX_STEPS, help="Begin so far without the LoRAs."
         ),
     ] = 0,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE[:SCALE]", help="A picture to steer by; repeat for several."
+        ),
+    ] = None,
+    lag: Annotated[
+        int,
+        typer.Option(
+            "--control-lag",
+            min=0,
+            max=MAX_CONTROL_LAG,
+            help="Steps by which ControlNets may lag behind.",
+        ),
+    ] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="png, jpg or webp.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     url: Url = None,
@@ -96,6 +125,8 @@ def render(
             seed=seed,
             loras=parse_loras(lora or []),
             lora_late_steps=late,
+            controls=read_controls(control or [], "--control"),
+            control_lag=lag,
             output_format=image_format(out),
         )
         with display(errors if json_output else console) as shown:
@@ -195,8 +226,10 @@ def keys(
     """Make a key for every service, and say on the bus what each of them may do."""
     console = Console()
     with exit_codes(Console(stderr=True)):
-        catalogue = Catalogue.load(tuple(model or default_models(os.environ)))
-        for path in make_keys(directory, tuple(catalogue.cards), tls or ()):
+        sources = tuple(model or default_models(os.environ))
+        catalogue = Catalogue.load(sources, controls=default_controls(os.environ))
+        served = Served(tuple(catalogue.cards), tuple(catalogue.controls))
+        for path in make_keys(directory, served, tls or ()):
             console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 

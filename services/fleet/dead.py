@@ -186,14 +186,28 @@ async def _stored(bus: Bus, job_id: str) -> bytes:
 
 
 async def _submit(bus: Bus, letter: DeadLetter) -> str:
-    """Under the first id that nobody has used; returns it once the submission is durable."""
+    """Under the first id that nobody has used; returns it once the submission is durable. Raises
+    `DeadLetterUnusable`."""
+    pictures = await _pictures(bus, letter)
     for job_id in retry_ids(letter.job_id):
         if await _known(bus, job_id):
             continue
-        stored = await bus.store(subjects.submit(job_id), resubmission(letter, job_id))
+        stored = await bus.store(subjects.submit(job_id), resubmission(letter, job_id, pictures))
         if stored == "stored":  # or somebody was faster
             return job_id
     raise AssertionError("unreachable: there is always another id")
+
+
+async def _pictures(bus: Bus, letter: DeadLetter) -> list[bytes]:
+    """What the job's controls steer by, while it is kept. A submission has its own inside."""
+    pictures = []
+    for number, control in enumerate(letter.record.spec.controls if letter.record else ()):
+        picture = await bus.stored(subjects.job_input(letter.job_id, number))
+        if picture is None:
+            reason = f"its picture {number}, for {control.model}, is gone: they are kept for 24 h"
+            raise DeadLetterUnusable(letter.job_id, reason)
+        pictures.append(picture)
+    return pictures
 
 
 async def _known(bus: Bus, job_id: str) -> bool:

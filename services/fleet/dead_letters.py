@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from shared.errors import DarkroomError
 from shared.jobs.dead import DeadLetter
 from shared.jobs.record import JobRecord
-from shared.messages import GenerationRequest, JobSpec, encode
+from shared.messages import ControlChoice, GenerationRequest, JobSpec, encode
 
 MAX_ID: Final = 64
 """Characters of a job id, see `shared.messages.JOB_ID_PATTERN`."""
@@ -99,21 +99,27 @@ def request_fields(letter: DeadLetter) -> dict[str, object]:
     return _as_map(letter.submission) or {}
 
 
-def resubmission(letter: DeadLetter, job_id: str) -> bytes:
+def resubmission(letter: DeadLetter, job_id: str, pictures: Sequence[bytes]) -> bytes:
     """The message that asks for the same once more, as job `job_id`, without its old deadline.
-    Raises `DeadLetterUnusable` if that cannot be made out."""
+    `pictures`: those of its record's controls. Raises `DeadLetterUnusable` if it cannot be made
+    out what was asked for."""
     if letter.record is not None:
-        return encode(request_of(letter.record.spec, job_id))
+        return encode(request_of(letter.record.spec, job_id, pictures))
     fields = _as_map(letter.submission)
     if fields is None:
         raise DeadLetterUnusable(letter.job_id, "what was submitted is no MessagePack map")
     return encode({**fields, "job_id": job_id, "deadline": None})
 
 
-def request_of(spec: JobSpec, job_id: str) -> GenerationRequest:
-    """A request for the same picture: validated again, it gives `spec` without its deadline."""
-    fields = {**msgspec.structs.asdict(spec), "job_id": job_id, "deadline": None}
-    return GenerationRequest(**fields)
+def request_of(spec: JobSpec, job_id: str, pictures: Sequence[bytes]) -> GenerationRequest:
+    """A request for the same picture: validated again, it gives `spec` without its deadline.
+    `pictures`: one for each control."""
+    controls = tuple(
+        ControlChoice(**msgspec.structs.asdict(control), image=picture)
+        for control, picture in zip(spec.controls, pictures, strict=True)
+    )
+    fields = msgspec.structs.asdict(spec)
+    return GenerationRequest(**fields | {"job_id": job_id, "deadline": None, "controls": controls})
 
 
 def retry_ids(job_id: str) -> Iterator[str]:

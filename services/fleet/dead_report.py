@@ -117,7 +117,21 @@ def _request(letter: DeadLetter) -> Iterator[str]:
 
 
 def _value(value: object) -> str:
-    return f"{len(value)} bytes" if isinstance(value, bytes) else printable(str(value))
+    return printable(str(_without_bytes(value)))
+
+
+def _without_bytes(value: object, depth: int = 3) -> object:
+    """`value`, which may be what a submission holds, with sizes in place of pictures."""
+    match value:
+        case bytes():
+            return f"{len(value)} bytes"
+        case list() | dict() if not depth:
+            return "…"
+        case list():
+            return [_without_bytes(item, depth - 1) for item in value]
+        case dict():
+            return {key: _without_bytes(item, depth - 1) for key, item in value.items()}
+    return value
 
 
 def _nodes(record: JobRecord) -> Iterator[str]:

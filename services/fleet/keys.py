@@ -6,7 +6,8 @@
     client/     also token, for HTTP
 
 Each part can be given to its process alone. What exists stays, but for the authorization, which
-follows from the keys and the models: to replace a key, remove it and run the command again.
+follows from the keys, the models and the ControlNets: to replace a key, remove it and run the
+command again.
 """
 
 import json
@@ -19,7 +20,7 @@ from services.gateway.tokens import add_token
 from shared.bus.embedded import SIGN_IN_SECONDS, ServerAccess
 from shared.errors import Misconfigured
 from shared.keys import CA_FILE, SEED_FILE, Credentials, new_seed
-from shared.permissions import HOLDERS, permissions
+from shared.permissions import HOLDERS, Served, permissions
 from shared.private_files import private_directory, write_private
 
 AUTHORIZATION: Final = "authorization.conf"
@@ -30,7 +31,7 @@ TOKEN: Final = "token"
 FIRST_TOKEN: Final = "default"
 
 
-def make_keys(directory: Path, models: Sequence[str], hosts: Sequence[str]) -> list[Path]:
+def make_keys(directory: Path, served: Served, hosts: Sequence[str]) -> list[Path]:
     """Make what is missing in `directory`; `hosts`, if any, are the names that certificates are
     for. Returns the files written. Raises `Misconfigured` unless `directory` is ours alone."""
     private_directory(directory)
@@ -47,26 +48,26 @@ def make_keys(directory: Path, models: Sequence[str], hosts: Sequence[str]) -> l
         written.append(_write(directory / "client" / TOKEN, token + "\n"))
     if hosts:
         written += _certify(directory, hosts)
-    written.append(write_authorization(directory, models))
+    written.append(write_authorization(directory, served))
     return written
 
 
-def write_authorization(directory: Path, models: Sequence[str]) -> Path:
+def write_authorization(directory: Path, served: Served) -> Path:
     """The block that tells nats-server who may do what."""
     holders = {holder: Credentials.of_directory(directory / holder).public for holder in HOLDERS}
-    return _write(directory / "nats" / AUTHORIZATION, render_authorization(holders, models))
+    return _write(directory / "nats" / AUTHORIZATION, render_authorization(holders, served))
 
 
-def render_authorization(holders: Mapping[str, str], models: Sequence[str]) -> str:
+def render_authorization(holders: Mapping[str, str], served: Served) -> str:
     """`holders`: service → public key. Default-deny: a user may do what is listed, no more."""
-    users = [_render_user(holder, key, models) for holder, key in holders.items()]
+    users = [_render_user(holder, key, served) for holder, key in holders.items()]
     # A fleet that comes back all at once on few cores needs more than the usual two seconds.
     head = f"authorization {{\n  timeout: {SIGN_IN_SECONDS}\n  users: [\n"
     return head + "".join(users) + "  ]\n}\n"
 
 
-def _render_user(holder: str, key: str, models: Sequence[str]) -> str:
-    granted = permissions(holder, key, models)
+def _render_user(holder: str, key: str, served: Served) -> str:
+    granted = permissions(holder, key, served)
     return f"""    {{ # {holder}
       nkey: {key}
       permissions: {{

@@ -11,13 +11,15 @@ import pocket
 from services.fleet.keys import GATEWAY, TOKENS
 from shared.errors import InvalidRequest
 
-SERVICES: Final = ("gateway", "planner", "prompt_encoder", "denoiser", "vae")
+SERVICES: Final = ("gateway", "planner", "prompt_encoder", "controlnet", "denoiser", "vae")
 MOST_REPLICAS: Final = 64
 
 DEFAULT_MODEL: Final = str(Path(pocket.__file__).parent / "models" / "pocket-sdxl")
 """The model that ships with the code."""
 DEFAULT_LORAS: Final = str(Path(pocket.__file__).parent / "models" / "loras")
 """The directory of the LoRAs for it."""
+DEFAULT_CONTROLS: Final = str(Path(pocket.__file__).parent / "models" / "controls")
+"""The folder of the ControlNets for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class FleetOptions:
 
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     replicas: Mapping[str, int] = field(default_factory=dict)
-    """Processes per service, 1 where it is not named; 0 leaves a service out."""
+    """Processes per service, 1 where it is not named; 0 leaves a service out. Without ControlNets
+    there is no process for them."""
     http_host: str = "127.0.0.1"
     http_port: int = 0
     keys: Path | None = None
@@ -69,6 +72,12 @@ def default_loras(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(str(Path(directory).resolve()) for directory in given if directory)
 
 
+def default_controls(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Where ControlNets are: DARKROOM_CONTROLS, else what ships."""
+    given = environ.get("DARKROOM_CONTROLS", DEFAULT_CONTROLS).split(os.pathsep)
+    return absolute_sources(tuple(source for source in given if source))
+
+
 def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
     """Directories as absolute paths, since services may run elsewhere; hub ids as they are."""
     return tuple(str(Path(model).resolve()) if Path(model).is_dir() else model for model in models)
@@ -80,7 +89,8 @@ def plan_processes(
     """The fleet's processes, in the order in which they are listed everywhere."""
     specs: list[ProcessSpec] = []
     for service in SERVICES:
-        count = options.replicas.get(service, 1)
+        wanted = service != "controlnet" or default_controls(inherited)
+        count = options.replicas.get(service, 1) if wanted else 0
         environment = _environment(service, options, nats_url, count, inherited)
         specs.extend(
             ProcessSpec(
@@ -105,6 +115,7 @@ def _environment(
         "DARKROOM_NATS_SYNC": "always",  # the fleet's own server does
         "DARKROOM_NATS_URL": nats_url,
         "DARKROOM_LORAS": os.pathsep.join(default_loras(inherited)),
+        "DARKROOM_CONTROLS": os.pathsep.join(default_controls(inherited)),
         "DARKROOM_MODELS": os.pathsep.join(absolute_sources(options.models)),
         "DARKROOM_HTTP_HOST": options.http_host,
         "DARKROOM_HTTP_PORT": str(options.http_port),
@@ -134,9 +145,10 @@ def _identity(service: str, keys: Path | None, inherited: Mapping[str, str]) -> 
 def _threads(service: str, cores: int, replicas: int) -> int:
     """Denoising takes nearly all the time, so it gets every core but one, which is left to event
     loops, the bus and the processes around it: a torch operation waits for its slowest thread, and
-    one that has to share its core slows down all of them (docs/log.md has the figures)."""
+    one that has to share its core slows down all of them (docs/log.md has the figures). A
+    ControlNet computes beside it, for half as long."""
     if service == "denoiser":
         return max(1, (cores - 1) // max(1, replicas))
-    if service in ("prompt_encoder", "vae"):
+    if service in ("prompt_encoder", "controlnet", "vae"):
         return max(1, cores // 2 // max(1, replicas))
     return 1

@@ -13,7 +13,7 @@ from typing import Final, cast
 import msgspec
 
 from services.fleet import state
-from services.fleet.plan import FleetOptions, default_loras, default_models
+from services.fleet.plan import FleetOptions, default_controls, default_loras, default_models
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
@@ -113,7 +113,8 @@ async def render(
             place.url, name="darkroom-render", credentials=place.credentials
         ) as darkroom:
             job = await darkroom.submit(request)
-            done, images = await _follow(job, request.n, display)
+            stages = Stages(request.n, len(request.controls))
+            done, images = await _follow(job, stages, display)
         files = file_names(out, len(images))
         await asyncio.to_thread(_save, images, files)
     return Rendered(done, files, fleet_seconds, time.monotonic() - began)
@@ -133,8 +134,8 @@ async def _fleet_for(
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
-    shelf = default_loras(os.environ)
-    validate(request, await asyncio.to_thread(Catalogue.load, sources, shelf))
+    shelf, controls = default_loras(os.environ), default_controls(os.environ)
+    validate(request, await asyncio.to_thread(Catalogue.load, sources, shelf, controls))
     with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
         async with running_fleet(
             FleetOptions(models=sources),
@@ -152,8 +153,7 @@ def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], Generation
     return default_models(os.environ), request
 
 
-async def _follow(job: Job, images: int, display: Display) -> tuple[JobDone, list[ImageResult]]:
-    stages = Stages(images)
+async def _follow(job: Job, stages: Stages, display: Display) -> tuple[JobDone, list[ImageResult]]:
     display.event(stages, None)
     try:
         async for event in job.events():

@@ -13,7 +13,7 @@ from typing import Final
 from services.fleet.bus_server import BusServer, bus_server
 from services.fleet.child import Child
 from services.fleet.keys import server_access, write_authorization
-from services.fleet.plan import FleetOptions, plan_processes
+from services.fleet.plan import FleetOptions, default_controls, plan_processes
 from services.fleet.supervisor import supervised
 from shared.bus.base import Bus
 from shared.bus.embedded import ServerAccess
@@ -22,6 +22,7 @@ from shared.catalogue import Catalogue
 from shared.config import Settings
 from shared.discovery import ready_pids, services
 from shared.keys import ANONYMOUS, Credentials
+from shared.permissions import Served
 from shared.tensors.janitor import remove_all_of
 from shared.topology import TOPOLOGY
 
@@ -94,10 +95,12 @@ async def running_fleet(
 
 
 def _access(options: FleetOptions) -> tuple[ServerAccess | None, Credentials]:
-    """Who may use the bus, which follows from the keys and the models; and who we are on it."""
+    """Who may use the bus, which follows from the keys, the models and the ControlNets; and who we
+    are on it."""
     if options.keys is None:
         return None, ANONYMOUS
-    write_authorization(options.keys, tuple(Catalogue.load(options.models).cards))
+    catalogue = Catalogue.load(options.models, controls=default_controls(os.environ))
+    write_authorization(options.keys, Served(tuple(catalogue.cards), tuple(catalogue.controls)))
     return server_access(options.keys), Credentials.of_directory(options.keys / "admin")
 
 

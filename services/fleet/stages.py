@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from shared.messages import JobEvent, NodeProgress, StageTime, StepProgress
 
-KINDS: Final = ("encode", "denoise", "decode")
+KINDS: Final = ("encode", "hint", "denoise", "decode")
 """The stages of a job, in order."""
 
 
@@ -25,13 +25,15 @@ class Stage:
 
 
 class Stages:
-    """The stages of a job of `images` images. Events may be lost: what comes later tells more."""
+    """The stages of a job of `images` images with `controls` pictures to steer by. Events may be
+    lost: what comes later tells more."""
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, controls: int = 0) -> None:
         self._images = images
         self._steps: dict[int, int] = {}
+        self._nodes = {"encode": 1, "hint": controls, "denoise": images, "decode": images}
         self._finished: dict[str, set[str]] = {kind: set() for kind in KINDS}
-        self.by_kind = {kind: Stage(kind, 1 if kind == "encode" else images) for kind in KINDS}
+        self.by_kind = {kind: Stage(kind, self._nodes[kind]) for kind in KINDS if self._nodes[kind]}
 
     def __repr__(self) -> str:
         return f"<Stages {', '.join(map(str, self.by_kind.values()))}>"
@@ -59,7 +61,7 @@ class Stages:
         finished.add(event.node)
         if stage.kind != "denoise":
             stage.done = len(finished)
-        if len(finished) == (1 if stage.kind == "encode" else self._images):
+        if len(finished) == self._nodes[stage.kind]:
             stage.done, stage.state = stage.total, "done"
 
 

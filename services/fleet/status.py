@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.fleet import state
-from services.fleet.plan import default_loras, default_models
+from services.fleet.plan import default_controls, default_loras, default_models
 from shared import subjects
 from shared.bus.nats import connect
 from shared.catalogue import Catalogue
@@ -45,7 +45,7 @@ def show_models(console: Console) -> None:
     """The models of the running fleet, else those that a new one would serve."""
     running = state.read(state.state_directory())
     models = running.models if running else default_models(os.environ)
-    catalogue = Catalogue.load(models, default_loras(os.environ))
+    catalogue = Catalogue.load(models, default_loras(os.environ), default_controls(os.environ))
     for card in catalogue.cards.values():
         lines = (
             card.name,
@@ -56,6 +56,7 @@ def show_models(console: Console) -> None:
             f"  guidance  {card.default_guidance:g}",
             f"  sampler   {card.default_sampler}",
             f"  samplers  {', '.join(card.samplers)}",
+            f"  controls  {', '.join(catalogue.controls_for(card.name)) or 'none'}",
         )
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     if loras := catalogue.shelf.names():

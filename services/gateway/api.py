@@ -1,5 +1,7 @@
 """HTTP bodies to jobs, purely: every limit is checked here, before a job exists."""
 
+import base64
+import binascii
 import re
 import time
 from collections.abc import Callable
@@ -7,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from services.gateway.request import ALLOWED, STEPS_FACTOR, ImagesRequest
+from services.gateway.request import ALLOWED, IMAGE, STEPS_FACTOR, Control, ImagesRequest
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.validate import MAX_STEPS, validate
-from shared.messages import GenerationRequest, JobSpec, LoraChoice
+from shared.messages import ControlChoice, GenerationRequest, JobSpec, LoraChoice
 
 _PARAMETERS: Final = {
     "width": "size",
@@ -22,6 +24,7 @@ _PARAMETERS: Final = {
 }
 """Fields of a job that have another name in HTTP."""
 
+_DATA_URL: Final = re.compile(r"data:image/(png|jpeg|webp);base64", re.IGNORECASE)
 _BODY: Final = msgspec.json.Decoder(ImagesRequest)
 
 
@@ -98,6 +101,8 @@ def to_job(
         deadline=None if wanted.deadline is None else clock() + wanted.deadline,
         loras=tuple(LoraChoice(name=one.name, scale=one.scale) for one in wanted.loras or ()),
         lora_late_steps=wanted.lora_late_steps or 0,
+        controls=tuple(_control(one) for one in wanted.controls or ()),
+        control_lag=wanted.control_lag or 0,
         previews=wanted.partial_images or 0,
         output_format=wanted.output_format or "png",
         output_compression=(
@@ -145,8 +150,32 @@ def _check_combinations(wanted: ImagesRequest) -> None:
         )
     if wanted.lora_late_steps and not wanted.loras:
         raise InvalidRequest("lora_late_steps", wanted.lora_late_steps, "0 without loras")
+    if wanted.control_lag and not wanted.controls:
+        raise InvalidRequest("control_lag", wanted.control_lag, "0 without controls")
     if wanted.num_inference_steps is not None and quality_of(wanted) != "auto":
         raise InvalidRequest("quality", wanted.quality, '"auto" when num_inference_steps is given')
+
+
+def _control(one: Control) -> ControlChoice:
+    return ControlChoice(
+        model=one.model,
+        image=_file(one.image),
+        scale=one.scale,
+        start=one.start,
+        end=one.end,
+        guess_mode=one.guess_mode,
+    )
+
+
+def _file(text: str) -> bytes:
+    """From base64, or from `data:image/...;base64,` and base64."""
+    head, comma, rest = text.partition(",")
+    if comma and not _DATA_URL.fullmatch(head):
+        raise InvalidRequest("controls", text, f"for image, {IMAGE}")
+    try:
+        return base64.b64decode(rest if comma else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest("controls", text, f"for image, {IMAGE}") from error
 
 
 def _steps(wanted: ImagesRequest, catalogue: Catalogue) -> int | None:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_REQUESTS: Final = 1024
 """Requests that wait for their images at a time."""
+MAX_LARGE: Final = 16
+"""Requests with pictures that are read and submitted at a time."""
 CANCEL_SECONDS: Final = 4.0
 """How long the job of a client that hung up is asked to end."""
 
@@ -49,6 +51,7 @@ class Gateway:
         self._tasks = tasks
         self._max_requests = max_requests
         self._waiting = 0
+        self._large = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -73,6 +76,17 @@ class Gateway:
             if not self._waiting:
                 self._idle.set()
 
+    @contextmanager
+    def large_slot(self) -> Iterator[None]:
+        """A place among the requests whose pictures are in memory. Raises `QueueFull`."""
+        if self._large >= MAX_LARGE:
+            raise QueueFull("the gateway's room for requests with pictures", MAX_LARGE)
+        self._large += 1
+        try:
+            yield
+        finally:
+            self._large -= 1
+
     async def idle(self) -> None:
         """Returns once no request waits."""
         await self._idle.wait()
@@ -85,13 +99,15 @@ class Gateway:
         that it ended or never began; whatever else leaves the block, a client that hung up above
         all, cancels it."""
         job: Job | None = None
+        job_id = request.job_id
         try:
             job = await self.darkroom.submit(request, progress=progress)
+            del request  # its pictures need not wait for the images
             yield job
         except DarkroomError:
             raise
         except BaseException:
-            self._tasks.create_task(self._cancel(request.job_id))
+            self._tasks.create_task(self._cancel(job_id))
             raise
         finally:
             if job is not None:

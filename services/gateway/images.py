@@ -1,9 +1,12 @@
 """`POST /v1/images/generations`, and the images it gives the address of."""
 
+import asyncio
 import base64
 import time
+from contextlib import ExitStack
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from services.gateway.api import parse, to_job
@@ -14,25 +17,34 @@ from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
 from shared import errors
 from shared.client import new_job_id
+from shared.jobs.validate import MAX_CONTROL_BYTES
 from shared.messages import ImageResult, JobDone, JobSpec
 from shared.watch import Job
 
-MAX_BODY_BYTES: Final = 1024 * 1024
-"""Of a request: two prompts of the longest kind, escaped, fit."""
+SMALL_BODY_BYTES: Final = 1024 * 1024
+"""Two prompts of the longest kind, escaped, fit."""
+MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_CONTROL_BYTES // 3
+"""Of a request: and all its pictures, in base64."""
+BODY_SECONDS: Final = 60.0
+"""How long a body may take to arrive."""
 MAX_INDEX_DIGITS: Final = 3
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """Validate, submit, and answer with the images or a stream of events."""
     gateway = request.app[GATEWAY]
-    wanted = parse(await _json_body(request))
-    job_request, spec = to_job(wanted, new_job_id(), gateway.catalogue)
-    request[JOB_ID] = job_request.job_id
-    with gateway.slot():
-        async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
-            if wanted.stream:
-                return await stream_images(request, job, wanted, spec)
-            return await _answer(request, job, wanted, spec)
+    with ExitStack() as large:
+        wanted = parse(await _json_body(request, large))
+        job_request, spec = to_job(wanted, new_job_id(), gateway.catalogue)
+        request[JOB_ID] = job_request.job_id
+        with gateway.slot():
+            async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
+                wanted = msgspec.structs.replace(wanted, controls=None)
+                del job_request  # pictures that are submitted are of no use here any more
+                large.close()
+                if wanted.stream:
+                    return await stream_images(request, job, wanted, spec)
+                return await _answer(request, job, wanted, spec)
 
 
 async def image(request: web.Request) -> web.Response:
@@ -48,7 +60,8 @@ def image_url(request: web.Request, job_id: str, index: int) -> str:
     return f"{request.url.origin()}/v1/images/{job_id}/{index}"
 
 
-async def _json_body(request: web.Request) -> bytes:
+async def _json_body(request: web.Request, large: ExitStack) -> bytes:
+    """A body with pictures takes a place among the large ones, which `large` gives back."""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise web.HTTPUnsupportedMediaType(
@@ -59,9 +72,27 @@ async def _json_body(request: web.Request) -> bytes:
             text=f"Content-Type: {request.content_type!r} is not allowed; allowed: application/json"
         )
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(request, large)
     except web.RequestPayloadError as error:
         raise errors.InvalidRequest("body", str(error), "a body as its headers say") from error
+    except TimeoutError as error:
+        text = f"the body did not arrive within {BODY_SECONDS:.0f} s"
+        raise web.HTTPRequestTimeout(text=text) from error
+
+
+async def _read(request: web.Request, large: ExitStack) -> bytes:
+    """Unlike `request.read()`, which keeps the body for as long as there is a request."""
+    body = bytearray()
+    is_large = False
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
+        if len(body) > SMALL_BODY_BYTES and not is_large:
+            large.enter_context(request.app[GATEWAY].large_slot())
+            is_large = True
+    return bytes(body)
 
 
 async def _answer(

@@ -12,9 +12,11 @@ from shared.catalogue import ModelCard
 async def show_all(request: web.Request) -> web.Response:
     catalogue = request.app[GATEWAY].catalogue
     loras = catalogue.shelf.names()
-    return struct_reply(
-        ModelList(data=[describe(card, loras) for card in catalogue.cards.values()])
-    )
+    models = [
+        describe(card, loras, list(catalogue.controls_for(name)))
+        for name, card in catalogue.cards.items()
+    ]
+    return struct_reply(ModelList(data=models))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -24,11 +26,12 @@ async def show(request: web.Request) -> web.Response:
     if name not in cards:
         message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    return struct_reply(describe(cards[name], catalogue.shelf.names()))
+    controls = list(catalogue.controls_for(name))
+    return struct_reply(describe(cards[name], catalogue.shelf.names(), controls))
 
 
-def describe(card: ModelCard, loras: list[str]) -> Model:
-    """What users are told of a model, and of the LoRAs that may be named with it."""
+def describe(card: ModelCard, loras: list[str], controls: list[str]) -> Model:
+    """What users are told of a model, and of what may be named with it."""
     return Model(
         id=card.name,
         pipeline=card.pipeline,
@@ -40,4 +43,5 @@ def describe(card: ModelCard, loras: list[str]) -> Model:
         max_size=f"{card.max_width}x{card.max_height}",
         size_multiple=card.size_multiple,
         loras=loras,
+        controls=controls,
     )

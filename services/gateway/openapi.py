@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.core import GATEWAY
+from services.gateway.images import MAX_BODY_BYTES
 from services.gateway.middleware import OPEN_ROUTES
 from services.gateway.openapi_schemas import (
     INDEX,
@@ -33,8 +34,9 @@ _ERRORS: Final = {
     400: "A field is unknown, of the wrong type or out of range; `param` names it.",
     401: "No bearer token was sent, or one that is not known.",
     404: "No such job, image or model.",
+    408: "The body did not arrive in time.",
     409: "The job was cancelled by somebody else.",
-    413: "The body is over 1 MiB.",
+    413: f"The body is over {MAX_BODY_BYTES} bytes.",
     415: "The body is not application/json.",
     429: "A queue is full; `Retry-After` says when to try again.",
     500: "The job failed.",

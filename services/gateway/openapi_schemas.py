@@ -113,5 +113,12 @@ _COMBINATIONS: Final = (
         _has("num_inference_steps", {"type": "integer"}),
         {"properties": {"quality": {"enum": ["auto", None]}}},
     ),
+    *(
+        _combination(
+            _has(field, {"type": "integer", "minimum": 1}),
+            _has(needed, {"type": "array", "minItems": 1}),
+        )
+        for field, needed in (("lora_late_steps", "loras"), ("control_lag", "controls"))
+    ),
 )
 """As `api._check_combinations` has them."""

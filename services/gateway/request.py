@@ -10,6 +10,10 @@ import msgspec
 from msgspec import Meta
 
 from shared.jobs.validate import (
+    MAX_CONTROL_BYTES,
+    MAX_CONTROL_LAG,
+    MAX_CONTROL_SCALE,
+    MAX_CONTROLS,
     MAX_GUIDANCE,
     MAX_IMAGES,
     MAX_LORA_SCALE,
@@ -58,6 +62,18 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: str
     scale: float = 1.0
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ControlNet by its name (see GET /v1/models), the picture it steers by, and how strongly and
+    in which part of the steps. `guess_mode`: for prompts that say nothing of the picture."""
+
+    model: str
+    image: str
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    guess_mode: bool = False
 
 
 Prompt = Annotated[str, _text("What to draw.", 1, MAX_PROMPT_CHARACTERS)]
@@ -140,6 +156,27 @@ LateSteps = Annotated[
         MAX_STEPS,
     ),
 ]
+IMAGE: Final = "a png, jpeg or webp file in base64, bare or as a data URL"
+Controls = Annotated[
+    list[Control],
+    _field(
+        "ControlNets to steer by, each with a picture.",
+        f'a list of up to {MAX_CONTROLS} objects {{"model": ..., "image": ..., "scale": ..., '
+        '"start": ..., "end": ..., "guess_mode": ...}, with models from the controls in GET '
+        f"/v1/models, images that are {IMAGE}, together at most {MAX_CONTROL_BYTES} bytes, scales "
+        f"(default 1) from {-MAX_CONTROL_SCALE:g} to {MAX_CONTROL_SCALE:g}, a start (default 0) "
+        "and a later end (default 1) from 0 to 1",
+    ),
+]
+ControlLag = Annotated[
+    int,
+    _number(
+        "Steps by which the ControlNets may lag behind: sooner done, but not exactly the same "
+        "picture. Default: 0, none.",
+        0,
+        MAX_CONTROL_LAG,
+    ),
+]
 Class = Annotated[
     ServiceClass,
     _field(
@@ -186,6 +223,8 @@ class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     seed: Seed | None = None
     loras: Loras | None = None
     lora_late_steps: LateSteps | None = None
+    controls: Controls | None = None
+    control_lag: ControlLag | None = None
     service_class: Class | None = None
     deadline: Deadline | None = None
 

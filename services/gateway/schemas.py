@@ -102,6 +102,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     size_multiple: int
     loras: list[str]
     """What this server has; not all of them need fit this model."""
+    controls: list[str]
+    """ControlNets that fit this model."""
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,7 +176,8 @@ class Planner:
         return True
 
     async def _accept(self, job_id: str, data: bytes, now: float) -> JobRecord:
-        """The record of a new job. Raises the refusal, if it is one."""
+        """The record of a new job, whose pictures are stored then: whoever reads a record finds
+        them. Raises the refusal, if it is one."""
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
             raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
@@ -185,6 +186,8 @@ class Planner:
             raise DeadlineExceeded(job_id, spec.deadline)
         graph = text_to_image(spec)
         await self._admit(graph)
+        for number, control in enumerate(request.controls):  # those of an earlier try stay
+            await self._bus.store(subjects.job_input(job_id, number), control.image)
         return new_record(job_id, spec, graph, now)
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:

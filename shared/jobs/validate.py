@@ -6,7 +6,14 @@ from typing import Final
 
 from shared.catalogue import Catalogue, ModelCard
 from shared.errors import InvalidRequest
-from shared.messages import JOB_ID_PATTERN, GenerationRequest, JobSpec, LoraChoice
+from shared.messages import (
+    JOB_ID_PATTERN,
+    ControlChoice,
+    ControlSpec,
+    GenerationRequest,
+    JobSpec,
+    LoraChoice,
+)
 
 MAX_PROMPT_CHARACTERS: Final = 32_000
 MAX_IMAGES: Final = 10
@@ -17,6 +24,12 @@ MAX_PREVIEWS: Final = 3
 MAX_USER_CHARACTERS: Final = 256
 MAX_LORAS: Final = 8
 MAX_LORA_SCALE: Final = 10.0
+MAX_CONTROLS: Final = 4
+MAX_CONTROL_SCALE: Final = 10.0
+MAX_CONTROL_BYTES: Final = 7 * 1024 * 1024 + 512 * 1024
+"""Of all pictures that a request brings, as files: the bus takes 8 MiB in one message, and the two
+longest prompts need their part of it."""
+MAX_CONTROL_LAG: Final = 1
 MAX_PNG_BYTES: Final = 8 * 1024 * 1024 - 64 * 1024
 """Of a picture without compression: a noisy one hardly becomes smaller as a png, and the bus takes
 8 MiB in one message."""
@@ -58,6 +71,8 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         user=None if request.user is None else _user(request.user),
         loras=_loras(request.loras, catalogue),
         lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
+        controls=_controls(request.controls, card, catalogue),
+        control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
     )
 
 
@@ -91,6 +106,44 @@ def _loras(choices: tuple[LoraChoice, ...], catalogue: Catalogue) -> tuple[LoraC
             raise InvalidRequest("loras", choice.scale, allowed)
         catalogue.shelf.find(choice.name)
     return choices
+
+
+def _controls(
+    choices: tuple[ControlChoice, ...], card: ModelCard, catalogue: Catalogue
+) -> tuple[ControlSpec, ...]:
+    if len(choices) > MAX_CONTROLS:
+        raise InvalidRequest("controls", len(choices), f"at most {MAX_CONTROLS} of them")
+    total = sum(len(choice.image) for choice in choices)
+    if total > MAX_CONTROL_BYTES:
+        allowed = f"pictures of at most {MAX_CONTROL_BYTES} bytes together"
+        raise InvalidRequest("controls", total, allowed)
+    return tuple(_control(choice, card, catalogue) for choice in choices)
+
+
+def _control(choice: ControlChoice, card: ModelCard, catalogue: Catalogue) -> ControlSpec:
+    fitting = catalogue.controls_for(card.name)
+    if choice.model not in fitting:
+        allowed = f"one of {', '.join(fitting)}"
+        if not fitting:
+            allowed = f"nothing, for no ControlNet here fits the model {card.name}"
+        elif choice.model in catalogue.controls:
+            allowed += f", for {choice.model} does not fit the model {card.name}"
+        raise InvalidRequest("controls", choice.model, allowed)
+    if not choice.image:
+        raise InvalidRequest("controls", choice.image, "a png, jpeg or webp file as the image")
+    if not -MAX_CONTROL_SCALE <= choice.scale <= MAX_CONTROL_SCALE:  # also refuses NaN
+        allowed = f"a scale from {-MAX_CONTROL_SCALE:g} to {MAX_CONTROL_SCALE:g}"
+        raise InvalidRequest("controls", choice.scale, allowed)
+    if not 0.0 <= choice.start < choice.end <= 1.0:  # also refuses NaN
+        allowed = "a start and a later end, both from 0 to 1"
+        raise InvalidRequest("controls", (choice.start, choice.end), allowed)
+    return ControlSpec(
+        model=choice.model,
+        scale=choice.scale,
+        start=choice.start,
+        end=choice.end,
+        guess_mode=choice.guess_mode,
+    )
 
 
 def _text(name: str, value: str, *, empty: bool) -> str:

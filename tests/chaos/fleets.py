@@ -134,6 +134,7 @@ def _specs(plan: FleetPlan, broker: Broker, arenas: Path, mark: str) -> Sequence
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(INJECT), str(ROOT)]),
         "DARKROOM_CHAOS": mark,
+        "DARKROOM_CONTROLS": "",
         "DARKROOM_ARENA_DIR": str(arenas),
         "DARKROOM_ARENA_BYTES": str(32 << 20),
         "DARKROOM_ARENA_GRACE_SECONDS": str(plan.grace),

@@ -6,15 +6,21 @@ from shared import subjects
 from shared.bus.nats.grants import EVERYTHING, Grants
 from shared.bus.patterns import matches
 from shared.keys import inbox_of, new_seed, public_key
-from shared.permissions import HOLDERS, permissions
+from shared.permissions import HOLDERS, Served, permissions
 
 KEY = public_key(new_seed())
 MODELS = ("pocket-sdxl", "a.b/c d")
-WORKERS = {"prompt_encoder": "encode", "denoiser": "denoise", "vae": "decode"}
+CONTROLS = ("edges", "c.d e")
+WORKERS = {
+    "prompt_encoder": "encode",
+    "controlnet": "hint",
+    "denoiser": "denoise",
+    "vae": "decode",
+}
 
 
 def granted(holder: str) -> Grants:
-    return permissions(holder, KEY, MODELS)
+    return permissions(holder, KEY, Served(MODELS, CONTROLS))
 
 
 def may_publish(holder: str, subject: str) -> bool:
@@ -40,14 +46,32 @@ def test_only_the_vae_commits_images() -> None:
     assert {one for one in HOLDERS if may_publish(one, subject)} == {"vae", "admin"}
 
 
+def test_denoisers_ask_controlnets_and_free_what_they_answer() -> None:
+    for control in CONTROLS:
+        asked = subjects.control(control)
+        assert {one for one in HOLDERS if may_publish(one, asked)} == {"denoiser", "admin"}
+        assert {one for one in HOLDERS if may_subscribe(one, asked)} == {"controlnet", "admin"}
+    assert not may_publish("denoiser", subjects.control("unknown"))
+    assert may_publish("denoiser", subjects.release("arena"))
+    assert may_subscribe("controlnet", subjects.release("arena"))
+
+
+def test_planners_store_the_pictures_of_jobs_and_controlnets_read_them() -> None:
+    subject = subjects.job_input("j", 0)
+    assert {one for one in HOLDERS if may_publish(one, subject)} == {"planner", "admin"}
+    readers = {one for one in HOLDERS if may_publish(one, f"$JS.API.DIRECT.GET.INPUTS.{subject}")}
+    assert readers == {"planner", "controlnet", "admin"}
+
+
 @pytest.mark.parametrize(("holder", "kind"), WORKERS.items())
 def test_a_service_pulls_from_the_queues_of_its_own_kind_and_models(holder: str, kind: str) -> None:
+    own = CONTROLS if kind == "hint" else MODELS
     for other in WORKERS.values():
-        for model in (*MODELS, "unknown"):
+        for model in (*MODELS, *CONTROLS, "unknown"):
             queue = subjects.work_consumer(other, model, "batch")
             pull = f"$JS.API.CONSUMER.MSG.NEXT.WORK.{queue}"
             acknowledge = f"$JS.ACK.WORK.{queue}.1.2.3.4.5"
-            expected = other == kind and model in MODELS
+            expected = other == kind and model in own
             assert may_publish(holder, pull) is expected
             assert may_publish(holder, acknowledge) is expected
 

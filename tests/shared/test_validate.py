@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.errors import InvalidRequest
-from shared.jobs.validate import MAX_SEED, validate
-from tests.factories import card, catalogue, request
+from shared.jobs.validate import MAX_CONTROL_BYTES, MAX_SEED, validate
+from shared.messages import ControlSpec
+from tests.factories import card, catalogue, control, request
 
 
 def test_what_a_request_leaves_open_comes_from_its_model() -> None:
@@ -60,6 +62,19 @@ def test_a_guidance_of_one_or_less_means_none(guidance: float) -> None:
         ({"previews": 4}, "previews"),
         ({"user": "x" * 257}, "user"),
         ({"output_compression": 101}, "output_compression"),
+        ({"controls": (control(),) * 5}, "controls"),
+        ({"controls": (control(model="nobody"),)}, "controls"),
+        ({"controls": (control(image=b""),)}, "controls"),
+        ({"controls": (control(), control(scale=10.5))}, "controls"),
+        ({"controls": (control(scale=float("nan")),)}, "controls"),
+        ({"controls": (control(scale=float("-inf")),)}, "controls"),
+        ({"controls": (control(start=0.5, end=0.5),)}, "controls"),
+        ({"controls": (control(start=-0.1),)}, "controls"),
+        ({"controls": (control(end=1.1),)}, "controls"),
+        ({"controls": (control(start=float("nan")),)}, "controls"),
+        ({"controls": (control(end=float("nan")),)}, "controls"),
+        ({"control_lag": 2}, "control_lag"),
+        ({"control_lag": -1}, "control_lag"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_the_name_of_its_field(
@@ -83,3 +98,30 @@ def test_the_first_model_is_the_default_and_others_can_be_named() -> None:
     models = catalogue(card(), card(name="other", default_steps=7))
     assert validate(request(), models).model == "pocket-sdxl"
     assert validate(request(model="other"), models).steps == 7
+
+
+def test_the_pictures_of_a_request_stay_behind_and_all_else_goes_into_the_job() -> None:
+    twice = (control(scale=0.0), control(start=0.25, end=0.75, guess_mode=True))
+    spec = validate(request(controls=twice, control_lag=1), catalogue())
+    assert spec.controls == (
+        ControlSpec(model="edges", scale=0.0, start=0.0, end=1.0, guess_mode=False),
+        ControlSpec(model="edges", scale=1.0, start=0.25, end=0.75, guess_mode=True),
+    )
+    assert spec.control_lag == 1
+
+
+def test_a_controlnet_that_does_not_fit_is_told_from_one_that_is_not_there() -> None:
+    with pytest.raises(InvalidRequest, match="one of edges, for other does not fit the model"):
+        validate(request(controls=(control(model="other"),)), catalogue())
+    with pytest.raises(InvalidRequest, match=r"one of edges$"):
+        validate(request(controls=(control(model="nobody"),)), catalogue())
+    bare = msgspec.structs.replace(catalogue(), controls={})
+    with pytest.raises(InvalidRequest, match="allowed: nothing, for no ControlNet"):
+        validate(request(controls=(control(),)), bare)
+
+
+def test_pictures_that_no_message_could_hold_are_refused_by_their_size() -> None:
+    half = control(image=bytes(MAX_CONTROL_BYTES // 2))
+    assert len(validate(request(controls=(half, half)), catalogue()).controls) == 2
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_CONTROL_BYTES} bytes together"):
+        validate(request(controls=(half, half, control())), catalogue())

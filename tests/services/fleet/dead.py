@@ -19,7 +19,8 @@ def running(job_id: str = "job-1", **changes: object) -> JobRecord:
     """A job that is encoded, and whose denoise nodes are at work."""
     spec = factories.spec(job_id=job_id, **changes)
     record = new_record(job_id, spec, text_to_image(spec), at=1.0)
-    record, _ = advance(record, NodeFinished("encode", 1, {}, "encoder", 1.0, 2.0))
+    for name in ("encode", *(f"hint-{number}" for number in range(len(spec.controls)))):
+        record, _ = advance(record, NodeFinished(name, 1, {}, "worker", 1.0, 2.0))
     return record
 
 

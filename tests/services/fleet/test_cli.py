@@ -52,6 +52,10 @@ def darkroom(*arguments: str) -> Result:
         (("--guidance", "-1"), "--guidance"),
         (("--seed", "-1"), "--seed"),
         (("--sampler", "magic"), "sampler"),
+        (("--control", "edges"), "--control"),
+        (("--control", "edges=/no/such/file.png"), "--control"),
+        (("--control", f"edges={__file__}"), "controls"),
+        (("--control-lag", "2"), "--control-lag"),
         (("--model", "nobody"), "model"),
         (("--colour", "red"), "--colour"),
     ],
@@ -104,6 +108,19 @@ def test_models_lists_what_a_new_fleet_would_serve() -> None:
     assert result.exit_code == 0
     assert "toy" in result.stdout
     assert "128x128" in result.stdout
+    assert "controls  none" in result.stdout  # those that ship are of other sizes
+
+
+def test_models_lists_the_controlnets_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, config in (("fits", {}), ("else", {"in_channels": 9})):
+        (tmp_path / "controls" / name).mkdir(parents=True)
+        text = json.dumps({"_class_name": "ControlNetModel"} | config)
+        (tmp_path / "controls" / name / "config.json").write_text(text)
+    monkeypatch.setenv("DARKROOM_CONTROLS", str(tmp_path / "controls"))
+    result = darkroom("models")
+    assert "controls  fits\n" in result.stdout
 
 
 @pytest.mark.parametrize(("text", "size"), [("512x768", (512, 768)), ("64X64", (64, 64))])

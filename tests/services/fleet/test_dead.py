@@ -107,6 +107,33 @@ def test_an_accepted_retry_runs_the_same_job_and_its_letter_is_gone() -> None:
     run(scenario())
 
 
+def test_a_retry_brings_the_pictures_of_the_job_along() -> None:
+    async def scenario() -> None:
+        bus = await quiet_bus()
+        controls = (factories.control(image=b"one"), factories.control(image=b"two", scale=0.5))
+        await dead.bury(bus, dead.poisoned("a", controls=controls))
+        for number, control in enumerate(controls):
+            await bus.store(subjects.job_input("a", number), control.image)
+        assert (await command.retry(bus, "a", QUICK)).standing == "queued"
+        assert (await submitted(bus, "a-r1")).controls == controls
+
+    run(scenario())
+
+
+def test_a_job_whose_pictures_are_gone_is_kept_and_the_picture_named() -> None:
+    async def scenario() -> None:
+        bus = await quiet_bus()
+        controls = (factories.control(image=b"one"), factories.control(image=b"two"))
+        await dead.bury(bus, dead.poisoned("a", controls=controls))
+        await bus.store(subjects.job_input("a", 0), b"one")
+        retried = await command.retry(bus, "a", QUICK)
+        assert retried.standing == "kept"
+        assert "its picture 1, for edges, is gone: they are kept for 24 h" in retried.message
+        assert await letters(bus) == ["a"]
+
+    run(scenario())
+
+
 def test_a_refused_retry_keeps_its_letter_and_says_why() -> None:
     async def scenario() -> None:
         async with pipeline() as (line, bus):

@@ -22,6 +22,7 @@ from shared.jobs.dead import DeadLetter
 from shared.jobs.validate import validate
 from shared.messages import (
     JOB_ID_PATTERN,
+    ControlChoice,
     GenerationRequest,
     JobSpec,
     decode,
@@ -31,6 +32,18 @@ from tests import factories
 from tests.services.fleet import dead
 
 JOB_IDS = st.from_regex(JOB_ID_PATTERN, fullmatch=True)
+
+
+def controls() -> st.SearchStrategy[ControlChoice]:
+    return st.builds(
+        ControlChoice,
+        model=st.just("edges"),
+        image=st.binary(min_size=1),
+        scale=st.floats(-10, 10),
+        start=st.floats(0, 0.5, exclude_max=True),
+        end=st.floats(0.5, 1),
+        guess_mode=st.booleans(),
+    )
 
 
 @st.composite
@@ -58,6 +71,8 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         output_format=draw(st.sampled_from(("png", "jpeg", "webp"))),
         output_compression=draw(st.integers(0, 100)),
         user=maybe(st.text(max_size=256)),
+        controls=tuple(draw(st.lists(controls(), max_size=4))),
+        control_lag=draw(st.integers(0, 1)),
     )
 
 
@@ -71,8 +86,9 @@ def test_what_is_tried_again_is_the_same_job_without_its_deadline(
     request: GenerationRequest, new_id: str
 ) -> None:
     spec = specified(request)
-    again = request_of(spec, new_id)
+    again = request_of(spec, new_id, [control.image for control in request.controls])
     assert again.job_id == new_id
+    assert again.controls == request.controls
     assert specified(again) == msgspec.structs.replace(spec, deadline=None)
 
 
@@ -82,7 +98,7 @@ def test_a_submission_without_a_record_is_tried_again_as_it_came(
     request: GenerationRequest, new_id: str
 ) -> None:
     letter = dead.unplanned(encode(request), request.job_id)
-    again = decode(resubmission(letter, new_id), GenerationRequest)
+    again = decode(resubmission(letter, new_id, ()), GenerationRequest)
     assert again == msgspec.structs.replace(request, job_id=new_id, deadline=None)
 
 
@@ -91,7 +107,7 @@ def test_a_submission_without_a_record_is_tried_again_as_it_came(
 )
 def test_what_is_no_map_cannot_be_tried_again(submission: bytes) -> None:
     with pytest.raises(DeadLetterUnusable, match=r"job-1.*no MessagePack map"):
-        resubmission(dead.unplanned(submission), "job-1-r1")
+        resubmission(dead.unplanned(submission), "job-1-r1", ())
 
 
 @settings(deadline=None)
@@ -157,6 +173,12 @@ def test_a_person_is_shown_the_request_the_causes_and_the_end() -> None:
 
 def test_a_person_is_shown_how_much_of_a_submission_cannot_be_read() -> None:
     assert "  3 bytes that are no MessagePack map" in as_lines(dead.unplanned(b"\xc1\xc1\xc1"))
+
+
+def test_pictures_in_a_submission_are_shown_by_their_size() -> None:
+    submission = encode(factories.request(controls=(factories.control(image=bytes(10**6)),)))
+    [line] = [one for one in as_lines(dead.unplanned(submission)) if "controls" in one]
+    assert "'image': '1000000 bytes'" in line
 
 
 @settings(deadline=None)

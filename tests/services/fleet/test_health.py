@@ -5,6 +5,7 @@ from pathlib import Path
 from services.fleet.health import greets
 from services.fleet.keys import make_keys, server_access
 from shared.bus.embedded import nats_server
+from shared.permissions import Served
 from tests.conftest import run
 
 
@@ -13,7 +14,7 @@ def test_a_bus_greets_whoever_asks_even_under_keys(tmp_path: Path) -> None:
         async with nats_server(tmp_path / "open") as server:
             assert await greets(server.url)
         assert not await greets(server.url)
-        make_keys(tmp_path / "keys", ("pocket",), ("localhost",))
+        make_keys(tmp_path / "keys", Served(("pocket",)), ("localhost",))
         access = server_access(tmp_path / "keys")
         async with nats_server(tmp_path / "closed", access=access) as server:
             assert await greets(server.url)

@@ -12,9 +12,9 @@ from services.fleet.plan import FleetOptions, plan_processes
 from services.gateway.tokens import Tokens
 from shared.errors import Misconfigured
 from shared.keys import Credentials
-from shared.permissions import HOLDERS
+from shared.permissions import HOLDERS, Served
 
-MODELS = ("pocket",)
+SERVED = Served(("pocket",), ("edges",))
 
 
 def darkroom(*arguments: str) -> Result:
@@ -35,10 +35,10 @@ def test_every_service_gets_a_key_of_its_own_and_no_other_user_can_read_it(tmp_p
 
 
 def test_making_keys_again_keeps_them_and_replaces_what_was_removed(tmp_path: Path) -> None:
-    make_keys(tmp_path, MODELS, ("localhost",))
+    make_keys(tmp_path, SERVED, ("localhost",))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (tmp_path / "vae" / "nkey").unlink()
-    assert make_keys(tmp_path, MODELS, ("localhost",)) == [
+    assert make_keys(tmp_path, SERVED, ("localhost",)) == [
         tmp_path / "vae" / "nkey",
         tmp_path / "nats" / "authorization.conf",
     ]
@@ -60,7 +60,7 @@ def test_without_keys_a_server_has_nothing_to_go_by(tmp_path: Path) -> None:
 
 
 def test_each_process_is_told_of_its_own_keys_alone(tmp_path: Path) -> None:
-    make_keys(tmp_path, MODELS, ("localhost",))
+    make_keys(tmp_path, SERVED, ("localhost",))
     options = FleetOptions(keys=tmp_path, http_port=1)
     inherited = {"DARKROOM_KEYS": str(tmp_path)}
     for spec in plan_processes(options, "tls://127.0.0.1:1", inherited):
@@ -81,7 +81,7 @@ def test_a_token_is_printed_once_and_its_hash_kept(tmp_path: Path) -> None:
 
 
 def test_the_first_token_opens_the_gateway(tmp_path: Path) -> None:
-    make_keys(tmp_path, MODELS, ())
+    make_keys(tmp_path, SERVED, ())
     token = (tmp_path / "client" / "token").read_text().strip()
     assert Tokens.load(tmp_path / "gateway" / "tokens").holder(f"Bearer {token}") == "default"
 

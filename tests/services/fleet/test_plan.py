@@ -6,6 +6,7 @@ from services.fleet.plan import (
     SERVICES,
     FleetOptions,
     ProcessSpec,
+    default_controls,
     default_models,
     parse_replicas,
     plan_processes,
@@ -33,14 +34,16 @@ def test_denoising_gets_every_core_but_one_and_the_rest_half() -> None:
         "gateway": 1,
         "planner": 1,
         "prompt_encoder": 4,
+        "controlnet": 4,
         "denoiser": 7,
         "vae": 4,
     }
 
 
 def test_replicas_share_the_cores_and_are_numbered() -> None:
-    found = threads(plan(cores=8, replicas={"denoiser": 2, "vae": 0}))
+    found = threads(plan(cores=8, replicas={"denoiser": 2, "controlnet": 2, "vae": 0}))
     assert found["denoiser-1"] == found["denoiser-2"] == 3
+    assert found["controlnet-1"] == found["controlnet-2"] == 2
     assert "vae" not in found
 
 
@@ -73,6 +76,27 @@ def test_model_directories_are_handed_on_as_absolute_paths(
 def test_the_model_that_ships_is_served_when_none_is_named() -> None:
     assert [Path(model).name for model in default_models({})] == ["pocket-sdxl"]
     assert default_models({"DARKROOM_MODELS": "a:b"}) == ("a", "b")
+
+
+def test_the_controlnets_that_ship_are_held_when_none_is_named() -> None:
+    assert [Path(source).parts[-2:] for source in default_controls({})] == [("models", "controls")]
+    assert plan()["vae"].environment["DARKROOM_CONTROLS"] == default_controls({})[0]
+
+
+def test_controlnets_are_handed_on_as_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    environment = plan(DARKROOM_CONTROLS="mine:org/hub")["planner"].environment
+    assert environment["DARKROOM_CONTROLS"] == f"{tmp_path}/mine:org/hub"
+
+
+def test_where_there_are_no_controlnets_no_process_waits_for_them() -> None:
+    specs = plan(DARKROOM_CONTROLS="")
+    assert "controlnet" not in specs
+    assert specs["planner"].environment["DARKROOM_CONTROLS"] == ""
+    assert "controlnet" not in plan(DARKROOM_CONTROLS="", replicas={"controlnet": 2})
 
 
 @pytest.mark.parametrize("text", ["denoiser", "denoiser=", "denoiser=-1", "oven=1", "vae=65"])

@@ -44,6 +44,18 @@ def test_denoising_is_done_when_every_image_is() -> None:
     assert str(stages.by_kind["denoise"]) == "denoise: done 8/8"
 
 
+def test_the_pictures_to_steer_by_are_a_stage_of_jobs_that_have_some() -> None:
+    stages = Stages(images=1, controls=2)
+    assert list(stages.by_kind) == ["encode", "hint", "denoise", "decode"]
+    stages.take(node("hint", "finished", "hint-1"))
+    assert str(stages.by_kind["hint"]) == "hint: waiting 1/2"
+    stages.take(node("hint", "finished", "hint-0"))
+    assert str(stages.by_kind["hint"]) == "hint: done 2/2"
+    plain = Stages(images=1)
+    plain.take(node("hint", "started"))
+    assert list(plain.by_kind) == ["encode", "denoise", "decode"]
+
+
 def test_lost_events_do_not_matter_once_the_job_is_done() -> None:
     stages = Stages(images=1)
     stages.finish()

@@ -119,6 +119,8 @@ class Pipeline:
     async def _run(self, page: Page) -> None:
         job_id, spec = page.record.job_id, page.record.spec
         await self._finish(page, "encode")
+        for number in range(len(spec.controls)):
+            await self._finish(page, f"hint-{number}")
         self.started.set()
         await self.hold.wait()
         if self.failure is not None:

@@ -1,5 +1,6 @@
 """A gateway on a free port before the small pipeline, and clients of it."""
 
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,7 +55,9 @@ class Server:
     async def draw(self, **fields: Any) -> Answer:
         """Ask for images; the prompt need not be given."""
         body = {"prompt": "a large red circle left on white"} | fields
-        return await self.ask("POST", "/v1/images/generations", json=body)
+        file = io.BytesIO(json.dumps(body).encode())
+        headers = {"Content-Type": "application/json"}
+        return await self.ask("POST", "/v1/images/generations", data=file, headers=headers)
 
     def openai(self) -> AsyncOpenAI:
         return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0)

@@ -1,5 +1,6 @@
 """Bodies to jobs, and errors to OpenAI's shape: pure functions."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from services.gateway.errors import problem_of
 from services.gateway.schemas import ErrorDetail
 from shared.adapters.shelf import Shelf
 from shared.errors import AdapterUnusable, InvalidRequest
-from shared.messages import GenerationRequest, LoraChoice
+from shared.jobs.validate import MAX_CONTROL_BYTES
+from shared.messages import ControlChoice, GenerationRequest, LoraChoice
 from tests import factories
 
+CONTROL: dict[str, Any] = {"model": "edges", "image": "QUJD"}
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 0}, "n", "a whole number from 1 to 10"),
     ({"n": "two"}, "n", "a whole number from 1 to 10"),
@@ -63,6 +66,23 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"loras": [{"name": "neon"}] * 9}, "loras", "at most 8 of them"),
     ({"lora_late_steps": 3}, "lora_late_steps", "0 without loras"),
     ({"lora_late_steps": -1}, "lora_late_steps", "a whole number from 0 to 1000"),
+    ({"controls": "edges"}, "controls", "a list of up to 4 objects"),
+    ({"controls": [{"model": "edges"}]}, "controls", "a list of up to 4 objects"),
+    ({"controls": [{"image": "QUJD"}]}, "controls", "a list of up to 4 objects"),
+    ({"controls": [CONTROL | {"name": "x"}]}, "controls", "a list of up to 4 objects"),
+    ({"controls": [CONTROL | {"image": "QUJ"}]}, "controls", "in base64, bare or as a data URL"),
+    ({"controls": [CONTROL | {"image": "Ä"}]}, "controls", "in base64, bare or as a data URL"),
+    ({"controls": [CONTROL | {"image": "data:image/gif;base64,QUJD"}]}, "controls", "png, jpeg"),
+    ({"controls": [CONTROL | {"image": "data:image/png,QUJD"}]}, "controls", "as a data URL"),
+    ({"controls": [CONTROL | {"image": "https://x/a.png"}]}, "controls", "as a data URL"),
+    ({"controls": [CONTROL | {"image": ""}]}, "controls", "as the image"),
+    ({"controls": [CONTROL | {"model": "other"}]}, "controls", "other does not fit the model"),
+    ({"controls": [CONTROL | {"model": "depth"}]}, "controls", "one of edges"),
+    ({"controls": [CONTROL | {"scale": 11}]}, "controls", "a scale from -10 to 10"),
+    ({"controls": [CONTROL | {"start": 1}]}, "controls", "a start and a later end"),
+    ({"controls": [CONTROL] * 5}, "controls", "at most 4 of them"),
+    ({"control_lag": 1}, "control_lag", "0 without controls"),
+    ({"control_lag": 2, "controls": [CONTROL]}, "control_lag", "a whole number from 0 to 1"),
     ({"service_class": "vip"}, "service_class", '"interactive", "standard" or "batch"'),
     ({"deadline": 0}, "deadline", "a number above 0, up to 86400"),
     ({"deadline": -1.5}, "deadline", "a number above 0, up to 86400"),
@@ -151,6 +171,26 @@ def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
     wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", catalogue)
     assert wanted.loras == (LoraChoice(name="neon"), LoraChoice(name="neon", scale=-0.5))
     assert wanted.lora_late_steps == 3
+
+
+def test_controls_bring_their_picture_in_base64_or_as_a_data_url() -> None:
+    url = CONTROL | {"image": "data:image/png;base64,QUJD"}
+    part = CONTROL | {"scale": 0.5, "start": 0.25, "end": 0.75, "guess_mode": True}
+    wanted = job(controls=[url, part], control_lag=1)
+    assert wanted.controls == (
+        ControlChoice(model="edges", image=b"ABC"),
+        ControlChoice(
+            model="edges", image=b"ABC", scale=0.5, start=0.25, end=0.75, guess_mode=True
+        ),
+    )
+    assert wanted.control_lag == 1
+
+
+def test_pictures_over_the_limit_are_refused_by_its_number() -> None:
+    large = base64.b64encode(bytes(MAX_CONTROL_BYTES + 1)).decode()
+    detail = refusal(json.dumps({"prompt": "a", "controls": [CONTROL | {"image": large}]}).encode())
+    assert detail.param == "controls"
+    assert f"at most {MAX_CONTROL_BYTES} bytes together" in detail.message
 
 
 def test_a_lora_that_does_not_fit_is_the_requests_fault() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from services.fleet.certificates import issue
 from services.gateway.door import Door
+from services.gateway.images import MAX_BODY_BYTES
 from services.gateway.tokens import Tokens, add_token
 from shared.config import Settings
 from shared.errors import InvalidRequest, Misconfigured, Unauthorized
@@ -240,7 +241,10 @@ def test_refusals_are_counted_by_the_limits_name() -> None:
             assert int(full.headers["Retry-After"]) >= 1
             headers = {"Content-Type": "application/json"}
             large = await here.ask(
-                "POST", "/v1/images/generations", data=io.BytesIO(bytes(2 << 20)), headers=headers
+                "POST",
+                "/v1/images/generations",
+                data=io.BytesIO(bytes(MAX_BODY_BYTES + 1)),
+                headers=headers,
             )
             assert (large.status, large.error["code"]) == (413, "request_too_large")
             counted = here.gateway.metrics.render()

@@ -1,19 +1,21 @@
 """The gateway's HTTP behaviour beyond what the `openai` client exercises."""
 
 import asyncio
+import base64
 import io
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import aiohttp
 import pytest
 
-from services.gateway import jobs
+from services.gateway import core, images, jobs
 from services.gateway.app import serving
-from services.gateway.images import MAX_BODY_BYTES
+from services.gateway.images import MAX_BODY_BYTES, SMALL_BODY_BYTES
 from services.gateway.probes import NEEDED
 from shared import subjects
 from shared.bus.memory import MemoryBroker
@@ -25,6 +27,7 @@ from shared.errors import (
     Misconfigured,
     QueueFull,
 )
+from shared.jobs.validate import MAX_CONTROL_BYTES
 from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -87,6 +90,95 @@ def test_what_http_itself_refuses_has_the_same_shape() -> None:
             )
             assert packed.status == 415
             assert "Content-Encoding: 'gzip' is not allowed" in packed.error["message"]
+
+    run(scenario())
+
+
+def test_a_job_with_the_largest_pictures_fits_into_a_body_and_into_a_message() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            image = base64.b64encode(bytes(MAX_CONTROL_BYTES // 4)).decode()
+            controls = [{"model": "edges", "image": image}] * 4
+            answer = await here.draw(prompt="ä" * 32_000, controls=controls)
+            assert answer.status == 200, answer.error
+            [spec] = here.line.specs.values()
+            assert [control.model for control in spec.controls] == ["edges"] * 4
+
+    run(scenario())
+
+
+def test_only_so_many_requests_with_pictures_are_read_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core, "MAX_LARGE", 1)
+
+    async def scenario() -> None:
+        image = base64.b64encode(bytes(2 * SMALL_BODY_BYTES)).decode()
+        controls = [{"model": "edges", "image": image}]
+        body = json.dumps({"prompt": "a", "controls": controls}).encode()
+        sent, rest = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:-1]
+            sent.set()
+            await rest.wait()
+            yield body[-1:]
+
+        async with server() as here:
+            here.line.hold.clear()
+            json_type = {"Content-Type": "application/json"}
+            slow = asyncio.create_task(
+                here.ask("POST", GENERATIONS, data=slowly(), headers=json_type)
+            )
+            await sent.wait()
+            await eventually(lambda: _is_full(here))
+            refused = await here.draw(controls=controls)
+            assert (refused.status, refused.error["code"]) == (429, "queue_full")
+            assert "pictures" in refused.error["message"]
+            rest.set()
+            await here.line.started.wait()
+            second = asyncio.create_task(here.draw(controls=controls))  # while the first runs
+            await eventually(lambda: _has_jobs(here, 2))
+            here.line.hold.set()
+            assert [(await slow).status, (await second).status] == [200, 200]
+
+    run(scenario())
+
+
+async def _is_full(here: Server) -> bool:
+    try:
+        with here.gateway.large_slot():
+            return False
+    except QueueFull:
+        return True
+
+
+async def _has_jobs(here: Server, count: int) -> bool:
+    return len(here.line.specs) == count
+
+
+def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "BODY_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async def never() -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.Event().wait()
+
+        async with server() as here:
+            json_type = {"Content-Type": "application/json"}
+            answer = await here.ask("POST", GENERATIONS, data=never(), headers=json_type)
+            assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+
+    run(scenario())
+
+
+def test_a_model_names_the_controlnets_that_fit_it() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            [model] = (await here.ask("GET", "/v1/models")).json["data"]
+            assert model["controls"] == ["edges"]
+            assert (await here.ask("GET", "/v1/models/pocket-sdxl")).json == model
 
     run(scenario())
 

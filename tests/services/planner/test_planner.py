@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from services.planner.planner import Planner
 from shared import subjects
+from shared.bus.base import Topology
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.config import Settings
 from shared.messages import (
@@ -24,15 +26,15 @@ from shared.messages import (
 from shared.telemetry.metrics import Metrics
 from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
-from tests.factories import catalogue, request
+from tests.factories import catalogue, control, request
 
 SETTINGS = Settings(ack_wait=1.0, poll_seconds=0.1, max_queued=2)
 
 
 @asynccontextmanager
-async def planning() -> AsyncIterator[MemoryBus]:
+async def planning(topology: Topology = TOPOLOGY) -> AsyncIterator[MemoryBus]:
     bus = MemoryBroker().connect("test")
-    await bus.ensure(TOPOLOGY)
+    await bus.ensure(topology)
     planner = Planner(bus, catalogue(), SETTINGS, Metrics("planner"))
     stop, ready = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -188,6 +190,64 @@ def test_cancelling_a_job_that_nobody_knows_says_so() -> None:
             cancel = encode(CancelRequest(job_id="nobody"))
             answer = await bus.request(subjects.cancel("nobody"), cancel, timeout=2.0)
             assert decode(answer.data, CancelReply).status == "unknown"
+
+    run(scenario())
+
+
+def test_the_pictures_of_a_job_are_stored_by_their_numbers_and_its_record_holds_none() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            pictures = [b"the first picture", b"the second picture"]
+            controls = tuple(control(image=picture) for picture in pictures)
+            await submit(bus, request(controls=controls))
+            await eventually(lambda: _is(queued(bus), 3))  # encode, hint-0, hint-1
+            stored = [await bus.stored(subjects.job_input("job-1", k)) for k in range(3)]
+            assert stored == [*pictures, None]
+            entry = await bus.get(subjects.RECORDS, "job-1")
+            assert entry is not None
+            assert b"picture" not in entry.value
+
+    run(scenario())
+
+
+def test_pictures_that_a_planner_stored_before_it_ended_are_no_hindrance() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await bus.store(subjects.job_input("job-1", 0), b"a picture")
+            await submit(bus, request(controls=(control(),)))
+            await eventually(lambda: _is(queued(bus), 2))
+
+    run(scenario())
+
+
+def test_a_job_that_is_refused_leaves_no_picture() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            await submit(bus, request(controls=(control(), control(model="other"))))
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.fields["field"] == "controls"
+            assert await bus.stored(subjects.job_input("job-1", 0)) is None
+
+    run(scenario())
+
+
+def test_where_there_is_no_room_for_pictures_a_job_is_refused_by_name() -> None:
+    async def scenario() -> None:
+        narrow = replace(
+            TOPOLOGY,
+            streams=tuple(
+                replace(stream, max_messages=1) if stream.name == subjects.INPUTS else stream
+                for stream in TOPOLOGY.streams
+            ),
+        )
+        async with planning(narrow) as bus:
+            await submit(bus, request(controls=(control(), control())))
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.code == "queue_full"
+            assert await bus.get(subjects.RECORDS, "job-1") is None
+            assert await queued(bus) == 0
 
     run(scenario())
 
