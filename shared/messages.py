@@ -199,6 +199,23 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, tag="control_reply
     """From receipt to answer."""
 
 
+class HalfRequest(msgspec.Struct, frozen=True, kw_only=True, tag="half"):
+    """One image of a step, on `dr.v1.assist.<model>`: the unconditional half of a row that is alone
+    with its denoiser. Answered by a `HalfReply`."""
+
+    job_id: str
+    x: TensorHandle
+    """What the network is fed, (1, C, H, W)."""
+    t: float
+    time_ids: tuple[float, ...]
+    text: TextHandles
+
+
+class HalfReply(msgspec.Struct, frozen=True, kw_only=True, tag="half_reply"):
+    out: TensorHandle | None
+    """The network's answer (1, C, H, W); None: there is other work."""
+
+
 class ReleaseTensor(msgspec.Struct, frozen=True, kw_only=True, tag="release_tensor"):
     """To the owner of an arena: nobody needs this tensor any more."""
 

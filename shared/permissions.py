@@ -139,6 +139,8 @@ def _denoiser(service: str, served: Served) -> Grants:
         _worker(service, "denoise", served.models),
         grants.publish(*(subjects.preview(model) for model in served.models)),
         grants.publish(*(subjects.control(control) for control in served.controls)),
+        grants.publish(*(subjects.assist(model) for model in served.models)),
+        grants.subscribe(*(subjects.assist(model) for model in served.models)),
     )
 
 

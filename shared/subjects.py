@@ -93,6 +93,11 @@ def control(model: str) -> str:
     return f"{PREFIX}.control.{token(model)}"
 
 
+def assist(model: str) -> str:
+    """One half of a step, for whichever denoiser of the model has nothing else to do."""
+    return f"{PREFIX}.assist.{token(model)}"
+
+
 def job_input(job_id: str, number: int) -> str:
     """The picture that the job's control `number` steers by."""
     return f"{PREFIX}.input.{job_id}.{number}"

@@ -26,5 +26,6 @@ def read_hint(data: bytes, width: int, height: int) -> torch.Tensor:
             prepared: torch.Tensor = _PROCESSOR.preprocess(image, height=height, width=width)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         allowed = "an image that is a whole png, jpeg or webp"
-        raise InvalidRequest("controls", str(error), allowed) from error
+        found = f"{len(data)} bytes that are none"
+        raise InvalidRequest("controls", found, allowed) from error
     return prepared

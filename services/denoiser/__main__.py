@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 from services.denoiser.controls import ControlNets
 from services.denoiser.interval import Interval
 from services.denoiser.model import limits, load, reserve
 from services.denoiser.outbox import Outbox
+from services.denoiser.peers import Assistant, Peers
 from services.denoiser.service import Denoiser
 from shared.abandon import abandon
 from shared.catalogue import Catalogue
@@ -35,8 +37,11 @@ async def main(running: Process) -> None:
     async with arena(running) as transport, AsyncExitStack() as engines:
         controls = ControlNets(running.bus, transport, settings.control_seconds)
         shelf, metrics = catalogue.shelf, running.metrics
+        peers = {name: Peers(running.bus, transport, name) for name in cards}
         models = {
-            name: load(name, card.source, shelf, settings, metrics, bounds, die, controls)
+            name: load(
+                name, card.source, shelf, settings, metrics, bounds, die, controls, peers[name]
+            )
             for name, card in cards.items()
         }
         for model in models.values():
@@ -50,6 +55,7 @@ async def main(running: Process) -> None:
             reserve=reserve(settings),
             interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
         )
+        assistant = Assistant(running.bus, transport, handler.occupation)
         worker = Worker(
             running.bus, handler, settings, running.metrics, running.name, running.budget.room
         )
@@ -68,7 +74,10 @@ async def main(running: Process) -> None:
             worker.run,
             statistics=statistics,
             metadata={"models": " ".join(handler.models)},
-            background=[outbox.run],
+            background=[
+                outbox.run,
+                *(partial(assistant.serve, n, m.engine.assist) for n, m in models.items()),
+            ],
         )
 
 

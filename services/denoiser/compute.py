@@ -4,6 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Final
 
 import torch
@@ -23,6 +24,7 @@ from services.denoiser.outcomes import (
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.row import Row
 from services.denoiser.shape import ShapeKey
+from services.denoiser.sharing import AskHalf, Half, Sharing
 from services.denoiser.steering import (
     LEAST_PATIENCE,
     PATIENCE_STEPS,
@@ -30,8 +32,8 @@ from services.denoiser.steering import (
     Interrupted,
     Steering,
 )
-from services.denoiser.step import Batch, step
-from services.denoiser.unet import Control, Network
+from services.denoiser.step import Batch, Predict, predict, step
+from services.denoiser.unet import Network
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
 
@@ -51,9 +53,12 @@ class Compute:
         deliver: Callable[[Sequence[Outcome]], object],
         crashed: Callable[[BaseException], object],
         ask: Ask | None = None,
+        ask_half: AskHalf | None = None,
     ) -> None:
-        """`ask`: how ControlNets are asked; None: there are none."""
+        """`ask`: how ControlNets are asked; `ask_half`: how other denoisers are. None: there are
+        none."""
         self._steering = None if ask is None else Steering(ask, self._wake)
+        self._sharing = None if ask_half is None else Sharing(ask_half)
         self._network, self._limits = network, limits
         self.cost = cost
         self._deliver, self._crashed = deliver, crashed
@@ -71,8 +76,11 @@ class Compute:
         self._admitted: dict[int, Entry] = {}
         self._stopping = self._stepping = self._held = self._owed = False
         self._declining = False
+        self._half: tuple[Half, Future[torch.Tensor]] | None = None
+        """To be computed for another denoiser, while there is nothing else to do."""
         self._next_ticket = 0
         self._steps = self._row_steps = self._finished = self._failed = self._parks = 0
+        self._halves = 0
         self._step_seconds = 0.0
         # A daemon, so that a process whose event loop died is not kept alive by it.
         self._thread = threading.Thread(target=self._run, name="denoiser-steps", daemon=True)
@@ -119,6 +127,19 @@ class Compute:
             self._changed.notify_all()
             return ticket
 
+    def assist(self, half: Half) -> Future[torch.Tensor]:
+        """The network's answer to one image of another denoiser's step. Raises `QueueFull` if there
+        is anything else to do, `EngineStopped` when the thread ended."""
+        with self._changed:
+            if self._stopping:
+                raise EngineStopped("the denoising engine is not running")
+            if self._admitted or self._waiting or self._half is not None:
+                raise QueueFull("the denoiser's room for halves of others' steps", 0)
+            answer: Future[torch.Tensor] = Future()
+            self._half = half, answer
+            self._changed.notify_all()
+            return answer
+
     def adapt(self, row: Row, adapters: tuple[Use, ...], complete: bool) -> None:
         """From the next step boundary on `row` has `adapters`; `complete`: those are all it
         waits for."""
@@ -157,6 +178,8 @@ class Compute:
                 step_seconds=self._step_seconds,
                 finished=self._finished,
                 failed=self._failed,
+                shared_steps=self._shared(),
+                halves=self._halves,
                 control_rounds=0 if self._steering is None else self._steering.rounds,
                 control_seconds=0.0 if self._steering is None else self._steering.seconds,
                 control_waited=0.0 if self._steering is None else self._steering.waited,
@@ -167,6 +190,7 @@ class Compute:
     def _run(self) -> None:
         try:
             while (entries := self._next_step()) is not None:
+                self._assist()
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
             self._news += self._leftovers()
@@ -188,6 +212,9 @@ class Compute:
                 if not self._admitted and not self._waiting:
                     self._batches.clear()
                     self._owed = False
+                    if self._half is not None:
+                        self._stepping = True
+                        return []
                 elif (entries := self._plan()) or self._hopeless:
                     self._stepping = True
                     return entries
@@ -224,6 +251,30 @@ class Compute:
             entry.passed_over = 0
         return running
 
+    @torch.inference_mode()
+    def _assist(self) -> None:
+        """Compute what another denoiser asked for, if one did."""
+        with self._changed:
+            asked, self._half = self._half, None
+        if asked is None:
+            return
+        half, answer = asked
+        device, dtype = self._network.device, self._network.dtype
+        try:
+            self._merging.settle(())
+            told = half.told.to(device)
+            out = self._network.predict(
+                half.x.to(device, dtype),
+                torch.tensor([half.t], device=device),
+                told.embeds.to(dtype),
+                told.pooled.to(dtype),
+                told.time_ids.to(dtype),
+            )
+            answer.set_result(out.cpu())
+            self._halves += 1
+        except Exception as error:
+            answer.set_exception(error)
+
     def _give_up(self) -> list[Outcome]:
         """The rows that cannot be in time."""
         entries, self._hopeless = self._hopeless, []
@@ -234,8 +285,8 @@ class Compute:
         try:
             batch = self._batch(tuple(entry.row for entry in entries))
             self._tell()
-            started, waited = time.perf_counter(), self._waited()
-            stepped = step(self._network, batch, self._steer(batch))
+            started, waited, shared = time.perf_counter(), self._waited(), self._shared()
+            stepped = step(self._network, batch, self._way(batch, entries))
             seconds = time.perf_counter() - started
         except Interrupted as interrupted:
             return self._without(interrupted, entries)
@@ -243,7 +294,9 @@ class Compute:
             if len(entries) == 1:
                 return [Failed(entries[0].ticket, error)]
             return [outcome for entry in entries for outcome in self._advance([entry])]
-        self._count(batch, seconds - self._waited() + waited)
+        if self._shared() == shared:
+            self._learn(batch, seconds - self._waited() + waited)
+        self._count(batch, seconds)
         outcomes: list[Outcome] = []
         for i, entry in enumerate(entries):
             outcomes += entry.take(stepped, i, seconds)
@@ -255,13 +308,20 @@ class Compute:
         """Seconds that steps waited for ControlNets: no cost of the network's."""
         return 0.0 if self._steering is None else self._steering.waited
 
-    def _steer(self, batch: Batch) -> Callable[[torch.Tensor], Control | None]:
-        steering = self._steering
-        if steering is None:
-            return lambda x: None
-        step_seconds = self.cost.predict(len(batch.source), batch.rows[0].shape_key.tokens)
-        patience = max(LEAST_PATIENCE, PATIENCE_STEPS * step_seconds)
-        return lambda x: steering.begin(batch, x, patience)
+    def _shared(self) -> int:
+        """Steps that another denoiser took half of."""
+        return 0 if self._sharing is None else self._sharing.steps
+
+    def _way(self, batch: Batch, entries: list[Entry]) -> Predict:
+        """How the batch's answers are had: all here, or with ControlNets', or half of them from
+        another denoiser."""
+        seconds = self.cost.predict(len(batch.source), batch.rows[0].shape_key.tokens)
+        if self._steering is not None and any(row.steered is not None for row in batch.rows):
+            return self._steering.predict(max(LEAST_PATIENCE, PATIENCE_STEPS * seconds))
+        lonely = len(self._admitted) == 1 and not self._waiting and not entries[0].alone
+        if self._sharing is not None and lonely and self.cost.known:
+            return self._sharing.predict if self._sharing.pays(batch, seconds) else predict
+        return predict
 
     def _without(self, interrupted: Interrupted, entries: list[Entry]) -> list[Outcome]:
         """The step of those `entries` that were answered; the others are let go, or wait."""
@@ -287,10 +347,13 @@ class Compute:
             self._batches.popitem(last=False)
         return batch
 
-    def _count(self, batch: Batch, seconds: float) -> None:
+    def _learn(self, batch: Batch, seconds: float) -> None:
+        """A step that was taken here alone was `seconds` of work."""
         tokens = batch.rows[0].shape_key.tokens
         self.cost = self.cost.observe(len(batch.source), tokens, seconds)
         self._merging.observe(len(batch.source), tokens, seconds, batch.bank is not None)
+
+    def _count(self, batch: Batch, seconds: float) -> None:
         with self._changed:
             self._steps += 1
             self._row_steps += len(batch.rows)
@@ -315,6 +378,9 @@ class Compute:
 
     def _leftovers(self) -> list[Outcome]:
         with self._changed:
+            if self._half is not None:
+                self._half[1].set_exception(EngineStopped("the denoising engine stopped"))
+                self._half = None
             entries = [*self._hopeless, *self._admitted.values(), *self._waiting.values()]
             self._hopeless.clear()
             self._admitted.clear()

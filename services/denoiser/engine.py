@@ -25,6 +25,7 @@ from services.denoiser.outcomes import (
 )
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
+from services.denoiser.sharing import AskHalf, Half
 from services.denoiser.steering import Ask
 from services.denoiser.unet import Network
 from shared.adapters.bank import Use
@@ -56,15 +57,17 @@ class Engine:
         cost: CostModel | None = None,
         on_crash: Callable[[BaseException], None] | None = None,
         ask: Ask | None = None,
+        ask_half: AskHalf | None = None,
     ) -> None:
         """`on_crash` is called in the event loop if the compute thread ends by an error; the rows
         fail after that, and the process had better be replaced. `ask`: how ControlNets are asked,
-        for rows that have any."""
+        for rows that have any. `ask_half`: how another denoiser is asked
+        for half of a step; it has the same network."""
         self._network = network
         self._limits = limits or Limits()
         self._cost = cost or CostModel()
         self._on_crash = on_crash
-        self._ask = ask
+        self._ask, self._ask_half = ask, ask_half
         self._on_batch: list[OnBatch] = []
         self._runs: dict[int, _Run] = {}
         self._compute: Compute | None = None
@@ -82,6 +85,7 @@ class Engine:
             deliver=lambda outcomes: post(self._deliver, outcomes),
             crashed=lambda error: post(self._crashed, error),
             ask=self._ask,
+            ask_half=self._ask_half,
         )
         self._compute.start()
 
@@ -125,6 +129,11 @@ class Engine:
         """From the next step boundary on `row` has `adapters`. `complete`: they are all that it
         waited for; until then it takes no more than `row.late` steps."""
         self._running().adapt(row, adapters, complete)
+
+    async def assist(self, half: Half) -> torch.Tensor:
+        """The network's answer to one image of another denoiser's step, (1, C, H, W) on the CPU.
+        Raises `QueueFull` if there is anything else to do."""
+        return await asyncio.wrap_future(self._running().assist(half))
 
     async def step_alone(self, row: Row, on_step: OnStep | None = None) -> None:
         """Take one step of `row` by itself, before everybody else. When this returns the engine has

@@ -86,6 +86,10 @@ class EngineStatistics:
     """Spent in steps, in total."""
     finished: int
     failed: int
+    shared_steps: int
+    """Half of which another denoiser computed."""
+    halves: int
+    """Computed for other denoisers."""
     control_rounds: int
     """Answers of ControlNets that steps used,"""
     control_seconds: float

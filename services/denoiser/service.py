@@ -18,6 +18,7 @@ from services.denoiser.model import Model
 from services.denoiser.news import News
 from services.denoiser.outbox import Outbox
 from services.denoiser.outcomes import EngineStopped, StepReport
+from services.denoiser.peers import Occupation
 from services.denoiser.probation import mark, probation_steps, serve_alone
 from services.denoiser.row import Row
 from services.denoiser.rows import build_row
@@ -58,6 +59,7 @@ class Denoiser:
         self._news = News(transport, outbox)
         self._interval = interval
         self._isolation = Isolation([model.engine for model in models.values()])
+        self.occupation = Occupation()
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
         self._draining = False
         for name, model in models.items():
@@ -156,7 +158,8 @@ class Denoiser:
         tasks = self._tasks[task.spec.model]
         tasks.add(task)
         try:
-            yield
+            with self.occupation.working():
+                yield
         finally:
             tasks.remove(task)
 

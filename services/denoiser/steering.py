@@ -18,8 +18,8 @@ import torch
 
 from services.denoiser.row import Row
 from services.denoiser.steered import Answer, Share
-from services.denoiser.step import Batch, network_input
-from services.denoiser.unet import Control, Residuals
+from services.denoiser.step import Batch, Predict, network_input, predict
+from services.denoiser.unet import Control, Network, Residuals
 from shared.errors import DarkroomError
 from shared.messages import ControlledRow
 
@@ -67,10 +67,19 @@ class Steering:
         self.waited = 0.0
         """and how long steps waited for them."""
 
-    def begin(self, batch: Batch, x: torch.Tensor, patience: float) -> Control | None:
-        """Ask for what the batch's rows need in this step, x (B, C, H, W) being what the network is
-        fed of them. What is returned waits for it, at most `patience` seconds, and raises
-        `Interrupted`; None: no row is steered."""
+    def predict(self, patience: float) -> Predict:
+        """Of batches some of whose rows are steered. Waits for answers at most `patience` seconds;
+        then it raises `Interrupted`."""
+
+        def answer(
+            network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
+        ) -> torch.Tensor:
+            return predict(network, batch, x, t, self._begin(batch, x, patience))
+
+        return answer
+
+    def _begin(self, batch: Batch, x: torch.Tensor, patience: float) -> Control | None:
+        """Ask for what the batch's rows need in this step. None: nothing."""
         self.ask(batch.rows, x)
         uses = [
             _Use(row, batch.images(i), share)

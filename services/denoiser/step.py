@@ -1,7 +1,8 @@
 """One denoising step of a batch of rows, whatever their samplers, positions and guidance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -85,21 +86,44 @@ class Stepped:
     """Per row: neither has become NaN or infinite."""
 
 
-@torch.inference_mode()
-def step(
+class Predict(Protocol):
+    def __call__(
+        self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """The answers (F, C, H, W) for the batch's images, to what the network is fed of its rows,
+        x (B, C, H, W) at times t (B,)."""
+        ...
+
+
+def predict(
     network: Network,
     batch: Batch,
-    steer: Callable[[torch.Tensor], Control | None] = lambda x: None,
-) -> Stepped:
-    """Take each row's next step; the rows themselves are left as they are (see `StepTable`).
-    `steer` is told what the network is fed of each row before it is."""
+    x: torch.Tensor,
+    t: torch.Tensor,
+    control: Control | None = None,
+) -> torch.Tensor:
+    """All images in one forward, with what `control` says. See `Predict`."""
+    return network.predict(
+        x[batch.source],
+        t[batch.source],
+        batch.conditioning.embeds,
+        batch.conditioning.pooled,
+        batch.conditioning.time_ids,
+        batch.bank,
+        control,
+    )
+
+
+@torch.inference_mode()
+def step(network: Network, batch: Batch, answer: Predict = predict) -> Stepped:
+    """Take each row's next step; the rows themselves are left as they are (see `StepTable`)."""
     rows = batch.rows
     x = torch.cat([row.latents for row in rows])
     x0_prev = torch.cat([row.x0_prev for row in rows])
     t, c_in, p, q, r, u, v, n = _coefficients(rows, x.device)
 
     fed = (c_in * x).to(network.dtype)
-    out = guided(network, batch, fed, t.flatten(), steer(fed))
+    out = guided(batch, answer(network, batch, fed, t.flatten()).float())
     x0 = p * x + q * out
     x = r * x + u * x0 + v * x0_prev
     if any(row.table.draws for row in rows):
@@ -120,19 +144,8 @@ def _coefficients(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tens
     return each.view(len(rows), -1, 1, 1, 1).unbind(1)
 
 
-def guided(
-    network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, control: Control | None
-) -> torch.Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), both halves in one forward."""
-    out = network.predict(
-        x[batch.source],
-        t[batch.source],
-        batch.conditioning.embeds,
-        batch.conditioning.pooled,
-        batch.conditioning.time_ids,
-        batch.bank,
-        control,
-    ).float()
+def guided(batch: Batch, out: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), of the answers for all images."""
     base, cond = out[batch.base], out[-len(batch.rows) :]
     return base + batch.guidance * (cond - base)
 

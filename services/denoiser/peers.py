@@ -1,0 +1,143 @@
+"""Halves of steps between denoisers: asked of whoever is idle, and computed while we are."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+
+from services.denoiser.row import Conditioning, Row
+from services.denoiser.sharing import Half
+from shared import subjects
+from shared.bus.base import Bus, Message
+from shared.errors import DarkroomError
+from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode
+from shared.tensors.cache import TensorCache
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import get_tensor, put_tensor
+from shared.tensors.transport import Transport
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS: Final = 10.0
+"""After this an answer is of no use; the one who asked computed it long ago."""
+LIFETIME: Final = 30.0
+"""Seconds after which a half may be dropped, if nobody released it."""
+
+
+class Peers:
+    """Implements `AskHalf`. To be made in the event loop that shall do the talking."""
+
+    def __init__(self, bus: Bus, transport: Transport, model: str) -> None:
+        self._bus, self._transport, self._model = bus, transport, model
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None]:
+        """Raises `ArenaFull` if there is no room for x."""
+        handle = put_tensor(self._transport, x, job_id=row.job_id, attempt=0, lifetime=LIFETIME)
+        half = HalfRequest(
+            job_id=row.job_id, x=handle, t=row.t, time_ids=row.time_ids, text=row.texts[0]
+        )
+        return asyncio.run_coroutine_threadsafe(self._ask(half), self._loop)
+
+    async def _ask(self, half: HalfRequest) -> torch.Tensor | None:
+        try:
+            subject = subjects.assist(self._model)
+            message = await self._bus.request(subject, encode(half), ASK_SECONDS)
+            out = decode(message.data, HalfReply).out
+            if out is None:
+                return None
+            found = await asyncio.to_thread(get_tensor, self._transport, out)
+            if out.slot is not None:
+                released = encode(ReleaseTensor(tensor=out))
+                await self._bus.publish(subjects.release(out.slot.arena), released)
+            return found
+        finally:
+            self._transport.free(half.x)
+
+
+class Occupation:
+    """Whether a process has work of its own."""
+
+    def __init__(self) -> None:
+        self._tasks = 0
+        self._idle, self._busy = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<Occupation {self._tasks} tasks>"
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Within, there is some."""
+        self._tasks += 1
+        self._idle.clear()
+        self._busy.set()
+        try:
+            yield
+        finally:
+            self._tasks -= 1
+            if not self._tasks:
+                self._busy.clear()
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Return when there is none."""
+        await self._idle.wait()
+
+    async def busy(self) -> None:
+        """Return when there is some."""
+        await self._busy.wait()
+
+
+Compute = Callable[[Half], Awaitable[torch.Tensor]]
+"""A half on the own network. Raises `QueueFull` if there is other work by now."""
+
+
+class Assistant:
+    """Computes halves for others while its process is idle."""
+
+    def __init__(self, bus: Bus, transport: Transport, occupation: Occupation) -> None:
+        self._bus, self._transport, self._occupation = bus, transport, occupation
+        self._tensors = TensorCache(transport)
+
+    async def serve(self, model: str, compute: Compute) -> None:
+        """For as long as this runs."""
+        while True:
+            await self._occupation.idle()
+            listening = asyncio.create_task(self._listen(model, compute))
+            try:
+                await self._occupation.busy()
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+
+    async def _listen(self, model: str, compute: Compute) -> None:
+        async with self._bus.subscribe(subjects.assist(model), queue="denoiser") as asked:
+            async for message in asked:
+                await self._answer(message, compute)
+
+    async def _answer(self, message: Message, compute: Compute) -> None:
+        """Whatever goes wrong, who asked can do without."""
+        out = None
+        try:
+            half = decode(message.data, HalfRequest)
+            out = self._put(half, await compute(await self._read(half)))
+        except Exception as error:
+            log.info("no help is given: %s", error)
+        with contextlib.suppress(DarkroomError):
+            await self._bus.publish(message.reply, encode(HalfReply(out=out)))
+
+    async def _read(self, half: HalfRequest) -> Half:
+        embeds = await self._tensors.get(half.text.embeds)
+        pooled = await self._tensors.get(half.text.pooled)
+        x = get_tensor(self._transport, half.x)
+        told = Conditioning(embeds[None], pooled[None], torch.tensor([half.time_ids]))
+        return Half(x, half.t, told)
+
+    def _put(self, half: HalfRequest, out: torch.Tensor) -> TensorHandle:
+        return put_tensor(self._transport, out, job_id=half.job_id, attempt=0, lifetime=LIFETIME)

@@ -1,0 +1,104 @@
+"""Latent parallelism: the halves of guidance on two denoisers (SwiftDiffusion, arXiv 2407.02031).
+
+A row that is alone with its denoiser has its unconditional half computed by another one that has
+nothing to do, while it computes the other half itself. Each step is asked for anew: it ends as soon
+as either has other work. What does not come in time is computed here, so the image is the same.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+
+from services.denoiser.row import Conditioning, Row
+from services.denoiser.step import Batch
+from services.denoiser.unet import Network
+
+LEAST_WAIT: Final = 0.02
+"""Seconds that an answer is waited for in any case; else as long again as the own half took."""
+PAUSE: Final = 1.0
+"""Seconds until somebody is asked again, after nobody had time,"""
+LONG_PAUSE: Final = 30.0
+"""and after it turned out to be no gain."""
+_NEWEST: Final = 0.2
+"""Weight of the last shared step in their mean."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Half:
+    """One image of a step: x (1, C, H, W) at time t, and what it is told."""
+
+    x: torch.Tensor
+    t: float
+    told: Conditioning
+
+
+class AskHalf(Protocol):
+    def __call__(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None]:
+        """The network's answer to the unconditional half of the next step of `row`, which is fed x
+        (1, C, H, W); None if nobody has time. Arrives in another thread."""
+        ...
+
+
+class Sharing:
+    """For the compute thread."""
+
+    def __init__(self, ask: AskHalf, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock = ask, clock
+        self._not_before = 0.0
+        self._means: dict[int, float] = {}
+        """Seconds of a shared step, by tokens."""
+        self.steps = 0
+        """That were shared."""
+
+    def pays(self, batch: Batch, seconds: float) -> bool:
+        """Whether to try and share this step, which takes `seconds` otherwise."""
+        row, now = batch.rows[0], self._clock()
+        if now < self._not_before or not can_be_shared(batch):
+            return False
+        if self._means.get(row.shape_key.tokens, 0.0) < seconds:
+            return True
+        del self._means[row.shape_key.tokens]
+        self._not_before = now + LONG_PAUSE
+        return False
+
+    def predict(
+        self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Predict`."""
+        began = self._clock()
+        answer = self._ask(batch.rows[0], x)
+        cond = _half(network, batch, x, t, 1)
+        uncond = None
+        with contextlib.suppress(Exception):  # whatever it is, we can do without
+            uncond = answer.result(max(LEAST_WAIT, self._clock() - began))
+        if uncond is None:
+            self._not_before = self._clock() + PAUSE
+            uncond = _half(network, batch, x, t, 0)
+        else:
+            self._shared(batch.rows[0].shape_key.tokens, self._clock() - began)
+        return torch.cat([uncond.to(cond), cond])
+
+    def _shared(self, tokens: int, seconds: float) -> None:
+        self.steps += 1
+        mean = self._means.get(tokens, seconds)
+        self._means[tokens] = mean + _NEWEST * (seconds - mean)
+
+
+def can_be_shared(batch: Batch) -> bool:
+    """One guided row, and all that its network computes with is at hand elsewhere."""
+    row = batch.rows[0]
+    plain = not row.adapters and not batch.merged and row.steered is None
+    return len(batch.rows) == 1 and row.uncond is not None and bool(row.texts) and plain
+
+
+def _half(
+    network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, which: int
+) -> torch.Tensor:
+    """The answer to the batch's unconditional (0) or conditional (1) image."""
+    told, only = batch.conditioning, slice(which, which + 1)
+    return network.predict(x, t, told.embeds[only], told.pooled[only], told.time_ids[only])

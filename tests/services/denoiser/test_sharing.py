@@ -1,0 +1,200 @@
+"""One row, two denoisers: the image is the same, whoever computes the halves of its steps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from services.denoiser.engine import Engine
+from services.denoiser.peers import Assistant, Occupation, Peers
+from services.denoiser.row import Row
+from services.denoiser.sharing import LONG_PAUSE, Half, Sharing
+from services.denoiser.step import Batch
+from services.denoiser.unet import SdxlUnet
+from shared.adapters.adapter import read_adapter
+from shared.bus.memory import MemoryBroker
+from shared.errors import QueueFull
+from shared.messages import TextHandles
+from shared.tensors.torch_io import put_tensor
+from shared.tensors.transport import MemoryTransport
+from tests.conftest import eventually, run
+from tests.loras import write_lora
+from tests.services.denoiser.models import (
+    Gated,
+    conditioning,
+    make_row,
+    make_unet,
+    network,
+    with_diffusers,
+)
+
+MODEL = "tiny"
+
+
+class Pair:
+    """An engine that asks, and one that answers while its process is idle."""
+
+    def __init__(self, asking: Any = None, helping: Any = None) -> None:
+        broker, self.store = MemoryBroker(), {}
+        self.transport = MemoryTransport("asks", store=self.store)
+        bus, other = broker.connect("asks"), broker.connect("helps")
+        self.occupation = Occupation()
+        self.one = Engine(asking or network(), ask_half=Peers(bus, self.transport, MODEL))
+        self.two = Engine(helping or SdxlUnet(make_unet()))
+        self.assistant = Assistant(
+            other, MemoryTransport("helps", store=self.store), self.occupation
+        )
+
+    def row(self, prompt: str, **fields: Any) -> Row:
+        texts = tuple(
+            TextHandles(
+                embeds=self._put(half.embeds[0]),
+                pooled=self._put(half.pooled[0]),
+            )
+            for half in (conditioning("nothing"), conditioning(prompt))
+        )
+        return make_row(prompt, texts=texts, **fields)
+
+    def _put(self, tensor: torch.Tensor) -> Any:
+        return put_tensor(self.transport, tensor, job_id="job", attempt=1, lifetime=60.0)
+
+
+@asynccontextmanager
+async def pair(**networks: Any) -> AsyncIterator[Pair]:
+    found = Pair(**networks)
+    async with found.one, found.two:
+        helping = asyncio.create_task(found.assistant.serve(MODEL, found.two.assist))
+        await asyncio.sleep(0.01)
+        try:
+            yield found
+        finally:
+            helping.cancel()
+            await asyncio.wait([helping])
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_that_is_alone_is_shared_and_its_image_is_the_same() -> None:
+    async def main() -> None:
+        async with pair() as p:
+            assert close(await p.one.run(p.row("a")), with_diffusers("a"))
+            assert p.one.statistics().shared_steps == p.two.statistics().halves > 0
+
+    run(main())
+
+
+def test_whoever_has_work_is_not_asked_and_is_asked_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.denoiser.sharing.PAUSE", 0.0)
+
+    async def main() -> None:
+        async with pair() as p:
+            with p.occupation.working():
+                await asyncio.sleep(0.01)
+                assert close(await p.one.run(p.row("a")), with_diffusers("a"))
+                assert p.one.statistics().shared_steps == 0
+            await asyncio.sleep(0.01)
+            await p.one.run(p.row("b"))
+            assert p.one.statistics().shared_steps > 0
+
+    run(main())
+
+
+def test_what_was_asked_of_someone_who_has_work_by_now_is_refused() -> None:
+    async def main() -> None:
+        helping = Gated("busy")
+        async with pair(helping=helping) as p:
+            busy = asyncio.create_task(p.two.run(make_row("busy")))
+            await helping.stepping()
+            half = Half(torch.zeros(1, 4, 8, 8), 500.0, conditioning("nothing"))
+            with pytest.raises(QueueFull):
+                await p.two.assist(half)
+            assert close(await p.one.run(p.row("a")), with_diffusers("a"))
+            helping.open()
+            await busy
+
+    run(main())
+
+
+def test_one_who_never_answers_costs_one_step_a_little_time() -> None:
+    async def main() -> None:
+        helping = Gated()
+        async with pair(helping=helping) as p:
+            assert close(await p.one.run(p.row("a")), with_diffusers("a"))
+            assert p.one.statistics().shared_steps == 0
+            helping.open()
+            await eventually(lambda: _has(p.two, halves=1))
+
+    async def _has(engine: Engine, halves: int) -> bool:
+        return engine.statistics().halves == halves
+
+    run(main())
+
+
+def test_two_rows_need_no_help() -> None:
+    async def main() -> None:
+        async with pair() as p:
+            found = await asyncio.gather(p.one.run(p.row("a")), p.one.run(p.row("b")))
+            assert all(
+                close(latents, with_diffusers(prompt))
+                for latents, prompt in zip(found, "ab", strict=True)
+            )
+            assert p.one.statistics().shared_steps <= 6
+
+    run(main())
+
+
+def test_adapters_that_are_merged_where_help_comes_from_do_not_count(tmp_path: Path) -> None:
+    unet = SdxlUnet(make_unet())
+    path = write_lora(tmp_path / "a.safetensors", {"unet": make_unet()}, form="peft", rank=2)
+    adapter = read_adapter("a", path, unet.module.config)
+
+    async def main() -> None:
+        async with pair(helping=unet) as p:
+            await p.two.run(make_row("mine", steps=300, adapters=((adapter, 1.0),)))
+            assert p.two._compute is not None
+            assert p.two._compute._merging.merged
+            assert close(await p.one.run(p.row("a")), with_diffusers("a"))
+            assert p.one.statistics().shared_steps > 0
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"guidance": 1.0}, {"texts": ()}],
+    ids=["unguided", "nobody knows what it is told"],
+)
+def test_a_row_without_two_halves_to_give_is_not_shared(fields: dict[str, Any]) -> None:
+    sharing = Sharing(ask=lambda row, x: pytest.fail("asked"))
+    row = make_row("a", **({"texts": (None, None)} | fields))
+    assert not sharing.pays(Batch.of([row], network()), 1.0)
+
+
+def test_it_is_left_for_a_while_when_it_does_not_pay() -> None:
+    now = 0.0
+
+    class Never:
+        def result(self, timeout: float) -> torch.Tensor:
+            nonlocal now
+            now += 2.0
+            return torch.zeros(1, 4, 8, 8)
+
+    sharing = Sharing(lambda row, x: Never(), clock=lambda: now)  # type: ignore[arg-type, return-value]
+    row = make_row("a", texts=(None, None))
+    batch = Batch.of([row], network())
+    assert sharing.pays(batch, 1.0)
+    sharing.predict(network(), batch, torch.zeros(1, 4, 8, 8), torch.tensor([1.0]))
+    assert sharing.pays(batch, 3.0)
+    assert not sharing.pays(batch, 1.0)
+    now += LONG_PAUSE - 1.0
+    assert not sharing.pays(batch, 3.0)
+    now += 2.0
+    assert sharing.pays(batch, 1.0)
