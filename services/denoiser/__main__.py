@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
+from services.denoiser.controls import ControlNets
 from services.denoiser.interval import Interval
 from services.denoiser.model import limits, load, reserve
 from services.denoiser.outbox import Outbox
@@ -31,11 +32,13 @@ async def main(running: Process) -> None:
     weights = component_bytes((card.source for card in cards.values()), "unet")
     running.budget.refuse_larger(f"the unet of {', '.join(cards)}", weights)
     bounds = limits(settings, len(cards))
-    models = {
-        name: load(name, card.source, catalogue.shelf, settings, running.metrics, bounds, die)
-        for name, card in cards.items()
-    }
     async with arena(running) as transport, AsyncExitStack() as engines:
+        controls = ControlNets(running.bus, transport, settings.control_seconds)
+        shelf, metrics = catalogue.shelf, running.metrics
+        models = {
+            name: load(name, card.source, shelf, settings, metrics, bounds, die, controls)
+            for name, card in cards.items()
+        }
         for model in models.values():
             await engines.enter_async_context(model.engine)
         outbox = Outbox(running.bus)
@@ -54,7 +57,12 @@ async def main(running: Process) -> None:
         def statistics() -> Mapping[str, object]:
             engines = {n: dataclasses.asdict(m.engine.statistics()) for n, m in models.items()}
             loras = {n: dataclasses.asdict(m.library.statistics()) for n, m in models.items()}
-            return {**dataclasses.asdict(worker.statistics()), "engines": engines, "loras": loras}
+            return {
+                **dataclasses.asdict(worker.statistics()),
+                "engines": engines,
+                "loras": loras,
+                "control_retries": controls.retries,
+            }
 
         await running.serve(
             worker.run,

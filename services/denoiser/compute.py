@@ -23,8 +23,15 @@ from services.denoiser.outcomes import (
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.row import Row
 from services.denoiser.shape import ShapeKey
+from services.denoiser.steering import (
+    LEAST_PATIENCE,
+    PATIENCE_STEPS,
+    Ask,
+    Interrupted,
+    Steering,
+)
 from services.denoiser.step import Batch, step
-from services.denoiser.unet import Network
+from services.denoiser.unet import Control, Network
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
 
@@ -43,7 +50,10 @@ class Compute:
         cost: CostModel,
         deliver: Callable[[Sequence[Outcome]], object],
         crashed: Callable[[BaseException], object],
+        ask: Ask | None = None,
     ) -> None:
+        """`ask`: how ControlNets are asked; None: there are none."""
+        self._steering = None if ask is None else Steering(ask, self._wake)
         self._network, self._limits = network, limits
         self.cost = cost
         self._deliver, self._crashed = deliver, crashed
@@ -117,6 +127,11 @@ class Compute:
             row.late = None if complete else row.late
             self._changed.notify_all()
 
+    def _wake(self) -> None:
+        """A row may not be blocked any more."""
+        with self._changed:
+            self._changed.notify_all()
+
     @property
     def declining(self) -> bool:
         """At the last step boundary somebody was kept waiting who has not been in the batch yet."""
@@ -142,6 +157,9 @@ class Compute:
                 step_seconds=self._step_seconds,
                 finished=self._finished,
                 failed=self._failed,
+                control_rounds=0 if self._steering is None else self._steering.rounds,
+                control_seconds=0.0 if self._steering is None else self._steering.seconds,
+                control_waited=0.0 if self._steering is None else self._steering.waited,
             )
 
     # ------------------------------------------------------------------------ on the thread
@@ -216,18 +234,43 @@ class Compute:
         try:
             batch = self._batch(tuple(entry.row for entry in entries))
             self._tell()
-            started = time.perf_counter()
-            stepped = step(self._network, batch)
+            started, waited = time.perf_counter(), self._waited()
+            stepped = step(self._network, batch, self._steer(batch))
             seconds = time.perf_counter() - started
+        except Interrupted as interrupted:
+            return self._without(interrupted, entries)
         except Exception as error:
             if len(entries) == 1:
                 return [Failed(entries[0].ticket, error)]
             return [outcome for entry in entries for outcome in self._advance([entry])]
-        self._count(batch, seconds)
+        self._count(batch, seconds - self._waited() + waited)
         outcomes: list[Outcome] = []
         for i, entry in enumerate(entries):
             outcomes += entry.take(stepped, i, seconds)
+            if self._steering is not None:
+                self._steering.ahead(entry.row, self._network.dtype)
         return outcomes
+
+    def _waited(self) -> float:
+        """Seconds that steps waited for ControlNets: no cost of the network's."""
+        return 0.0 if self._steering is None else self._steering.waited
+
+    def _steer(self, batch: Batch) -> Callable[[torch.Tensor], Control | None]:
+        steering = self._steering
+        if steering is None:
+            return lambda x: None
+        step_seconds = self.cost.predict(len(batch.source), batch.rows[0].shape_key.tokens)
+        patience = max(LEAST_PATIENCE, PATIENCE_STEPS * step_seconds)
+        return lambda x: steering.begin(batch, x, patience)
+
+    def _without(self, interrupted: Interrupted, entries: list[Entry]) -> list[Outcome]:
+        """The step of those `entries` that were answered; the others are let go, or wait."""
+        failed = interrupted.failed
+        outcomes: list[Outcome] = [
+            Failed(entry.ticket, failed[entry.row]) for entry in entries if entry.row in failed
+        ]
+        ready = [e for e in entries if e.row not in failed and e.row not in interrupted.late]
+        return outcomes + (self._advance(ready) if ready else [])
 
     def _batch(self, rows: tuple[Row, ...]) -> Batch:
         shape = rows[0].shape_key

@@ -25,6 +25,7 @@ from services.denoiser.outcomes import (
 )
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
+from services.denoiser.steering import Ask
 from services.denoiser.unet import Network
 from shared.adapters.bank import Use
 
@@ -54,13 +55,16 @@ class Engine:
         limits: Limits | None = None,
         cost: CostModel | None = None,
         on_crash: Callable[[BaseException], None] | None = None,
+        ask: Ask | None = None,
     ) -> None:
         """`on_crash` is called in the event loop if the compute thread ends by an error; the rows
-        fail after that, and the process had better be replaced."""
+        fail after that, and the process had better be replaced. `ask`: how ControlNets are asked,
+        for rows that have any."""
         self._network = network
         self._limits = limits or Limits()
         self._cost = cost or CostModel()
         self._on_crash = on_crash
+        self._ask = ask
         self._on_batch: list[OnBatch] = []
         self._runs: dict[int, _Run] = {}
         self._compute: Compute | None = None
@@ -77,6 +81,7 @@ class Engine:
             self._cost,
             deliver=lambda outcomes: post(self._deliver, outcomes),
             crashed=lambda error: post(self._crashed, error),
+            ask=self._ask,
         )
         self._compute.start()
 

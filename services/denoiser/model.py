@@ -10,6 +10,7 @@ import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits
+from services.denoiser.steering import Ask
 from services.denoiser.traced import traced
 from services.denoiser.unet import SdxlUnet
 from shared.adapters.library import AdapterLibrary
@@ -58,14 +59,15 @@ def load(
     metrics: Metrics,
     bounds: Limits,
     on_crash: Callable[[BaseException], None],
+    ask: Ask,
 ) -> Model:
     """The network of model `name` in directory or hub id `source`, for which the adapters on
-    `shelf` are; its engine is not started."""
+    `shelf` are, and which asks ControlNets by `ask`; its engine is not started."""
     unet = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
     root = local_directory(source)
     scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     vae = json.loads((root / "vae" / "config.json").read_text("utf-8"))
-    engine = Engine(traced(unet), bounds, on_crash=on_crash)
+    engine = Engine(traced(unet), bounds, on_crash=on_crash, ask=ask)
     engine.watch(partial(metrics.step, name))
     metrics.watch_parked(name, lambda: engine.statistics().parked)
     return Model(

@@ -86,6 +86,12 @@ class EngineStatistics:
     """Spent in steps, in total."""
     finished: int
     failed: int
+    control_rounds: int
+    """Answers of ControlNets that steps used,"""
+    control_seconds: float
+    """how long those took, in total,"""
+    control_waited: float
+    """and how long steps waited for them."""
 
     @property
     def rows_per_step(self) -> float:

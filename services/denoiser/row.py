@@ -7,6 +7,7 @@ import torch
 
 from services.denoiser.noise import Noise
 from services.denoiser.shape import ShapeKey
+from services.denoiser.steered import Steered
 from services.denoiser.step_table import StepTable
 from shared.adapters.bank import Use
 from shared.errors import InvalidRequest
@@ -61,6 +62,8 @@ class Row:
     """`late`, as it was when the row was made."""
     joined: dict[str, int] = field(default_factory=dict)
     """By adapter: the steps that were done when it joined."""
+    steered: Steered | None = None
+    """By ControlNets."""
     cancelled: bool = field(default=False)
 
     @classmethod
@@ -81,6 +84,7 @@ class Row:
         deadline: float | None = None,
         adapters: tuple[Use, ...] = (),
         late: int | None = None,
+        steered: Steered | None = None,
     ) -> "Row":
         """A row at step 0. `shape` is the latents' (C, H, W). Raises `InvalidRequest` if guidance
         has no unconditional half to work with, or one of another prompt length."""
@@ -110,6 +114,7 @@ class Row:
             adapters=adapters,
             late=late,
             late_from_the_start=late,
+            steered=steered,
         )
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
@@ -152,7 +157,9 @@ class Row:
 
     @property
     def blocked(self) -> bool:
-        """It may go no further without the adapters that are missing."""
+        """It can take no step yet: adapters are missing, or an answer of a ControlNet."""
+        if self.steered is not None and self.steered.waiting:
+            return True
         return self.late is not None and self.step >= self.late
 
     @property

@@ -1,15 +1,18 @@
 """From a `denoise` task to the row that the engine runs."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
 from services.denoiser.model import Model
 from services.denoiser.row import Conditioning, Row
+from services.denoiser.steered import Steer, Steered
 from services.denoiser.step_table import build_step_table
 from shared.adapters.bank import Use
 from shared.errors import HandleLost, InvalidRequest
-from shared.task import Task
+from shared.messages import JobSpec, TextHandles
+from shared.task import Task, Tensors
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
 
@@ -28,7 +31,13 @@ def build_row(
     the row do. Blocks: a tensor may come from another host, and a step table that is new here takes
     up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
-    tensors = {name: get_tensor(transport, handle) for name, handle in task.inputs.items()}
+    inputs = task.inputs
+    texts = ("negative_", "") if spec.guided else ("",)
+    tensors = {
+        name: get_tensor(transport, inputs[name])
+        for prefix in texts
+        for name in (f"{prefix}embeds", f"{prefix}pooled")
+    }
     height, width = spec.height // model.scale, spec.width // model.scale
     size = torch.tensor([[spec.height, spec.width, 0, 0, spec.height, spec.width]]).float()
     table = build_step_table(
@@ -53,8 +62,35 @@ def build_row(
         adapters=adapters,
         late=late,
         previews=preview_steps(spec.previews, table.steps),
+        steered=_steered(spec, inputs, texts, tuple(size[0].tolist())),
     )
     return _resumed(task, row, transport)
+
+
+def _steered(
+    spec: JobSpec, inputs: Tensors, texts: Sequence[str], time_ids: tuple[float, ...]
+) -> Steered | None:
+    if not spec.controls:
+        return None
+    return Steered(
+        controls=tuple(
+            Steer(
+                model=control.model,
+                hint=inputs[f"hint-{k}"],
+                scale=control.scale,
+                start=control.start,
+                end=control.end,
+                guess_mode=control.guess_mode,
+            )
+            for k, control in enumerate(spec.controls)
+        ),
+        texts=tuple(
+            TextHandles(embeds=inputs[f"{prefix}embeds"], pooled=inputs[f"{prefix}pooled"])
+            for prefix in texts
+        ),
+        time_ids=time_ids,
+        lag=spec.control_lag > 0,
+    )
 
 
 def _resumed(task: Task, row: Row, transport: Transport) -> Row:

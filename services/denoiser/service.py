@@ -23,6 +23,7 @@ from services.denoiser.row import Row
 from services.denoiser.rows import build_row
 from shared.errors import HandedOver, NoLongerWanted
 from shared.jobs.graph import NodeKind
+from shared.messages import JobSpec
 from shared.task import Task, Tensors
 from shared.telemetry.tracing import current_span, step_event
 from shared.tensors.handle import TensorHandle
@@ -105,13 +106,13 @@ class Denoiser:
         inherited = set(task.approximations)
 
         def keep(step: int, tensors: dict[str, torch.Tensor]) -> None:
-            late = late_loras.approximations(row, task.spec, step)
-            keeper.keep(step, tensors, tuple(sorted(inherited | late)))
+            found = inherited | _approximations(row, task.spec, step)
+            keeper.keep(step, tensors, tuple(sorted(found)))
 
         interval = self._interval.close if task.state.losses else self._interval
         async with late_loras.joining(row, model, task.spec, self._isolation):
             latents = await model.engine.run(row, on_step, keep, interval)
-        task.approximations |= late_loras.approximations(row, task.spec, row.table.steps)
+        task.approximations |= _approximations(row, task.spec, row.table.steps)
         return latents
 
     async def _row(self, task: Task, model: Model) -> Row:
@@ -177,3 +178,11 @@ class Denoiser:
     def discard(self, outputs: Tensors) -> None:
         for handle in outputs.values():
             self._transport.free(handle)
+
+
+def _approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:
+    """What was not computed exactly in the row's first `steps` steps."""
+    lagged = set() if row.steered is None else row.steered.lagged
+    return late_loras.approximations(row, spec, steps) | {
+        f"control_lag {name}: image {row.index}" for name in lagged
+    }

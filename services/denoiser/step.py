@@ -1,12 +1,12 @@
 """One denoising step of a batch of rows, whatever their samplers, positions and guidance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from services.denoiser.row import Conditioning, Row
-from services.denoiser.unet import Network
+from services.denoiser.unet import Control, Network
 from shared.adapters.bank import Bank, Use
 
 
@@ -58,6 +58,11 @@ class Batch:
             bank=None if merged else _bank([*guided, *range(len(rows))], adapters, network),
         )
 
+    def images(self, i: int) -> tuple[int, ...]:
+        """Which of the F images are those of row i; the unconditional one comes first."""
+        cond = len(self.source) - len(self.rows) + i
+        return (cond,) if self.rows[i].uncond is None else (int(self.base[i]), cond)
+
     def still_is(self, rows: Sequence[Row], merged: tuple[Use, ...]) -> bool:
         """Whether it is the batch of `rows`, with the adapters that they have by now."""
         adapters = tuple(row.adapters for row in rows)
@@ -81,15 +86,20 @@ class Stepped:
 
 
 @torch.inference_mode()
-def step(network: Network, batch: Batch) -> Stepped:
-    """Take each row's next step; the rows themselves are left as they are (see `StepTable`)."""
+def step(
+    network: Network,
+    batch: Batch,
+    steer: Callable[[torch.Tensor], Control | None] = lambda x: None,
+) -> Stepped:
+    """Take each row's next step; the rows themselves are left as they are (see `StepTable`).
+    `steer` is told what the network is fed of each row before it is."""
     rows = batch.rows
     x = torch.cat([row.latents for row in rows])
     x0_prev = torch.cat([row.x0_prev for row in rows])
-    coefficients = torch.stack([row.table.coefficients[row.step] for row in rows]).to(x.device)
-    t, c_in, p, q, r, u, v, n = coefficients.view(len(rows), -1, 1, 1, 1).unbind(1)
+    t, c_in, p, q, r, u, v, n = _coefficients(rows, x.device)
 
-    out = guided(network, batch, c_in * x, t.flatten())
+    fed = (c_in * x).to(network.dtype)
+    out = guided(network, batch, fed, t.flatten(), steer(fed))
     x0 = p * x + q * out
     x = r * x + u * x0 + v * x0_prev
     if any(row.table.draws for row in rows):
@@ -97,15 +107,31 @@ def step(network: Network, batch: Batch) -> Stepped:
     return Stepped(x, x0, finite(x + x0))
 
 
-def guided(network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+@torch.inference_mode()
+def network_input(rows: Sequence[Row], dtype: torch.dtype) -> torch.Tensor:
+    """What the network is fed of `rows` in their next step, (B, C, H, W)."""
+    x = torch.cat([row.latents for row in rows])
+    return (_coefficients(rows, x.device)[1] * x).to(dtype)
+
+
+def _coefficients(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Those of each row's next step, (B, 1, 1, 1) each."""
+    each = torch.stack([row.table.coefficients[row.step] for row in rows]).to(device)
+    return each.view(len(rows), -1, 1, 1, 1).unbind(1)
+
+
+def guided(
+    network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, control: Control | None
+) -> torch.Tensor:
     """Classifier-free guidance (Ho & Salimans 2022, eq. 6), both halves in one forward."""
     out = network.predict(
-        x[batch.source].to(network.dtype),
+        x[batch.source],
         t[batch.source],
         batch.conditioning.embeds,
         batch.conditioning.pooled,
         batch.conditioning.time_ids,
         batch.bank,
+        control,
     ).float()
     base, cond = out[batch.base], out[-len(batch.rows) :]
     return base + batch.guidance * (cond - base)

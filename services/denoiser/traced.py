@@ -3,23 +3,18 @@
 A forward of a small batch is some 600 operations of a few microseconds each, and the interpreter
 takes as long between them as they take; meanwhile it holds its lock, for which the event loop and
 all other rows' news wait. The graph runs the same kernels in the same order, and so gives the same
-bits, without either.
-
-TorchScript is no longer developed, and is used because nothing else does this without a compiler on
-the host (docs/adr/0014). Everything that knows of it is in this file.
+bits, without either (`shared/torch_graph.py`).
 """
 
 import logging
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
 
-from services.denoiser.unet import Network, SdxlUnet
+from services.denoiser.unet import Control, Network, SdxlUnet, steered
 from shared.adapters.bank import Bank, Use
-
-Graph = Callable[..., torch.Tensor]
+from shared.torch_graph import Graph, graph_of
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +26,12 @@ and the third run of a graph are slow, because it is optimised then."""
 
 
 class TracedUnet:
-    """Implements `Network`: `network`, but by its graph for latents that its levels can halve, if
-    there are no adapters. The two share their weights, which may be changed in place."""
+    """Implements `Network`: `network`, but by the graphs of its halves for latents that its levels
+    can halve, if there are no adapters. They share their weights, which may be changed in place."""
 
-    def __init__(self, network: SdxlUnet, graph: Graph) -> None:
+    def __init__(self, network: SdxlUnet, encode: Graph, decode: Graph) -> None:
         self._network = network
-        self._graph = graph
+        self._encode, self._decode = encode, decode
 
     @property
     def device(self) -> torch.device:
@@ -54,12 +49,14 @@ class TracedUnet:
         pooled: torch.Tensor,
         time_ids: torch.Tensor,
         bank: Bank | None = None,
+        control: Control | None = None,
     ) -> torch.Tensor:
         height, width = x.shape[-2:]
         halved = height % self._network.smallest == width % self._network.smallest == 0
         if halved and bank is None:
-            return self._graph(x, t, embeds, pooled, time_ids)
-        return self._network.predict(x, t, embeds, pooled, time_ids, bank)
+            halfway = self._encode(x, t, embeds, pooled, time_ids)
+            return self._decode(embeds, *steered(halfway, control))  # type: ignore[no-any-return]
+        return self._network.predict(x, t, embeds, pooled, time_ids, bank, control)
 
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self._network.bank(images)
@@ -74,28 +71,26 @@ def traced(network: SdxlUnet) -> Network:
     if network.device.type != "cpu":
         return network
     try:
-        graph = _graph(network)
-        agrees = all(_agrees(network, graph, *trial) for trial in TRIALS)
+        found = TracedUnet(network, *_graphs(network))
+        agrees = all(_agrees(network, found, *trial) for trial in TRIALS)
     except Exception as error:  # whatever it is, the interpreter can do without
         log.warning("the network cannot be traced: %s", error)
         return network
     if not agrees:
         log.warning("the traced network gives other answers; it is run by the interpreter")
         return network
-    return TracedUnet(network, graph)
+    return found
 
 
 @torch.inference_mode()
-def _graph(network: SdxlUnet) -> Graph:
-    with warnings.catch_warnings():
-        # That TorchScript is deprecated, and that sizes may have been taken for constants.
-        warnings.simplefilter("ignore")
-        return torch.jit.trace(  # type: ignore[no-untyped-call,no-any-return]
-            network.predict, network.example(*TRIALS[0]), check_trace=False
-        )
+def _graphs(network: SdxlUnet) -> tuple[Graph, Graph]:
+    """Of its encoder half, and of its decoder half."""
+    example = network.example(*TRIALS[0])
+    halfway = network.encode(*example)
+    return graph_of(network.encode, example), graph_of(network.decode, (example[2], *halfway))
 
 
 @torch.inference_mode()
-def _agrees(network: SdxlUnet, graph: Graph, *trial: int) -> bool:
+def _agrees(network: SdxlUnet, found: TracedUnet, *trial: int) -> bool:
     example = network.example(*trial)
-    return torch.equal(graph(*example), network.predict(*example))
+    return torch.equal(found.predict(*example), network.predict(*example))

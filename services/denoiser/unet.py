@@ -1,11 +1,19 @@
 """The network behind one contract, so that the step's maths need not know what it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+
+Residuals = Sequence[torch.Tensor]
+"""What ControlNets add halfway: to each of the encoder half's outputs that the decoder half sees,
+and last to the middle block's."""
+Control = Callable[[], Residuals]
+"""Asked when it is needed, which is halfway."""
+Halfway = tuple[torch.Tensor, ...]
+"""The middle block's output, the time embedding, and the encoder half's outputs."""
 
 
 class Network(Protocol):
@@ -25,9 +33,10 @@ class Network(Protocol):
         pooled: torch.Tensor,
         time_ids: torch.Tensor,
         bank: Bank | None = None,
+        control: Control | None = None,
     ) -> torch.Tensor:
         """The answer (B, C, H, W) to x (B, C, H, W) at times t (B,), given embeds (B, L, D), pooled
-        (B, P) and time_ids (B, 6), with the adapters in `bank`."""
+        (B, P) and time_ids (B, 6), with the adapters in `bank` and what `control` answers."""
         ...
 
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
@@ -77,13 +86,61 @@ class SdxlUnet:
         pooled: torch.Tensor,
         time_ids: torch.Tensor,
         bank: Bank | None = None,
+        control: Control | None = None,
     ) -> torch.Tensor:
-        added = {"text_embeds": pooled, "time_ids": time_ids}
         with self.adapted.using(bank):
-            (out,) = self.module(
-                x, t, encoder_hidden_states=embeds, added_cond_kwargs=added, return_dict=False
+            halfway = self.encode(x, t, embeds, pooled, time_ids)
+            return self.decode(embeds, *steered(halfway, control))
+
+    def encode(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        time_ids: torch.Tensor,
+    ) -> Halfway:
+        """The first half of `UNet2DConditionModel.forward`: down blocks and middle block. What
+        ControlNets compute meanwhile is wanted after it (SwiftDiffusion, arXiv 2407.02031 §4.1)."""
+        unet = self.module
+        if unet.config.center_input_sample:
+            x = 2 * x - 1.0
+        added = {"text_embeds": pooled, "time_ids": time_ids}
+        emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=t))
+        emb = emb + unet.get_aug_embed(
+            emb=emb, encoder_hidden_states=embeds, added_cond_kwargs=added
+        )
+        if unet.time_embed_act is not None:
+            emb = unet.time_embed_act(emb)
+        sample = unet.conv_in(x)
+        outputs = (sample,)
+        for block in unet.down_blocks:
+            sample, passed = block(sample, emb, **_seen(block, embeds))
+            outputs += passed
+        sample = unet.mid_block(sample, emb, **_seen(unet.mid_block, embeds))
+        return sample, emb, *outputs
+
+    def decode(
+        self, embeds: torch.Tensor, sample: torch.Tensor, emb: torch.Tensor, *outputs: torch.Tensor
+    ) -> torch.Tensor:
+        """The second half: up blocks and the answer."""
+        unet = self.module
+        height, width = outputs[0].shape[-2:]
+        uneven = height % self.smallest or width % self.smallest
+        for block in unet.up_blocks:
+            count = len(block.resnets)
+            outputs, passed = outputs[:-count], outputs[-count:]
+            size = outputs[-1].shape[2:] if uneven and outputs else None
+            sample = block(
+                hidden_states=sample,
+                temb=emb,
+                res_hidden_states_tuple=passed,
+                upsample_size=size,
+                **_seen(block, embeds),
             )
-        return out  # type: ignore[no-any-return]
+        if unet.conv_norm_out is not None:
+            sample = unet.conv_act(unet.conv_norm_out(sample))
+        return unet.conv_out(sample)  # type: ignore[no-any-return]
 
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self.adapted.bank(images)
@@ -109,3 +166,18 @@ class SdxlUnet:
             normal(images, pooled),
             normal(images, 6).abs() * 1024,
         )
+
+
+def steered(halfway: Halfway, control: Control | None) -> Halfway:
+    """`halfway` with what `control` answers, if there is one."""
+    if control is None:
+        return halfway
+    sample, emb, *outputs = halfway
+    *residuals, middle = control()
+    summed = (output + residual for output, residual in zip(outputs, residuals, strict=True))
+    return sample + middle, emb, *summed
+
+
+def _seen(block: Any, embeds: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a block is given of the prompt: everything, or nothing."""
+    return {"encoder_hidden_states": embeds} if getattr(block, "has_cross_attention", False) else {}

@@ -10,6 +10,7 @@ from shared import messages, subjects
 from shared.bus.base import Bus
 from shared.errors import DarkroomError, InvalidRequest
 from shared.jobs.record import JobRecord
+from shared.tensors.handle import TensorHandle
 
 AUDIT_SECONDS: Final = 15.0
 AUDITED: Final = 512
@@ -23,6 +24,7 @@ class SlotOwner(Protocol):
 
     @property
     def name(self) -> str: ...
+    def free(self, handle: TensorHandle) -> bool: ...
     def release_job(self, job_id: str) -> int: ...
     def expire(self, now: float) -> int: ...
     def jobs(self) -> frozenset[str]: ...
@@ -35,8 +37,8 @@ async def keep_released(
     audit_every: float = AUDIT_SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Obey the `ReleaseJob` messages for `owner`, and expire its slots every so many seconds.
-    Runs until cancelled. Releases are lossy; what one misses, an audit finds."""
+    """Obey the `ReleaseJob` and `ReleaseTensor` messages for `owner`, and expire its slots every so
+    many seconds. Runs until cancelled. Releases are lossy; what one misses, an audit finds."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_obey(bus, owner))
         tasks.create_task(_expire(owner, expire_every, clock))
@@ -47,11 +49,14 @@ async def _obey(bus: Bus, owner: SlotOwner) -> None:
     async with bus.subscribe(subjects.release(owner.name)) as received:
         async for message in received:
             try:
-                release = messages.decode(message.data, messages.ReleaseJob)
+                release = messages.decode_release(message.data)
             except InvalidRequest as error:
                 log.warning("%s: %s", message.subject, error)
                 continue
-            owner.release_job(release.job_id)
+            if isinstance(release, messages.ReleaseTensor):
+                owner.free(release.tensor)
+            else:
+                owner.release_job(release.job_id)
 
 
 async def _expire(owner: SlotOwner, every: float, clock: Callable[[], float]) -> None:

@@ -29,6 +29,34 @@ def test_a_graph_answers_as_its_network_for_any_shape(
     assert torch.equal(graph.predict(*example), unet.predict(*example))
 
 
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize("controlled", [False, True])
+@torch.inference_mode()
+def test_the_two_halves_give_the_bits_that_diffusers_gives(
+    unet: SdxlUnet, side: int, controlled: bool
+) -> None:
+    x, t, embeds, pooled, time_ids = example = unet.example(2, side, side, 5)
+    x = example[0][..., :side, :side]
+    halfway = unet.encode(x, *example[1:])
+    residuals = [torch.randn_like(output) for output in (*halfway[2:], halfway[0])]
+    control = {
+        "down_block_additional_residuals": residuals[:-1],
+        "mid_block_additional_residual": residuals[-1],
+    }
+    (expected,) = unet.module(
+        x,
+        t,
+        encoder_hidden_states=embeds,
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+        return_dict=False,
+        **(control if controlled else {}),
+    )
+    asked = (lambda: residuals) if controlled else None
+    for network in (unet, traced(unet)):
+        found = network.predict(x, *example[1:], control=asked)
+        assert torch.equal(found, expected)
+
+
 @torch.inference_mode()
 def test_latents_that_cannot_be_halved_are_left_to_the_network(unet: SdxlUnet) -> None:
     x, *others = unet.example(2, 4, 4, 5)
@@ -50,15 +78,15 @@ def test_weights_that_are_changed_in_place_are_the_graph_s_as_well(unet: SdxlUne
 class Counting(SdxlUnet):
     """Does what a graph cannot: it counts its images in Python."""
 
-    def predict(self, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        return super().predict(x, *others) * float(len(x))
+    def decode(self, embeds: torch.Tensor, *halfway: torch.Tensor) -> torch.Tensor:
+        return super().decode(embeds, *halfway) * float(len(embeds))
 
 
 class Unsteady(SdxlUnet):
-    def predict(self, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def decode(self, embeds: torch.Tensor, *halfway: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_tracing():
             raise RuntimeError("not while I am watched")
-        return super().predict(x, *others)
+        return super().decode(embeds, *halfway)
 
 
 @pytest.mark.parametrize(("kind", "reason"), [(Counting, "other answers"), (Unsteady, "watched")])

@@ -1,0 +1,1 @@
+"""Computes what ControlNets add to the steps of denoisers."""

@@ -1,0 +1,50 @@
+"""`python -m services.controlnet`"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from services.controlnet.network import ControlNet
+from services.controlnet.service import ControlNetService
+from shared.catalogue import read_controls
+from shared.errors import Misconfigured
+from shared.memory_budget import component_bytes
+from shared.process import Process, arena, run_process
+from shared.torch_setup import prepare_torch
+from shared.worker import Worker
+
+
+async def main(running: Process) -> None:
+    settings = running.settings
+    prepare_torch(settings.threads)
+    cards = read_controls(settings.control_sources)
+    if not cards:
+        raise Misconfigured(f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}")
+    weights = component_bytes((card.source for card in cards.values()), "")
+    running.budget.refuse_larger(f"the ControlNets {', '.join(cards)}", weights)
+    dtype = getattr(torch, settings.dtype)
+    networks = {
+        name: ControlNet.load(card.source, dtype, settings.device) for name, card in cards.items()
+    }
+    async with arena(running) as transport:
+        handler = ControlNetService(networks, running.bus, transport)
+        worker = Worker(
+            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+        )
+
+        def statistics() -> Mapping[str, object]:
+            return {**dataclasses.asdict(worker.statistics()), **handler.statistics()}
+
+        await running.serve(
+            worker.run,
+            statistics=statistics,
+            metadata={"models": " ".join(handler.models)},
+            background=[partial(handler.serve_steps, name) for name in handler.models],
+        )
+        handler.close()
+
+
+if __name__ == "__main__":
+    run_process("controlnet", main)

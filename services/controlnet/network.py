@@ -1,0 +1,143 @@
+"""A ControlNet: a hint is embedded once; then it says what to add to each step, for many images."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from shared.errors import Misconfigured
+from shared.torch_graph import Graph, graph_of
+
+log = logging.getLogger(__name__)
+
+TRIALS: Final = ((2, 2, 2, 77), (3, 2, 2, 77), (3, 2, 2, 154), (1, 4, 2, 154), (5, 2, 6, 77))
+"""(images, height, width, tokens) on which the graph has to agree with the network; see
+`services/denoiser/traced.py`."""
+
+
+class ControlNet:
+    """diffusers' `ControlNetModel` (arXiv 2302.05543) with SDXL's conditioning."""
+
+    def __init__(self, module: Any) -> None:
+        """Raises `Misconfigured` if it is one that pools what it says."""
+        if module.config.global_pool_conditions:
+            raise Misconfigured("a ControlNet with global_pool_conditions is not supported")
+        self._module = module.requires_grad_(False).eval()
+        self.device: torch.device = module.device
+        self.dtype: torch.dtype = module.dtype
+        # Embedded hints are what `residuals` is given, in the place of hints.
+        self._embedding = module.controlnet_cond_embedding
+        module.controlnet_cond_embedding = nn.Identity()
+        self._reversed = module.config.controlnet_conditioning_channel_order == "bgr"
+        module.register_to_config(controlnet_conditioning_channel_order="rgb")
+        self._levels = 2 ** (len(module.config.block_out_channels) - 1)
+        self._graph = self._traced()
+
+    @classmethod
+    def load(cls, source: str, dtype: torch.dtype, device: str) -> "ControlNet":
+        """From a directory or hub id, safetensors only. Raises `Misconfigured`."""
+        from diffusers.models.controlnets.controlnet import ControlNetModel
+
+        try:
+            module = ControlNetModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
+            return cls(module.to(device))
+        except (Misconfigured, OSError, ValueError) as error:
+            raise Misconfigured(f"the ControlNet {source!r} cannot be loaded: {error}") from error
+
+    @torch.inference_mode()
+    def embed(self, hint: torch.Tensor) -> torch.Tensor:
+        """hint (1, 3, H, W), RGB from 0 to 1, as (1, C, H/8, W/8)."""
+        hint = hint.to(self.device, self.dtype)
+        return self._embedding(hint.flip(1) if self._reversed else hint)  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def residuals(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        time_ids: torch.Tensor,
+        hint: torch.Tensor,
+        scales: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """For x (F, C, H, W) at times t (F,), given embeds (F, L, D), pooled (F, P), time_ids
+        (F, 6) and embedded hints (F, C0, H, W): what to add to each output of the UNet's encoder
+        half, and last to its middle block's, times `scales` (F, number of them)."""
+        height, width = x.shape[-2:]
+        halved = height % self._levels == width % self._levels == 0
+        forward = self._graph if halved and self._graph is not None else self._forward
+        found = forward(x, t, embeds, pooled, time_ids, hint)
+        return [
+            residual * scale.view(-1, 1, 1, 1)
+            for residual, scale in zip(found, scales.to(x.device, x.dtype).unbind(1), strict=True)
+        ]
+
+    def scales(self, rows: Sequence[tuple[float, bool]]) -> torch.Tensor:
+        """(F, number of residuals), from (scale, guess mode) of each image: in guess mode the outer
+        layers count less (`ControlNetModel.forward`)."""
+        count = len(self._module.controlnet_down_blocks) + 1
+        rising = torch.logspace(-1, 0, count)
+        return torch.stack(
+            [(rising if guess else torch.ones(count)) * scale for scale, guess in rows]
+        )
+
+    def _forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        time_ids: torch.Tensor,
+        hint: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        down, middle = self._module(
+            x,
+            t,
+            encoder_hidden_states=embeds,
+            controlnet_cond=hint,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+            return_dict=False,
+        )
+        return *down, middle
+
+    def _traced(self) -> Graph | None:
+        """Its graph, if it is on the CPU and the graph gives the same bits on all `TRIALS`."""
+        if self.device.type != "cpu":
+            return None
+        try:
+            graph = graph_of(self._forward, self._example(*TRIALS[0]))
+            agrees = all(self._agrees(graph, *trial) for trial in TRIALS)
+        except Exception as error:  # whatever it is, the interpreter can do without
+            log.warning("the ControlNet cannot be traced: %s", error)
+            return None
+        if not agrees:
+            log.warning("the traced ControlNet gives other answers; it is run by the interpreter")
+        return graph if agrees else None
+
+    @torch.inference_mode()
+    def _agrees(self, graph: Graph, *trial: int) -> bool:
+        example = self._example(*trial)
+        pairs = zip(graph(*example), self._forward(*example), strict=True)
+        return all(torch.equal(one, other) for one, other in pairs)
+
+    def _example(
+        self, images: int, height: int, width: int, tokens: int
+    ) -> tuple[torch.Tensor, ...]:
+        config, drawn = self._module.config, torch.Generator().manual_seed(images)
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        size = (height * self._levels, width * self._levels)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=drawn).to(self.device, self.dtype)
+
+        return (
+            normal(images, config.in_channels, *size),
+            torch.linspace(999.0, 1.0, images).to(self.device),
+            normal(images, tokens, config.cross_attention_dim),
+            normal(images, pooled),
+            normal(images, 6).abs() * 1024,
+            normal(images, config.block_out_channels[0], *size),
+        )

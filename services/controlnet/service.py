@@ -1,0 +1,184 @@
+"""The `hint` node: a picture is embedded, once a job. And the steps that denoisers ask for."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import torch
+
+from services.controlnet.hints import read_hint
+from services.controlnet.network import ControlNet
+from services.controlnet.steps import Computed, Step, compute
+from services.controlnet.tensors import TensorCache
+from shared import subjects
+from shared.bus.base import Bus, Message
+from shared.compute import BatchedCompute
+from shared.errors import DarkroomError, HandleLost, InvalidRequest, QueueFull
+from shared.jobs.graph import NodeKind
+from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
+from shared.task import Task, Tensors
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import get_tensor, put_tensor
+from shared.tensors.transport import Transport
+
+log = logging.getLogger(__name__)
+
+CAPACITY: Final = 8
+"""Hints in hand."""
+MAX_STEPS: Final = 64
+"""Steps in hand, of one ControlNet; further ones are refused, to be asked elsewhere or again."""
+MAX_BATCH: Final = 16
+"""Steps computed together."""
+LIFETIME: Final = 3600.0
+"""Seconds after which an embedded hint may be dropped, if nobody released it,"""
+ANSWER_LIFETIME: Final = 30.0
+"""and an answer."""
+DRAIN_SECONDS: Final = 5.0
+"""How long the steps in hand may take when the process is asked to leave."""
+
+
+class ControlNetService:
+    """Holds the ControlNets of `networks` (by name). It keeps nothing that another replica could
+    not read from the same handles."""
+
+    kind: NodeKind = "hint"
+    capacity = CAPACITY
+    reserve = 0
+    isolates = False
+
+    def __init__(self, networks: Mapping[str, ControlNet], bus: Bus, transport: Transport) -> None:
+        self.models = tuple(networks)
+        self._bus = bus
+        self._transport = transport
+        self._tensors = TensorCache(transport)
+        self._embedding = {
+            name: BatchedCompute(
+                f"hint-{name}", partial(_embed, network), max_batch=1, max_waiting=2 * CAPACITY
+            )
+            for name, network in networks.items()
+        }
+        self._stepping = {
+            name: BatchedCompute(
+                f"control-{name}",
+                partial(compute, network, self._put_answer),
+                max_batch=MAX_BATCH,
+                max_waiting=MAX_STEPS,
+            )
+            for name, network in networks.items()
+        }
+        self._steps: defaultdict[str, int] = defaultdict(int)
+        self._rows: defaultdict[str, int] = defaultdict(int)
+        self._refused = 0
+
+    def __repr__(self) -> str:
+        return f"<ControlNetService {', '.join(self.models)}>"
+
+    def statistics(self) -> Mapping[str, object]:
+        """Requests and rows that were answered, by ControlNet, and requests that were refused."""
+        return {"steps": dict(self._steps), "rows": dict(self._rows), "refused": self._refused}
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        """Output `hint-<number>`: the embedded picture, (channels, height, width)."""
+        spec, number = task.spec, task.node.index
+        data = await self._bus.stored(subjects.job_input(task.job_id, number))
+        if data is None:
+            raise InvalidRequest("controls", number, "one whose image has not been dropped yet")
+        hint = await asyncio.to_thread(read_hint, data, spec.width, spec.height)
+        embedded = await self._embedding[task.node.model].submit(hint)
+        task.progressed()
+        handle = put_tensor(
+            self._transport,
+            embedded,
+            job_id=task.job_id,
+            attempt=task.state.attempt,
+            lifetime=LIFETIME,
+        )
+        return {task.node.name: handle}
+
+    def discard(self, outputs: Tensors) -> None:
+        for handle in outputs.values():
+            self._transport.free(handle)
+
+    def room(self) -> bool:
+        return True
+
+    async def drain(self) -> None:
+        """What is in hand is soon finished."""
+
+    async def serve_steps(self, model: str) -> None:
+        """Answer the steps of `model` for as long as this runs; when cancelled, those in hand."""
+        in_hand: set[asyncio.Task[None]] = set()
+        try:
+            async with self._bus.subscribe(subjects.control(model), queue="controlnet") as asked:
+                async for message in asked:
+                    answering = asyncio.create_task(self._answer(model, message, len(in_hand)))
+                    in_hand.add(answering)
+                    answering.add_done_callback(in_hand.discard)
+        finally:
+            if in_hand:
+                await asyncio.wait(in_hand, timeout=DRAIN_SECONDS)
+
+    async def _answer(self, model: str, message: Message, in_hand: int) -> None:
+        """Whoever asked asks again if this fails."""
+        try:
+            request = decode(message.data, ControlRequest)
+            await self._bus.publish(
+                message.reply, encode(await self._step(model, request, in_hand))
+            )
+        except DarkroomError as error:
+            log.warning("a step of %s is not answered: %s", model, error)
+
+    async def _step(self, model: str, request: ControlRequest, in_hand: int) -> ControlReply:
+        began = time.monotonic()
+        try:
+            if in_hand >= MAX_STEPS:
+                raise QueueFull(f"the ControlNet {model}", MAX_STEPS)
+            x = get_tensor(self._transport, request.x)
+            step, failures = await self._read(request, x)
+            computed = await self._stepping[model].submit(step) if step.rows else Computed()
+        except Exception as error:
+            self._refused += 1
+            failed = failure_of(error)
+            return _reply(dict.fromkeys(range(len(request.rows)), failed), Computed(), began)
+        self._steps[model] += 1
+        self._rows[model] += len(step.rows)
+        return _reply(failures, computed, began)
+
+    async def _read(
+        self, request: ControlRequest, x: torch.Tensor
+    ) -> tuple[Step, dict[int, Failure]]:
+        """What is to be computed, without the rows whose tensors are lost."""
+        rows, failures = [], {}
+        for k, row in enumerate(request.rows):
+            try:
+                rows.append((k, await self._tensors.of_row(row)))
+            except HandleLost as lost:
+                failures[k] = failure_of(lost)
+        kept = [k for k, _ in rows]
+        return Step(x[kept], tuple(read for _, read in rows)), failures
+
+    def _put_answer(self, job_id: str, flat: torch.Tensor) -> TensorHandle:
+        return put_tensor(self._transport, flat, job_id=job_id, attempt=0, lifetime=ANSWER_LIFETIME)
+
+    def close(self) -> None:
+        for embedding in self._embedding.values():
+            embedding.close()
+        for stepping in self._stepping.values():
+            stepping.close()
+
+
+def _embed(network: ControlNet, hints: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [network.embed(hint)[0].cpu() for hint in hints]
+
+
+def _reply(failures: dict[int, Failure], computed: Computed, began: float) -> ControlReply:
+    return ControlReply(
+        failures=failures,
+        residuals=computed.residuals,
+        shapes=computed.shapes,
+        seconds=time.monotonic() - began,
+    )

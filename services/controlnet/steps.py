@@ -1,0 +1,93 @@
+"""Steps of several denoisers in one forward."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from services.controlnet.network import ControlNet
+from services.controlnet.tensors import ReadRow
+from shared.tensors.handle import TensorHandle
+
+MAX_IMAGES: Final = 32
+"""In one forward, unless a single step has more."""
+
+Put = Callable[[str, torch.Tensor], TensorHandle]
+"""Gives a tensor away on behalf of a job."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What one denoiser asks for: x (rows, C, H, W)."""
+
+    x: torch.Tensor
+    rows: tuple[ReadRow, ...]
+
+    @property
+    def images(self) -> list[tuple[int, int]]:
+        """(row, which of its texts) of each image: first all the unconditional ones."""
+        guided = [(k, 0) for k, one in enumerate(self.rows) if len(one.embeds) == 2]
+        return guided + [(k, -1) for k in range(len(self.rows))]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Steps with the same one fit into one forward."""
+        first = self.rows[0]
+        return *self.x.shape[1:], *first.embeds[0].shape, *first.hint.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Residuals one behind the other, and their shapes; see `shared.messages.ControlReply`."""
+
+    residuals: TensorHandle | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+def compute(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Computed]:
+    """Those of one shape together."""
+    found: dict[int, Computed] = {}
+    for batch in _batches(steps):
+        residuals = _forward(network, [steps[k] for k in batch])
+        begin = 0
+        for k in batch:
+            end = begin + len(steps[k].images)
+            own = [residual[begin:end] for residual in residuals]
+            flat = torch.cat([part.reshape(-1) for part in own])
+            handle = put(steps[k].rows[0].row.job_id, flat)
+            found[k] = Computed(handle, tuple(tuple(part.shape) for part in own))
+            begin = end
+    return [found[k] for k in range(len(steps))]
+
+
+def _batches(steps: Sequence[Step]) -> list[list[int]]:
+    """Numbers of the steps that are computed together."""
+    groups: defaultdict[tuple[object, ...], list[list[int]]] = defaultdict(list)
+    for k, step in enumerate(steps):
+        batches = groups[step.key]
+        images = sum(len(steps[other].images) for other in batches[-1]) if batches else 0
+        if not batches or images + len(step.images) > MAX_IMAGES:
+            batches.append([])
+        batches[-1].append(k)
+    return [batch for batches in groups.values() for batch in batches]
+
+
+def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
+    device, dtype = network.device, network.dtype
+    images = [(step, *image) for step in steps for image in step.images]
+    rows = [step.rows[k] for step, k, _ in images]
+
+    def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(tensors)).to(device, dtype)
+
+    return network.residuals(
+        stacked([step.x[k] for step, k, _ in images]),
+        torch.tensor([one.row.t for one in rows], device=device),
+        stacked([one.embeds[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
+        stacked([one.pooled[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
+        torch.tensor([one.row.time_ids for one in rows], device=device, dtype=dtype),
+        stacked([one.hint for one in rows]),
+        network.scales([(one.row.scale, one.row.guess_mode) for one in rows]),
+    )

@@ -1,0 +1,174 @@
+"""Steps that ControlNets steer: these are asked first, and waited for halfway. On one thread.
+
+A step is not held up by one row for long. Who is not answered in time goes back to where rows wait,
+and takes the step when its answers are there; from then on it is asked about ahead of its steps,
+until answers come in time again.
+"""
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import torch
+
+from services.denoiser.row import Row
+from services.denoiser.steered import Answer, Share
+from services.denoiser.step import Batch, network_input
+from services.denoiser.unet import Control, Residuals
+from shared.errors import DarkroomError
+from shared.messages import ControlledRow
+
+LEAST_PATIENCE: Final = 0.25
+"""Seconds for which a batch waits in any case."""
+PATIENCE_STEPS: Final = 2.0
+"""Predicted steps for which it waits."""
+
+
+class Ask(Protocol):
+    def __call__(
+        self, model: str, rows: Sequence[ControlledRow], x: torch.Tensor
+    ) -> Future[Answer]:
+        """What ControlNet `model` says of `rows`, whose latents are x (rows, C, H, W). Answers come
+        in another thread; the future fails if none does in time."""
+        ...
+
+
+class Interrupted(Exception):
+    """Some rows cannot take their step now: `late` ones are not answered yet, `failed` ones have
+    an error for an answer."""
+
+    def __init__(self, late: set[Row], failed: Mapping[Row, Exception]) -> None:
+        super().__init__(f"{len(late)} rows are late, {len(failed)} failed")
+        self.late, self.failed = late, failed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Use:
+    row: Row
+    images: tuple[int, ...]
+    """The row's, in the batch."""
+    share: Share
+
+
+class Steering:
+    """`changed` is called, in any thread, when an answer arrived."""
+
+    def __init__(self, ask: Ask, changed: Callable[[], object]) -> None:
+        self._ask, self._changed = ask, changed
+        self.rounds = 0
+        """Questions whose answers were used,"""
+        self.seconds = 0.0
+        """how long those took,"""
+        self.waited = 0.0
+        """and how long steps waited for them."""
+
+    def begin(self, batch: Batch, x: torch.Tensor, patience: float) -> Control | None:
+        """Ask for what the batch's rows need in this step, x (B, C, H, W) being what the network is
+        fed of them. What is returned waits for it, at most `patience` seconds, and raises
+        `Interrupted`; None: no row is steered."""
+        self.ask(batch.rows, x)
+        uses = [
+            _Use(row, batch.images(i), share)
+            for i, row in enumerate(batch.rows)
+            if row.steered is not None
+            for share in row.steered.needs().values()
+        ]
+        if not uses:
+            return None
+        return partial(self._answers, uses, len(batch.source), x.device, patience)
+
+    def ahead(self, row: Row, dtype: torch.dtype) -> None:
+        """Ask for the row's next step already, if it was tardy. If that fails, it is asked about
+        again when the step is taken."""
+        if row.steered is not None and row.steered.tardy and not row.finished:
+            with contextlib.suppress(DarkroomError):
+                self.ask([row], network_input([row], dtype))
+
+    def ask(self, rows: Sequence[Row], x: torch.Tensor) -> None:
+        """Ask for the next steps of `rows`, where that was not done yet. One question for each
+        ControlNet."""
+        shares: dict[Row, dict[int, Share]] = {}
+        questions: defaultdict[str, list[tuple[int, Row, int]]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            if row.steered is None or row.steered.was_asked(row.step):
+                continue
+            shares[row] = {}
+            for number in row.steered.active(row.step, row.table.steps):
+                questions[row.steered.controls[number].model].append((i, row, number))
+        for model, those in questions.items():
+            which = [i for i, _, _ in those]
+            whole = which == list(range(len(x)))
+            answer = self._ask(
+                model, [_wire(row, k) for _, row, k in those], x if whole else x[which]
+            )
+            answer.add_done_callback(lambda _: self._changed())
+            for place, (_, row, number) in enumerate(those):
+                shares[row][number] = Share(answer, place)
+        for row, found in shares.items():
+            assert row.steered is not None
+            row.steered.ask(row.step, dict(sorted(found.items())))
+
+    def _answers(
+        self, uses: Sequence[_Use], images: int, device: torch.device, patience: float
+    ) -> Residuals:
+        began = time.perf_counter()
+        done, _ = wait({use.share.answer for use in uses}, patience)
+        self.waited += time.perf_counter() - began
+        late = {use.row for use in uses if use.share.answer not in done}
+        failed = {use.row: error for use in uses if (error := _error(use.share)) is not None}
+        for use in uses:
+            assert use.row.steered is not None
+            in_time = use.share.answer in done and not (
+                use.share.answer.exception() is None
+                and use.share.answer.result().seconds > patience
+            )
+            use.row.steered.tardy = use.row in late or (use.row.steered.tardy and not in_time)
+        if late or failed:
+            raise Interrupted(late, failed)
+        for use in uses:
+            assert use.row.steered is not None
+            use.row.steered.used()
+        self.rounds += len(done)
+        self.seconds += sum(answer.result().seconds for answer in done)
+        return _summed(uses, images, device)
+
+
+def _wire(row: Row, number: int) -> ControlledRow:
+    assert row.steered is not None
+    return row.steered.on_wire(number, row.job_id, float(row.table.coefficients[row.step, 0]))
+
+
+def _error(share: Share) -> Exception | None:
+    """Why the row has no answer, if it is known."""
+    if not share.answer.done():
+        return None
+    error = share.answer.exception()
+    if error is not None:
+        return error if isinstance(error, Exception) else RuntimeError(repr(error))
+    return share.answer.result().failures.get(share.place)
+
+
+def _summed(uses: Sequence[_Use], images: int, device: torch.device) -> Residuals:
+    """For each of the batch's images the sum of what its controls say; zero where it has none."""
+    pairs: defaultdict[Future[Answer], list[tuple[int, int]]] = defaultdict(list)
+    for use in uses:
+        own = use.share.answer.result().images[use.share.place]
+        pairs[use.share.answer] += zip(use.images[-len(own) :], own, strict=True)
+    (answer, first), *others = pairs.items()
+    if not others and sorted(first) == [(k, k) for k in range(images)]:
+        return [tensor.to(device) for tensor in answer.result().residuals]
+    sums = [
+        tensor.new_zeros(images, *tensor.shape[1:], device=device)
+        for tensor in answer.result().residuals
+    ]
+    for answer, those in pairs.items():
+        to = torch.tensor([target for target, _ in those], device=device)
+        of = [source for _, source in those]
+        for total, tensor in zip(sums, answer.result().residuals, strict=True):
+            total.index_add_(0, to, tensor[of].to(device))
+    return sums

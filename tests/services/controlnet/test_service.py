@@ -1,0 +1,236 @@
+"""A ControlNet process: a job's picture is embedded once, and steps are answered in batches."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from services.controlnet.network import ControlNet
+from services.controlnet.service import MAX_STEPS, ControlNetService
+from services.controlnet.steps import Step, compute
+from services.controlnet.tensors import ReadRow, TensorCache
+from shared import subjects
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.errors import HandleLost, InvalidRequest, Misconfigured
+from shared.jobs.advance import new_record
+from shared.jobs.graph import text_to_image
+from shared.jobs.ledger import Ledger
+from shared.messages import (
+    ControlledRow,
+    ControlReply,
+    ControlRequest,
+    ControlSpec,
+    TextHandles,
+    decode,
+    encode,
+)
+from shared.pull import Work
+from shared.task import Task
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import get_tensor, put_tensor
+from shared.tensors.transport import MemoryTransport
+from shared.topology import TOPOLOGY
+from tests.conftest import run
+from tests.controls import control, hint, make_control
+from tests.factories import spec
+from tests.services.controlnet.test_hints import encoded, picture
+from tests.services.denoiser.models import SHAPE, TIME_IDS, conditioning
+from tests.services.denoiser.world import Delivered
+
+EDGES = ControlSpec(model="edges", scale=1.0, start=0.0, end=1.0, guess_mode=False)
+
+
+def put(transport: MemoryTransport, tensor: torch.Tensor) -> TensorHandle:
+    return put_tensor(transport, tensor, job_id="job", attempt=1, lifetime=60.0)
+
+
+def row(transport: MemoryTransport, prompt: str, images: int = 2, **fields: Any) -> ControlledRow:
+    halves = (conditioning("nothing"), conditioning(prompt))[-images:]
+    settings = {"job_id": "job", "t": 500.0, "scale": 1.0, "guess_mode": False} | fields
+    return ControlledRow(
+        time_ids=tuple(TIME_IDS[0].tolist()),
+        texts=tuple(
+            TextHandles(embeds=put(transport, h.embeds[0]), pooled=put(transport, h.pooled[0]))
+            for h in halves
+        ),
+        hint=put(transport, control("edges").embed(hint(1))[0]),
+        **settings,
+    )
+
+
+def latents(rows: int) -> torch.Tensor:
+    return torch.randn(rows, *SHAPE, generator=torch.Generator().manual_seed(rows))
+
+
+async def _task(bus: MemoryBus, job_id: str) -> Task:
+    ledger = Ledger(bus)
+    wanted = spec(job_id=job_id, width=64, height=64)
+    wanted = msgspec.structs.replace(wanted, controls=(EDGES, EDGES))
+    page = await ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
+    work = Work(Delivered(1))  # type: ignore[arg-type]
+    return Task(page, page.record.nodes["hint-1"], work, ledger)
+
+
+def test_a_jobs_picture_is_embedded() -> None:
+    async def main() -> None:
+        bus, transport = MemoryBroker().connect("test"), MemoryTransport()
+        await bus.ensure(TOPOLOGY)
+        await bus.store(subjects.job_input("job-1", 1), encoded(picture(size=(64, 64))))
+        service = ControlNetService({"edges": control("edges")}, bus, transport)
+        outputs = await service.run(await _task(bus, "job-1"))
+        assert list(outputs) == ["hint-1"]
+        assert get_tensor(transport, outputs["hint-1"]).shape == (8, 8, 8)
+        service.discard(outputs)
+        with pytest.raises(InvalidRequest, match=r"controls.*dropped"):
+            await service.run(await _task(bus, "job-2"))
+        service.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_step_is_answered_whoever_is_asked(replicas: int) -> None:
+    """With what the network says of each image by itself."""
+
+    async def main() -> None:
+        broker, transport = MemoryBroker(), MemoryTransport()
+        services = [
+            ControlNetService({"edges": control("edges")}, broker.connect(f"c{k}"), transport)
+            for k in range(replicas)
+        ]
+        serving = [asyncio.create_task(one.serve_steps("edges")) for one in services]
+        await asyncio.sleep(0)
+        asker = broker.connect("denoiser")
+        x = latents(3)
+        rows = (row(transport, "a"), row(transport, "b", 1), row(transport, "c", scale=0.5))
+        question = encode(ControlRequest(rows=rows, x=put(transport, x)))
+        for _ in range(2 * replicas):
+            message = await asker.request(subjects.control("edges"), question, 10.0)
+            reply = decode(message.data, ControlReply)
+            assert reply.failures == {}
+            assert reply.residuals is not None
+            assert {shape[0] for shape in reply.shapes} == {5}
+            flat = get_tensor(transport, reply.residuals)
+            first = flat[: torch.Size(reply.shapes[0]).numel()].view(reply.shapes[0])
+            for image, k, prompt in ((0, 0, "nothing"), (1, 2, "nothing"), (3, 1, "b")):
+                alone = _alone(x[k : k + 1], prompt, rows[k].scale)
+                torch.testing.assert_close(first[image : image + 1], alone, atol=1e-5, rtol=1e-5)
+        for one, task in zip(services, serving, strict=True):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            one.close()
+
+    run(main())
+
+
+def _alone(x: torch.Tensor, prompt: str, scale: float) -> torch.Tensor:
+    half, network = conditioning(prompt), control("edges")
+    residuals = network.residuals(
+        x,
+        torch.tensor([500.0]),
+        half.embeds,
+        half.pooled,
+        half.time_ids,
+        network.embed(hint(1)),
+        network.scales([(scale, False)]),
+    )
+    return residuals[0]
+
+
+class Counting:
+    """A ControlNet, with the number of images of each forward."""
+
+    def __init__(self, network: ControlNet) -> None:
+        self._network = network
+        self.forwards: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+        self.forwards.append(len(x))
+        return self._network.residuals(x, *others)
+
+
+def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> None:
+    async def main() -> None:
+        transport = MemoryTransport()
+        cache, counting = TensorCache(transport), Counting(control("edges"))
+
+        async def step(rows: int, images: int, side: int = 8) -> Step:
+            read = [
+                await cache.of_row(row(transport, f"{k}", images, scale=k + 1.0))
+                for k in range(rows)
+            ]
+            x = torch.randn(rows, 4, side, side)
+            return Step(x, tuple(_of_size(one, side) for one in read))
+
+        steps = [await step(2, 2), await step(1, 1), await step(1, 2, side=16), await step(30, 1)]
+        found = compute(counting, lambda job, flat: put(transport, flat), steps)  # type: ignore[arg-type]
+        assert sorted(counting.forwards) == [2, 5, 30]
+        assert [one.shapes[0][0] for one in found] == [4, 1, 2, 30]
+        by_itself = compute(control("edges"), lambda job, flat: put(transport, flat), steps[1:2])
+        assert found[1].residuals is not None
+        assert by_itself[0].residuals is not None
+        torch.testing.assert_close(
+            get_tensor(transport, found[1].residuals),
+            get_tensor(transport, by_itself[0].residuals),
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+    run(main())
+
+
+def _of_size(one: ReadRow, side: int) -> ReadRow:
+    return ReadRow(one.row, one.embeds, one.pooled, one.hint[:, :1, :1].expand(-1, side, side))
+
+
+def test_a_row_whose_tensors_are_lost_fails_by_itself() -> None:
+    async def main() -> None:
+        broker, transport = MemoryBroker(), MemoryTransport()
+        service = ControlNetService({"edges": control("edges")}, broker.connect("c"), transport)
+        gone = put(transport, torch.zeros(64, 64, 64))
+        transport.free(gone)
+        rows = (msgspec.structs.replace(row(transport, "a"), hint=gone), row(transport, "b"))
+        request = ControlRequest(rows=rows, x=put(transport, latents(2)))
+        reply = await service._step("edges", request, in_hand=0)
+        assert list(reply.failures) == [0]
+        assert reply.failures[0].code == HandleLost.code
+        assert reply.failures[0].fields["handle"] == gone.name
+        assert reply.shapes[0][0] == 2
+        busy = await service._step("edges", request, in_hand=MAX_STEPS)
+        assert {failure.code for failure in busy.failures.values()} == {"queue_full"}
+        assert busy.residuals is None
+        service.close()
+
+    run(main())
+
+
+def test_what_jobs_bring_is_read_once_and_leaves_when_room_is_needed() -> None:
+    async def main() -> None:
+        transport = MemoryTransport()
+        cache = TensorCache(transport, max_bytes=3000)
+        first, second = row(transport, "a"), row(transport, "b")
+        assert (await cache.of_row(first)).hint is (await cache.of_row(first)).hint
+        held = (await cache.of_row(first)).hint
+        await cache.of_row(second)
+        await cache.of_row(second)
+        assert (await cache.of_row(first)).hint is not held
+
+    run(main())
+
+
+def test_one_that_pools_what_it_says_is_refused() -> None:
+    net = make_control("edges")
+    net.register_to_config(global_pool_conditions=True)
+    with pytest.raises(Misconfigured, match="global_pool_conditions"):
+        ControlNet(net)
+
+
+def test_hints_for_a_network_that_wants_blue_first_are_turned_round() -> None:
+    net = make_control("edges")
+    net.register_to_config(controlnet_conditioning_channel_order="bgr")
+    assert torch.equal(ControlNet(net).embed(hint(1)), control("edges").embed(hint(1).flip(1)))

@@ -1,0 +1,192 @@
+"""Rows with ControlNets: each is the one that diffusers' pipeline paints, whoever else is in the
+batch, and whatever becomes of the processes that are asked."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import torch
+
+from services.denoiser.engine import Engine
+from services.denoiser.row import Row
+from services.denoiser.traced import traced
+from shared.errors import ControlUnavailable, HandleLost
+from tests import controls
+from tests.conftest import eventually, run
+from tests.controls import Studio, studio
+from tests.services.denoiser.models import make_row, network
+from tests.services.denoiser.models import with_diffusers as without_controls
+
+EDGES: dict[str, Any] = {"model": "edges", "seed": 1}
+BLOCKS: dict[str, Any] = {"model": "blocks", "seed": 2}
+CASES: dict[str, tuple[dict[str, Any], ...]] = {
+    "one": (EDGES,),
+    "weaker": (EDGES | {"scale": 0.4},),
+    "for a while": (EDGES | {"start": 0.2, "end": 0.7},),
+    "from later on": (EDGES | {"start": 0.5},),
+    "guessing": (EDGES | {"guess_mode": True},),
+    "two": (EDGES | {"scale": 0.7}, BLOCKS),
+    "two in turns": (EDGES | {"end": 0.5}, BLOCKS | {"start": 0.5}),
+    "the same twice": (EDGES, EDGES | {"seed": 3, "scale": 0.5}),
+}
+
+
+def engine(studio: Studio) -> Engine:
+    return Engine(network(), ask=studio.ask)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_is_steered_as_diffusers_pipeline_does_it(case: str) -> None:
+    async def main() -> torch.Tensor:
+        async with studio() as s, engine(s) as e:
+            return await e.run(s.row("a", *CASES[case]))
+
+    found = run(main())
+    assert close(found, controls.with_diffusers("a", *CASES[case]))
+    assert not torch.allclose(found, without_controls("a"), atol=0.01)
+
+
+def test_rows_with_other_controls_and_with_none_share_their_steps() -> None:
+    async def main() -> list[torch.Tensor]:
+        async with studio() as s, Engine(traced(network()), ask=s.ask) as e:
+            rows = [s.row(case, *wanted) for case, wanted in CASES.items()]
+            rows += [make_row("plain"), make_row("unguided", guidance=1.0)]
+            found = await asyncio.gather(*(e.run(row) for row in rows))
+            assert e.statistics().steps < 3 * 6
+            assert e.statistics().control_rounds <= 2 * e.statistics().steps
+            return found
+
+    *steered, plain, unguided = run(main())
+    for latents, (case, wanted) in zip(steered, CASES.items(), strict=True):
+        assert close(latents, controls.with_diffusers(case, *wanted)), case
+    assert close(plain, without_controls("plain"))
+    assert close(unguided, without_controls("unguided", guidance=1.0))
+
+
+def test_two_denoisers_are_answered_out_of_one_batch() -> None:
+    async def main() -> None:
+        async with studio() as s, engine(s) as one, engine(s) as other:
+            found = await asyncio.gather(
+                one.run(s.row("a", EDGES)), other.run(s.row("b", EDGES | {"seed": 5}, seed=2))
+            )
+        assert close(found[0], controls.with_diffusers("a", EDGES))
+        assert close(found[1], controls.with_diffusers("b", EDGES | {"seed": 5}, seed=2))
+
+    run(main())
+
+
+def test_with_lag_each_step_but_the_first_is_steered_by_the_one_before() -> None:
+    async def main() -> tuple[torch.Tensor, Row]:
+        async with studio() as s, engine(s) as e:
+            row = s.row("a", EDGES, lag=True)
+            return await e.run(row), row
+
+    latents, row = run(main())
+    exact = controls.with_diffusers("a", EDGES)
+    assert row.steered is not None
+    assert row.steered.lagged == {"edges"}
+    assert not close(latents, exact)
+    assert (latents - exact).abs().mean() < (latents - without_controls("a")).abs().mean()
+
+
+def test_the_first_lagging_step_is_exact() -> None:
+    async def main() -> None:
+        async with studio() as s, engine(s) as e:
+            row = s.row("a", EDGES, lag=True, steps=1)
+            latents = await e.run(row)
+            assert row.steered is not None
+            assert not row.steered.lagged
+            assert close(latents, controls.with_diffusers("a", EDGES, steps=1))
+
+    run(main())
+
+
+def test_nobody_is_there_at_first() -> None:
+    """Mates of the row take their steps meanwhile; it goes on when somebody comes."""
+
+    async def main() -> None:
+        async with studio(replicas=0) as s, engine(s) as e:
+            steered = asyncio.create_task(e.run(s.row("a", EDGES)))
+            mate = await e.run(make_row("mate"))
+            assert close(mate, without_controls("mate"))
+            assert not steered.done()
+            await s.start()
+            assert close(await steered, controls.with_diffusers("a", EDGES))
+            assert s.ask.retries > 0
+
+    run(main())
+
+
+def test_none_is_left_and_the_row_fails_by_name_while_its_mates_go_on() -> None:
+    async def main() -> None:
+        async with studio(replicas=0, seconds=1.0) as s, engine(s) as e:
+            steered, mate = await asyncio.gather(
+                e.run(s.row("a", EDGES)), e.run(make_row("mate")), return_exceptions=True
+            )
+        assert isinstance(steered, ControlUnavailable)
+        assert steered.fields["control"] == "edges"
+        assert isinstance(mate, torch.Tensor)
+        assert close(mate, without_controls("mate"))
+
+    run(main())
+
+
+def test_an_answer_that_never_comes_is_asked_of_another() -> None:
+    """One replica takes every question and says nothing, like one that was killed."""
+
+    async def main() -> None:
+        async with studio(seconds=3.0) as s, engine(s) as e:
+            dead = s.broker.connect("dead")
+            async with dead.subscribe("dr.v1.control.edges", queue="controlnet") as questions:
+                row = asyncio.create_task(e.run(s.row("a", EDGES)))
+                taken = 0
+                async for _ in questions:
+                    taken += 1
+                    break
+            assert taken == 1
+            assert close(await row, controls.with_diffusers("a", EDGES))
+            assert s.ask.retries >= 1
+
+    run(main())
+
+
+def test_a_lost_picture_is_made_again_by_whom_it_concerns() -> None:
+    """Its row fails with `HandleLost`, which makes the node run again; others are answered."""
+
+    async def main() -> None:
+        async with studio() as s, engine(s) as e:
+            lost, kept = s.row("a", EDGES), s.row("b", EDGES)
+            assert lost.steered is not None
+            handle = s.put(torch.zeros(64, 64, 64))
+            s.transport.free(handle)
+            lost.steered.controls = (
+                *(type(c)(model=c.model, hint=handle) for c in lost.steered.controls),
+            )
+            found = await asyncio.gather(e.run(lost), e.run(kept), return_exceptions=True)
+            assert isinstance(found[0], HandleLost)
+            assert found[0].fields["handle"] == handle.name
+            assert isinstance(found[1], torch.Tensor)
+            assert close(found[1], controls.with_diffusers("b", EDGES))
+
+    run(main())
+
+
+def test_nothing_is_left_in_the_arenas_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.tensors.transport.INLINE_LIMIT", 0)
+
+    async def main() -> None:
+        async with studio() as s, engine(s) as e:
+            row = s.row("a", EDGES, BLOCKS)
+            brought = set(s.store)
+            await e.run(row)
+            assert all(transport.puts >= 6 for transport in s.transports)
+            await eventually(lambda: _equal(set(s.store), brought))
+
+    async def _equal(found: set[object], expected: set[object]) -> bool:
+        return found == expected
+
+    run(main())
