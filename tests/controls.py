@@ -26,7 +26,7 @@ from shared.tensors.handle import TensorHandle
 from shared.tensors.releases import keep_released
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
-from tests.services.denoiser.models import TIME_IDS, conditioning, make_row, make_unet
+from tests.services.denoiser.models import conditioning, make_row, make_unet
 from tests.services.denoiser.test_step_table import SDXL
 
 NAMES = ("edges", "blocks")
@@ -101,24 +101,17 @@ class Studio:
     def put(self, tensor: torch.Tensor) -> TensorHandle:
         return put_tensor(self.transport, tensor, job_id="job", attempt=1, lifetime=60.0)
 
-    def steered(self, prompt: str, *controls: dict[str, Any], lag: bool = False) -> Steered:
-        """Of a guided row. `controls`: each `model`, `seed` of its picture, fields of `Steer`."""
-        halves = (conditioning("nothing"), conditioning(prompt))
-        return Steered(
-            controls=tuple(self._steer(**one) for one in controls),
-            texts=tuple(
-                TextHandles(embeds=self.put(half.embeds[0]), pooled=self.put(half.pooled[0]))
-                for half in halves
-            ),
-            time_ids=tuple(TIME_IDS[0].tolist()),
-            lag=lag,
-        )
-
     def _steer(self, model: str, seed: int, **fields: Any) -> Steer:
         return Steer(model=model, hint=self.put(control(model).embed(hint(seed))[0]), **fields)
 
     def row(self, prompt: str, *controls: dict[str, Any], lag: bool = False, **fields: Any) -> Row:
-        return make_row(prompt, steered=self.steered(prompt, *controls, lag=lag), **fields)
+        """A guided one. `controls`: each `model`, `seed` of its picture, fields of `Steer`."""
+        steered = Steered(tuple(self._steer(**one) for one in controls), lag)
+        texts = tuple(
+            TextHandles(embeds=self.put(half.embeds[0]), pooled=self.put(half.pooled[0]))
+            for half in (conditioning("nothing"), conditioning(prompt))
+        )
+        return make_row(prompt, steered=steered, texts=texts, **fields)
 
 
 @asynccontextmanager

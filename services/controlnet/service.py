@@ -12,8 +12,7 @@ import torch
 
 from services.controlnet.hints import read_hint
 from services.controlnet.network import ControlNet
-from services.controlnet.steps import Computed, Step, compute
-from services.controlnet.tensors import TensorCache
+from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
@@ -21,6 +20,7 @@ from shared.errors import DarkroomError, HandleLost, InvalidRequest, QueueFull
 from shared.jobs.graph import NodeKind
 from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
 from shared.task import Task, Tensors
+from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import Transport
@@ -155,7 +155,7 @@ class ControlNetService:
         rows, failures = [], {}
         for k, row in enumerate(request.rows):
             try:
-                rows.append((k, await self._tensors.of_row(row)))
+                rows.append((k, await ReadRow.read(row, self._tensors)))
             except HandleLost as lost:
                 failures[k] = failure_of(lost)
         kept = [k for k, _ in rows]

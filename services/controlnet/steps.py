@@ -8,7 +8,8 @@ from typing import Final
 import torch
 
 from services.controlnet.network import ControlNet
-from services.controlnet.tensors import ReadRow
+from shared.messages import ControlledRow
+from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
 
 MAX_IMAGES: Final = 32
@@ -16,6 +17,27 @@ MAX_IMAGES: Final = 32
 
 Put = Callable[[str, torch.Tensor], TensorHandle]
 """Gives a tensor away on behalf of a job."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadRow:
+    """A row of a step with its tensors. For its one or two images: embeds (tokens, width), pooled
+    (projection,); hint (C, H, W)."""
+
+    row: ControlledRow
+    embeds: tuple[torch.Tensor, ...]
+    pooled: tuple[torch.Tensor, ...]
+    hint: torch.Tensor
+
+    @classmethod
+    async def read(cls, row: ControlledRow, tensors: TensorCache) -> "ReadRow":
+        """Raises `HandleLost` if one of its tensors is."""
+        return cls(
+            row,
+            embeds=tuple([await tensors.get(text.embeds) for text in row.texts]),
+            pooled=tuple([await tensors.get(text.pooled) for text in row.texts]),
+            hint=await tensors.get(row.hint),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

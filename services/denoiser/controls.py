@@ -50,12 +50,11 @@ class ControlNets:
         self._loop = asyncio.get_running_loop()
         self._rounds: dict[str, float] = {}
         """By model: the mean seconds of a round."""
-        self._open: set[asyncio.Task[None]] = set()
         self.retries = 0
         """Questions that had to be asked again."""
 
     def __repr__(self) -> str:
-        return f"<ControlNets {len(self._open)} questions open, {self.retries} retries>"
+        return f"<ControlNets of {sorted(self._rounds)}, {self.retries} retries>"
 
     def __call__(
         self, model: str, rows: Sequence[ControlledRow], x: torch.Tensor
@@ -64,44 +63,18 @@ class ControlNets:
         handle = put_tensor(
             self._transport, x, job_id=rows[0].job_id, attempt=0, lifetime=2 * self._seconds
         )
-        question = encode(ControlRequest(rows=tuple(rows), x=handle))
-        answer: Future[Answer] = Future()
-        self._loop.call_soon_threadsafe(self._begin, model, tuple(rows), handle, question, answer)
-        return answer
+        asking = self._ask(model, tuple(rows), handle)
+        return asyncio.run_coroutine_threadsafe(asking, self._loop)
 
-    def _begin(
-        self,
-        model: str,
-        rows: tuple[ControlledRow, ...],
-        x: TensorHandle,
-        question: bytes,
-        answer: Future[Answer],
-    ) -> None:
-        task = self._loop.create_task(self._settle(model, rows, x, question, answer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-
-    async def _settle(
-        self,
-        model: str,
-        rows: tuple[ControlledRow, ...],
-        x: TensorHandle,
-        question: bytes,
-        answer: Future[Answer],
-    ) -> None:
+    async def _ask(self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle) -> Answer:
         try:
-            answer.set_result(await self._insist(model, rows, x, question))
-        except BaseException as error:
-            answer.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+            return await self._insist(model, rows, x)
         finally:
             self._transport.free(x)
 
-    async def _insist(
-        self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle, question: bytes
-    ) -> Answer:
+    async def _insist(self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle) -> Answer:
         """Ask until one answers. Raises `ControlUnavailable` if none does within the time."""
+        question = encode(ControlRequest(rows=rows, x=x))
         began, unanswered, reason = time.monotonic(), 0, "nobody was asked"
         while unanswered < MOST_UNANSWERED:
             left = began + self._seconds - time.monotonic()

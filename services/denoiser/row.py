@@ -11,7 +11,7 @@ from services.denoiser.steered import Steered
 from services.denoiser.step_table import StepTable
 from shared.adapters.bank import Use
 from shared.errors import InvalidRequest
-from shared.messages import ServiceClass
+from shared.messages import ServiceClass, TextHandles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +64,8 @@ class Row:
     """By adapter: the steps that were done when it joined."""
     steered: Steered | None = None
     """By ControlNets."""
+    texts: tuple[TextHandles, ...] = ()
+    """Where others find what its images are told, the unconditional one first."""
     cancelled: bool = field(default=False)
 
     @classmethod
@@ -85,6 +87,7 @@ class Row:
         adapters: tuple[Use, ...] = (),
         late: int | None = None,
         steered: Steered | None = None,
+        texts: tuple[TextHandles, ...] = (),
     ) -> "Row":
         """A row at step 0. `shape` is the latents' (C, H, W). Raises `InvalidRequest` if guidance
         has no unconditional half to work with, or one of another prompt length."""
@@ -115,6 +118,7 @@ class Row:
             late=late,
             late_from_the_start=late,
             steered=steered,
+            texts=texts,
         )
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
@@ -161,6 +165,15 @@ class Row:
         if self.steered is not None and self.steered.waiting:
             return True
         return self.late is not None and self.step >= self.late
+
+    @property
+    def t(self) -> float:
+        """The time of its next step, as the network is told."""
+        return float(self.table.coefficients[self.step, 0])
+
+    @property
+    def time_ids(self) -> tuple[float, ...]:
+        return tuple(self.cond.time_ids[0].tolist())
 
     @property
     def forwards(self) -> int:

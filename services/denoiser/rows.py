@@ -1,7 +1,6 @@
 """From a `denoise` task to the row that the engine runs."""
 
 import logging
-from collections.abc import Sequence
 
 import torch
 
@@ -62,14 +61,16 @@ def build_row(
         adapters=adapters,
         late=late,
         previews=preview_steps(spec.previews, table.steps),
-        steered=_steered(spec, inputs, texts, tuple(size[0].tolist())),
+        steered=_steered(spec, inputs),
+        texts=tuple(
+            TextHandles(embeds=inputs[f"{prefix}embeds"], pooled=inputs[f"{prefix}pooled"])
+            for prefix in texts
+        ),
     )
     return _resumed(task, row, transport)
 
 
-def _steered(
-    spec: JobSpec, inputs: Tensors, texts: Sequence[str], time_ids: tuple[float, ...]
-) -> Steered | None:
+def _steered(spec: JobSpec, inputs: Tensors) -> Steered | None:
     if not spec.controls:
         return None
     return Steered(
@@ -84,11 +85,6 @@ def _steered(
             )
             for k, control in enumerate(spec.controls)
         ),
-        texts=tuple(
-            TextHandles(embeds=inputs[f"{prefix}embeds"], pooled=inputs[f"{prefix}pooled"])
-            for prefix in texts
-        ),
-        time_ids=time_ids,
         lag=spec.control_lag > 0,
     )
 

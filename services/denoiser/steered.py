@@ -5,7 +5,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from services.denoiser.unet import Residuals
-from shared.messages import ControlledRow, TextHandles
 from shared.tensors.handle import TensorHandle
 
 
@@ -51,9 +50,6 @@ class Steered:
     """The controls of one row. What was asked for a step stays good for it, whoever shares it."""
 
     controls: tuple[Steer, ...]
-    texts: tuple[TextHandles, ...]
-    """For each of the row's images; the unconditional one comes first."""
-    time_ids: tuple[float, ...]
     lag: bool = False
     """A step may be steered by what was said of the step before."""
     tardy: bool = False
@@ -92,16 +88,3 @@ class Steered:
     def waiting(self) -> bool:
         """It can take no step yet."""
         return self.tardy and not all(share.answer.done() for share in self.needs().values())
-
-    def on_wire(self, number: int, job_id: str, t: float) -> ControlledRow:
-        """What control `number` is told of a step at time `t`."""
-        control = self.controls[number]
-        return ControlledRow(
-            job_id=job_id,
-            t=t,
-            time_ids=self.time_ids,
-            texts=self.texts[-1:] if control.guess_mode else self.texts,
-            hint=control.hint,
-            scale=control.scale,
-            guess_mode=control.guess_mode,
-        )

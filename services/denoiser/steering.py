@@ -139,8 +139,18 @@ class Steering:
 
 
 def _wire(row: Row, number: int) -> ControlledRow:
+    """What control `number` of `row` is told of its next step."""
     assert row.steered is not None
-    return row.steered.on_wire(number, row.job_id, float(row.table.coefficients[row.step, 0]))
+    control = row.steered.controls[number]
+    return ControlledRow(
+        job_id=row.job_id,
+        t=row.t,
+        time_ids=row.time_ids,
+        texts=row.texts[-1:] if control.guess_mode else row.texts,
+        hint=control.hint,
+        scale=control.scale,
+        guess_mode=control.guess_mode,
+    )
 
 
 def _error(share: Share) -> Exception | None:

@@ -9,8 +9,7 @@ import torch
 
 from services.controlnet.network import ControlNet
 from services.controlnet.service import MAX_STEPS, ControlNetService
-from services.controlnet.steps import Step, compute
-from services.controlnet.tensors import ReadRow, TensorCache
+from services.controlnet.steps import ReadRow, Step, compute
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.errors import HandleLost, InvalidRequest, Misconfigured
@@ -28,6 +27,7 @@ from shared.messages import (
 )
 from shared.pull import Work
 from shared.task import Task
+from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import MemoryTransport
@@ -161,7 +161,7 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
 
         async def step(rows: int, images: int, side: int = 8) -> Step:
             read = [
-                await cache.of_row(row(transport, f"{k}", images, scale=k + 1.0))
+                await ReadRow.read(row(transport, f"{k}", images, scale=k + 1.0), cache)
                 for k in range(rows)
             ]
             x = torch.randn(rows, 4, side, side)
@@ -213,12 +213,11 @@ def test_what_jobs_bring_is_read_once_and_leaves_when_room_is_needed() -> None:
     async def main() -> None:
         transport = MemoryTransport()
         cache = TensorCache(transport, max_bytes=3000)
-        first, second = row(transport, "a"), row(transport, "b")
-        assert (await cache.of_row(first)).hint is (await cache.of_row(first)).hint
-        held = (await cache.of_row(first)).hint
-        await cache.of_row(second)
-        await cache.of_row(second)
-        assert (await cache.of_row(first)).hint is not held
+        first, second = (put(transport, torch.zeros(512)) for _ in range(2))
+        held = await cache.get(first)
+        assert await cache.get(first) is held
+        await cache.get(second)
+        assert await cache.get(first) is not held
 
     run(main())
 

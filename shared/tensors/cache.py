@@ -1,13 +1,11 @@
-"""What rows bring with them behind handles: read once a job, not once a step."""
+"""Tensors that are needed again and again: read once, and kept while there is room."""
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 
-from shared.messages import ControlledRow
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
@@ -16,19 +14,9 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 """Of tensors that are kept; what was not used for longest leaves."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadRow:
-    """A row of a step with its tensors. For its one or two images: embeds (tokens, width), pooled
-    (projection,); hint (C, H, W)."""
-
-    row: ControlledRow
-    embeds: tuple[torch.Tensor, ...]
-    pooled: tuple[torch.Tensor, ...]
-    hint: torch.Tensor
-
-
 class TensorCache:
-    """In one event loop; tensors that are not there are read in threads."""
+    """In one event loop; tensors that are not there are read in threads. Nobody may write into what
+    it gives."""
 
     def __init__(self, transport: Transport, max_bytes: int = MAX_BYTES) -> None:
         self._transport = transport
@@ -39,16 +27,8 @@ class TensorCache:
     def __repr__(self) -> str:
         return f"<TensorCache {len(self._held)} tensors, {self._bytes}/{self._max_bytes} bytes>"
 
-    async def of_row(self, row: ControlledRow) -> ReadRow:
-        """Raises `HandleLost` if one of its tensors is."""
-        return ReadRow(
-            row,
-            embeds=tuple([await self._get(text.embeds) for text in row.texts]),
-            pooled=tuple([await self._get(text.pooled) for text in row.texts]),
-            hint=await self._get(row.hint),
-        )
-
-    async def _get(self, handle: TensorHandle) -> torch.Tensor:
+    async def get(self, handle: TensorHandle) -> torch.Tensor:
+        """Raises `HandleLost`."""
         held = self._held.get(handle)
         if held is not None:
             self._held.move_to_end(handle)
