@@ -25,7 +25,7 @@ RUN python -m pip install --no-cache-dir ${PIP_OPTIONS} --constraint ${CONSTRAIN
 RUN useradd --uid 10001 --create-home darkroom \
  && install --directory --owner darkroom --mode 0700 /var/lib/darkroom /run/keys \
       /run/keys/nats /run/keys/gateway /run/keys/planner /run/keys/prompt_encoder \
-      /run/keys/denoiser /run/keys/vae
+      /run/keys/controlnet /run/keys/denoiser /run/keys/vae
 USER darkroom
 
 ENV PYTHONUNBUFFERED=1

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from loadgen.combinations import check_combinations
+from loadgen.controls import read_all
 from loadgen.find_rate import Search
 from loadgen.limits import Limits
 from loadgen.options import KINDS, LoadOptions, fields_of, rates_of, workload_of
@@ -104,6 +105,14 @@ def load(
     masks: Annotated[
         Text, typer.Option(help="face_swap, detail_fixing or inpainting.", rich_help_panel=MIX)
     ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE[:SCALE]",
+            help="A picture to steer by, sent with each request.",
+            rich_help_panel=MIX,
+        ),
+    ] = None,
     tenants: Annotated[
         list[str] | None, typer.Option("--tenant", metavar="NAME[=WEIGHT]", rich_help_panel=MIX)
     ] = None,
@@ -159,9 +168,11 @@ def load(
             start = None if rate is None else rates_of(rate)[0]
             search = Search(share=share, precision=precision, start=start)
             options = msgspec.structs.replace(options, rate=None)
+        wanted = workload_of(options)
+        read_all(wanted)
         plan = Plan(
             target=server,
-            workload=workload_of(options),
+            workload=wanted,
             slo=parse_slo(slo),
             users=users,
             think=think,

@@ -46,6 +46,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     classes: str | None = None
     deadline: float | None = None
     masks: str | None = None
+    control: tuple[str, ...] | None = None
 
 
 def workload_of(options: LoadOptions) -> Workload:
@@ -114,7 +115,7 @@ def _mix(options: LoadOptions) -> tuple[Entry, ...] | None:
     """One entry, equally likely, for each combination of what was listed; None if nothing was."""
     given = (
         *(options.model, options.prompt, options.size, options.steps, options.guidance),
-        *(options.classes, options.deadline, options.masks),
+        *(options.classes, options.deadline, options.masks, options.control or None),
     )
     if all(each is None for each in given):
         return None
@@ -129,6 +130,8 @@ def _mix(options: LoadOptions) -> tuple[Entry, ...] | None:
         for name in ("model", "prompt", "deadline")
         if (value := getattr(options, name)) is not None
     }
+    if options.control:
+        fixed["controls"] = options.control
     return tuple(
         Entry(
             name=_name(lists, parts),

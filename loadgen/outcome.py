@@ -22,7 +22,8 @@ class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """One picture request. None leaves a choice to the server.
 
     `deadline` is in seconds from the send; `mask_ratio` is the masked part of the picture, in
-    (0, 1]. A field that the target does not know is not sent, and the run says so.
+    (0, 1]; `controls` are NAME=FILE or NAME=FILE:SCALE. A field that the target does not know is
+    not sent, and the run says so.
     """
 
     model: str | None = None

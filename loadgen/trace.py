@@ -65,7 +65,7 @@ ALLOWED: Final = {
     "service_class": '"interactive", "standard" or "batch"',
     "deadline": "seconds, more than 0",
     "mask_ratio": "a number over 0, at most 1",
-    "controls": "a list of names",
+    "controls": "a list of NAME=FILE or NAME=FILE:SCALE",
     "loras": "a list of names",
 }
 

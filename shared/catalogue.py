@@ -167,7 +167,7 @@ def read_controls(sources: Sequence[str]) -> dict[str, ControlCard]:
     directories; a folder that is not there holds none. Raises `Misconfigured` if one is no
     ControlNet, or two share a name."""
     cards: dict[str, ControlCard] = {}
-    for source in (one for given in sources for one in _control_sources(given)):
+    for source in (one for given in sources for one in control_sources(given)):
         config = _json(local_directory(source) / "config.json", source)
         if not str(config.get("_class_name", "")).startswith("ControlNetModel"):
             raise Misconfigured(f"{source!r} is no ControlNet: {config.get('_class_name')}")
@@ -180,7 +180,9 @@ def read_controls(sources: Sequence[str]) -> dict[str, ControlCard]:
     return cards
 
 
-def _control_sources(source: str) -> list[str]:
+def control_sources(source: str) -> list[str]:
+    """The ControlNets' own directories, or hub id, that are meant by a source of `read_controls`;
+    nothing is fetched."""
     folder = Path(source)
     is_hub_id = not folder.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
     if (folder / "config.json").is_file() or is_hub_id:

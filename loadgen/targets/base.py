@@ -16,6 +16,7 @@ HTTP_FIELDS: Final = OPENAI_FIELDS | {
     "sampler",
     "seed",
     "loras",
+    "controls",
     "service_class",
     "deadline",
 }

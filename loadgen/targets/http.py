@@ -1,15 +1,20 @@
 """Servers with OpenAI's Images routes, Darkroom's gateway among them."""
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
+import msgspec
 
 from loadgen.occupancy import HttpSource, Source
 from loadgen.outcome import Shot
 from loadgen.targets.base import HTTP_FIELDS, Answer
 from loadgen.targets.images import PATH, answer, base_url, body
+from shared.errors import InvalidRequest
+
+JSON: Final = {"Content-Type": "application/json"}
 
 
 class HttpTarget:
@@ -57,10 +62,13 @@ class HttpTarget:
 
     async def send(self, shot: Shot) -> Answer:
         try:
+            sent = io.BytesIO(msgspec.json.encode(body(shot, self._takes)))
             async with self._session.post(
-                self._base + PATH, json=body(shot, self._takes), allow_redirects=False
+                self._base + PATH, data=sent, headers=JSON, allow_redirects=False
             ) as reply:
                 data = await reply.read()
         except (aiohttp.ClientError, OSError) as error:  # timeouts are OSErrors
             return Answer("failed", type(error).__name__)
+        except InvalidRequest as error:
+            return Answer("rejected", error.code)
         return answer(reply.status, data, shot.request.n)

@@ -6,9 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
+from loadgen.controls import choices
 from loadgen.outcome import RequestTemplate, Shot
 from loadgen.targets.base import Answer
 from shared.errors import InvalidRequest
+from shared.messages import ControlChoice
 
 PATH: Final = "/images/generations"
 SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
@@ -51,7 +53,8 @@ def base_url(url: str) -> str:
 
 
 def body(shot: Shot, takes: frozenset[str]) -> dict[str, Any]:
-    """The JSON object for `shot`. The tenant goes as OpenAI's `user`."""
+    """The JSON object for `shot`. The tenant goes as OpenAI's `user`. Raises `InvalidRequest` if a
+    picture to steer by cannot be read."""
     request = shot.request
     sent: dict[str, Any] = {
         "prompt": request.prompt,
@@ -67,7 +70,14 @@ def body(shot: Shot, takes: frozenset[str]) -> dict[str, Any]:
             sent[_NAMES.get(field, field)] = value
     if "loras" in sent:
         sent["loras"] = [{"name": name} for name in request.loras]
+    if "controls" in sent:
+        sent["controls"] = [_control(choice) for choice in choices(request.controls)]
     return sent
+
+
+def _control(choice: ControlChoice) -> dict[str, Any]:
+    image = base64.b64encode(choice.image).decode()
+    return {"model": choice.model, "image": image, "scale": choice.scale}
 
 
 def answer(status: int, data: bytes, wanted: int) -> Answer:

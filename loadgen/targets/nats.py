@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
+from loadgen.controls import choices
 from loadgen.occupancy import NatsSource, Source
 from loadgen.outcome import Shot
 from loadgen.targets.base import NATS_FIELDS, Answer
@@ -85,7 +86,8 @@ class NatsTarget:
 
 
 def job_request(shot: Shot, job_id: str, now: float) -> GenerationRequest:
-    """`shot` as a job; `now` is in Unix seconds."""
+    """`shot` as a job; `now` is in Unix seconds. Raises `InvalidRequest` if a picture to steer by
+    cannot be read."""
     wanted = shot.request
     return GenerationRequest(
         job_id=job_id,
@@ -100,6 +102,7 @@ def job_request(shot: Shot, job_id: str, now: float) -> GenerationRequest:
         sampler=wanted.sampler,
         seed=wanted.seed,
         loras=tuple(LoraChoice(name=name) for name in wanted.loras),
+        controls=choices(wanted.controls),
         service_class=wanted.service_class,
         deadline=None if wanted.deadline is None else now + wanted.deadline,
         user=shot.tenant,

@@ -1,4 +1,5 @@
-"""Which processes a fleet consists of, and what each is told. Pure."""
+"""Which processes a fleet consists of, and what each is told. Pure, but for a look at which
+directories there are."""
 
 import os
 import sys
@@ -9,6 +10,7 @@ from typing import Final
 
 import pocket
 from services.fleet.keys import GATEWAY, TOKENS
+from shared.catalogue import control_sources
 from shared.errors import InvalidRequest
 
 SERVICES: Final = ("gateway", "planner", "prompt_encoder", "controlnet", "denoiser", "vae")
@@ -78,6 +80,10 @@ def default_controls(environ: Mapping[str, str]) -> tuple[str, ...]:
     return absolute_sources(tuple(source for source in given if source))
 
 
+def _any_controls(environ: Mapping[str, str]) -> bool:
+    return any(control_sources(source) for source in default_controls(environ))
+
+
 def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
     """Directories as absolute paths, since services may run elsewhere; hub ids as they are."""
     return tuple(str(Path(model).resolve()) if Path(model).is_dir() else model for model in models)
@@ -89,7 +95,7 @@ def plan_processes(
     """The fleet's processes, in the order in which they are listed everywhere."""
     specs: list[ProcessSpec] = []
     for service in SERVICES:
-        wanted = service != "controlnet" or default_controls(inherited)
+        wanted = service != "controlnet" or _any_controls(inherited)
         count = options.replicas.get(service, 1) if wanted else 0
         environment = _environment(service, options, nats_url, count, inherited)
         specs.extend(

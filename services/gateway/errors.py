@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,8 @@ from shared import errors
 
 _NO_RETRY = {"x-should-retry": "false"}
 """OpenAI's clients repeat 409 and 5xx by themselves unless told that it is of no use."""
+CONTROL_SECONDS: Final = 10.0
+"""In which a ControlNet that was gone may be back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def _failed(error: errors.JobFailed) -> Problem:
     code = str(error.fields["failure_code"])
     if code == "result_missing":
         return _problem(404, "invalid_request_error", code, error.message)
+    if code == errors.ControlUnavailable.code:
+        return _problem(503, "server_error", code, error.message, retry_after(CONTROL_SECONDS))
     return _problem(500, "server_error", code, error.message, _NO_RETRY)
 
 

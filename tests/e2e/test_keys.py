@@ -1,7 +1,9 @@
 """A real fleet under keys and TLS: every process does its work, and nobody does another's."""
 
+import base64
 import json
 import os
+import random
 import signal
 import ssl
 import subprocess
@@ -15,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from pocket.captions import parse
+from pocket.hints import HINTS
+from pocket.render import lay_out, to_bytes
 from services.fleet.state import FleetState, read
 from shared import subjects
 from shared.bus.nats import connect
@@ -100,6 +106,40 @@ def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -
     )
     assert status.returncode == 0
     assert b"denoiser" in status.stdout
+
+
+def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
+    [model] = secured.ask("/v1/models")["data"]
+    assert model["controls"] == ["blocks", "edges", "shading"]
+    file = secured.keys.parent / "edges.png"
+    layout = lay_out(parse("a large red circle left on white"), random.Random(0))
+    Image.fromarray(to_bytes(HINTS["edges"](layout) * 255)).save(file)
+    image = base64.b64encode(file.read_bytes()).decode()
+    drawn = secured.ask(
+        "/v1/images/generations",
+        {
+            "prompt": "a red circle",
+            "num_inference_steps": 2,
+            "controls": [
+                {"model": "edges", "image": f"data:image/png;base64,{image}"},
+                {"model": "shading", "image": image, "scale": 0.5, "end": 0.5},
+            ],
+        },
+    )
+    assert drawn["data"][0]["b64_json"]
+    assert drawn["darkroom"]["approximations"] == []
+    out = secured.keys.parent / "steered.png"
+    steered = ("--control", f"edges={file}:0.8", "--control-lag", "1", "--out", str(out))
+    rendered = subprocess.run(
+        [*DARKROOM, "render", "a red circle", "--steps", "2", *steered],
+        env=secured.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert rendered.returncode == 0, rendered.stdout + rendered.stderr
+    assert "hint: done" in rendered.stdout
+    assert out.stat().st_size > 100
 
 
 def test_a_late_job_fails_by_name_and_nothing_that_was_needed_was_denied(

@@ -4,6 +4,7 @@ import pytest
 
 from loadgen.arrivals import Burst, Constant, Gamma, Poisson, Ramp, Steps
 from loadgen.combinations import check_combinations
+from loadgen.controls import read_all
 from loadgen.files import load_trace, load_workload
 from loadgen.options import LoadOptions, fields_of, workload_of
 from loadgen.outcome import RequestTemplate
@@ -98,6 +99,24 @@ def test_a_bad_trace_is_refused_with_its_files_name(tmp_path: Path) -> None:
         load_trace(tmp_path / "none.txt")
     with pytest.raises(InvalidRequest, match="--workload"):
         load_workload(written(tmp_path, "", "load.yaml"))
+
+
+def test_a_control_goes_with_every_request_that_the_command_line_describes(tmp_path: Path) -> None:
+    file = f"edges={written(tmp_path, 'a picture', 'a.png')}:0.5"
+    workload = workload_of(LoadOptions(control=(file,), steps="10,20"))
+    assert [entry.request.controls for entry in workload.mix] == [(file,), (file,)]
+    read_all(workload)
+    assert workload_of(LoadOptions(control=())) == Workload()
+
+
+def test_a_picture_that_is_not_there_is_missed_before_the_run(tmp_path: Path) -> None:
+    share = f'[[mix]]\nname = "a"\nrequest = {{ controls = ["edges={tmp_path}/a.png"] }}'
+    with pytest.raises(InvalidRequest, match=r"controls: .*No such file"):
+        read_all(load_workload(written(tmp_path, share)))
+    line = f'{{"time": 1, "controls": ["edges={tmp_path}/a.png"]}}'
+    trace = load_trace(written(tmp_path, line, "trace.jsonl"))
+    with pytest.raises(InvalidRequest, match=r"controls: .*No such file"):
+        read_all(Workload(trace=trace))
 
 
 def test_without_options_there_is_a_default_workload() -> None:

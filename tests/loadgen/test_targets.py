@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from services.gateway.request import ImagesRequest
 from shared.bus.memory import MemoryBus
 from shared.client import Darkroom
 from shared.errors import HandleLost, InvalidRequest, Misconfigured, QueueFull
-from shared.messages import GenerationRequest, LoraChoice
+from shared.messages import ControlChoice, GenerationRequest, LoraChoice
 from tests.conftest import eventually, run
 from tests.loadgen.servers import Server
 from tests.services.gateway.pipeline import picture, pipeline
@@ -40,9 +41,11 @@ EVERYTHING = RequestTemplate(
     service_class="batch",
     deadline=30.0,
     mask_ratio=0.2,
-    controls=("canny",),
+    controls=(f"canny={__file__}:0.5",),
     loras=("ink",),
 )
+HERE = base64.b64encode(Path(__file__).read_bytes()).decode()
+"""A file that is there stands in for a picture."""
 QUICK = RequestTemplate(steps=2, seed=1)
 PNG = b"\x89PNG and so on"
 
@@ -74,11 +77,23 @@ def test_the_gateway_is_asked_for_every_field_that_it_takes() -> None:
         "sampler": "euler",
         "seed": 7,
         "loras": [{"name": "ink"}],
+        "controls": [{"model": "canny", "image": HERE, "scale": 0.5}],
         "service_class": "batch",
         "deadline": 30.0,
         "user": "ann",
     }
     assert set(sent) <= set(ImagesRequest.__struct_fields__)
+
+
+def test_a_picture_that_is_gone_is_a_refusal_and_not_the_end_of_the_run() -> None:
+    async def scenario() -> None:
+        gone = shot(RequestTemplate(controls=("canny=/no/such/file.png",)))
+        async with server() as here, HttpTarget.connect(here.url) as http:
+            assert await http.send(gone) == Answer("rejected", "invalid_request")
+            async with nats_target(here.bus) as nats:
+                assert await nats.send(gone) == Answer("rejected", "invalid_request")
+
+    run(scenario())
 
 
 def test_a_plain_server_is_asked_for_openais_fields_and_what_else_it_is_said_to_take() -> None:
@@ -108,6 +123,7 @@ def test_a_job_has_an_absolute_deadline_counted_from_now() -> None:
         sampler="euler",
         seed=7,
         loras=(LoraChoice(name="ink"),),
+        controls=(ControlChoice(model="canny", image=Path(__file__).read_bytes(), scale=0.5),),
         service_class="batch",
         deadline=1030.0,
         user="ann",
@@ -117,8 +133,8 @@ def test_a_job_has_an_absolute_deadline_counted_from_now() -> None:
 @pytest.mark.parametrize(
     ("takes", "missing"),
     [
-        (NATS_FIELDS, ("controls", "mask_ratio")),
-        (HTTP_FIELDS, ("controls", "mask_ratio")),
+        (NATS_FIELDS, ("mask_ratio",)),
+        (HTTP_FIELDS, ("mask_ratio",)),
         (
             OPENAI_FIELDS,
             (
@@ -171,6 +187,18 @@ def test_a_reply_is_done_only_with_the_pictures_that_were_asked_for(
 
 
 # ---------------------------------------------------------------------------- on real connections
+
+
+def test_a_picture_to_steer_by_reaches_the_job(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "a.png").write_bytes(bytes(2**20))
+        request = RequestTemplate(steps=2, controls=(f"edges={tmp_path}/a.png:0.5",))
+        async with server() as here, HttpTarget.connect(here.url) as target:
+            assert (await target.send(shot(request))).status == "done"
+            [spec] = here.line.specs.values()
+            assert [(control.model, control.scale) for control in spec.controls] == [("edges", 0.5)]
+
+    run(scenario())
 
 
 def test_the_gateway_draws_what_was_asked_for_and_knows_the_tenant() -> None:

@@ -17,7 +17,7 @@ def test_gaps_count_from_the_line_before_whoever_it_was_of() -> None:
 def test_a_json_line_says_what_was_asked_for() -> None:
     line = (
         '{"time": 2, "tenant": "ann", "model": "sdxl", "steps": 20, "size": "512x768", '
-        '"mask_ratio": 0.2, "controls": ["canny"], "loras": ["ink", "oil"]}'
+        '"mask_ratio": 0.2, "controls": ["canny=a.png"], "loras": ["ink", "oil"]}'
     )
     [arrival] = parse_trace([line])
     assert (arrival.at, arrival.tenant) == (2.0, "ann")
@@ -27,7 +27,7 @@ def test_a_json_line_says_what_was_asked_for() -> None:
         "width": 512,
         "height": 768,
         "mask_ratio": 0.2,
-        "controls": ("canny",),
+        "controls": ("canny=a.png",),
         "loras": ("ink", "oil"),
     }
 

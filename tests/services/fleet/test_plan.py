@@ -92,11 +92,13 @@ def test_controlnets_are_handed_on_as_absolute_paths(
     assert environment["DARKROOM_CONTROLS"] == f"{tmp_path}/mine:org/hub"
 
 
-def test_where_there_are_no_controlnets_no_process_waits_for_them() -> None:
-    specs = plan(DARKROOM_CONTROLS="")
-    assert "controlnet" not in specs
-    assert specs["planner"].environment["DARKROOM_CONTROLS"] == ""
-    assert "controlnet" not in plan(DARKROOM_CONTROLS="", replicas={"controlnet": 2})
+def test_where_there_are_no_controlnets_no_process_waits_for_them(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for sources in ("", f"{tmp_path}/none", f"{tmp_path}/empty"):
+        specs = plan(DARKROOM_CONTROLS=sources, replicas={"controlnet": 2})
+        assert {spec.service for spec in specs.values()} == set(SERVICES) - {"controlnet"}
+        assert specs["planner"].environment["DARKROOM_CONTROLS"] == sources
+    assert "controlnet" in plan(DARKROOM_CONTROLS="org/hub")
 
 
 @pytest.mark.parametrize("text", ["denoiser", "denoiser=", "denoiser=-1", "oven=1", "vae=65"])

@@ -21,6 +21,7 @@ from shared import subjects
 from shared.bus.memory import MemoryBroker
 from shared.errors import (
     BusUnavailable,
+    ControlUnavailable,
     DarkroomError,
     DeadlineExceeded,
     JobFailed,
@@ -188,6 +189,7 @@ def test_a_model_names_the_controlnets_that_fit_it() -> None:
     [
         (DeadlineExceeded("job", 1.0), 504, "deadline_exceeded"),
         (QueueFull("the queue", 3), 429, "queue_full"),
+        (ControlUnavailable("edges", "nobody answers"), 503, "control_unavailable"),
         (Misconfigured("no weights"), 500, "misconfigured"),
         (JobFailed("job", "oops", "out of luck"), 500, "job_failed"),
     ],
