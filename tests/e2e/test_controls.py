@@ -1,0 +1,148 @@
+"""Pictures steered by ControlNets on a real fleet, and `kill -9` of those while they are asked."""
+
+import asyncio
+import io
+import random
+from pathlib import Path
+
+import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
+    StableDiffusionXLControlNetPipeline,
+)
+from PIL import Image
+
+from benchmarks.fleet import own_fleet
+from pocket.captions import parse
+from pocket.hints import HINTS
+from pocket.render import lay_out, to_bytes
+from services.fleet.plan import DEFAULT_CONTROLS, DEFAULT_MODEL
+from shared.bus.service import data_of
+from shared.client import Darkroom, new_job_id
+from shared.messages import ControlChoice, GenerationRequest, JobDone, StepProgress
+from tests.conftest import run
+from tests.e2e.conftest import RunningFleet
+from tests.e2e.test_kills import largest_difference
+
+PROMPT = "a large red circle left and a small blue square right on white"
+GUIDANCE = 5.0
+
+
+def hint(kind: str) -> bytes:
+    layout = lay_out(parse(PROMPT), random.Random(3))
+    file = io.BytesIO()
+    Image.fromarray(to_bytes(HINTS[kind](layout) * 255)).save(file, "PNG")
+    return file.getvalue()
+
+
+def request(*kinds: str, steps: int = 20, **fields: object) -> GenerationRequest:
+    return GenerationRequest(
+        job_id=new_job_id(),
+        prompt=PROMPT,
+        negative_prompt="a green star on black",
+        steps=steps,
+        guidance=GUIDANCE,
+        seed=11,
+        sampler="euler",
+        controls=tuple(
+            ControlChoice(model=kind, image=hint(kind), scale=1.0 - 0.3 * k)
+            for k, kind in enumerate(kinds)
+        ),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+async def drawn(darkroom: Darkroom, wanted: GenerationRequest) -> tuple[bytes, JobDone]:
+    job = await darkroom.submit(wanted)
+    (image,) = await job.images()
+    done = await job.outcome()
+    assert isinstance(done, JobDone)
+    return image.data, done
+
+
+def with_diffusers(wanted: GenerationRequest) -> bytes:
+    torch.set_num_threads(1)
+    pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(
+        DEFAULT_MODEL,
+        controlnet=[
+            ControlNetModel.from_pretrained(Path(DEFAULT_CONTROLS) / one.model)
+            for one in wanted.controls
+        ],
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    assert wanted.seed is not None
+    [image] = pipeline(
+        prompt=wanted.prompt,
+        negative_prompt=wanted.negative_prompt,
+        image=[Image.open(io.BytesIO(one.image)) for one in wanted.controls],
+        controlnet_conditioning_scale=[one.scale for one in wanted.controls],
+        num_inference_steps=wanted.steps,
+        guidance_scale=GUIDANCE,
+        generator=torch.Generator().manual_seed(wanted.seed),
+    ).images
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_two_controls_give_the_image_of_diffusers_pipeline(fleet: RunningFleet) -> None:
+    wanted = request("edges", "blocks")
+
+    async def scenario() -> tuple[bytes, bytes]:
+        async with Darkroom.connect(fleet.nats_url) as darkroom:
+            image, done = await drawn(darkroom, wanted)
+            assert done.approximations == []
+            plain, _ = await drawn(darkroom, request())
+            return image, plain
+
+    image, plain = run(scenario(), timeout=120)
+    assert largest_difference(image, with_diffusers(wanted)) <= 1
+    assert largest_difference(image, plain) > 50
+
+
+def test_a_lagging_control_is_named_in_the_result(fleet: RunningFleet) -> None:
+    async def scenario() -> None:
+        async with Darkroom.connect(fleet.nats_url) as darkroom:
+            _, done = await drawn(darkroom, request("edges", control_lag=1))
+            assert done.approximations == ["control_lag edges: image 0"]
+
+    run(scenario(), timeout=120)
+
+
+def test_a_job_outlives_the_kill_of_its_controlnet_and_its_image_is_the_same(
+    fleet: RunningFleet,
+) -> None:
+    """There is one replica: the row waits until it was started again. A job without controls is
+    done meanwhile."""
+
+    async def scenario() -> None:
+        async with Darkroom.connect(fleet.nats_url) as darkroom:
+            expected, _ = await drawn(darkroom, request("edges", steps=40))
+            job = await darkroom.submit(request("edges", steps=40))
+            async for event in job.events():
+                if isinstance(event, StepProgress) and event.step >= 20:
+                    fleet.kill("controlnet")
+                    break
+            await drawn(darkroom, request())
+            (image,) = await job.images()
+            assert largest_difference(image.data, expected) <= 1
+
+    run(scenario(), timeout=120)
+
+
+def test_an_idle_denoiser_takes_half_of_another_ones_work() -> None:
+    async def scenario() -> None:
+        async with own_fleet(DEFAULT_MODEL, denoisers=2) as fleet:
+            wanted = request(steps=40)
+            first, _ = await drawn(fleet.darkroom, wanted)
+            await asyncio.sleep(0.1)
+            second, _ = await drawn(fleet.darkroom, request(steps=40))
+            replies = await fleet.fleet.bus.gather("$SRV.STATS.darkroom-denoiser", b"", 0.5)
+            [one, other] = [data_of(reply)["engines"]["pocket-sdxl"] for reply in replies]  # type: ignore[index]
+            assert one["shared_steps"] + other["shared_steps"] > 0
+            assert one["shared_steps"] <= other["halves"]
+            assert other["shared_steps"] <= one["halves"]
+            assert largest_difference(first, second) <= 1
+
+    run(scenario(), timeout=120)
