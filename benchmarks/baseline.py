@@ -1,13 +1,16 @@
 """What we compare with: diffusers' own pipeline in this process, as fast as it gets here."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from benchmarks.baselines.pipeline import LAYOUTS, Layout, Pipeline, Setup
+from benchmarks.baselines.pipeline import LAYOUTS, Guide, Layout, Pipeline, Setup
+from benchmarks.numbers import between
 from services.vae.images import encode_image
 from shared.messages import JobSpec
 
@@ -45,9 +48,28 @@ class Baseline:
         """The image file of `spec`."""
         return await self._run(lambda: self._draw(spec))
 
-    async def adapt(self, loras: Mapping[Path, float]) -> None:
+    async def adapt(self, loras: Mapping[Path, float], fuse: bool = False) -> None:
         """See `Pipeline.adapt`."""
-        await self._run(lambda: self._loaded.adapt(loras))
+        await self._run(lambda: self._loaded.adapt(loras, fuse))
+
+    async def steer(self, guides: Sequence[Guide]) -> None:
+        """See `Pipeline.steer`."""
+        await self._run(lambda: self._loaded.steer(guides))
+
+    async def settle(self, cores: Collection[int], threads: int) -> None:
+        """From now on it computes with `threads` torch threads, on `cores`. To be called with all
+        cores and threads first: torch's further threads stay where they were started."""
+        setup = Setup(threads, self.layout)
+        await self._run(lambda: os.sched_setaffinity(0, cores))
+        await self._run(lambda: self._loaded.set_up(setup))
+
+    async def step_seconds(self, spec: JobSpec) -> list[float]:
+        """Of each step of `spec` but the first."""
+        ends: list[float] = []
+        await self._run(
+            lambda: self._loaded.draw([spec], on_step=lambda: ends.append(time.perf_counter()))
+        )
+        return between(ends)
 
     async def choose_layout(self, spec: JobSpec, trials: int = TRIALS) -> dict[Layout, float]:
         """Try both ways to lay out the networks' weights on `spec`, and keep the faster one.

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,19 +42,25 @@ class Rendered:
 
 
 @asynccontextmanager
-async def own_fleet(model: str, denoisers: int = 1) -> AsyncIterator[OwnFleet]:
+async def own_fleet(
+    model: str,
+    denoisers: int = 1,
+    replicas: Mapping[str, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[OwnFleet]:
     """A fleet that serves `model` with one process per service, but as many denoisers as asked for,
-    which share the cores; nothing of it is left behind."""
+    which share the cores, and `replicas` of others; nothing of it is left behind. `environment`:
+    variables for its processes, which are set in this one too while it runs."""
     with (
         tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here,
         tempfile.TemporaryDirectory(
             prefix="darkroom-benchmark-", dir=Settings().arena_dir.parent
         ) as arenas,
-        _environment("DARKROOM_ARENA_DIR", arenas),
+        _environment({**(environment or {}), "DARKROOM_ARENA_DIR": arenas}),
     ):
         async with (
             running_fleet(
-                FleetOptions(models=(model,), replicas={"denoiser": denoisers}),
+                FleetOptions(models=(model,), replicas={"denoiser": denoisers, **(replicas or {})}),
                 data=Path(here) / "nats",
                 logs=Path(here) / "logs",
             ) as fleet,
@@ -83,14 +89,15 @@ async def render(darkroom: Darkroom, request: GenerationRequest) -> Rendered:
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     """The fleet hands its own environment on to its processes."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

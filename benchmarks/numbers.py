@@ -1,5 +1,6 @@
 """Sums over measurements. Pure."""
 
+import itertools
 from collections.abc import Sequence
 from statistics import median
 from typing import Final
@@ -24,6 +25,11 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
         "p50_ms": round(median(seconds) * MILLISECONDS, 3),
         "p95_ms": round(percentile(seconds, 95) * MILLISECONDS, 3),
     }
+
+
+def between(times: Sequence[float]) -> list[float]:
+    """From each of `times` until the next."""
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 def mean_rows(rows: Sequence[int]) -> float:

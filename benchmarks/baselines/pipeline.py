@@ -1,7 +1,8 @@
 """diffusers' own pipeline in this process, as fast as it gets here. It knows nothing of asyncio."""
 
+import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,10 +11,11 @@ from typing import Any, Final, Literal
 import diffusers
 import torch
 import transformers
+from PIL import Image
 
 from services.denoiser.traced import traced
 from services.denoiser.unet import SdxlUnet
-from shared.messages import JobSpec
+from shared.messages import ControlSpec, JobSpec
 from shared.samplers import SAMPLERS
 
 Layout = Literal["contiguous", "channels_last"]
@@ -37,6 +39,16 @@ class Setup:
         return f"{self.threads} threads, {self.layout}"
 
 
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """A ControlNet (directory or hub id), the picture (a file's bytes) that it steers by, and
+    how."""
+
+    source: str
+    picture: bytes
+    choice: ControlSpec
+
+
 class Pipeline:
     """`StableDiffusionXLPipeline` of a directory or hub id, in float32. With `graph`, its UNet runs
     as our denoisers run theirs, without the interpreter, which nobody's does today: what is left to
@@ -55,6 +67,12 @@ class Pipeline:
             name: getattr(diffusers, sampler.scheduler).from_config(config, **sampler.settings)
             for name, sampler in SAMPLERS.items()
         }
+        self._controlnets: dict[str, Any] = {}
+        """By source."""
+        self._guides: tuple[Guide, ...] = ()
+        self._steered: Any = None
+        """The pipeline of the same parts with the ControlNets of `_guides`, if there are any."""
+        self._fused = False
         self._interpreted = self._pipeline.unet.forward
         self._graph = graph
         self.setup = setup
@@ -69,8 +87,8 @@ class Pipeline:
         self.setup = setup
 
     def _lay_out(self, layout: Layout) -> None:
-        self._pipeline.unet.to(memory_format=_MEMORY_FORMATS[layout])
-        self._pipeline.vae.to(memory_format=_MEMORY_FORMATS[layout])
+        for network in (self._pipeline.unet, self._pipeline.vae, *self._controlnets.values()):
+            network.to(memory_format=_MEMORY_FORMATS[layout])
         if self._graph:
             self._trace()
 
@@ -93,9 +111,11 @@ class Pipeline:
 
         unet.forward = forward
 
-    def adapt(self, loras: Mapping[Path, float]) -> None:
+    def adapt(self, loras: Mapping[Path, float], fuse: bool = False) -> None:
         """Have these LoRA files, with their scales, and no others, in all that is drawn from now
-        on; by PEFT, as diffusers does it."""
+        on; by PEFT, as diffusers does it. `fuse`: in the weights themselves."""
+        if self._fused:
+            self._pipeline.unfuse_lora()
         self._pipeline.unload_lora_weights()
         for path in loras:
             self._pipeline.load_lora_weights(
@@ -103,6 +123,33 @@ class Pipeline:
             )
         if loras:
             self._pipeline.set_adapters([path.stem for path in loras], list(loras.values()))
+        self._fused = fuse and bool(loras)
+        if self._fused:
+            self._pipeline.fuse_lora()
+
+    def steer(self, guides: Sequence[Guide]) -> None:
+        """Have these ControlNets, with their pictures, and no others, in all that is drawn from now
+        on. Each of them is loaded once, and stays."""
+        if guides and self._graph:
+            raise ValueError("a UNet that runs as a graph takes nothing from ControlNets")
+        self._guides, self._steered = tuple(guides), None
+        if guides:
+            networks = [self._controlnet(guide.source) for guide in guides]
+            self._steered = diffusers.StableDiffusionXLControlNetPipeline(
+                **self._pipeline.components,
+                controlnet=networks if len(networks) > 1 else networks[0],
+                add_watermarker=False,
+            )
+            self._steered.set_progress_bar_config(disable=True)
+
+    def _controlnet(self, source: str) -> Any:
+        if source not in self._controlnets:
+            network = diffusers.ControlNetModel.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True
+            )
+            network.to(memory_format=_MEMORY_FORMATS[self.setup.layout])
+            self._controlnets[source] = network
+        return self._controlnets[source]
 
     def choose(
         self, setups: Sequence[Setup], samples: Sequence[Sequence[JobSpec]], trials: int
@@ -124,14 +171,18 @@ class Pipeline:
         return medians
 
     @torch.inference_mode()
-    def draw(self, specs: Sequence[JobSpec]) -> list[torch.Tensor]:
+    def draw(
+        self, specs: Sequence[JobSpec], on_step: Callable[[], object] | None = None
+    ) -> list[torch.Tensor]:
         """One image of each spec, from its seed: uint8 pixels (height, width, 3).
 
         All must be `compatible`: they take every step together, prompts are encoded and latents
-        decoded in one batch, and both halves of guidance are one forward."""
+        decoded in one batch, and both halves of guidance are one forward. `on_step` is called after
+        each step."""
         first = specs[0]
-        self._pipeline.scheduler = self._schedulers[first.sampler]
-        images: torch.Tensor = self._pipeline(
+        pipeline = self._pipeline if self._steered is None else self._steered
+        pipeline.scheduler = self._schedulers[first.sampler]
+        images: torch.Tensor = pipeline(
             prompt=[spec.prompt for spec in specs],
             negative_prompt=_negatives(specs),
             num_inference_steps=first.steps,
@@ -140,10 +191,28 @@ class Pipeline:
             height=first.height,
             generator=[torch.Generator("cpu").manual_seed(spec.seed) for spec in specs],
             output_type="pt",
+            callback_on_step_end=None if on_step is None else _telling(on_step),
+            **self._steering(),
         ).images
         # As diffusers makes a picture file's bytes of it.
         pixels = (images.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8)
         return list(pixels)
+
+    def _steering(self) -> dict[str, Any]:
+        """What the pipeline with ControlNets is told, in the order of `_guides`."""
+        if not self._guides:
+            return {}
+        choices = [guide.choice for guide in self._guides]
+        told: dict[str, list[Any]] = {
+            "image": [Image.open(io.BytesIO(guide.picture)) for guide in self._guides],
+            "controlnet_conditioning_scale": [choice.scale for choice in choices],
+            "control_guidance_start": [choice.start for choice in choices],
+            "control_guidance_end": [choice.end for choice in choices],
+        }
+        guess = {"guess_mode": any(choice.guess_mode for choice in choices)}
+        if len(choices) > 1:
+            return told | guess
+        return {name: values[0] for name, values in told.items()} | guess
 
 
 def compatible(spec: JobSpec) -> tuple[object, ...]:
@@ -158,6 +227,16 @@ def compatible(spec: JobSpec) -> tuple[object, ...]:
         spec.height,
         spec.negative_prompt is None,
     )
+
+
+def _telling(on_step: Callable[[], object]) -> Callable[..., dict[str, Any]]:
+    """As diffusers calls what is to be told of steps; it gives the tensors back as they were."""
+
+    def told(pipeline: object, step: int, t: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step()
+        return tensors
+
+    return told
 
 
 def _negatives(specs: Sequence[JobSpec]) -> list[str] | None:

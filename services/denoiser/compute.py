@@ -167,6 +167,7 @@ class Compute:
             self._changed.notify_all()
 
     def statistics(self) -> EngineStatistics:
+        steering = self._steering
         with self._changed:
             return EngineStatistics(
                 rows=len(self._admitted),
@@ -180,9 +181,12 @@ class Compute:
                 failed=self._failed,
                 shared_steps=self._shared(),
                 halves=self._halves,
-                control_rounds=0 if self._steering is None else self._steering.rounds,
-                control_seconds=0.0 if self._steering is None else self._steering.seconds,
-                control_waited=0.0 if self._steering is None else self._steering.waited,
+                control_rounds=0 if steering is None else steering.rounds,
+                control_seconds=0.0 if steering is None else steering.seconds,
+                control_hops=0.0 if steering is None else steering.hops,
+                control_waited=0.0 if steering is None else steering.waited,
+                control_message_bytes=0 if steering is None else steering.message_bytes,
+                control_tensor_bytes=0 if steering is None else steering.tensor_bytes,
             )
 
     # ------------------------------------------------------------------------ on the thread

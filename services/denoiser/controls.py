@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from services.denoiser.steered import Answer
+from services.denoiser.steered import Answer, Traffic
 from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import BusUnavailable, ControlUnavailable, DarkroomError, HandleLost
@@ -85,7 +85,8 @@ class ControlNets:
                 message = await self._bus.request(subjects.control(model), question, timeout)
                 reply = decode(message.data, ControlReply)
                 if (again := _worth_another(reply, rows, x)) is None:
-                    answer = await self._read(model, reply, rows, asked)
+                    messages = len(question) + len(message.data)
+                    answer = await self._read(model, reply, rows, asked, x, messages)
                     self._measured(model, answer.seconds)
                     return answer
                 reason = again.message
@@ -111,9 +112,15 @@ class ControlNets:
         self._rounds[model] = mean + _NEWEST * (seconds - mean)
 
     async def _read(
-        self, model: str, reply: ControlReply, rows: tuple[ControlledRow, ...], asked: float
+        self,
+        model: str,
+        reply: ControlReply,
+        rows: tuple[ControlledRow, ...],
+        asked: float,
+        x: TensorHandle,
+        messages: int,
     ) -> Answer:
-        """Raises `HandleLost` if the residuals cannot be had."""
+        """`messages`: bytes on the bus. Raises `HandleLost` if the residuals cannot be had."""
         residuals: list[torch.Tensor] = []
         if reply.residuals is not None:
             flat = await self._fetched(reply.residuals)
@@ -121,11 +128,15 @@ class ControlNets:
             parts = torch.split(flat, sizes)
             residuals = [p.view(shape) for p, shape in zip(parts, reply.shapes, strict=True)]
             await self._release(reply.residuals)
+        seconds = time.monotonic() - asked
+        handles = [handle for handle in (x, reply.residuals) if handle is not None and handle.slot]
         return Answer(
             residuals=residuals,
             images=places(rows, reply.failures),
             failures={k: _as_error(model, failure) for k, failure in reply.failures.items()},
-            seconds=time.monotonic() - asked,
+            seconds=seconds,
+            hop=seconds - reply.seconds,
+            traffic=Traffic(messages, sum(handle.nbytes for handle in handles)),
         )
 
     async def _fetched(self, handle: TensorHandle) -> torch.Tensor:

@@ -94,8 +94,14 @@ class EngineStatistics:
     """Answers of ControlNets that steps used,"""
     control_seconds: float
     """how long those took, in total,"""
+    control_hops: float
+    """of that, all but what the ControlNets say they took,"""
     control_waited: float
     """and how long steps waited for them."""
+    control_message_bytes: int
+    """On the bus, for those answers and their questions,"""
+    control_tensor_bytes: int
+    """and in arenas."""
 
     @property
     def rows_per_step(self) -> float:

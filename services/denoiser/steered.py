@@ -24,6 +24,14 @@ class Steer:
         return self.scale != 0.0 and step / steps >= self.start and (step + 1) / steps <= self.end
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that a question and its answer are: `messages` on the bus, `tensors` in arenas."""
+
+    messages: int
+    tensors: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What a ControlNet said of the rows it was asked about, by their place in the request."""
@@ -34,7 +42,10 @@ class Answer:
     """Which of the F are a row's; the unconditional one first, if it was asked for."""
     failures: Mapping[int, Exception]
     seconds: float
-    """From the question until the answer was here."""
+    """From the question until the answer was here,"""
+    hop: float
+    """and without what the ControlNet says it took."""
+    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -64,8 +64,12 @@ class Steering:
         """Questions whose answers were used,"""
         self.seconds = 0.0
         """how long those took,"""
+        self.hops = 0.0
+        """of that, all but what the ControlNets say they took,"""
         self.waited = 0.0
         """and how long steps waited for them."""
+        self.message_bytes = self.tensor_bytes = 0
+        """Of those questions and answers; see `Traffic`."""
 
     def predict(self, patience: float) -> Predict:
         """Of batches some of whose rows are steered. Waits for answers at most `patience` seconds;
@@ -142,9 +146,16 @@ class Steering:
         for use in uses:
             assert use.row.steered is not None
             use.row.steered.used()
-        self.rounds += len(done)
-        self.seconds += sum(answer.result().seconds for answer in done)
+        self._count([answer.result() for answer in done])
         return _summed(uses, images, device)
+
+    def _count(self, answers: Sequence[Answer]) -> None:
+        self.rounds += len(answers)
+        for answer in answers:
+            self.seconds += answer.seconds
+            self.hops += answer.hop
+            self.message_bytes += answer.traffic.messages
+            self.tensor_bytes += answer.traffic.tensors
 
 
 def _wire(row: Row, number: int) -> ControlledRow:

@@ -1,0 +1,39 @@
+"""Which core each process of a fleet with ControlNets computes on. Linux."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Cores by their numbers."""
+
+    denoiser: int
+    controls: tuple[int, ...]
+    """Of each ControlNet's process."""
+    others: frozenset[int]
+    """For the bus, the other services, and whoever measures."""
+
+    def held(self, controls: int) -> int:
+        """How many cores the denoiser and the first `controls` ControlNets have between them."""
+        return len({self.denoiser, *self.controls[:controls]})
+
+
+def places(cores: Sequence[int], controls: int) -> Places:
+    """The denoiser has the first core for itself, and each ControlNet the next one as long as there
+    are any, then they share; everything else has what is left, or shares with the ControlNets. With
+    one core everything is on it."""
+    first, rest = cores[0], list(cores[1:]) or list(cores)
+    return Places(
+        denoiser=first,
+        controls=tuple(rest[number % len(rest)] for number in range(controls)),
+        others=frozenset(rest[controls:] or rest),
+    )
+
+
+def pin(pid: int, cores: Collection[int]) -> None:
+    """All threads that process `pid` has now, and those that they start."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
