@@ -13,7 +13,16 @@ from benchmarks.throughput import FULL, Round
 from benchmarks.throughput import summary as throughput_summary
 from services.fleet.plan import DEFAULT_MODEL
 
-PROGRAMS = ("exactness", "throughput", "solo", "joining", "hops", "lora", "serving")
+PROGRAMS = (
+    "exactness",
+    "throughput",
+    "solo",
+    "joining",
+    "hops",
+    "lora",
+    "latent_parallel",
+    "serving",
+)
 
 
 def test_without_options_the_shipped_model_is_measured_in_full() -> None:

@@ -1,0 +1,156 @@
+"""One guided image alone: on one denoiser, and on two that share its guidance.
+
+Two fleets serve the same model of realistic size with random weights (`large_model.py`), one with
+one denoiser, one with two. Every denoiser has a core of its own and one torch thread; those of the
+two fleets that share a core never work at the same time, since the jobs take turns. What is
+compared is the median time of a step, as the denoisers count it, and of whole jobs, as a client
+sees them. Differences between the two fleets' pictures are in steps of 1/255.
+
+`--pocket` measures the model that ships instead: its steps are so short that the way to the other
+denoiser and back counts.
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from benchmarks import requests
+from benchmarks.fleet import OwnFleet, Rendered, own_fleet, render
+from benchmarks.large_model import LARGE, SMALL, large_model, parameters
+from benchmarks.numbers import between
+from benchmarks.pixels import difference
+from benchmarks.places import pin
+from benchmarks.program import Options, Results, run_program, say
+from shared.bus.service import data_of
+from shared.messages import GenerationRequest
+
+ENVIRONMENT: Final = {"DARKROOM_THREADS": "1", "DARKROOM_CONTROLS": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    steps: int
+    rounds: int
+
+
+FULL: Final = Size(steps=15, rounds=7)
+POCKET: Final = Size(steps=40, rounds=15)
+QUICK: Final = Size(steps=6, rounds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Seconds per step of the median job, or of the whole job; and how far pictures differ."""
+
+    alone: list[float]
+    shared: list[float]
+    alone_jobs: list[float]
+    shared_jobs: list[float]
+    differences: list[int]
+
+
+async def measure(options: Options) -> Results:
+    size = QUICK if options.quick else POCKET if options.own.pocket else FULL
+    with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here:
+        model = Path(options.model)
+        if not options.own.pocket:
+            model = large_model(Path(here) / "large", SMALL if options.quick else LARGE)
+        async with AsyncExitStack() as stack:
+            one = await stack.enter_async_context(own_fleet(str(model), 1, environment=ENVIRONMENT))
+            two = await stack.enter_async_context(own_fleet(str(model), 2, environment=ENVIRONMENT))
+            cores = sorted(os.sched_getaffinity(0))
+            _place(one, cores)
+            _place(two, cores)
+            sides = await _rounds(one, two, size)
+            statistics = await _statistics(two)
+        return summary(sides, statistics, size) | {"unet_parameters": parameters(model)}
+
+
+def _place(fleet: OwnFleet, cores: Collection[int]) -> None:
+    """A core for each denoiser, as long as there are any."""
+    denoisers = [c for c in fleet.fleet.children if c.spec.service == "denoiser"]
+    for child, core in zip(denoisers, sorted(cores), strict=False):
+        assert child.pid is not None
+        pin(child.pid, {core})
+
+
+async def _rounds(one: OwnFleet, two: OwnFleet, size: Size) -> Sides:
+    sides = Sides([], [], [], [], [])
+    for number in range(size.rounds + 1):
+        [wanted] = requests.plain(1, size.steps, seed=number)
+        alone, shared = await _drawn(one, wanted), await _drawn(two, wanted)
+        if not number:  # warms up
+            continue
+        sides.alone.append(_step(alone))
+        sides.shared.append(_step(shared))
+        sides.alone_jobs.append(alone.seconds)
+        sides.shared_jobs.append(shared.seconds)
+        sides.differences.append(difference(alone.data, shared.data).max_abs_diff)
+        say(
+            f"round {number}/{size.rounds}: a step takes {1000 * sides.alone[-1]:.0f} ms alone, "
+            f"{1000 * sides.shared[-1]:.0f} ms shared"
+        )
+    return sides
+
+
+async def _drawn(fleet: OwnFleet, wanted: GenerationRequest) -> Rendered:
+    """After a moment in which denoisers that have just become idle make themselves known."""
+    await asyncio.sleep(0.2)
+    return await render(fleet.darkroom, requests.again(wanted))
+
+
+def _step(drawn: Rendered) -> float:
+    return median(between([step.at for step in drawn.steps]))
+
+
+async def _statistics(fleet: OwnFleet) -> list[dict[str, Any]]:
+    """Of each denoiser's engine."""
+    replies = await fleet.fleet.bus.gather("$SRV.STATS.darkroom-denoiser", b"", 0.5)
+    engines = [data_of(reply)["engines"] for reply in replies]
+    return [engine for each in engines for engine in each.values()]  # type: ignore[attr-defined]
+
+
+def summary(sides: Sides, engines: list[dict[str, Any]], size: Size) -> Results:
+    """`ratio`: how much faster a step is that two denoisers share."""
+    return {
+        "ratio": round(median(sides.alone) / median(sides.shared), 3),
+        "job_ratio": round(median(sides.alone_jobs) / median(sides.shared_jobs), 3),
+        "step_alone_ms": round(1000 * median(sides.alone), 2),
+        "step_shared_ms": round(1000 * median(sides.shared), 2),
+        "shared_share": round(
+            sum(e["shared_steps"] for e in engines) / max(1, sum(e["steps"] for e in engines)), 3
+        ),
+        "max_abs_diff": max(sides.differences),
+        "steps": size.steps,
+        "rounds": len(sides.alone),
+    }
+
+
+def rows(report: Results) -> list[list[str]]:
+    return [
+        ["", "one denoiser", "two", "ratio"],
+        [
+            "step, ms",
+            str(report["step_alone_ms"]),
+            str(report["step_shared_ms"]),
+            str(report["ratio"]),
+        ],
+        ["whole job", "", "", str(report["job_ratio"])],
+        ["largest difference, of 255", "", "", str(report["max_abs_diff"])],
+        ["steps that were shared", "", f"{report['shared_share']:.0%}", ""],
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pocket", action="store_true", help="the model that ships")
+
+
+if __name__ == "__main__":
+    run_program("latent_parallel", __doc__ or "", measure, rows, add_arguments)
