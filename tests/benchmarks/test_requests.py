@@ -17,6 +17,7 @@ CARD = ModelCard(
     max_width=128,
     max_height=128,
     size_multiple=8,
+    interface="",
 )
 
 
