@@ -35,7 +35,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str | None = None
     steps: int = 30
-    guidance: float = 5.0
+    guidance: float | None = None
     sampler: str | None = None
     width: int | None = None
     height: int | None = None
@@ -145,7 +145,9 @@ def read_card(source: str) -> ModelCard:
         samplers=samplers_for(scheduler),
         default_sampler=defaults.sampler or default_sampler,
         default_steps=defaults.steps,
-        default_guidance=defaults.guidance,
+        default_guidance=(
+            family.default_guidance if defaults.guidance is None else defaults.guidance
+        ),
         default_width=width,
         default_height=height,
         max_width=defaults.max_width or 2 * native,

@@ -62,6 +62,12 @@ SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
             _sigmas(karras=False) | {"stochastic_sampling": False},
             _FLOW,
         ),
+        "flow_dpmpp_2m": Sampler(
+            "DPMSolverMultistepScheduler",
+            _dpmpp_2m(karras=False)
+            | {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+            _FLOW,
+        ),
     }
 )
 
@@ -86,7 +92,7 @@ def samplers_for(scheduler_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Names a request for this model may use, the model's own scheduler first if it is here."""
     prediction = prediction_of(scheduler_config)
     fitting = (name for name, sampler in SAMPLERS.items() if prediction in sampler.predictions)
-    usable = [name for name in fitting if not _divides_by_zero(name, scheduler_config)]
+    usable = [name for name in fitting if not _cannot_follow(name, scheduler_config)]
     return tuple(sorted(usable, key=lambda name: not _is_own(name, scheduler_config)))
 
 
@@ -98,8 +104,12 @@ def require_sampler(scheduler_config: Mapping[str, Any], name: str) -> Sampler:
     return SAMPLERS[name]
 
 
-def _divides_by_zero(name: str, config: Mapping[str, Any]) -> bool:
-    """At zero terminal SNR noise says nothing of the image: DDIM would divide by alpha = 0."""
+def _cannot_follow(name: str, config: Mapping[str, Any]) -> bool:
+    """At zero terminal SNR noise says nothing of the image: DDIM would divide by alpha = 0. And
+    DPM-Solver++ knows one of the ways in which a flow's levels may depend on the size."""
+    if name == "flow_dpmpp_2m":
+        dynamic = bool(config.get("use_dynamic_shifting"))
+        return dynamic and config.get("time_shift_type", "exponential") != "exponential"
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
     return name == "ddim" and zero_snr and prediction_of(config) == "epsilon"
 

@@ -74,10 +74,12 @@ def make_scheduler(scheduler_config: Mapping[str, Any], sampler: Sampler) -> Any
     level = logger.level
     # A config saved by one scheduler class always holds settings that another does not know.
     logger.setLevel(logging.ERROR)
+    settings = dict(sampler.settings)
+    if settings.get("use_flow_sigmas"):
+        # What flow schedulers call `shift`, without which its levels would be another model's.
+        settings["flow_shift"] = scheduler_config.get("shift", 1.0)
     try:
-        return getattr(module, sampler.scheduler).from_config(
-            dict(scheduler_config), **sampler.settings
-        )
+        return getattr(module, sampler.scheduler).from_config(dict(scheduler_config), **settings)
     finally:
         logger.setLevel(level)
 
@@ -85,7 +87,7 @@ def make_scheduler(scheduler_config: Mapping[str, Any], sampler: Sampler) -> Any
 def _from_sigmas(scheduler: Any, sampler: Sampler) -> Schedule:
     sigmas = scheduler.sigmas.double().numpy()
     alphas = np.ones_like(sigmas)
-    if sampler.scheduler == "FlowMatchEulerDiscreteScheduler":
+    if "flow" in sampler.predictions:
         alphas = 1.0 - sigmas
     elif sampler.scheduler == "DPMSolverMultistepScheduler":
         alphas = 1.0 / np.sqrt(sigmas**2 + 1.0)

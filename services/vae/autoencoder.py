@@ -53,7 +53,7 @@ class LatentDecoder:
     def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
         config = self._vae.config
         if config.latents_mean is None or config.latents_std is None:
-            return latents / float(config.scaling_factor)
+            return latents / float(config.scaling_factor) + float(config.shift_factor or 0.0)
         shape = (1, -1, 1, 1)
         mean = torch.tensor(config.latents_mean).view(shape).to(latents)
         std = torch.tensor(config.latents_std).view(shape).to(latents)

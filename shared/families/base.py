@@ -67,6 +67,11 @@ class Family(ABC):
     def embedded_guidance(self) -> bool:
         """Whether guidance is a number that the network is told, and not a second forward."""
 
+    @property
+    @abstractmethod
+    def default_guidance(self) -> float:
+        """Of a model whose files do not say."""
+
     @abstractmethod
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         """What the network is told in numbers of an image of so many pixels; equally many for every

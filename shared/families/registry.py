@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from shared.errors import Misconfigured
 from shared.families.base import Family
+from shared.families.flux.family import Flux
 from shared.families.sdxl.family import Sdxl
 from shared.model_files import read_json
 
-FAMILIES: Final[tuple[type[Family], ...]] = (Sdxl,)
+FAMILIES: Final[tuple[type[Family], ...]] = (Sdxl, Flux)
 
 
 def family_of(source: str) -> Family:

@@ -42,6 +42,7 @@ class Sdxl(Family):
     patch = 1
     even_sigmas = False
     embedded_guidance = False
+    default_guidance = 5.0
 
     @property
     def native_side(self) -> int:

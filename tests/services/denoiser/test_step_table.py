@@ -28,7 +28,7 @@ SDXL = {
     "use_karras_sigmas": False,
 }
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
-NOISE_SAMPLERS = [name for name in SAMPLERS if name != "flow_euler"]
+NOISE_SAMPLERS = [name for name in SAMPLERS if not name.startswith("flow_")]
 SHAPE = (1, 4, 8, 8)
 
 
@@ -85,8 +85,17 @@ def test_a_table_follows_the_diffusers_scheduler(
 
 @pytest.mark.parametrize("steps", [1, 5, 20, 50])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_a_flow_table_follows_the_diffusers_scheduler(shift: float, steps: int) -> None:
-    assert difference(FLOW | {"shift": shift}, "flow_euler", steps) < 1e-5
+@pytest.mark.parametrize("sampler", ["flow_euler", "flow_dpmpp_2m"])
+def test_a_flow_table_follows_the_diffusers_scheduler(
+    sampler: str, shift: float, steps: int
+) -> None:
+    assert difference(FLOW | {"shift": shift}, sampler, steps) < 1e-5
+
+
+def test_levels_that_depend_on_the_size_in_another_way_are_left_to_euler() -> None:
+    config = FLOW | {"use_dynamic_shifting": True}
+    assert "flow_dpmpp_2m" in samplers_for(config)
+    assert samplers_for(config | {"time_shift_type": "linear"}) == ("flow_euler",)
 
 
 def test_dynamic_shifting_uses_the_token_count() -> None:
@@ -135,7 +144,7 @@ def test_zero_terminal_snr_is_followed_where_the_sampler_exists(prediction: str)
 def test_a_sampler_of_another_family_is_refused_with_the_names_that_fit() -> None:
     with pytest.raises(InvalidRequest, match="euler, euler_karras, euler_ancestral, ddim"):
         build_step_table(SDXL, "flow_euler", 20)
-    with pytest.raises(InvalidRequest, match=r"allowed: flow_euler$"):
+    with pytest.raises(InvalidRequest, match=r"allowed: flow_euler, flow_dpmpp_2m$"):
         build_step_table(FLOW, "euler", 20)
     with pytest.raises(InvalidRequest, match=r"sampler: 'ddim_karras'"):
         build_step_table(SDXL, "ddim_karras", 20)

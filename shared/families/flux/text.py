@@ -1,0 +1,59 @@
+"""FLUX's two text encoders: prompts in, embeddings out, as the diffusers pipeline computes them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+from shared.adapters.adapter import Adapter
+from shared.adapters.bank import AdaptedNetwork, Use
+from shared.families.text import Encoded
+
+MOST_TOKENS: Final = 512
+"""Of T5, as `FluxPipeline` allows; fewer where the model's own tokenizer says so."""
+
+
+class FluxTextEncoder:
+    """Implements `TextEncoder`. Loads a model's `tokenizer*` and `text_encoder*`, nothing else.
+
+    The sequence is T5's last hidden states, as long for every prompt; the pooled vector is CLIP's.
+    LoRAs change CLIP only: diffusers reads none for T5."""
+
+    zeros_for_empty_prompt = False
+
+    def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
+        self._device = device
+        self._clip_tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
+        self._t5_tokenizer = T5TokenizerFast.from_pretrained(source, subfolder="tokenizer_2")
+        self.tokens = min(MOST_TOKENS, self._t5_tokenizer.model_max_length)
+        kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel}
+        self._clip, self._t5 = (
+            kind.from_pretrained(source, subfolder=folder, dtype=dtype, use_safetensors=True)
+            .to(device)
+            .eval()
+            for folder, kind in kinds.items()
+        )
+        self._adapted = AdaptedNetwork("text_encoder", self._clip)
+
+    def check(self, adapter: Adapter) -> None:
+        self._adapted.check(adapter)
+
+    @torch.inference_mode()
+    def __call__(
+        self, prompts: Sequence[str], adapters: Sequence[Sequence[Use]] = ()
+    ) -> list[Encoded]:
+        short = _tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
+        with self._adapted.using(self._adapted.bank(adapters)):
+            pooled = self._clip(short.to(self._device)).pooler_output.cpu()
+        long = _tokens(self._t5_tokenizer, prompts, self.tokens)
+        embeds = self._t5(long.to(self._device))[0].cpu()
+        return [Encoded(embeds[i], pooled[i]) for i in range(len(prompts))]
+
+
+def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
+    """(prompts, length), cut or filled up."""
+    found: torch.Tensor = tokenizer(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return found

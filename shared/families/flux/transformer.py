@@ -1,0 +1,149 @@
+"""FLUX's transformer, run block by block."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from shared.adapters.adapter import Adapter
+from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.families.network import Conditioning, Control
+
+PATCH: Final = 2
+MAX_POSITIONS: Final = 16
+"""Different (prompt tokens, rows, columns) whose position embeddings are kept."""
+
+
+class Stream(NamedTuple):
+    """What passes through the blocks, of F images: both parts attend to each other in each."""
+
+    image: torch.Tensor
+    """(F, N, D): the latents, a token for each patch."""
+    text: torch.Tensor
+    """(F, L, D)"""
+
+
+class Context(NamedTuple):
+    """What every block is told."""
+
+    temb: torch.Tensor
+    """(F, D): time, guidance and the pooled prompt."""
+    rotary: tuple[torch.Tensor, torch.Tensor]
+    """(L + N, head width) each: cosines and sines of the tokens' positions, the text's first."""
+
+
+Block = Callable[[Stream, Context], Stream]
+
+
+class FluxTransformer:
+    """Implements `Network`: diffusers' `FluxTransformer2DModel` on latents that are not packed.
+
+    `blocks` in their order: the double ones, in which image and text have weights of their own,
+    then the single ones, in which they share them. Between two of them there is nothing but the
+    stream, so that somebody else may run them one by one."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.module = transformer.requires_grad_(False).eval()
+        # Asked for several times a step; the module would look at all its parameters each time.
+        self.device: torch.device = transformer.device
+        self.dtype: torch.dtype = transformer.dtype
+        self.adapted = AdaptedNetwork("transformer", self.module)
+        self.guided = bool(transformer.config.guidance_embeds)
+        self.blocks: tuple[Block, ...] = tuple(
+            _run(block)
+            for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+        )
+        self._positions = lru_cache(MAX_POSITIONS)(self._rotary)
+
+    @classmethod
+    def load(
+        cls, model: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> "FluxTransformer":
+        """Load only `transformer/` of `model`, a diffusers directory or a hub id, safetensors
+        only."""
+        # From its own module, when needed: the package's front door imports every model there is.
+        from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+        transformer = FluxTransformer2DModel.from_pretrained(
+            model, subfolder="transformer", dtype=dtype, use_safetensors=True
+        )
+        return cls(transformer.to(device))
+
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        bank: Bank | None = None,
+        control: Control | None = None,
+    ) -> torch.Tensor:
+        with self.adapted.using(bank):
+            stream, context = self.begin(x, t, told)
+            for block in self.blocks:
+                stream = block(stream, context)
+            return self.end(stream, context, x.shape)
+
+    def begin(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning) -> tuple[Stream, Context]:
+        """What comes before the blocks in `FluxTransformer2DModel.forward`."""
+        module = self.module
+        image = module.x_embedder(packed(x))
+        t = t.to(x.dtype) / 1000  # there and back, as the pipeline has it: it rounds
+        times = [t.to(image.dtype) * 1000]
+        if self.guided:
+            times.append(told.numbers[:, 0].to(image.dtype) * 1000)
+        temb = module.time_text_embed(*times, told.pooled)
+        text = module.context_embedder(told.embeds)
+        rotary = self._positions(text.shape[1], x.shape[2] // PATCH, x.shape[3] // PATCH)
+        return Stream(image, text), Context(temb, rotary)
+
+    def end(self, stream: Stream, context: Context, shape: torch.Size) -> torch.Tensor:
+        """What comes after the blocks: the answer of the latents' shape (F, C, H, W)."""
+        image = self.module.norm_out(stream.image, context.temb)
+        return unpacked(self.module.proj_out(image), shape)
+
+    def check(self, adapter: Adapter) -> None:
+        self.adapted.check(adapter)
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return self.adapted.bank(images)
+
+    def merge(self, uses: Sequence[Use]) -> None:
+        self.adapted.merge(uses)
+
+    def _rotary(self, tokens: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of so many tokens of a prompt, which have no place, and an image of so many patches."""
+        places = torch.zeros(tokens + rows * columns, 3)
+        grid = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        places[tokens:, 1], places[tokens:, 2] = (axis.flatten() for axis in grid)
+        cos, sin = self.module.pos_embed(places.to(self.device, self.dtype))
+        return cos, sin
+
+
+def packed(x: torch.Tensor) -> torch.Tensor:
+    """Latents (F, C, H, W) as tokens (F, H/2 · W/2, 4C): one for each 2x2 patch."""
+    images, channels, height, width = x.shape
+    x = x.view(images, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(images, -1, channels * PATCH**2)
+
+
+def unpacked(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The latents of `shape` (F, C, H, W) that `packed` made `tokens` of."""
+    images, channels, height, width = shape
+    tokens = tokens.view(images, height // PATCH, width // PATCH, channels, PATCH, PATCH)
+    return tokens.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+
+
+def _run(block: Any) -> Block:
+    """A block of diffusers' as one of ours."""
+
+    def run(stream: Stream, context: Context) -> Stream:
+        text, image = block(
+            hidden_states=stream.image,
+            encoder_hidden_states=stream.text,
+            temb=context.temb,
+            image_rotary_emb=context.rotary,
+        )
+        return Stream(image, text)
+
+    return run
