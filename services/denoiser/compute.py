@@ -197,6 +197,7 @@ class Compute:
                 self._assist()
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
+            self._merging.settle(())  # the network is not only this engine's
             self._news += self._leftovers()
             self._tell()
         except BaseException as error:
