@@ -261,8 +261,8 @@ class Compute:
         """Compute what another denoiser asked for, if one did."""
         with self._changed:
             asked, self._half = self._half, None
-        if asked is None:
-            return
+        if asked is None or not asked[1].set_running_or_notify_cancel():
+            return  # or who asked is gone, because there is other work
         half, answer = asked
         device, dtype = self._network.device, self._network.dtype
         try:
@@ -377,9 +377,9 @@ class Compute:
 
     def _leftovers(self) -> list[Outcome]:
         with self._changed:
-            if self._half is not None:
+            if self._half is not None and self._half[1].set_running_or_notify_cancel():
                 self._half[1].set_exception(EngineStopped("the denoising engine stopped"))
-                self._half = None
+            self._half = None
             entries = [*self._hopeless, *self._admitted.values(), *self._waiting.values()]
             self._hopeless.clear()
             self._admitted.clear()
