@@ -24,18 +24,17 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from benchmarks.baselines.pipeline import scheduler_for
 from services.denoiser.engine import Engine, OnCheckpoint
 from services.denoiser.interval import Interval
 from services.denoiser.row import Row
 from services.denoiser.sampling import Sampling
-from services.denoiser.schedules import make_scheduler
 from services.vae.autoencoder import LatentDecoder
 from shared.adapters.bank import Use
 from shared.families.base import Family
 from shared.families.network import Conditioning, Network
 from shared.families.registry import family_of
 from shared.families.text import TextEncoder
-from shared.samplers import SAMPLERS
 
 TOKENS, WIDTH, POOLED = 12, 32, 24
 DYNAMIC = {
@@ -185,11 +184,7 @@ class Atelier:
     def expected(self, wish: Wish) -> torch.Tensor:
         """What diffusers paints."""
         config = self.sampling.scheduler_config
-        self.pipeline.scheduler = scheduler = make_scheduler(config, SAMPLERS[wish.sampler])
-        if wish.sampler == "flow_dpmpp_2m" and not config["use_dynamic_shifting"]:
-            # The pipeline gives every scheduler the shift of this size; this one asserts it.
-            levels = scheduler.set_timesteps
-            scheduler.set_timesteps = lambda steps, device, mu: levels(steps, device)
+        self.pipeline.scheduler = scheduler_for(config, wish.sampler)
         guidance: dict[str, Any] = {"guidance_scale": wish.guidance}
         if not self.family.embedded_guidance:
             guidance = {"true_cfg_scale": wish.guidance, "negative_prompt": wish.negative}

@@ -13,11 +13,13 @@ import torch
 import transformers
 from PIL import Image
 
+from services.denoiser.schedules import make_scheduler
 from shared.families.network import Conditioning
+from shared.families.registry import family_of
 from shared.families.sdxl.traced import traced
 from shared.families.sdxl.unet import SdxlUnet
 from shared.messages import ControlSpec, JobSpec
-from shared.samplers import SAMPLERS
+from shared.samplers import SAMPLERS, samplers_for
 
 Layout = Literal["contiguous", "channels_last"]
 LAYOUTS: Final[tuple[Layout, ...]] = ("contiguous", "channels_last")
@@ -51,30 +53,33 @@ class Guide:
 
 
 class Pipeline:
-    """`StableDiffusionXLPipeline` of a directory or hub id, in float32. With `graph`, its UNet runs
-    as our denoisers run theirs, without the interpreter, which nobody's does today: what is left to
-    compare then is how work is scheduled.
+    """diffusers' pipeline of a directory or hub id, in float32: the one that `model_index.json`
+    names. With `graph`, SDXL's UNet runs as our denoisers run theirs, without the interpreter,
+    which nobody's does today: what is left to compare then is how work is scheduled.
 
     Use it from one thread only: torch keeps a team of workers for each thread that computes."""
 
     def __init__(self, source: str, setup: Setup, graph: bool = False) -> None:
         _be_quiet()
-        self._pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, add_watermarker=False
+        self._family = family_of(source)
+        self._is_flux = self._family.pipeline == "FluxPipeline"
+        if graph and self._is_flux:
+            raise ValueError("only SDXL's UNet runs as a graph here")
+        extra = {} if self._is_flux else {"add_watermarker": False}
+        self._pipeline: Any = getattr(diffusers, self._family.pipeline).from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, **extra
         )
         self._pipeline.set_progress_bar_config(disable=True)
         config = self._pipeline.scheduler.config
-        self._schedulers = {
-            name: getattr(diffusers, sampler.scheduler).from_config(config, **sampler.settings)
-            for name, sampler in SAMPLERS.items()
-        }
+        self._schedulers = {name: scheduler_for(config, name) for name in samplers_for(config)}
         self._controlnets: dict[str, Any] = {}
         """By source."""
         self._guides: tuple[Guide, ...] = ()
         self._steered: Any = None
         """The pipeline of the same parts with the ControlNets of `_guides`, if there are any."""
         self._fused = False
-        self._interpreted = self._pipeline.unet.forward
+        self._network: Any = getattr(self._pipeline, self._family.denoiser)
+        self._interpreted = self._network.forward
         self._graph = graph
         self.setup = setup
         torch.set_num_threads(setup.threads)
@@ -88,14 +93,14 @@ class Pipeline:
         self.setup = setup
 
     def _lay_out(self, layout: Layout) -> None:
-        for network in (self._pipeline.unet, self._pipeline.vae, *self._controlnets.values()):
+        for network in (self._network, self._pipeline.vae, *self._controlnets.values()):
             network.to(memory_format=_MEMORY_FORMATS[layout])
         if self._graph:
             self._trace()
 
     def _trace(self) -> None:
         """To be done again whenever the weights were moved."""
-        unet = self._pipeline.unet
+        unet = self._network
         unet.forward = self._interpreted
         network = traced(SdxlUnet(unet))
 
@@ -185,19 +190,29 @@ class Pipeline:
         pipeline.scheduler = self._schedulers[first.sampler]
         images: torch.Tensor = pipeline(
             prompt=[spec.prompt for spec in specs],
-            negative_prompt=_negatives(specs),
             num_inference_steps=first.steps,
-            guidance_scale=first.guidance,
             width=first.width,
             height=first.height,
             generator=[torch.Generator("cpu").manual_seed(spec.seed) for spec in specs],
             output_type="pt",
             callback_on_step_end=None if on_step is None else _telling(on_step),
+            **self._guidance(specs),
             **self._steering(),
         ).images
         # As diffusers makes a picture file's bytes of it.
         pixels = (images.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8)
         return list(pixels)
+
+    def _guidance(self, specs: Sequence[JobSpec]) -> dict[str, Any]:
+        """In the pipeline's words; see `shared.families.flux.family.Flux`."""
+        scale = specs[0].guidance
+        if not self._is_flux:
+            return {"guidance_scale": scale, "negative_prompt": _negatives(specs)}
+        told = {"max_sequence_length": min(512, self._pipeline.tokenizer_2.model_max_length)}
+        if self._family.embedded_guidance:
+            return told | {"guidance_scale": scale}
+        negatives = [spec.negative_prompt or "" for spec in specs]
+        return told | {"true_cfg_scale": scale, "negative_prompt": negatives}
 
     def _steering(self) -> dict[str, Any]:
         """What the pipeline with ControlNets is told, in the order of `_guides`."""
@@ -228,6 +243,16 @@ def compatible(spec: JobSpec) -> tuple[object, ...]:
         spec.height,
         spec.negative_prompt is None,
     )
+
+
+def scheduler_for(config: Mapping[str, Any], sampler: str) -> Any:
+    """As diffusers' pipelines take it, for a model with this scheduler config."""
+    scheduler = make_scheduler(config, SAMPLERS[sampler])
+    if sampler == "flow_dpmpp_2m" and not config.get("use_dynamic_shifting"):
+        # The pipeline tells every scheduler the shift of this size; this one wants none then.
+        levels = scheduler.set_timesteps
+        scheduler.set_timesteps = lambda steps, device, mu: levels(steps, device)
+    return scheduler
 
 
 def _telling(on_step: Callable[[], object]) -> Callable[..., dict[str, Any]]:

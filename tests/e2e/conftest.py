@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,15 @@ def processes_with(variable: str, value: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[RunningFleet]:
-    """A fleet that is ready to work; nothing of it may be left when the tests are over."""
+    """Of the model that ships."""
+    with running_fleet() as found:
+        yield found
+
+
+@contextmanager
+def running_fleet(*arguments: str) -> Iterator[RunningFleet]:
+    """A fleet, made by `darkroom up` with `arguments`, that is ready to work; nothing of it may be
+    left afterwards."""
     with (
         tempfile.TemporaryDirectory() as here,
         tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as shared,
@@ -88,7 +97,10 @@ def fleet() -> Iterator[RunningFleet]:
         log = Path(here) / "up.log"
         with log.open("w") as output:
             up = subprocess.Popen(
-                [*DARKROOM, "up", "--port", "0"], env=environment, stdout=output, stderr=output
+                [*DARKROOM, "up", "--port", "0", *arguments],
+                env=environment,
+                stdout=output,
+                stderr=output,
             )
             try:
                 run(eventually(lambda: _found(environment, up, log), within=150), timeout=160)

@@ -1,0 +1,68 @@
+"""A model of another architecture on a real fleet: `darkroom up --model`, `models`, `render`."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.e2e.conftest import RunningFleet, running_fleet
+from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
+
+ASKED = ("--steps", "4", "--size", "64x64", "--json")
+
+
+@pytest.fixture(scope="module")
+def atelier(tmp_path_factory: pytest.TempPathFactory) -> Atelier:
+    return Atelier(make_flux(tmp_path_factory.mktemp("models") / "tiny-flux", **DYNAMIC))
+
+
+@pytest.fixture(scope="module")
+def flux_fleet(atelier: Atelier) -> Iterator[RunningFleet]:
+    with running_fleet("--model", atelier.source) as found:
+        yield found
+
+
+def picture(file: Path) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(Image.open(file).convert("RGB")).copy())
+
+
+def test_what_it_is_stands_in_the_lists_of_models(flux_fleet: RunningFleet) -> None:
+    listed = flux_fleet.darkroom("models").stdout
+    assert "tiny-flux" in listed
+    assert "flow_euler" in listed
+    with urllib.request.urlopen(f"{flux_fleet.http}/v1/models", timeout=20) as answer:
+        assert [model["id"] for model in json.load(answer)["data"]] == ["tiny-flux"]
+
+
+def test_its_pictures_are_those_of_the_pipeline(
+    flux_fleet: RunningFleet, atelier: Atelier, tmp_path: Path
+) -> None:
+    plain = Wish(seed=11)
+    guided = Wish(seed=12, guidance=5.0, negative="a blur", sampler="flow_dpmpp_2m")
+    for wish, options in (
+        (plain, ()),
+        (guided, ("--guidance", "5", "--negative", "a blur", "--sampler", "flow_dpmpp_2m")),
+    ):
+        out = tmp_path / f"{wish.seed}.png"
+        done = flux_fleet.darkroom(
+            "render", wish.prompt, *ASKED, *options, "--seed", str(wish.seed), "--out", str(out)
+        )
+        assert done.returncode == 0, done.stderr
+        assert apart(picture(out), atelier.expected(wish)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(("--size", "72x64"), "multiple of 16"), (("--sampler", "euler"), "one of flow_euler")],
+)
+def test_what_it_cannot_do_is_refused_with_what_it_can(
+    flux_fleet: RunningFleet, options: tuple[str, ...], named: str
+) -> None:
+    done = flux_fleet.darkroom("render", "a red cube", *options)
+    assert done.returncode == 2
+    assert named in done.stderr
