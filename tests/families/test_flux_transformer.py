@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from shared.families.flux.traced import TracedTransformer, traced
 from shared.families.flux.transformer import FluxTransformer, packed, unpacked
 from shared.families.network import Conditioning
 from tests.flux import POOLED, TOKENS, WIDTH, make_transformer
@@ -48,7 +49,7 @@ def test_block_by_block_gives_the_bits_that_diffusers_gives(guided: bool) -> Non
     assert len(network.blocks) == 4
     found = network.predict(x, t, told)
     assert torch.equal(found, by_diffusers(network.module, x, t, told))
-    stream, context = network.begin(x, t, told)
+    stream, context = network.begin(x, t, told, network.rotary(x, told))
     for block in network.blocks:
         stream = block(stream, context)
     assert torch.equal(network.end(stream, context, x.shape), found)
@@ -62,6 +63,21 @@ def test_guidance_is_told_to_each_image_of_its_own() -> None:
     changed = (found - other).flatten(1).abs().amax(1)
     assert changed[1] > 1e-3
     assert changed[0] == changed[2] == 0.0
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize(("images", "height", "width", "tokens"), [(1, 1, 1, 5), (7, 3, 8, 77)])
+@torch.inference_mode()
+def test_a_graph_answers_as_its_network_for_any_shape(
+    guided: bool, images: int, height: int, width: int, tokens: int
+) -> None:
+    network = FluxTransformer(make_transformer(guided))
+    graph = traced(network)
+    assert isinstance(graph, TracedTransformer)
+    for weights in network.module.parameters():
+        weights.mul_(1.5)
+    arguments = network.example(images, height, width, tokens)
+    assert torch.equal(graph.predict(*arguments), network.predict(*arguments))
 
 
 def test_patches_are_taken_apart_as_they_were_put_together() -> None:

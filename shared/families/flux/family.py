@@ -69,6 +69,7 @@ class Flux(Family):
         return FluxTextEncoder(self.source, device, dtype)
 
     def network(self, device: str, dtype: torch.dtype) -> Network:
+        from shared.families.flux.traced import traced
         from shared.families.flux.transformer import FluxTransformer
 
-        return FluxTransformer.load(self.source, dtype, device)
+        return traced(FluxTransformer.load(self.source, dtype, device))

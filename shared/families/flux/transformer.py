@@ -8,11 +8,16 @@ import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
 
 PATCH: Final = 2
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
+
+
+Rotary = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines (L + N, head width) of the places of all tokens, the text's first."""
 
 
 class Stream(NamedTuple):
@@ -29,8 +34,7 @@ class Context(NamedTuple):
 
     temb: torch.Tensor
     """(F, D): time, guidance and the pooled prompt."""
-    rotary: tuple[torch.Tensor, torch.Tensor]
-    """(L + N, head width) each: cosines and sines of the tokens' positions, the text's first."""
+    rotary: Rotary
 
 
 Block = Callable[[Stream, Context], Stream]
@@ -54,7 +58,7 @@ class FluxTransformer:
             _run(block)
             for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
         )
-        self._positions = lru_cache(MAX_POSITIONS)(self._rotary)
+        self._positions = lru_cache(MAX_POSITIONS)(self._places)
 
     @classmethod
     def load(
@@ -79,12 +83,31 @@ class FluxTransformer:
         control: Control | None = None,
     ) -> torch.Tensor:
         with self.adapted.using(bank):
-            stream, context = self.begin(x, t, told)
-            for block in self.blocks:
-                stream = block(stream, context)
-            return self.end(stream, context, x.shape)
+            return self.answer(x, t, *told, *self.rotary(x, told))
 
-    def begin(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning) -> tuple[Stream, Context]:
+    def answer(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor,
+        numbers: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> torch.Tensor:
+        """See `Network.predict`; cos and sin as in `Rotary`."""
+        stream, context = self.begin(x, t, Conditioning(embeds, pooled, numbers), (cos, sin))
+        for block in self.blocks:
+            stream = block(stream, context)
+        return self.end(stream, context, x.shape)
+
+    def rotary(self, x: torch.Tensor, told: Conditioning) -> Rotary:
+        """Of images x, given what they are told."""
+        return self._positions(told.embeds.shape[1], x.shape[2] // PATCH, x.shape[3] // PATCH)
+
+    def begin(
+        self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, rotary: Rotary
+    ) -> tuple[Stream, Context]:
         """What comes before the blocks in `FluxTransformer2DModel.forward`."""
         module = self.module
         image = module.x_embedder(packed(x))
@@ -94,13 +117,29 @@ class FluxTransformer:
             times.append(told.numbers[:, 0].to(image.dtype) * 1000)
         temb = module.time_text_embed(*times, told.pooled)
         text = module.context_embedder(told.embeds)
-        rotary = self._positions(text.shape[1], x.shape[2] // PATCH, x.shape[3] // PATCH)
         return Stream(image, text), Context(temb, rotary)
 
     def end(self, stream: Stream, context: Context, shape: torch.Size) -> torch.Tensor:
         """What comes after the blocks: the answer of the latents' shape (F, C, H, W)."""
         image = self.module.norm_out(stream.image, context.temb)
         return unpacked(self.module.proj_out(image), shape)
+
+    def example(self, images: int, height: int, width: int, tokens: int) -> Example:
+        """See `Traceable`."""
+        config, drawn = self.module.config, torch.Generator().manual_seed(images)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=drawn).to(self.device, self.dtype)
+
+        return (
+            normal(images, config.in_channels // PATCH**2, height * PATCH, width * PATCH),
+            torch.linspace(999.0, 1.0, images).to(self.device),
+            Conditioning(
+                normal(images, tokens, config.joint_attention_dim),
+                normal(images, config.pooled_projection_dim),
+                normal(images, int(self.guided)).abs() * 4,
+            ),
+        )
 
     def check(self, adapter: Adapter) -> None:
         self.adapted.check(adapter)
@@ -111,7 +150,7 @@ class FluxTransformer:
     def merge(self, uses: Sequence[Use]) -> None:
         self.adapted.merge(uses)
 
-    def _rotary(self, tokens: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _places(self, tokens: int, rows: int, columns: int) -> Rotary:
         """Of so many tokens of a prompt, which have no place, and an image of so many patches."""
         places = torch.zeros(tokens + rows * columns, 3)
         grid = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

@@ -1,30 +1,15 @@
-"""A network written down as a graph once, and run without the interpreter.
+"""SDXL's UNet as a graph; see `shared/families/graphs.py`."""
 
-A forward of a small batch is some 600 operations of a few microseconds each, and the interpreter
-takes as long between them as they take; meanwhile it holds its lock, for which the event loop and
-all other rows' news wait. The graph runs the same kernels in the same order, and so gives the same
-bits, without either (`shared/torch_graph.py`).
-"""
-
-import logging
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Bank, Use
+from shared.families.graphs import TRIALS, trusted
 from shared.families.network import Conditioning, Control, Network
 from shared.families.sdxl.unet import SdxlUnet, steered
 from shared.torch_graph import Graph, graph_of
-
-log = logging.getLogger(__name__)
-
-TRIALS: Final = ((2, 2, 2, 77), (3, 2, 2, 77), (3, 2, 2, 154), (1, 4, 2, 154), (5, 2, 6, 77))
-"""(images, height, width, tokens) on which the graph has to agree with the network; height and
-width in multiples of the smallest latents. It is made from the first one: all that was one number
-there is another one in a later one, so that none can have been taken for a constant. The second
-and the third run of a graph are slow, because it is optimised then."""
 
 
 class TracedUnet:
@@ -69,20 +54,8 @@ class TracedUnet:
 
 
 def traced(network: SdxlUnet) -> Network:
-    """`network` as a graph, if it is on the CPU and the graph gives the same bits on all `TRIALS`;
-    else `network` itself."""
-    if network.device.type != "cpu":
-        return network
-    try:
-        found = TracedUnet(network, *_graphs(network))
-        agrees = all(_agrees(network, found, *trial) for trial in TRIALS)
-    except Exception as error:  # whatever it is, the interpreter can do without
-        log.warning("the network cannot be traced: %s", error)
-        return network
-    if not agrees:
-        log.warning("the traced network gives other answers; it is run by the interpreter")
-        return network
-    return found
+    """`network` as a graph, where that can be trusted."""
+    return trusted(network, lambda: TracedUnet(network, *_graphs(network)))
 
 
 @torch.inference_mode()
@@ -94,9 +67,3 @@ def _graphs(network: SdxlUnet) -> tuple[Graph, Graph]:
         graph_of(network.encode, (x, t, *told)),
         graph_of(network.decode, (told.embeds, *halfway)),
     )
-
-
-@torch.inference_mode()
-def _agrees(network: SdxlUnet, found: TracedUnet, *trial: int) -> bool:
-    example = network.example(*trial)
-    return torch.equal(found.predict(*example), network.predict(*example))

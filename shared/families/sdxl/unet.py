@@ -7,6 +7,7 @@ import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
 
 Halfway = tuple[torch.Tensor, ...]
@@ -114,11 +115,8 @@ class SdxlUnet:
     def merge(self, uses: Sequence[Use]) -> None:
         self.adapted.merge(uses)
 
-    def example(
-        self, images: int, height: int, width: int, tokens: int
-    ) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
-        """Arguments for `predict`, drawn from a fixed seed: `images` of `height` x `width` times
-        `smallest` latent positions, prompts of so many tokens."""
+    def example(self, images: int, height: int, width: int, tokens: int) -> Example:
+        """See `Traceable`."""
         config, drawn = self.module.config, torch.Generator().manual_seed(images)
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
 

@@ -1,0 +1,60 @@
+"""FLUX's transformer as a graph; see `shared/families/graphs.py`."""
+
+from collections.abc import Sequence
+
+import torch
+
+from shared.adapters.adapter import Adapter
+from shared.adapters.bank import Bank, Use
+from shared.families.flux.transformer import FluxTransformer
+from shared.families.graphs import TRIALS, trusted
+from shared.families.network import Conditioning, Control, Network
+from shared.torch_graph import Graph, graph_of
+
+
+class TracedTransformer:
+    """Implements `Network`: `network`, but by the graph of its `answer`, if there are no adapters.
+    They share their weights, which may be changed in place."""
+
+    def __init__(self, network: FluxTransformer, answer: Graph) -> None:
+        self._network, self._answer = network, answer
+
+    @property
+    def device(self) -> torch.device:
+        return self._network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._network.dtype
+
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        bank: Bank | None = None,
+        control: Control | None = None,
+    ) -> torch.Tensor:
+        if bank is not None:
+            return self._network.predict(x, t, told, bank)
+        return self._answer(x, t, *told, *self._network.rotary(x, told))  # type: ignore[no-any-return]
+
+    def check(self, adapter: Adapter) -> None:
+        self._network.check(adapter)
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return self._network.bank(images)
+
+    def merge(self, uses: Sequence[Use]) -> None:
+        self._network.merge(uses)
+
+
+def traced(network: FluxTransformer) -> Network:
+    """`network` as a graph, where that can be trusted."""
+    return trusted(network, lambda: TracedTransformer(network, _graph(network)))
+
+
+@torch.inference_mode()
+def _graph(network: FluxTransformer) -> Graph:
+    x, t, told = network.example(*TRIALS[0])
+    return graph_of(network.answer, (x, t, *told, *network.rotary(x, told)))
