@@ -30,8 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The model hub of hub ids; they may be named if its host is one of those."""
     lora_file_bytes: int = 1024 * 1024 * 1024
     """Of one fetched LoRA, at most."""
-    lora_seconds: float = 60.0
-    """For one to be fetched; less than `stall_seconds`."""
+    lora_seconds: float = 50.0
+    """For one to be fetched, and as long for its header; together less than `stall_seconds`."""
     lora_dir: Path = Path(f"/var/tmp/darkroom-loras-{os.getuid()}")
     """Where fetched LoRAs are kept, for all processes of this host; nobody else's directory."""
     lora_disk_bytes: int = 8 * 1024 * 1024 * 1024

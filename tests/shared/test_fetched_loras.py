@@ -25,7 +25,7 @@ SIZE = 400_000
 
 def lora(value: float = 1.0, numbers: int = SIZE // 4) -> bytes:
     """As far as fetching is concerned, one."""
-    return save({"unet.a.lora_A.weight": torch.full((numbers,), value)})
+    return bytes(save({"unet.a.lora_A.weight": torch.full((numbers,), value)}))
 
 
 def serving(scenario: Scenario) -> None:
