@@ -15,6 +15,7 @@ from shared.abandon import abandon
 from shared.adapters.fetch import Fetcher
 from shared.adapters.files import LoraFiles
 from shared.catalogue import Catalogue
+from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
@@ -33,8 +34,9 @@ async def main(running: Process) -> None:
     catalogue = Catalogue.of(settings)
     cards = catalogue.cards
 
-    weights = component_bytes((card.source for card in cards.values()), "unet")
-    running.budget.refuse_larger(f"the unet of {', '.join(cards)}", weights)
+    families = [family_of(card.source) for card in cards.values()]
+    weights = sum(component_bytes(family.source, family.denoiser) for family in families)
+    running.budget.refuse_larger(f"the denoising network of {', '.join(cards)}", weights)
     bounds = limits(settings, len(cards))
     async with arena(running) as transport, AsyncExitStack() as engines:
         controls = ControlNets(running.bus, transport, settings.control_seconds)

@@ -4,18 +4,19 @@ ones leave when they take too much room."""
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from shared.adapters.adapter import PARTS, Adapter, parts_of, read_adapter
+from shared.adapters.adapter import Adapter, parts_of, read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.files import LoraFiles, Version, version
 from shared.adapters.origins import label
+from shared.families.base import Family
 from shared.messages import LoraChoice
 
 _Key = tuple[str, Version]
@@ -45,20 +46,20 @@ class AdapterLibrary:
     def __init__(
         self,
         files: LoraFiles,
-        unet_config: Mapping[str, Any],
+        family: Family,
         check: Callable[[Adapter], None],
         max_bytes: int,
-        parts: Sequence[str] = tuple(PARTS),
+        parts: Sequence[str] | None = None,
     ) -> None:
         """`check` raises `AdapterUnusable` for an adapter that does not fit the model; `parts`: the
-        networks that this process has of it. Most adapters have something for the UNet: without
-        it, what is elsewhere is fetched only if its header says that it has something for `parts`.
-        """
+        networks that this process has of it, None: all. Most adapters have something for the
+        network that denoises: without it, what is elsewhere is fetched only if its header says that
+        it has something for `parts`."""
         self._files = files
-        self._unet_config = unet_config
+        self._family = family
         self._check = check
         self._max_bytes = max_bytes
-        self._parts = tuple(parts)
+        self._parts = parts
         self._held: OrderedDict[_Key, Adapter] = OrderedDict()
         self._reading: dict[_Key, asyncio.Task[Adapter]] = {}
         self._nothing: OrderedDict[LoraChoice, float] = OrderedDict()
@@ -100,7 +101,8 @@ class AdapterLibrary:
 
     async def get(self, choice: LoraChoice) -> Adapter:
         """One adapter; raises as `uses` does."""
-        if "unet" not in self._parts and await self._has_nothing(choice):
+        parts = self._parts or (self._family.denoiser,)
+        if self._family.denoiser not in parts and await self._has_nothing(choice, parts):
             return Adapter(label(choice), {})
         async with self._files.file(choice) as path:
             return await self._got(label(choice), path)
@@ -109,14 +111,16 @@ class AdapterLibrary:
         async with self._files.file(choice):
             pass
 
-    async def _has_nothing(self, choice: LoraChoice) -> bool:
-        """Whether the header of a file elsewhere says so."""
+    async def _has_nothing(self, choice: LoraChoice, parts: Sequence[str]) -> bool:
+        """Whether the header of a file elsewhere says that it has nothing for `parts`."""
         key = msgspec.structs.replace(choice, scale=1.0)
         seen = self._nothing.get(key)
         if seen is not None and time.monotonic() - seen < NOTHING_SECONDS:
             return True
         header = await self._files.header(choice)
-        if header is None or parts_of(label(choice), header.keys).intersection(self._parts):
+        if header is None:
+            return False
+        if parts_of(label(choice), header.keys, self._family).intersection(parts):
             return False
         self._nothing[key] = time.monotonic()
         self._nothing.move_to_end(key)
@@ -147,7 +151,7 @@ class AdapterLibrary:
         self._reads += 1
         try:
             adapter = await asyncio.to_thread(
-                read_adapter, name, Path(path), self._unet_config, self._parts
+                read_adapter, name, Path(path), self._family, self._parts
             )
             self._check(adapter)
         except BaseException:

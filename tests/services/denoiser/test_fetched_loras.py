@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.origins import label
@@ -17,7 +16,7 @@ from shared.messages import LoraChoice
 from tests.conftest import eventually
 from tests.lora_server import LoraServer
 from tests.loras import write_lora
-from tests.services.denoiser.models import make_unet, network
+from tests.services.denoiser.models import family, make_unet, network
 from tests.services.denoiser.world import STEPS, World, engine, in_world
 
 Scenario = Callable[[World, LoraServer], Coroutine[None, None, None]]
@@ -82,7 +81,7 @@ def test_the_picture_does_not_tell_where_its_lora_came_from(tmp_path: Path) -> N
         latents = []
         for choice in choices.values():
             await world.add("job", loras=(choice,), seed=7)
-            async with engine(SdxlUnet(make_unet())) as one:
+            async with engine(network()) as one:
                 outputs = await world.denoiser(one).run(await world.task("job"))
                 latents.append(world.latents(outputs))
             world.ledger = (await World.create()).ledger
@@ -145,9 +144,8 @@ def test_a_library_without_the_unet_fetches_only_what_has_something_for_it(
             path = write_lora(tmp_path / "text.safetensors", {"text_encoder": layer})
             server.files["neon.safetensors"] = await asyncio.to_thread(path.read_bytes)
         choice = LoraChoice(url=f"{server.address}/plain/neon.safetensors")
-        config = make_unet().config
         library = AdapterLibrary(
-            world.loras, config, lambda adapter: None, 2**20, ("text_encoder",)
+            world.loras, family(), lambda adapter: None, 2**20, ("text_encoder",)
         )
         for _ in range(2):
             adapter = await library.get(choice)
