@@ -24,6 +24,7 @@ PROGRAMS = (
     "lora",
     "latent_parallel",
     "plan",
+    "balance",
     "serving",
 )
 
