@@ -29,7 +29,8 @@ from benchmarks.plans import (
     pair,
 )
 from benchmarks.program import Options, Results, run_program, say
-from services.denoiser.cache_plan import Block, best_plan, timeline
+from services.denoiser.block_runs import Block
+from services.denoiser.cache_plan import best_plan, timeline
 
 BLOCKS: Final = 12
 INSTANCES: Final = 1000

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from services.denoiser.cache_plan import Block, Option, timeline
+from services.denoiser.block_runs import Block, Option
+from services.denoiser.cache_plan import timeline
 
 FULL, OUTPUTS = 0, 1
 """Options of a block: computed in full, which needs no load; from cached outputs."""

@@ -11,8 +11,9 @@ from benchmarks.plans import (
     greedy,
     least_makespan,
 )
-from services.denoiser import cache_plan
-from services.denoiser.cache_plan import Block, Option, best_plan, timeline
+from services.denoiser import block_runs, cache_plan
+from services.denoiser.block_runs import Block, Option
+from services.denoiser.cache_plan import best_plan, timeline
 
 times = st.integers(0, 12).map(float)
 options = st.builds(Option, times, times)
@@ -128,7 +129,7 @@ def test_long_runs_of_equal_blocks_are_cut_and_planned_all_the_same(
 ) -> None:
     blocks = flux_blocks(Random(6))
     whole = best_plan(blocks)
-    monkeypatch.setattr(cache_plan, "MAX_COUNTS", 40)
+    monkeypatch.setattr(block_runs, "MAX_COUNTS", 40)
     assert best_plan(blocks).makespan == pytest.approx(whole.makespan)
 
 
