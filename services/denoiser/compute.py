@@ -33,11 +33,11 @@ from services.denoiser.steering import (
     Steering,
 )
 from services.denoiser.step import Batch, Predict, predict, step
-from services.denoiser.unet import Network
 from services.denoiser.views import RowView
 from services.denoiser.work import step_work, total
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
+from shared.families.network import Network
 
 MAX_BATCHES: Final = 4
 """Shapes whose last batch is kept, with its concatenated embeddings."""
@@ -206,6 +206,7 @@ class Compute:
                 self._assist()
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
+            self._merging.settle(())  # the network is not only this engine's
             self._news += self._leftovers()
             self._tell()
         except BaseException as error:
@@ -275,14 +276,8 @@ class Compute:
         device, dtype = self._network.device, self._network.dtype
         try:
             self._merging.settle(())
-            told = half.told.to(device)
-            out = self._network.predict(
-                half.x.to(device, dtype),
-                torch.tensor([half.t], device=device),
-                told.embeds.to(dtype),
-                told.pooled.to(dtype),
-                told.time_ids.to(dtype),
-            )
+            x, t = half.x.to(device, dtype), torch.tensor([half.t], device=device)
+            out = self._network.predict(x, t, half.told.to(device, dtype))
             answer.set_result(out.cpu())
             self._halves += 1
         except Exception as error:

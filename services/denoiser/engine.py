@@ -28,9 +28,9 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from services.denoiser.sharing import AskHalf, Half
 from services.denoiser.steering import Ask
-from services.denoiser.unet import Network
 from services.denoiser.views import RowView
 from shared.adapters.bank import Use
+from shared.families.network import Network
 
 OnStep = Callable[[StepReport], None]
 OnBatch = Callable[[int, float], None]

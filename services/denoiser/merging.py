@@ -12,9 +12,9 @@ from typing import Final
 
 from services.denoiser.cost import CostModel
 from services.denoiser.row import Row
-from services.denoiser.unet import Network
 from services.denoiser.work import StepWork, step_work, total
 from shared.adapters.bank import Use
+from shared.families.network import Network
 
 log = logging.getLogger(__name__)
 
