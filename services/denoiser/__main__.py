@@ -61,7 +61,13 @@ async def main(running: Process) -> None:
         )
         assistant = Assistant(running.bus, transport, handler.occupation)
         worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+            running.bus,
+            handler,
+            settings,
+            running.metrics,
+            running.name,
+            running.budget.room,
+            load=handler.load,
         )
 
         def statistics() -> Mapping[str, object]:
