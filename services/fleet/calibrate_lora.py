@@ -20,7 +20,8 @@ from services.denoiser.step import Batch, step
 from services.denoiser.step_table import build_step_table
 from services.denoiser.unet import SdxlUnet
 from services.prompt_encoder.encoder import SdxlTextEncoder
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
+from shared.adapters.bank import Use
 from shared.adapters.shelf import Calibration, Shelf
 from shared.catalogue import Catalogue, ModelCard, local_directory, unet_config
 
@@ -46,7 +47,7 @@ def calibrate(
     encoder.check(adapter)
     cosines = []
     for number, prompt in enumerate(prompts):
-        rows = _rows(card, encoder, adapter, prompt, seed=number)
+        rows = both_rows(card, encoder, ((adapter, 1.0),), prompt, seed=number)
         cosines.append(cosines_by_step(unet, *rows))
         done(number + 1)
     late = late_steps(cosines)
@@ -65,22 +66,27 @@ def late_steps(cosines: Sequence[Sequence[float]], bound: float = COSINE) -> int
 @torch.inference_mode()
 def cosines_by_step(unet: SdxlUnet, plain: Row, adapted: Row) -> list[float]:
     """Of the latents of two rows, after each of their steps."""
-    rows, found = (plain, adapted), []
+    found = []
     while not plain.finished:
-        result = step(unet, Batch.of(rows, unet))
-        for i, row in enumerate(rows):
-            row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
-            row.step += 1
-        flat = result.x.flatten(1)
+        flat = take_step(unet, (plain, adapted)).flatten(1)
         found.append(float(torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)))
     return found
 
 
-def _rows(
-    card: ModelCard, encoder: SdxlTextEncoder, adapter: Adapter, prompt: str, seed: int
+def take_step(unet: SdxlUnet, rows: Sequence[Row]) -> torch.Tensor:
+    """Have all `rows` one step further. Returns their latents (rows, C, H, W)."""
+    result = step(unet, Batch.of(rows, unet))
+    for i, row in enumerate(rows):
+        row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
+        row.step += 1
+    return result.x
+
+
+def both_rows(
+    card: ModelCard, encoder: SdxlTextEncoder, uses: tuple[Use, ...], prompt: str, seed: int
 ) -> tuple[Row, Row]:
-    """One without the adapter and one with it. Both are told the prompt as the LoRA has it
-    encoded: what is late is only the UNet's share."""
+    """One without the adapters `uses` and one with them, as the model has it by default. Both are
+    told the prompt as the adapters have it encoded: what is late is only the UNet's share."""
     scheduler = local_directory(card.source) / "scheduler" / "scheduler_config.json"
     width, height = card.default_width, card.default_height
     scale = card.size_multiple
@@ -90,7 +96,7 @@ def _rows(
         card.default_steps,
         tokens=(height // scale) * (width // scale) // 4,
     )
-    guided, uses = card.default_guidance > 1.0, ((adapter, 1.0),)
+    guided = card.default_guidance > 1.0
     size = torch.tensor([[height, width, 0, 0, height, width]]).float()
     told, nothing = encoder([prompt, ""], [uses, uses])
     cond = Conditioning(told.embeds[None], told.pooled[None], size)
@@ -99,7 +105,7 @@ def _rows(
         zeros = torch.zeros_like(cond.embeds), torch.zeros_like(cond.pooled)
         uncond = Conditioning(*zeros, size)
 
-    def row(uses: tuple[tuple[Adapter, float], ...]) -> Row:
+    def row(uses: tuple[Use, ...]) -> Row:
         return Row.begin(
             job_id="calibration",
             node="denoise-0",
