@@ -5,7 +5,7 @@ LoRAs, with one LoRA for all, with 4 LoRAs by two jobs each, and the latter as o
 LoRA, one after another, which is all that merged weights allow. They take turns. Exactness:
 pictures with each LoRA, and with two at once, against diffusers' pipeline with the same files and
 scales (`load_lora_weights`, `set_adapters`); ours drawn in one mixed batch, and each alone, where
-LoRAs are merged if that pays. Differences are in steps of 1/255.
+LoRAs are merged if that pays. Differences are in steps of 1/255. Loading: see `cold_lora.py`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import requests
+from benchmarks import cold_lora, requests
 from benchmarks.baseline import Baseline
 from benchmarks.fleet import Rendered, own_fleet, render
 from benchmarks.numbers import mean_rows
@@ -67,7 +67,7 @@ async def measure(options: Options) -> Results:
     async with own_fleet(options.model) as fleet:
         rounds = await _rounds(fleet.darkroom, names, size)
         differences = await _differences(fleet.darkroom, catalogue, names, size, options.model)
-    return summary(rounds, size) | differences
+    return summary(rounds, size) | differences | await cold_lora.cold(options.quick)
 
 
 async def _rounds(darkroom: Darkroom, names: Sequence[str], size: Size) -> list[Round]:
@@ -159,6 +159,7 @@ def rows(results: Results) -> list[list[str]]:
         ["in one batch", str(seconds["mixed"]), str(results["mixed_throughput_ratio"])],
         ["one batch for each", str(seconds["apart"]), str(results["apart_throughput_ratio"])],
         ["max_abs_diff", "", str(results["max_abs_diff"])],
+        *cold_lora.rows(results),
     ]
 
 
