@@ -14,8 +14,8 @@ from services.denoiser.sharing import AskHalf
 from services.denoiser.steering import Ask
 from services.denoiser.traced import traced
 from services.denoiser.unet import SdxlUnet
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
-from shared.adapters.shelf import Shelf
 from shared.catalogue import local_directory, unet_config
 from shared.config import Settings
 from shared.subjects import CLASSES
@@ -55,7 +55,7 @@ def reserve(settings: Settings) -> int:
 def load(
     name: str,
     source: str,
-    shelf: Shelf,
+    loras: LoraFiles,
     settings: Settings,
     metrics: Metrics,
     bounds: Limits,
@@ -63,8 +63,8 @@ def load(
     ask: Ask,
     ask_half: AskHalf,
 ) -> Model:
-    """The network of model `name` in directory or hub id `source`, for which the adapters on
-    `shelf` are, and which asks ControlNets by `ask`, and other denoisers by `ask_half`; its engine
+    """The network of model `name` in directory or hub id `source`, which finds its adapters
+    in `loras`, and asks ControlNets by `ask`, and other denoisers by `ask_half`; its engine
     is not started."""
     unet = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
     root = local_directory(source)
@@ -79,6 +79,6 @@ def load(
         latent_channels=unet.in_channels,
         scale=2 ** (len(vae["block_out_channels"]) - 1),
         library=AdapterLibrary(
-            shelf, unet_config(source), unet.adapted.check, settings.lora_bytes, ("unet",)
+            loras, unet_config(source), unet.adapted.check, settings.lora_bytes, ("unet",)
         ),
     )

@@ -72,10 +72,11 @@ class Denoiser:
         on_step = self._on_step(task, keeper)
         with self._alive(task):
             try:
+                late = await late_loras.begin(task, model)
                 if task.suspect:
                     row = await self._acquitted(task, model, keeper, on_step)
                 else:
-                    row = await self._row(task, model)
+                    row = await self._row(task, model, late)
                 latents = await self._denoised(task, model, row, keeper, on_step)
             except EngineStopped as stopped:
                 if not self._draining:
@@ -117,9 +118,9 @@ class Denoiser:
         task.approximations |= _approximations(row, task.spec, row.table.steps)
         return latents
 
-    async def _row(self, task: Task, model: Model) -> Row:
+    async def _row(self, task: Task, model: Model, late: int | None) -> Row:
         async with self._isolation.together():
-            return await self._build(task, model)
+            return await self._build(task, model, late)
 
     async def _acquitted(
         self, task: Task, model: Model, keeper: CheckpointKeeper, on_step: OnStep
@@ -129,13 +130,12 @@ class Denoiser:
             task.progressed()
             self._stay(task)
             await mark(task)
-            row = await self._build(task, model, alone=True)
+            row = await self._build(task, model)
             steps = probation_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 
-    async def _build(self, task: Task, model: Model, alone: bool = False) -> Row:
-        late = None if alone else await late_loras.bound(task, model)
+    async def _build(self, task: Task, model: Model, late: int | None = None) -> Row:
         adapters = await model.library.uses(task.spec.loras) if late is None else ()
         # In a thread, for it blocks: the news of all other rows would wait.
         return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from services.prompt_encoder.encoder import TEXT_PARTS
 from services.prompt_encoder.service import PromptEncoder, load
+from shared.adapters.fetch import Fetcher
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.catalogue import Catalogue, unet_config
 from shared.memory_budget import component_bytes
@@ -23,9 +25,10 @@ async def main(running: Process) -> None:
         names = ", ".join(c.name for c in cards)
         running.budget.refuse_larger(f"the text encoders of {names}", weights)
         encoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
+        files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
         libraries = {
             c.name: AdapterLibrary(
-                catalogue.shelf,
+                files,
                 unet_config(c.source),
                 encoders[c.name].check,
                 settings.lora_bytes,
@@ -40,7 +43,11 @@ async def main(running: Process) -> None:
 
         def statistics() -> Mapping[str, object]:
             loras = {name: dataclasses.asdict(one.statistics()) for name, one in libraries.items()}
-            return {**dataclasses.asdict(worker.statistics()), "loras": loras}
+            return {
+                **dataclasses.asdict(worker.statistics()),
+                "loras": loras,
+                "fetched_loras": dataclasses.asdict(files.statistics()),
+            }
 
         await running.serve(
             worker.run,
