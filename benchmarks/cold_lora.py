@@ -10,13 +10,11 @@ import hashlib
 import re
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import aiohttp
@@ -24,6 +22,7 @@ import msgspec
 
 from benchmarks import requests
 from benchmarks.baseline import Baseline
+from benchmarks.cold_results import Ours, Round, Theirs, summary
 from benchmarks.fleet import own_fleet, render
 from benchmarks.large_model import LARGE, SMALL, large_model, lora_file, parameters
 from benchmarks.large_model import Size as ModelSize
@@ -56,36 +55,6 @@ FULL: Final = Cold(LARGE, {"50mb": 50_000_000, "300mb": 300_000_000}, steps=16, 
 QUICK: Final = Cold(SMALL, {"50mb": 500_000, "300mb": 3_000_000}, steps=WARM_STEPS, rounds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Ours:
-    seconds: float
-    joined: int
-    """The step, from 1, that was the first with the LoRA."""
-
-
-@dataclass(frozen=True, slots=True)
-class Theirs:
-    fetch: float
-    load: float
-    """And fuse, if it does."""
-    draw: float
-
-    @property
-    def seconds(self) -> float:
-        return self.fetch + self.load + self.draw
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Seconds without a LoRA, and with each of them by name."""
-
-    plain: float
-    plain_theirs: float
-    ours: dict[str, Ours]
-    loaded: dict[str, Theirs]
-    fused: dict[str, Theirs]
-
-
 async def cold(quick: bool) -> Results:
     """Raises `Misconfigured` if a LoRA did not join, or did not count."""
     size = QUICK if quick else FULL
@@ -107,7 +76,10 @@ async def cold(quick: bool) -> Results:
             ):
                 sides = Sides(here, origin, model, fleet.darkroom, baseline)
                 rounds = await _rounds(sides, size)
-        return summary(rounds, size) | {"cold_unet_parameters": parameters(model)}
+        return summary(rounds, size.loras) | {
+            "cold_steps": size.steps,
+            "cold_unet_parameters": parameters(model),
+        }
 
 
 async def _rounds(sides: "Sides", size: Cold) -> list[Round]:
@@ -195,50 +167,3 @@ async def fetch(url: str, path: Path) -> None:
         with path.open("wb") as file:
             async for block in response.content.iter_chunked(BLOCK_BYTES):
                 file.write(block)
-
-
-def summary(rounds: list[Round], size: Cold) -> Results:
-    """Ratios are medians of those within a round, each side's to its own image without a LoRA."""
-    found: Results = {}
-    parts: defaultdict[str, Results] = defaultdict(dict)
-    for name, nbytes in size.loras.items():
-        ratio = median(r.ours[name].seconds / r.plain for r in rounds)
-        found[f"cold_ratio_{name}"] = round(ratio, 3)
-        parts[name] = {
-            "bytes": nbytes,
-            "seconds": round(median(r.ours[name].seconds for r in rounds), 2),
-            "joined_at_steps": [r.ours[name].joined for r in rounds],
-            "diffusers": _theirs([r.loaded[name] for r in rounds], rounds),
-            "diffusers_fused": _theirs([r.fused[name] for r in rounds], rounds),
-        }
-    return found | {
-        "cold": parts,
-        "cold_plain_seconds": round(median(r.plain for r in rounds), 2),
-        "cold_diffusers_plain_seconds": round(median(r.plain_theirs for r in rounds), 2),
-        "cold_steps": size.steps,
-        "cold_rounds": len(rounds),
-    }
-
-
-def _theirs(found: list[Theirs], rounds: list[Round]) -> Results:
-    ratios = [one.seconds / r.plain_theirs for one, r in zip(found, rounds, strict=True)]
-    return {
-        "ratio": round(median(ratios), 3),
-        "seconds": round(median(one.seconds for one in found), 2),
-        "fetch": round(median(one.fetch for one in found), 2),
-        "load": round(median(one.load for one in found), 2),
-        "draw": round(median(one.draw for one in found), 2),
-    }
-
-
-def rows(report: Results) -> list[list[str]]:
-    """Further lines of the table of `benchmarks.lora`."""
-    plain = str(report["cold_plain_seconds"])
-    lines = [["cold, no LoRA: seconds", plain, ""]]
-    for name, one in report["cold"].items():
-        lines.append([f"cold, {name}", str(one["seconds"]), str(report[f"cold_ratio_{name}"])])
-        for side in ("diffusers", "diffusers_fused"):
-            lines.append(
-                [f"cold, {name}, {side}", str(one[side]["seconds"]), str(one[side]["ratio"])]
-            )
-    return lines

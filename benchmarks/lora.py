@@ -18,8 +18,9 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import cold_lora, requests
+from benchmarks import cold_results, requests
 from benchmarks.baseline import Baseline
+from benchmarks.cold_lora import cold
 from benchmarks.fleet import Rendered, own_fleet, render
 from benchmarks.numbers import mean_rows
 from benchmarks.pixels import difference, total
@@ -67,7 +68,7 @@ async def measure(options: Options) -> Results:
     async with own_fleet(options.model) as fleet:
         rounds = await _rounds(fleet.darkroom, names, size)
         differences = await _differences(fleet.darkroom, catalogue, names, size, options.model)
-    return summary(rounds, size) | differences | await cold_lora.cold(options.quick)
+    return summary(rounds, size) | differences | await cold(options.quick)
 
 
 async def _rounds(darkroom: Darkroom, names: Sequence[str], size: Size) -> list[Round]:
@@ -110,15 +111,16 @@ def with_loras(request: GenerationRequest, *loras: tuple[str, float]) -> Generat
 async def _differences(
     darkroom: Darkroom, catalogue: Catalogue, names: Sequence[str], size: Size, model: str
 ) -> Results:
-    sets = [((name, 1.0),) for name in names]
+    sets: list[tuple[tuple[str, float], ...]] = [((name, 1.0),) for name in names]
     sets += [tuple(zip(names[k : k + 2], SCALES, strict=True)) for k in range(LORAS - 1)]
-    plain = requests.plain(len(sets) + 1, size.steps, seed=1)
-    wanted = [with_loras(one, *loras) for one, loras in zip(plain, [*sets, ()], strict=True)]
+    sets.append(())
+    plain = requests.plain(len(sets), size.steps, seed=1)
+    wanted = [with_loras(one, *loras) for one, loras in zip(plain, sets, strict=True)]
     _, drawn = await at_once(darkroom, wanted)
     banked, alone = [], []
     async with Baseline(model, cores()) as baseline:
-        for request, ours in zip(wanted, drawn, strict=True):
-            paths = {catalogue.shelf.find(one.name): one.scale for one in request.loras}
+        for request, ours, loras in zip(wanted, drawn, sets, strict=True):
+            paths = {catalogue.shelf.find(name): scale for name, scale in loras}
             await baseline.adapt(paths)
             expected = await baseline.draw(validate(request, catalogue))
             banked.append(difference(ours.data, expected))
@@ -159,7 +161,7 @@ def rows(results: Results) -> list[list[str]]:
         ["in one batch", str(seconds["mixed"]), str(results["mixed_throughput_ratio"])],
         ["one batch for each", str(seconds["apart"]), str(results["apart_throughput_ratio"])],
         ["max_abs_diff", "", str(results["max_abs_diff"])],
-        *cold_lora.rows(results),
+        *cold_results.rows(results),
     ]
 
 

@@ -21,6 +21,7 @@ PROGRAMS = (
     "hops",
     "lora",
     "latent_parallel",
+    "fidelity",
     "serving",
 )
 
