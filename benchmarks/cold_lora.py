@@ -126,6 +126,7 @@ class Sides:
                 lora_late_steps=request.steps,
             )
             drawn = await render(self._darkroom, wanted)
+        await self._restored(request)
         joined = [_JOINED.fullmatch(said) for said in drawn.done.approximations]
         if len(joined) != 1 or joined[0] is None:
             said = list(drawn.done.approximations)
@@ -133,6 +134,11 @@ class Sides:
         if not difference(drawn.data, plain).max_abs_diff:
             raise Misconfigured("the image is the same as without its LoRA")
         return Ours(drawn.seconds, int(joined[0][1]))
+
+    async def _restored(self, request: GenerationRequest) -> None:
+        """Have the denoiser's weights as they were, in case that the LoRA was merged into them: the
+        next image shall not be charged for it."""
+        await render(self._darkroom, requests.again(request, steps=1))
 
     async def _theirs(self, request: GenerationRequest, nbytes: int, fuse: bool) -> Theirs:
         path = self._here / f"fetched-{next(self._numbers)}.safetensors"
