@@ -22,7 +22,7 @@ from loadgen.report.style import STYLE
 TITLE: Final = "SSIM with the exact picture"
 BELOW: Final = "steps before the LoRA joins; a ring: as many as it is calibrated for"
 OWN: Final = Markup("""
-svg { background: var(--page); }
+svg { background: var(--page); width: 520px; height: 258px; }
 text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 .s1.name { fill: var(--s1); } .s2.name { fill: var(--s2); } .s3.name { fill: var(--s3); }
 .s4.name { fill: var(--s4); }
