@@ -1,4 +1,4 @@
-"""A web server on this machine that has LoRAs, and all the ways in which it can fail to give them."""
+"""A web server on this machine that has LoRAs, and many ways of failing to give them."""
 
 import asyncio
 import hashlib

@@ -140,8 +140,12 @@ class Store:
         if not _locked(file, fcntl.LOCK_EX, path):
             file.close()
             return None
+        part = Part(path, file)
+        if self._arriving(key):
+            with part:
+                return None
         file.truncate(0)  # of one that was killed
-        return Part(path, file)
+        return part
 
     def keep(self, key: str, part: Part, etag: str) -> None:
         """`part` is whole: from now on it is the file `key`. Others leave if there is no room."""
@@ -154,6 +158,15 @@ class Store:
     def confirm(self, key: str, note: Note) -> None:
         """The file `key` was found to be still what its origin has."""
         self._write(key, msgspec.structs.replace(note, checked=time.time()))
+
+    def _arriving(self, key: str) -> bool:
+        """Whether who wrote the file has given it its name, but not let go of it yet."""
+        path = self._path(key, _WHOLE)
+        try:
+            with path.open("rb") as file:
+                return not _locked(file, fcntl.LOCK_SH, path)
+        except FileNotFoundError:
+            return False
 
     def _write(self, key: str, note: Note) -> None:
         write_private(self._path(key, _NOTE), msgspec.json.encode(note))

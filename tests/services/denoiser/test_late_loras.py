@@ -29,6 +29,7 @@ def neon(folder: Path) -> Adapter:
 
 def stepped(row: Row, joins: dict[int, Adapter]) -> torch.Tensor:
     """The row's final latents if adapters join after so many steps, taken by itself."""
+    network().merge(())  # an engine that stopped may have left them in the weights
     while not row.finished:
         if row.step in joins:
             row.adapters = ((joins[row.step], 0.7),)
