@@ -42,6 +42,7 @@ from pocket.scenes import Scene, held_out_scenes
 from pocket.verify_style import STATISTICS
 from pocket.verify_style import measure as style_number
 from services.fleet.plan import default_loras
+from shared.adapters.shelf import calibration
 from shared.catalogue import Catalogue
 from shared.client import Darkroom, new_job_id
 from shared.errors import Misconfigured
@@ -90,10 +91,10 @@ def late_loras(catalogue: Catalogue, scenes: Sequence[Scene], size: Size) -> dic
     found: dict[str, Results] = {}
     plain = painter.draw((), captions)
     for name in catalogue.shelf.names():
-        calibration = catalogue.shelf.calibration(name)
-        if calibration is None or name not in STATISTICS:
+        calibrated = calibration(catalogue.shelf.find(name))
+        if calibrated is None or name not in STATISTICS:
             continue
-        uses, late = (painter.use(name),), min(calibration.bound(steps), steps - 1)
+        uses, late = (painter.use(name),), min(calibrated.bound(steps), steps - 1)
         exact = painter.draw(uses, captions)
         drawn = {"exact": exact, "late": painter.draw(uses, captions, late), "without": plain}
         by_step = {0: exact, late: drawn["late"]}
