@@ -25,6 +25,7 @@ PROGRAMS = (
     "latent_parallel",
     "plan",
     "balance",
+    "fidelity",
     "serving",
 )
 
