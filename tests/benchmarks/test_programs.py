@@ -21,6 +21,8 @@ PROGRAMS = (
     "hops",
     "lora",
     "latent_parallel",
+    "controlnet",
+    "swift",
     "serving",
 )
 
