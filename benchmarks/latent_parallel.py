@@ -2,10 +2,10 @@
 
 Two fleets serve the same model of realistic size with random weights (`large_model.py`), one with
 one denoiser, one with two. Every denoiser has a core of its own and one torch thread; those of the
-two fleets that share a core never work at the same time, since the jobs take turns, in changing order.
-What is compared is the median time from the end of one step to that of the next, and whole jobs, as
-a client sees them; ratios are medians of those within a round. Differences between the two fleets'
-pictures are in steps of 1/255.
+two fleets that share a core never work at the same time, since the jobs take turns, in changing
+order. What is compared is the median time from the end of one step to that of the next, and whole
+jobs, as a client sees them; ratios are medians of those within a round. Differences between the two
+fleets' pictures are in steps of 1/255.
 
 `--pocket` measures the model that ships instead: its steps are so short that the way to the other
 denoiser and back counts.
