@@ -30,10 +30,11 @@ from benchmarks import requests
 from benchmarks.baseline import Baseline
 from benchmarks.budget import Budget
 from benchmarks.control_fleet import ControlFleet, control_fleet
-from benchmarks.fleet import Rendered, render
+from benchmarks.controlnet_table import MOST, SIDES, Round, rows, summary
+from benchmarks.fleet import render
 from benchmarks.hinted import guides, with_controls
 from benchmarks.large_model import LARGE, SMALL, controlnet, large_model, parameters
-from benchmarks.numbers import MILLISECONDS, between
+from benchmarks.numbers import between
 from benchmarks.pixels import Difference, difference, total
 from benchmarks.places import keeping_to
 from benchmarks.program import Options, Results, cores, run_program, say
@@ -44,8 +45,6 @@ from shared.errors import Misconfigured
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest
 
-MOST: Final = 2
-"""ControlNets at once."""
 KINDS: Final = ("edges", "blocks")
 """Of hints, for the ControlNets of the large model."""
 
@@ -63,16 +62,6 @@ class Size:
 FULL: Final = Size(steps=6, rounds=7, seconds=420.0, trials=1)
 POCKET: Final = Size(steps=25, rounds=9, seconds=150.0)
 QUICK: Final = Size(steps=3, rounds=1, seconds=10.0, trials=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Median seconds of a step, and what the fleet asked, each by the number of ControlNets."""
-
-    ours: tuple[float, ...]
-    baseline: tuple[float, ...]
-    all_cores: tuple[float, ...]
-    questions: tuple[Questions, ...]
 
 
 async def measure(options: Options) -> Results:
@@ -117,7 +106,9 @@ class _Sides:
         self._fleet, self._baseline = fleet, baseline
         self._catalogue, self._size = catalogue, size
         self._names = list(catalogue.controls)
-        self._all = sorted({fleet.places.denoiser, *fleet.places.controls, *fleet.places.others})
+        places = fleet.places
+        self._all = sorted({places.denoiser, *places.controls, *places.others})
+        self._cores = {"baseline": [places.denoiser], "baseline_all_cores": self._all}
 
     async def measured(self) -> Results:
         size, rounds = self._size, []
@@ -128,28 +119,31 @@ class _Sides:
             found = await self._round(number)
             if number:  # the first one warms up
                 rounds.append(found)
-            say(f"round {number}/{size.rounds}: {_times(found.ours)} the step without, ours")
-        return summary(rounds, size) | {"baseline_layout": self._baseline.layout}
+            factors = ", ".join(f"{side} {found.ratio(side, 1):.2f}" for side in SIDES)
+            say(f"round {number}/{size.rounds}: with one ControlNet a step is longer by {factors}")
+        told = {"steps": size.steps, "baseline_layout": self._baseline.layout}
+        return summary(rounds) | told
 
     async def _round(self, number: int) -> Round:
-        ours, baseline, all_cores, questions = [], [], [], []
+        steps: dict[str, list[float]] = {side: [] for side in SIDES}
+        questions = []
         for count in range(MOST + 1):
             [plain] = requests.plain(1, self._size.steps, seed=number)
             request = with_controls(plain, *((name, {}) for name in self._names[:count]))
-            if number % 2:
-                baseline.append(await self._pipeline(request, [self._fleet.places.denoiser]))
-            drawn, asked = await self._drawn(request)
-            all_cores.append(await self._pipeline(request, self._all))
-            if not number % 2:
-                baseline.append(await self._pipeline(request, [self._fleet.places.denoiser]))
-            ours.append(median(between([step.at for step in drawn.steps])))
-            questions.append(asked)
-        return Round(tuple(ours), tuple(baseline), tuple(all_cores), tuple(questions))
+            for side in SIDES if number % 2 else reversed(SIDES):
+                if side == "fleet":
+                    seconds, asked = await self._drawn(request)
+                    questions.append(asked)
+                else:
+                    seconds = await self._pipeline(request, self._cores[side])
+                steps[side].append(seconds)
+        return Round(steps, questions)
 
-    async def _drawn(self, request: GenerationRequest) -> tuple[Rendered, Questions]:
+    async def _drawn(self, request: GenerationRequest) -> tuple[float, Questions]:
         before = await self._fleet.engine()
         drawn = await render(self._fleet.darkroom, requests.again(request))
-        return drawn, Questions.between(before, await self._fleet.engine())
+        asked = Questions.between(before, await self._fleet.engine())
+        return median(between([step.at for step in drawn.steps])), asked
 
     async def _pipeline(self, request: GenerationRequest, on: Sequence[int]) -> float:
         """Median seconds of a step on these cores, with a thread for each."""
@@ -173,56 +167,6 @@ class _Sides:
             say(f"pictures with {chosen or 'no ControlNet'}: off by {found[-1].max_abs_diff}")
         every = total(found)
         return {"max_abs_diff": every.max_abs_diff, "differences": every.counts()}
-
-
-def _times(steps: Sequence[float]) -> str:
-    return ", ".join(f"{step / steps[0]:.2f}" for step in steps[1:]) + " times"
-
-
-def summary(rounds: Sequence[Round], size: Size) -> Results:
-    sides = {
-        "added": [r.ours for r in rounds],
-        "baseline": [r.baseline for r in rounds],
-        "baseline_all_cores": [r.all_cores for r in rounds],
-    }
-    names = {1: "one", MOST: "two"}
-    asked = {
-        name: sum((r.questions[count] for r in rounds), Questions())
-        for count, name in names.items()
-    }
-    one = asked["one"].report()
-    return {
-        f"{side}_ratio_{name}": round(median(s[count] / s[0] for s in steps), 3)
-        for count, name in names.items()
-        for side, steps in sides.items()
-    } | {
-        "hop_microseconds": one["hop_microseconds"],
-        "hidden_share": one["hidden_share"],
-        "step_ms": {
-            side.replace("added", "fleet"): [
-                round(MILLISECONDS * median(column), 2) for column in zip(*steps, strict=True)
-            ]
-            for side, steps in sides.items()
-        },
-        "questions": {name: each.report() for name, each in asked.items()},
-        "steps": size.steps,
-        "rounds": len(rounds),
-    }
-
-
-def rows(results: Results) -> list[list[str]]:
-    lines = [["", "large: 0", "1", "2", "pocket: 0", "1", "2"]]
-    parts = (results, results["pocket"])
-    for side in results["step_ms"]:
-        times = [f"{ms:.1f}" for part in parts for ms in part["step_ms"][side]]
-        lines.append([f"{side}, ms a step", *times])
-    for side in ("added", "baseline", "baseline_all_cores"):
-        ratios = [[part[f"{side}_ratio_{name}"] for name in ("one", "two")] for part in parts]
-        lines.append([f"{side}, ratio", *(str(r) for pair in ratios for r in ("", *pair))])
-    for field in results["questions"]["one"]:
-        pairs = [[part["questions"][name][field] for name in ("one", "two")] for part in parts]
-        lines.append([field, *(str(r) for pair in pairs for r in ("", *pair))])
-    return [*lines, ["max_abs_diff", "", "", "", str(results["max_abs_diff"]), "", ""]]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.budget import Budget
-from benchmarks.controlnet import POCKET, Round
-from benchmarks.controlnet import rows as controlnet_rows
-from benchmarks.controlnet import summary as controlnet_summary
+from benchmarks.controlnet_table import SIDES, Round
+from benchmarks.controlnet_table import rows as controlnet_rows
+from benchmarks.controlnet_table import summary as controlnet_summary
 from benchmarks.latent_parallel import FULL, Turn
 from benchmarks.latent_parallel import summary as latent_summary
 from benchmarks.places import keeping_to, places
@@ -111,12 +111,13 @@ def test_who_asked_nothing_waited_for_nothing() -> None:
 
 def test_added_ratios_are_medians_of_those_within_a_round() -> None:
     asked = (Questions(), Questions(5, 5, 2.0, 0.1, 0.5), Questions(5, 10, 6.0, 0.2, 2.5))
-    rounds = [
-        Round((1.0, 1.1, 1.5), (1.0, 1.4, 1.8), (0.6, 0.8, 1.0), asked),
-        Round((2.0, 2.1, 3.0), (2.0, 2.8, 3.6), (1.2, 1.6, 2.0), asked),
-        Round((1.0, 1.3, 1.7), (1.0, 1.5, 1.9), (0.5, 0.7, 0.9), asked),
+    times = [
+        ((1.0, 1.1, 1.5), (1.0, 1.4, 1.8), (0.6, 0.8, 1.0)),
+        ((2.0, 2.1, 3.0), (2.0, 2.8, 3.6), (1.2, 1.6, 2.0)),
+        ((1.0, 1.3, 1.7), (1.0, 1.5, 1.9), (0.5, 0.7, 0.9)),
     ]
-    found = controlnet_summary(rounds, POCKET)
+    rounds = [Round(dict(zip(SIDES, each, strict=True)), asked) for each in times]
+    found = controlnet_summary(rounds)
     assert (found["added_ratio_one"], found["added_ratio_two"]) == (1.1, 1.5)
     assert found["baseline_ratio_one"] == 1.4
     assert found["baseline_all_cores_ratio_one"] == 1.333
