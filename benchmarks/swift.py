@@ -59,7 +59,7 @@ class Size:
     model: ModelSize
 
 
-FULL: Final = Size(steps=15, probe=5, rounds=3, seconds=660.0, lora_bytes=50_000_000, model=LARGE)
+FULL: Final = Size(steps=12, probe=5, rounds=3, seconds=700.0, lora_bytes=50_000_000, model=LARGE)
 QUICK: Final = Size(steps=4, probe=3, rounds=1, seconds=20.0, lora_bytes=500_000, model=SMALL)
 
 
