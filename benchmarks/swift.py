@@ -66,9 +66,9 @@ QUICK: Final = Size(steps=4, probe=3, rounds=1, seconds=20.0, lora_bytes=500_000
 async def measure(options: Options) -> Results:
     size = QUICK if options.quick else FULL
     probe = Asked(controls=0, loras=0, steps=size.probe)
+    late = max(1, size.steps // LATE_SHARE)
     cells = [
-        Asked(controls=c, loras=n, steps=size.steps, late=size.steps // LATE_SHARE if n else 0)
-        for c, n in ADD_ONS
+        Asked(controls=c, loras=n, steps=size.steps, late=late if n else 0) for c, n in ADD_ONS
     ]
     async with _sides(size) as sides:
         trials = await sides.prepare(size.steps, probe)
@@ -81,7 +81,7 @@ async def measure(options: Options) -> Results:
         return found | {
             "model": prediction(parts, baseline, cells, here, found["table"]),
             "steps": size.steps,
-            "lora_late_steps": size.steps // LATE_SHARE,
+            "lora_late_steps": late,
             "lora_bytes": size.lora_bytes,
             "lora_fused_by_diffusers": sides.fuse,
             "lora_trials": {way: asdict(trial) for way, trial in trials.items()},
