@@ -130,10 +130,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lora_late_steps: int = 0
     controls: tuple[ControlSpec, ...] = ()
     control_lag: int = 0
+    embedded_guidance: bool = False
+    """Guidance is a number that the network is told."""
 
     @property
     def guided(self) -> bool:
-        return self.guidance > 1.0
+        """Whether each step needs a second, unconditional forward."""
+        return self.guidance > 1.0 and not self.embedded_guidance
 
 
 class NodeTask(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
@@ -169,7 +172,7 @@ class ControlledRow(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: str
     t: float
-    time_ids: tuple[float, ...]
+    numbers: tuple[float, ...]
     texts: tuple[TextHandles, ...]
     """For each image that is wanted: the unconditional half, if it is one of them, comes first."""
     hint: TensorHandle
@@ -207,7 +210,7 @@ class HalfRequest(msgspec.Struct, frozen=True, kw_only=True, tag="half"):
     x: TensorHandle
     """What the network is fed, (1, C, H, W)."""
     t: float
-    time_ids: tuple[float, ...]
+    numbers: tuple[float, ...]
     text: TextHandles
 
 

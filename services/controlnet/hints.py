@@ -24,6 +24,8 @@ def read_hint(data: bytes, width: int, height: int) -> torch.Tensor:
                 raise InvalidRequest("controls", found, f"images of at most {MAX_PIXELS} pixels")
             image.load()
             prepared: torch.Tensor = _PROCESSOR.preprocess(image, height=height, width=width)
+    except Image.DecompressionBombError as error:
+        raise InvalidRequest("controls", str(error), f"at most {MAX_PIXELS} pixels") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         allowed = "an image that is a whole png, jpeg or webp"
         found = f"{len(data)} bytes that are none"

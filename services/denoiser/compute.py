@@ -33,9 +33,9 @@ from services.denoiser.steering import (
     Steering,
 )
 from services.denoiser.step import Batch, Predict, predict, step
-from services.denoiser.unet import Network
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
+from shared.families.network import Network
 
 MAX_BATCHES: Final = 4
 """Shapes whose last batch is kept, with its concatenated embeddings."""
@@ -197,6 +197,7 @@ class Compute:
                 self._assist()
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
+            self._merging.settle(())  # the network is not only this engine's
             self._news += self._leftovers()
             self._tell()
         except BaseException as error:
@@ -260,20 +261,14 @@ class Compute:
         """Compute what another denoiser asked for, if one did."""
         with self._changed:
             asked, self._half = self._half, None
-        if asked is None:
-            return
+        if asked is None or not asked[1].set_running_or_notify_cancel():
+            return  # or who asked is gone, because there is other work
         half, answer = asked
         device, dtype = self._network.device, self._network.dtype
         try:
             self._merging.settle(())
-            told = half.told.to(device)
-            out = self._network.predict(
-                half.x.to(device, dtype),
-                torch.tensor([half.t], device=device),
-                told.embeds.to(dtype),
-                told.pooled.to(dtype),
-                told.time_ids.to(dtype),
-            )
+            x, t = half.x.to(device, dtype), torch.tensor([half.t], device=device)
+            out = self._network.predict(x, t, half.told.to(device, dtype))
             answer.set_result(out.cpu())
             self._halves += 1
         except Exception as error:
@@ -382,9 +377,9 @@ class Compute:
 
     def _leftovers(self) -> list[Outcome]:
         with self._changed:
-            if self._half is not None:
+            if self._half is not None and self._half[1].set_running_or_notify_cancel():
                 self._half[1].set_exception(EngineStopped("the denoising engine stopped"))
-                self._half = None
+            self._half = None
             entries = [*self._hopeless, *self._admitted.values(), *self._waiting.values()]
             self._hopeless.clear()
             self._admitted.clear()

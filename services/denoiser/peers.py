@@ -10,11 +10,12 @@ from typing import Final
 
 import torch
 
-from services.denoiser.row import Conditioning, Row
+from services.denoiser.row import Row
 from services.denoiser.sharing import Half
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError
+from shared.families.network import Conditioning
 from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
@@ -40,7 +41,7 @@ class Peers:
         """Raises `ArenaFull` if there is no room for x."""
         handle = put_tensor(self._transport, x, job_id=row.job_id, attempt=0, lifetime=LIFETIME)
         half = HalfRequest(
-            job_id=row.job_id, x=handle, t=row.t, time_ids=row.time_ids, text=row.texts[0]
+            job_id=row.job_id, x=handle, t=row.t, numbers=row.numbers, text=row.texts[0]
         )
         return asyncio.run_coroutine_threadsafe(self._ask(half), self._loop)
 
@@ -117,18 +118,32 @@ class Assistant:
                 await asyncio.wait([listening])
 
     async def _listen(self, model: str, compute: Compute) -> None:
-        async with self._bus.subscribe(subjects.assist(model), queue="denoiser") as asked:
+        """One half at a time: a second one would come too late for who asked."""
+        subject = subjects.assist(model)
+        async with (
+            asyncio.TaskGroup() as group,
+            self._bus.subscribe(subject, queue="denoiser") as asked,
+        ):
+            helping: asyncio.Task[None] | None = None
             async for message in asked:
-                await self._answer(message, compute)
+                if helping is None or helping.done():
+                    helping = group.create_task(self._answer(message, compute))
+                else:
+                    await self._reply(message, None)
 
     async def _answer(self, message: Message, compute: Compute) -> None:
-        """Whatever goes wrong, who asked can do without."""
+        """Whatever goes wrong, who asked can do without, and is told so: also when this is
+        cancelled because there is other work."""
         out = None
         try:
             half = decode(message.data, HalfRequest)
             out = self._put(half, await compute(await self._read(half)))
         except Exception as error:
             log.info("no help is given: %s", error)
+        finally:
+            await self._reply(message, out)
+
+    async def _reply(self, message: Message, out: TensorHandle | None) -> None:
         with contextlib.suppress(DarkroomError):
             await self._bus.publish(message.reply, encode(HalfReply(out=out)))
 
@@ -136,7 +151,7 @@ class Assistant:
         embeds = await self._tensors.get(half.text.embeds)
         pooled = await self._tensors.get(half.text.pooled)
         x = get_tensor(self._transport, half.x)
-        told = Conditioning(embeds[None], pooled[None], torch.tensor([half.time_ids]))
+        told = Conditioning(embeds[None], pooled[None], torch.tensor([half.numbers]))
         return Half(x, half.t, told)
 
     def _put(self, half: HalfRequest, out: torch.Tensor) -> TensorHandle:

@@ -51,11 +51,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     return JobSpec(
         prompt=_text("prompt", request.prompt, empty=False),
         model=card.name,
-        negative_prompt=(
-            None
-            if request.negative_prompt is None
-            else _text("negative_prompt", request.negative_prompt, empty=True)
-        ),
+        negative_prompt=_negative_prompt(request.negative_prompt, card),
         n=_within("n", request.n, 1, MAX_IMAGES),
         width=width,
         height=height,
@@ -73,6 +69,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
         controls=_controls(request.controls, card, catalogue),
         control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
+        embedded_guidance=card.embedded_guidance,
     )
 
 
@@ -82,6 +79,13 @@ def _card(model: str | None, catalogue: Catalogue) -> ModelCard:
     if model not in catalogue.cards:
         raise InvalidRequest("model", model, "one of " + ", ".join(catalogue.cards))
     return catalogue.cards[model]
+
+
+def _negative_prompt(text: str | None, card: ModelCard) -> str | None:
+    if text is not None and card.embedded_guidance:
+        allowed = f"nothing, for the model {card.name} was trained with its guidance in it"
+        raise InvalidRequest("negative_prompt", text, allowed)
+    return None if text is None else _text("negative_prompt", text, empty=True)
 
 
 def _size(request: GenerationRequest, card: ModelCard) -> tuple[int, int]:
