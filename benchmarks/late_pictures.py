@@ -47,8 +47,8 @@ class Painter:
         return read_adapter(name, path, self._family), 1.0
 
     def draw(self, uses: tuple[Use, ...], prompts: Sequence[str], late: int = 0) -> list[Picture]:
-        """A picture (height, width, 3) of each prompt, number n from seed n, whose network has `uses`
-        after `late` steps; never, if there are no more. The prompt is encoded with them in any
+        """A picture (height, width, 3) of each prompt, number n from seed n, whose network has
+        `uses` after `late` steps; never, if there are no more. The prompt is encoded with them in any
         case, as a fleet does."""
         drawn: list[Picture] = []
         for start in range(0, len(prompts), ROWS):

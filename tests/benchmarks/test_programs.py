@@ -26,6 +26,8 @@ PROGRAMS = (
     "plan",
     "balance",
     "fidelity",
+    "controlnet",
+    "swift",
     "serving",
 )
 
