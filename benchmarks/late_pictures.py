@@ -48,19 +48,21 @@ class Painter:
 
     def draw(self, uses: tuple[Use, ...], prompts: Sequence[str], late: int = 0) -> list[Picture]:
         """A picture (height, width, 3) of each prompt, number n from seed n, whose network has
-        `uses` after `late` steps; never, if there are no more. The prompt is encoded with them in any
-        case, as a fleet does."""
+        `uses` after `late` steps; never, if there are no more. The prompt is encoded with them in
+        any case, as a fleet does."""
         drawn: list[Picture] = []
         for start in range(0, len(prompts), ROWS):
             rows = [
-                both_rows(self._card, self._sampling, self._encoder, uses, prompt, seed=start + n)[
-                    0
-                ]
+                self._row(uses, prompt, seed=start + n)
                 for n, prompt in enumerate(prompts[start : start + ROWS])
             ]
             latents = finished(self._network, rows, uses, late)
             drawn += [pixels.numpy() for pixels in self._decoder(list(latents))]
         return drawn
+
+    def _row(self, uses: tuple[Use, ...], prompt: str, seed: int) -> Row:
+        """Just begun, without `uses`."""
+        return both_rows(self._card, self._sampling, self._encoder, uses, prompt, seed)[0]
 
 
 @torch.inference_mode()

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from services.denoiser.unet import SdxlUnet
 
 from benchmarks.questions import Questions
 from benchmarks.swift_model import Asked, BaselineParts, Parts
 from benchmarks.swift_sides import ColdSides, Trial
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.adapter import read_adapter
 from shared.catalogue import unet_config
 
