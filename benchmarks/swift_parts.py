@@ -16,7 +16,8 @@ from benchmarks.questions import Questions
 from benchmarks.swift_model import Asked, BaselineParts, Parts
 from benchmarks.swift_sides import ColdSides, Trial
 from shared.adapters.adapter import read_adapter
-from shared.catalogue import unet_config
+from shared.families.registry import family_of
+from shared.families.sdxl.unet import SdxlUnet
 
 NO_GUIDANCE: Final = 1.0
 
@@ -84,11 +85,11 @@ async def _lora_seconds(
         os.sched_setaffinity(0, on)
         torch.set_num_threads(1)
         network = SdxlUnet.load(str(model))
-        config = unet_config(str(model))
+        family = family_of(str(model))
         seconds = []
         for _ in range(2):  # the first one imports, and is the first to touch much of the memory
             began = time.perf_counter()
-            adapter = read_adapter(name, path, config)
+            adapter = read_adapter(name, path, family)
             read = time.perf_counter()
             network.merge([(adapter, 1.0)])
             network.merge([])
