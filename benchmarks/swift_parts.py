@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from services.denoiser.unet import SdxlUnet
 
 from benchmarks.questions import Questions
 from benchmarks.swift_model import Asked, BaselineParts, Parts
