@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from loadgen.cli import load
+from services.fleet import lora_option
 from services.fleet import status as status_command
 from services.fleet import up as up_command
 from services.fleet.dead_cli import app as dead_app
@@ -23,7 +24,7 @@ from services.fleet.plan import (
     parse_replicas,
 )
 from services.fleet.progress import display
-from services.fleet.render import image_format, parse_loras, parse_size
+from services.fleet.render import image_format, parse_size
 from services.fleet.render import render as render_job
 from services.fleet.report import as_json, as_table
 from services.gateway.tokens import add_token
@@ -77,7 +78,11 @@ def render(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:SCALE]", help="See `darkroom models`; repeat for several."),
+        typer.Option(
+            metavar=lora_option.FORM,
+            help="A name (see `darkroom models`), a path, hub:OWNER/REPO or a URL; repeat for "
+            "several.",
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=MAX_IMAGES, help="Number of images.")] = 1,
     late: Annotated[
@@ -123,7 +128,7 @@ def render(
             guidance=guidance,
             sampler=sampler,
             seed=seed,
-            loras=parse_loras(lora or []),
+            loras=lora_option.parse_loras(lora or []),
             lora_late_steps=late,
             controls=read_controls(control or [], "--control"),
             control_lag=lag,
@@ -149,6 +154,9 @@ def up(
         list[str] | None,
         typer.Option(metavar="SERVICE=N", help="Processes of a service; repeat for several."),
     ] = None,
+    controls_apart: Annotated[
+        bool, typer.Option("--controls-apart", help="A process for each ControlNet.")
+    ] = False,
     host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
     nats_port: Annotated[
@@ -166,6 +174,7 @@ def up(
         options = FleetOptions(
             models=tuple(model or default_models(os.environ)),
             replicas=parse_replicas(replicas or []),
+            controls_apart=controls_apart,
             http_host=host,
             http_port=port,
             keys=keys,

@@ -18,6 +18,7 @@ from services.gateway.schemas import (
     PartialImageEvent,
     Readiness,
 )
+from shared.adapters.origins import KINDS
 from shared.messages import JOB_ID_PATTERN
 
 Json = dict[str, Any]
@@ -48,6 +49,7 @@ def schemas(models: Sequence[str], samplers: Sequence[str]) -> Json:
     _choices(request, "sampler", samplers)
     _shape(request, "size", {"pattern": "^(auto|[0-9]{1,5}x[0-9]{1,5})$"})
     request["allOf"] = list(_COMBINATIONS)
+    components["Lora"]["oneOf"] = [_has(kind, {"type": "string"}) for kind in KINDS]
     return components
 
 
