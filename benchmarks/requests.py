@@ -34,7 +34,7 @@ def mixed(
         GenerationRequest(
             job_id=new_job_id(),
             prompt=prompt,
-            negative_prompt=rng.choice(NEGATIVES),
+            negative_prompt=_negative(rng, card),
             steps=rng.randint(FEWEST_STEPS, most_steps),
             guidance=rng.choice(GUIDANCES),
             sampler=card.samplers[number % len(card.samplers)],
@@ -42,6 +42,11 @@ def mixed(
         )
         for number, prompt in enumerate(sample_captions(count, seed))
     ]
+
+
+def _negative(rng: random.Random, card: ModelCard) -> str | None:
+    found = rng.choice(NEGATIVES)
+    return None if card.embedded_guidance else found
 
 
 def again(request: GenerationRequest, steps: int | None = None) -> GenerationRequest:

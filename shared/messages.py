@@ -72,7 +72,8 @@ class GenerationRequest(
     height: int | None = None
     steps: int | None = None
     guidance: float | None = None
-    """Classifier-free guidance scale; 1 and below: no guidance."""
+    """Classifier-free guidance scale; 1 and below: no guidance. For a model with embedded guidance
+    (see `shared.families.base.Family`) the number that its network is told."""
     sampler: str | None = None
     seed: int | None = None
     """Image i is drawn from seed + i. None: derived from the job id."""

@@ -131,6 +131,8 @@ def _control(choice: ControlChoice, card: ModelCard, catalogue: Catalogue) -> Co
         allowed = f"one of {', '.join(fitting)}"
         if not fitting:
             allowed = f"nothing, for no ControlNet here fits the model {card.name}"
+            if card.interface is None:
+                allowed = f"nothing, for there are no ControlNets for a {card.pipeline}"
         elif choice.model in catalogue.controls:
             allowed += f", for {choice.model} does not fit the model {card.name}"
         raise InvalidRequest("controls", choice.model, allowed)

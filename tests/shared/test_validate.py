@@ -128,6 +128,14 @@ def test_a_controlnet_that_does_not_fit_is_told_from_one_that_is_not_there() -> 
         validate(request(controls=(control(),)), bare)
 
 
+def test_an_architecture_without_controlnets_says_so() -> None:
+    models = catalogue(card(pipeline="FluxPipeline", interface=None))
+    with pytest.raises(
+        InvalidRequest, match="allowed: nothing, for there are no ControlNets for a"
+    ):
+        validate(request(controls=(control(),)), models)
+
+
 def test_pictures_that_no_message_could_hold_are_refused_by_their_size() -> None:
     half = control(image=bytes(MAX_CONTROL_BYTES // 2))
     assert len(validate(request(controls=(half, half)), catalogue()).controls) == 2
