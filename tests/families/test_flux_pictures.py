@@ -1,9 +1,13 @@
 """Pictures of a FLUX model, encoded, denoised in mixed batches and decoded: `FluxPipeline`'s."""
 
 import pytest
+import torch
 
+from shared.messages import TextHandles
 from shared.samplers import samplers_for
+from tests.conftest import run
 from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
+from tests.services.denoiser.test_sharing import pair
 
 WISHES = (
     Wish(),
@@ -55,3 +59,22 @@ def test_a_row_goes_on_from_its_checkpoint(atelier: Atelier) -> None:
     )
     (resumed,) = atelier.paint([atelier.row(wish).resume(3, kept[3])])
     assert apart(whole, resumed) == 0
+
+
+def test_a_row_that_is_alone_shares_its_guidance(atelier: Atelier) -> None:
+    wish = Wish(steps=6, guidance=3.0)
+
+    async def main() -> tuple[torch.Tensor, int]:
+        async with pair(asking=atelier.network, helping=Atelier(atelier.source).network) as p:
+            row = atelier.row(wish)
+            halves = [half for half in (row.uncond, row.cond) if half is not None]
+            row.texts = tuple(
+                TextHandles(embeds=p._put(half.embeds[0]), pooled=p._put(half.pooled[0]))
+                for half in halves
+            )
+            return await p.one.run(row), p.two.statistics().halves
+
+    latents, halves = run(main())
+    (picture,) = atelier.decoder([latents[0]])
+    assert apart(picture, atelier.expected(wish)) <= 1
+    assert (halves > 0) != atelier.family.embedded_guidance
