@@ -17,13 +17,13 @@ from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
 from shared import errors
 from shared.client import new_job_id
-from shared.jobs.validate import MAX_CONTROL_BYTES
+from shared.jobs.validate import MAX_PICTURE_BYTES
 from shared.messages import ImageResult, JobDone, JobSpec
 from shared.watch import Job
 
 SMALL_BODY_BYTES: Final = 1024 * 1024
 """Two prompts of the longest kind, escaped, fit."""
-MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_CONTROL_BYTES // 3
+MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_PICTURE_BYTES // 3
 """Of a request: and all its pictures, in base64."""
 BODY_SECONDS: Final = 60.0
 """How long a body may take to arrive."""

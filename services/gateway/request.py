@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Meta
 
 from shared.jobs.validate import (
-    MAX_CONTROL_BYTES,
     MAX_CONTROL_LAG,
     MAX_CONTROL_SCALE,
     MAX_CONTROLS,
@@ -18,6 +17,7 @@ from shared.jobs.validate import (
     MAX_IMAGES,
     MAX_LORA_SCALE,
     MAX_LORAS,
+    MAX_PICTURE_BYTES,
     MAX_PREVIEWS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
@@ -163,7 +163,7 @@ Controls = Annotated[
         "ControlNets to steer by, each with a picture.",
         f'a list of up to {MAX_CONTROLS} objects {{"model": ..., "image": ..., "scale": ..., '
         '"start": ..., "end": ..., "guess_mode": ...}, with models from the controls in GET '
-        f"/v1/models, images that are {IMAGE}, together at most {MAX_CONTROL_BYTES} bytes, scales "
+        f"/v1/models, images that are {IMAGE}, together at most {MAX_PICTURE_BYTES} bytes, scales "
         f"(default 1) from {-MAX_CONTROL_SCALE:g} to {MAX_CONTROL_SCALE:g}, a start (default 0) "
         "and a later end (default 1) from 0 to 1",
     ),

@@ -28,7 +28,7 @@ from shared.errors import (
     Misconfigured,
     QueueFull,
 )
-from shared.jobs.validate import MAX_CONTROL_BYTES
+from shared.jobs.validate import MAX_PICTURE_BYTES
 from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -98,7 +98,7 @@ def test_what_http_itself_refuses_has_the_same_shape() -> None:
 def test_a_job_with_the_largest_pictures_fits_into_a_body_and_into_a_message() -> None:
     async def scenario() -> None:
         async with server() as here:
-            image = base64.b64encode(bytes(MAX_CONTROL_BYTES // 4)).decode()
+            image = base64.b64encode(bytes(MAX_PICTURE_BYTES // 4)).decode()
             controls = [{"model": "edges", "image": image}] * 4
             answer = await here.draw(prompt="ä" * 32_000, controls=controls)
             assert answer.status == 200, answer.error
