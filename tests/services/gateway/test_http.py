@@ -13,9 +13,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from services.gateway import core, images, jobs
+from services.gateway import body, core, jobs
 from services.gateway.app import serving
-from services.gateway.images import MAX_BODY_BYTES, SMALL_BODY_BYTES
+from services.gateway.body import MAX_BODY_BYTES, SMALL_BODY_BYTES
 from services.gateway.probes import NEEDED
 from shared import subjects
 from shared.bus.memory import MemoryBroker
@@ -81,7 +81,7 @@ def test_what_http_itself_refuses_has_the_same_shape() -> None:
             wrong = await here.ask("GET", GENERATIONS)
             assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
             assert "POST" in wrong.error["message"]
-            nowhere = await here.ask("POST", "/v1/images/edits")
+            nowhere = await here.ask("POST", "/v1/images/variations")
             assert (nowhere.status, nowhere.error["code"]) == (404, "unknown_url")
             packed = await here.ask(
                 "POST",
@@ -159,7 +159,7 @@ async def _has_jobs(here: Server, count: int) -> bool:
 
 
 def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.05)
 
     async def scenario() -> None:
         async def never() -> AsyncIterator[bytes]:
