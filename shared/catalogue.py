@@ -4,31 +4,23 @@ No torch here: planners and gateways read catalogues. A name that is not a direc
 only its small JSON files are fetched for the catalogue.
 """
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from shared.adapters.shelf import Shelf
 from shared.config import Settings
 from shared.errors import Misconfigured
+from shared.families.registry import control_interface, family_of
+from shared.model_files import local_directory, read_json
 from shared.samplers import samplers_for
 
 CARD_FILE: Final = "darkroom.json"
 """Optional, beside `model_index.json`: this model's defaults, where they differ from ours."""
 
-_INTERFACE: Final = (
-    "in_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "cross_attention_dim",
-    "addition_embed_type",
-    "addition_time_embed_dim",
-    "projection_class_embeddings_input_dim",
-)
 _DEFAULT_SAMPLERS: Final = {
     "EulerDiscreteScheduler": "euler",
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
@@ -69,9 +61,12 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     max_width: int
     max_height: int
     size_multiple: int
-    """Width and height must be multiples of this many pixels (the autoencoder's scale)."""
-    interface: str
-    """Of its UNet; see `control_interface`."""
+    """Width and height must be multiples of this many pixels (the autoencoder's scale, times the
+    network's patch)."""
+    interface: str | None
+    """Of its denoising network; see `Family.control_interface`."""
+    embedded_guidance: bool
+    """See `Family.embedded_guidance`."""
 
 
 class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,11 +123,9 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_card(source: str) -> ModelCard:
     """The card of the model in directory (or hub id) `source`."""
-    root = local_directory(source)
-    index = _json(root / "model_index.json", source)
-    scheduler = _json(root / "scheduler" / "scheduler_config.json", source)
-    unet = unet_config(source)
-    vae = _json(root / "vae" / "config.json", source)
+    family, root = family_of(source), local_directory(source)
+    scheduler = read_json(source, "scheduler", "scheduler_config.json")
+    vae = read_json(source, "vae", "config.json")
     defaults, name = Defaults(), Path(source).name
     if (root / CARD_FILE).is_file():
         defaults = msgspec.json.decode((root / CARD_FILE).read_bytes(), type=Defaults)
@@ -142,13 +135,13 @@ def read_card(source: str) -> ModelCard:
             f"model {source!r}: its name {name!r} must be printable, without spaces"
         )
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
-    native = int(unet["sample_size"]) * scale
+    native = family.native_side * scale
     width, height = defaults.width or native, defaults.height or native
     default_sampler = _DEFAULT_SAMPLERS.get(scheduler.get("_class_name", ""), "euler")
     return ModelCard(
         name=name,
         source=source,
-        pipeline=str(index["_class_name"]),
+        pipeline=family.pipeline,
         samplers=samplers_for(scheduler),
         default_sampler=defaults.sampler or default_sampler,
         default_steps=defaults.steps,
@@ -157,8 +150,9 @@ def read_card(source: str) -> ModelCard:
         default_height=height,
         max_width=defaults.max_width or 2 * native,
         max_height=defaults.max_height or 2 * native,
-        size_multiple=scale,
-        interface=control_interface(unet),
+        size_multiple=scale * family.patch,
+        interface=family.control_interface(family.config),
+        embedded_guidance=family.embedded_guidance,
     )
 
 
@@ -168,15 +162,13 @@ def read_controls(sources: Sequence[str]) -> dict[str, ControlCard]:
     ControlNet, or two share a name."""
     cards: dict[str, ControlCard] = {}
     for source in (one for given in sources for one in control_sources(given)):
-        config = _json(local_directory(source) / "config.json", source)
-        if not str(config.get("_class_name", "")).startswith("ControlNetModel"):
-            raise Misconfigured(f"{source!r} is no ControlNet: {config.get('_class_name')}")
+        interface = control_interface(source, read_json(source, "config.json"))
         name = Path(source).name
         if name in cards:
             raise Misconfigured(
                 f"ControlNets {cards[name].source} and {source} are both named {name}"
             )
-        cards[name] = ControlCard(name=name, source=source, interface=control_interface(config))
+        cards[name] = ControlCard(name=name, source=source, interface=interface)
     return cards
 
 
@@ -188,39 +180,3 @@ def control_sources(source: str) -> list[str]:
     if (folder / "config.json").is_file() or is_hub_id:
         return [source]
     return [str(path.parent) for path in sorted(folder.glob("*/config.json"))]
-
-
-def control_interface(config: Mapping[str, Any]) -> str:
-    """What a UNet and a ControlNet must have in common: what they are told, and the sizes of what
-    one adds to the other."""
-    return " ".join(f"{name}={json.dumps(config.get(name))}" for name in _INTERFACE)
-
-
-def unet_config(source: str) -> dict[str, Any]:
-    """How the UNet of the model in directory (or hub id) `source` is configured."""
-    return _json(local_directory(source) / "unet" / "config.json", source)
-
-
-def local_directory(source: str) -> Path:
-    """Where the small JSON files of the model `source` lie: itself, or the hub's local copy."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*/*.json"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise Misconfigured(
-            f"model {source!r} is neither a directory nor a hub id that can be fetched: {error}"
-        ) from error
-
-
-def _json(path: Path, source: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Misconfigured(
-            f"model {source!r} is not a diffusers directory: {path.name}: {error}"
-        ) from error
-    return content

@@ -3,12 +3,12 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shared.catalogue import local_directory
 from shared.errors import MemoryBudgetExceeded
+from shared.model_files import local_directory
 
 LOOK_SECONDS: Final = 0.25
 """How long one look at the resident memory is believed."""
@@ -32,10 +32,10 @@ def weight_bytes(component: Path) -> int:
     return sum(file.stat().st_size for file in plain or files)
 
 
-def component_bytes(sources: Iterable[str], *components: str) -> int:
-    """Size of the weights of these components of all models in `sources`."""
-    roots = [local_directory(source) for source in sources]
-    return sum(weight_bytes(root / component) for root in roots for component in components)
+def component_bytes(source: str, *components: str) -> int:
+    """Size of the weights of these components of the model in `source`."""
+    root = local_directory(source)
+    return sum(weight_bytes(root / component) for component in components)
 
 
 class MemoryBudget:

@@ -157,10 +157,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     control_lag: int = 0
     edit: EditSpec | None = None
     """None: drawn from noise alone."""
+    embedded_guidance: bool = False
+    """Guidance is a number that the network is told."""
 
     @property
     def guided(self) -> bool:
-        return self.guidance > 1.0
+        """Whether each step needs a second, unconditional forward."""
+        return self.guidance > 1.0 and not self.embedded_guidance
 
 
 class NodeTask(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
@@ -196,7 +199,7 @@ class ControlledRow(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: str
     t: float
-    time_ids: tuple[float, ...]
+    numbers: tuple[float, ...]
     texts: tuple[TextHandles, ...]
     """For each image that is wanted: the unconditional half, if it is one of them, comes first."""
     hint: TensorHandle
@@ -234,7 +237,7 @@ class HalfRequest(msgspec.Struct, frozen=True, kw_only=True, tag="half"):
     x: TensorHandle
     """What the network is fed, (1, C, H, W)."""
     t: float
-    time_ids: tuple[float, ...]
+    numbers: tuple[float, ...]
     text: TextHandles
 
 

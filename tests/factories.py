@@ -24,6 +24,7 @@ def card(**changes: Any) -> ModelCard:
         max_height=256,
         size_multiple=8,
         interface="",
+        embedded_guidance=False,
     )
     return msgspec.structs.replace(plain, **changes)
 

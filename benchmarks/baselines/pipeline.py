@@ -13,8 +13,9 @@ import torch
 import transformers
 from PIL import Image
 
-from services.denoiser.traced import traced
-from services.denoiser.unet import SdxlUnet
+from shared.families.network import Conditioning
+from shared.families.sdxl.traced import traced
+from shared.families.sdxl.unet import SdxlUnet
 from shared.messages import ControlSpec, JobSpec
 from shared.samplers import SAMPLERS
 
@@ -107,7 +108,7 @@ class Pipeline:
         ) -> tuple[torch.Tensor]:
             added = added_cond_kwargs["text_embeds"], added_cond_kwargs["time_ids"]
             t = timestep.expand(len(sample))
-            return (network.predict(sample, t, encoder_hidden_states, *added),)
+            return (network.predict(sample, t, Conditioning(encoder_hidden_states, *added)),)
 
         unet.forward = forward
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks.serving.network`: the network's own processor time, in a bare process.
 
-Nothing but the forwards that an image cannot do without: the UNet, run as the denoiser runs it, on
-a batch of as many images as asked for, one decode, one prompt. Prints one JSON object of CPU
-seconds.
+Nothing but the forwards that an image cannot do without: the denoising network, run as the denoiser
+runs it, on a batch of as many images as asked for, one decode, one prompt. Prints one JSON object
+of CPU seconds.
 """
 
 import argparse
@@ -20,11 +20,12 @@ import torch
 import transformers
 
 from pocket.captions import sample_captions
-from services.denoiser.traced import traced
-from services.denoiser.unet import SdxlUnet
-from services.prompt_encoder.encoder import SdxlTextEncoder
 from services.vae.autoencoder import LatentDecoder
 from shared.errors import Misconfigured
+from shared.families.base import Family
+from shared.families.network import Conditioning, Network
+from shared.families.registry import family_of
+from shared.families.text import TextEncoder
 from shared.torch_setup import prepare_torch
 
 SECONDS: Final = 4.0
@@ -33,7 +34,7 @@ WARM_UP: Final = 3
 
 
 class NetworkTime(msgspec.Struct, frozen=True, kw_only=True):
-    """CPU seconds. `forward`: of the UNet on one batch of `batch` images."""
+    """CPU seconds. `forward`: of the denoising network on one batch of `batch` images."""
 
     batch: float
     forward: float
@@ -74,23 +75,31 @@ async def network_time(model: str, batch: float, processes: int, seconds: float)
 
 @dataclass(frozen=True, slots=True)
 class _Networks:
-    unet: SdxlUnet
+    family: Family
+    denoiser: Network
     decoder: LatentDecoder
-    encoder: SdxlTextEncoder
+    encoder: TextEncoder
+
+    def latents(self, images: int) -> torch.Tensor:
+        """Of the size that the model was trained for."""
+        side = self.family.native_side
+        return torch.randn(images, self.family.latent_channels, side, side)
 
 
 def main(model: str, batch: float, seconds: float) -> NetworkTime:
     prepare_torch(1)
     transformers.utils.logging.disable_progress_bar()
+    family = family_of(model)
     networks = _Networks(
-        SdxlUnet.load(model),
+        family,
+        family.network("cpu", torch.float32),
         LatentDecoder(model, "cpu", torch.float32),
-        SdxlTextEncoder(model, "cpu", torch.float32),
+        family.text_encoder("cpu", torch.float32),
     )
     below, share = int(batch), batch - int(batch)
     low = timed(_forward(networks, max(1, below)), seconds)
     high = timed(_forward(networks, below + 1), seconds)
-    latents = torch.randn(4, networks.unet.sample_size, networks.unet.sample_size)
+    latents = networks.latents(1)[0]
     [prompt] = sample_captions(1)
     return NetworkTime(
         batch=batch,
@@ -101,16 +110,15 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
 
 
 def _forward(networks: _Networks, batch: int) -> Callable[[], object]:
-    unet, network = networks.unet, traced(networks.unet)
     [encoded] = networks.encoder(sample_captions(1))
-    x = torch.randn(batch, unet.in_channels, unet.sample_size, unet.sample_size)
-    t = torch.full((batch,), 500.0)
-    embeds, pooled = encoded.embeds.repeat(batch, 1, 1), encoded.pooled.repeat(batch, 1)
-    time_ids = torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0, 1.0]]).repeat(batch, 1)
+    x, t = networks.latents(batch), torch.full((batch,), 500.0)
+    numbers = torch.tensor([networks.family.numbers(1, 1, 1.0)])
+    told = Conditioning(encoded.embeds[None], encoded.pooled[None], numbers)
+    all_told = Conditioning.join([told] * batch)
 
     @torch.inference_mode()
     def forward() -> object:
-        return network.predict(x, t, embeds, pooled, time_ids)
+        return networks.denoiser.predict(x, t, all_told)
 
     return forward
 

@@ -22,7 +22,7 @@ async def main(running: Process) -> None:
     cards = read_controls(settings.control_sources)
     if not cards:
         raise Misconfigured(f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}")
-    weights = component_bytes((card.source for card in cards.values()), "")
+    weights = sum(component_bytes(card.source, "") for card in cards.values())
     running.budget.refuse_larger(f"the ControlNets {', '.join(cards)}", weights)
     dtype = getattr(torch, settings.dtype)
     networks = {

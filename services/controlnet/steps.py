@@ -109,7 +109,7 @@ def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
         torch.tensor([one.row.t for one in rows], device=device),
         stacked([one.embeds[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
         stacked([one.pooled[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
-        torch.tensor([one.row.time_ids for one in rows], device=device, dtype=dtype),
+        torch.tensor([one.row.numbers for one in rows], device=device, dtype=dtype),
         stacked([one.hint for one in rows]),
         network.scales([(one.row.scale, one.row.guess_mode) for one in rows]),
     )

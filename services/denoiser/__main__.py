@@ -13,6 +13,7 @@ from services.denoiser.peers import Assistant, Peers
 from services.denoiser.service import Denoiser
 from shared.abandon import abandon
 from shared.catalogue import Catalogue
+from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
@@ -31,8 +32,9 @@ async def main(running: Process) -> None:
     catalogue = Catalogue.of(settings)
     cards = catalogue.cards
 
-    weights = component_bytes((card.source for card in cards.values()), "unet")
-    running.budget.refuse_larger(f"the unet of {', '.join(cards)}", weights)
+    families = [family_of(card.source) for card in cards.values()]
+    weights = sum(component_bytes(family.source, family.denoiser) for family in families)
+    running.budget.refuse_larger(f"the denoising network of {', '.join(cards)}", weights)
     bounds = limits(settings, len(cards))
     async with arena(running) as transport, AsyncExitStack() as engines:
         controls = ControlNets(running.bus, transport, settings.control_seconds)

@@ -33,9 +33,9 @@ from services.denoiser.steering import (
     Steering,
 )
 from services.denoiser.step import Batch, Predict, predict, step
-from services.denoiser.unet import Network
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
+from shared.families.network import Network
 
 MAX_BATCHES: Final = 4
 """Shapes whose last batch is kept, with its concatenated embeddings."""
@@ -266,14 +266,8 @@ class Compute:
         device, dtype = self._network.device, self._network.dtype
         try:
             self._merging.settle(())
-            told = half.told.to(device)
-            out = self._network.predict(
-                half.x.to(device, dtype),
-                torch.tensor([half.t], device=device),
-                told.embeds.to(dtype),
-                told.pooled.to(dtype),
-                told.time_ids.to(dtype),
-            )
+            x, t = half.x.to(device, dtype), torch.tensor([half.t], device=device)
+            out = self._network.predict(x, t, half.told.to(device, dtype))
             answer.set_result(out.cpu())
             self._halves += 1
         except Exception as error:

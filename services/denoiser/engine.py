@@ -27,8 +27,8 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from services.denoiser.sharing import AskHalf, Half
 from services.denoiser.steering import Ask
-from services.denoiser.unet import Network
 from shared.adapters.bank import Use
+from shared.families.network import Network
 
 OnStep = Callable[[StepReport], None]
 OnBatch = Callable[[int, float], None]

@@ -12,8 +12,8 @@ from typing import Final
 
 from services.denoiser.cost import CostModel
 from services.denoiser.row import Row
-from services.denoiser.unet import Network
 from shared.adapters.bank import Use
+from shared.families.network import Network
 
 log = logging.getLogger(__name__)
 

@@ -1,23 +1,20 @@
 """A model as the denoiser holds it: its network in an engine, and what its rows need to know."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits
+from services.denoiser.sampling import Sampling
 from services.denoiser.sharing import AskHalf
 from services.denoiser.steering import Ask
-from services.denoiser.traced import traced
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Shelf
-from shared.catalogue import local_directory, unet_config
 from shared.config import Settings
+from shared.families.registry import family_of
 from shared.subjects import CLASSES
 from shared.telemetry.metrics import Metrics
 
@@ -27,10 +24,7 @@ class Model:
     """`engine` is not started by `load`."""
 
     engine: Engine
-    scheduler_config: Mapping[str, Any]
-    latent_channels: int
-    scale: int
-    """Pixels per latent position."""
+    sampling: Sampling
     library: AdapterLibrary
 
 
@@ -66,19 +60,14 @@ def load(
     """The network of model `name` in directory or hub id `source`, for which the adapters on
     `shelf` are, and which asks ControlNets by `ask`, and other denoisers by `ask_half`; its engine
     is not started."""
-    unet = SdxlUnet.load(source, getattr(torch, settings.dtype), settings.device)
-    root = local_directory(source)
-    scheduler = json.loads((root / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    vae = json.loads((root / "vae" / "config.json").read_text("utf-8"))
-    engine = Engine(traced(unet), bounds, on_crash=on_crash, ask=ask, ask_half=ask_half)
+    family = family_of(source)
+    network = family.network(settings.device, getattr(torch, settings.dtype))
+    engine = Engine(network, bounds, on_crash=on_crash, ask=ask, ask_half=ask_half)
     engine.watch(partial(metrics.step, name))
     metrics.watch_parked(name, lambda: engine.statistics().parked)
+    parts = (family.denoiser,)
     return Model(
         engine=engine,
-        scheduler_config=scheduler,
-        latent_channels=unet.in_channels,
-        scale=2 ** (len(vae["block_out_channels"]) - 1),
-        library=AdapterLibrary(
-            shelf, unet_config(source), unet.adapted.check, settings.lora_bytes, ("unet",)
-        ),
+        sampling=Sampling.of(family),
+        library=AdapterLibrary(shelf, family, network.check, settings.lora_bytes, parts),
     )

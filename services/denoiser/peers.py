@@ -10,11 +10,12 @@ from typing import Final
 
 import torch
 
-from services.denoiser.row import Conditioning, Row
+from services.denoiser.row import Row
 from services.denoiser.sharing import Half
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError
+from shared.families.network import Conditioning
 from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
@@ -40,7 +41,7 @@ class Peers:
         """Raises `ArenaFull` if there is no room for x."""
         handle = put_tensor(self._transport, x, job_id=row.job_id, attempt=0, lifetime=LIFETIME)
         half = HalfRequest(
-            job_id=row.job_id, x=handle, t=row.t, time_ids=row.time_ids, text=row.texts[0]
+            job_id=row.job_id, x=handle, t=row.t, numbers=row.numbers, text=row.texts[0]
         )
         return asyncio.run_coroutine_threadsafe(self._ask(half), self._loop)
 
@@ -136,7 +137,7 @@ class Assistant:
         embeds = await self._tensors.get(half.text.embeds)
         pooled = await self._tensors.get(half.text.pooled)
         x = get_tensor(self._transport, half.x)
-        told = Conditioning(embeds[None], pooled[None], torch.tensor([half.time_ids]))
+        told = Conditioning(embeds[None], pooled[None], torch.tensor([half.numbers]))
         return Half(x, half.t, told)
 
     def _put(self, half: HalfRequest, out: torch.Tensor) -> TensorHandle:

@@ -11,21 +11,8 @@ from services.denoiser.steered import Steered
 from services.denoiser.step_table import StepTable
 from shared.adapters.bank import Use
 from shared.errors import InvalidRequest
+from shared.families.network import Conditioning
 from shared.messages import ServiceClass, TextHandles
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Conditioning:
-    """What one half of guidance is told: embeds (1, L, D), pooled (1, P), time_ids (1, 6)."""
-
-    embeds: torch.Tensor
-    pooled: torch.Tensor
-    time_ids: torch.Tensor
-
-    def to(self, device: torch.device) -> "Conditioning":
-        return Conditioning(
-            self.embeds.to(device), self.pooled.to(device), self.time_ids.to(device)
-        )
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -41,6 +28,7 @@ class Row:
     seed: int
     table: StepTable
     cond: Conditioning
+    """Of one image, as is the other half of guidance,"""
     uncond: Conditioning | None
     """None: no guidance, one forward per step instead of two."""
     guidance: float
@@ -172,8 +160,8 @@ class Row:
         return float(self.table.coefficients[self.step, 0])
 
     @property
-    def time_ids(self) -> tuple[float, ...]:
-        return tuple(self.cond.time_ids[0].tolist())
+    def numbers(self) -> tuple[float, ...]:
+        return tuple(self.cond.numbers[0].tolist())
 
     @property
     def forwards(self) -> int:

@@ -5,11 +5,11 @@ import logging
 import torch
 
 from services.denoiser.model import Model
-from services.denoiser.row import Conditioning, Row
+from services.denoiser.row import Row
 from services.denoiser.steered import Steer, Steered
-from services.denoiser.step_table import build_step_table
 from shared.adapters.bank import Use
 from shared.errors import HandleLost, InvalidRequest
+from shared.families.network import Conditioning
 from shared.messages import JobSpec, TextHandles
 from shared.task import Task, Tensors
 from shared.tensors.torch_io import get_tensor
@@ -37,25 +37,22 @@ def build_row(
         for prefix in texts
         for name in (f"{prefix}embeds", f"{prefix}pooled")
     }
-    height, width = spec.height // model.scale, spec.width // model.scale
-    size = torch.tensor([[spec.height, spec.width, 0, 0, spec.height, spec.width]]).float()
-    table = build_step_table(
-        model.scheduler_config, spec.sampler, spec.steps, tokens=height * width // 4
-    )
+    numbers = torch.tensor([model.sampling.family.numbers(spec.width, spec.height, spec.guidance)])
+    halves = [
+        Conditioning(tensors[f"{prefix}embeds"][None], tensors[f"{prefix}pooled"][None], numbers)
+        for prefix in texts
+    ]
+    table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height)
     row = Row.begin(
         job_id=task.job_id,
         node=task.node.name,
         index=index,
         seed=spec.seed + index,
         table=table,
-        shape=(model.latent_channels, height, width),
-        cond=Conditioning(tensors["embeds"][None], tensors["pooled"][None], size),
-        uncond=(
-            Conditioning(tensors["negative_embeds"][None], tensors["negative_pooled"][None], size)
-            if spec.guided
-            else None
-        ),
-        guidance=spec.guidance,
+        shape=model.sampling.latents(spec.width, spec.height),
+        cond=halves[-1],
+        uncond=halves[0] if spec.guided else None,
+        guidance=spec.guidance if spec.guided else 1.0,
         service_class=spec.service_class,
         deadline=spec.deadline,
         adapters=adapters,

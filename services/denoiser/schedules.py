@@ -41,17 +41,27 @@ class Schedule:
 
 
 def read_schedule(
-    scheduler_config: Mapping[str, Any], sampler: Sampler, steps: int, tokens: int | None = None
+    scheduler_config: Mapping[str, Any],
+    sampler: Sampler,
+    steps: int,
+    tokens: int | None = None,
+    even_sigmas: bool = False,
 ) -> Schedule:
     """The schedule that `sampler` follows in `steps` steps on a model with this scheduler config.
 
     `tokens` is the length of the image as the network's sequence; only models with dynamic shifting
-    need it. Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
+    need it. `even_sigmas`: flow samplers go from noise level 1 in even steps to 1/steps, before any
+    shift, as diffusers' pipelines of transformers have it, and not to the level that the config
+    ends at. Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
     scheduler = make_scheduler(scheduler_config, sampler)
     most = int(scheduler.config.num_train_timesteps)
     if not 1 <= steps <= most:
         raise InvalidRequest("steps", steps, f"1 to {most}")
-    scheduler.set_timesteps(steps, **_shift(scheduler.config, tokens))
+    settings = _shift(scheduler.config, tokens)
+    if even_sigmas and sampler.scheduler == "FlowMatchEulerDiscreteScheduler":
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), **settings)
+    else:
+        scheduler.set_timesteps(steps, **settings)
     if sampler.scheduler == "DDIMScheduler":
         return _ddim(scheduler, steps)
     return _from_sigmas(scheduler, sampler)

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 
 import torch
 
-from services.denoiser.row import Conditioning, Row
+from services.denoiser.row import Row
 from services.denoiser.step import Batch
-from services.denoiser.unet import Network
+from shared.families.network import Conditioning, Network
 
 LEAST_WAIT: Final = 0.02
 """Seconds that an answer is waited for in any case; else as long again as the own half took."""
@@ -100,5 +100,4 @@ def _half(
     network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, which: int
 ) -> torch.Tensor:
     """The answer to the batch's unconditional (0) or conditional (1) image."""
-    told, only = batch.conditioning, slice(which, which + 1)
-    return network.predict(x, t, told.embeds[only], told.pooled[only], told.time_ids[only])
+    return network.predict(x, t, batch.told.images(slice(which, which + 1)))

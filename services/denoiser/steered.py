@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from services.denoiser.unet import Residuals
+from shared.families.network import Residuals
 from shared.tensors.handle import TensorHandle
 
 

@@ -19,8 +19,8 @@ import torch
 from services.denoiser.row import Row
 from services.denoiser.steered import Answer, Share
 from services.denoiser.step import Batch, Predict, network_input, predict
-from services.denoiser.unet import Control, Network, Residuals
 from shared.errors import DarkroomError
+from shared.families.network import Control, Network, Residuals
 from shared.messages import ControlledRow
 
 LEAST_PATIENCE: Final = 0.25
@@ -165,7 +165,7 @@ def _wire(row: Row, number: int) -> ControlledRow:
     return ControlledRow(
         job_id=row.job_id,
         t=row.t,
-        time_ids=row.time_ids,
+        numbers=row.numbers,
         texts=row.texts[-1:] if control.guess_mode else row.texts,
         hint=control.hint,
         scale=control.scale,

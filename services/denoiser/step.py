@@ -6,9 +6,9 @@ from typing import Protocol
 
 import torch
 
-from services.denoiser.row import Conditioning, Row
-from services.denoiser.unet import Control, Network
+from services.denoiser.row import Row
 from shared.adapters.bank import Bank, Use
+from shared.families.network import Conditioning, Control, Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +20,7 @@ class Batch:
     its unconditional half, or its only one."""
 
     rows: tuple[Row, ...]
-    conditioning: Conditioning
+    told: Conditioning
     source: torch.Tensor
     base: torch.Tensor
     guidance: torch.Tensor
@@ -46,11 +46,7 @@ class Batch:
         adapters = tuple(row.adapters for row in rows)  # more may join a row at any moment
         return cls(
             rows=tuple(rows),
-            conditioning=Conditioning(
-                torch.cat([half.embeds for half in halves]).to(dtype),
-                torch.cat([half.pooled for half in halves]).to(dtype),
-                torch.cat([half.time_ids for half in halves]).to(dtype),
-            ),
+            told=Conditioning.join(halves).to(device, dtype),
             source=torch.tensor([*guided, *range(len(rows))], device=device),
             base=torch.tensor(base, device=device),
             guidance=torch.tensor([row.guidance for row in rows], device=device).view(-1, 1, 1, 1),
@@ -103,15 +99,7 @@ def predict(
     control: Control | None = None,
 ) -> torch.Tensor:
     """All images in one forward, with what `control` says. See `Predict`."""
-    return network.predict(
-        x[batch.source],
-        t[batch.source],
-        batch.conditioning.embeds,
-        batch.conditioning.pooled,
-        batch.conditioning.time_ids,
-        batch.bank,
-        control,
-    )
+    return network.predict(x[batch.source], t[batch.source], batch.told, batch.bank, control)
 
 
 @torch.inference_mode()

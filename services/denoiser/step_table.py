@@ -61,20 +61,27 @@ class StepTable:
 
 
 def build_step_table(
-    scheduler_config: Mapping[str, Any], sampler: str, steps: int, tokens: int | None = None
+    scheduler_config: Mapping[str, Any],
+    sampler: str,
+    steps: int,
+    tokens: int | None = None,
+    even_sigmas: bool = False,
 ) -> StepTable:
     """The table of `sampler` for a model with this `scheduler_config.json`.
 
-    It has `steps` steps, or as many as the diffusers scheduler makes of that number. `tokens`: see
-    `read_schedule`. Raises `InvalidRequest` naming `sampler` or `steps`."""
-    return _build(json.dumps(dict(scheduler_config), sort_keys=True), sampler, steps, tokens)
+    It has `steps` steps, or as many as the diffusers scheduler makes of that number. `tokens` and
+    `even_sigmas`: see `read_schedule`. Raises `InvalidRequest` naming `sampler` or `steps`."""
+    config = json.dumps(dict(scheduler_config), sort_keys=True)
+    return _build(config, sampler, steps, tokens, even_sigmas)
 
 
 @lru_cache(maxsize=256)
-def _build(scheduler_config: str, sampler: str, steps: int, tokens: int | None) -> StepTable:
+def _build(
+    scheduler_config: str, sampler: str, steps: int, tokens: int | None, even_sigmas: bool
+) -> StepTable:
     config = json.loads(scheduler_config)
     entry = require_sampler(config, sampler)
-    schedule = read_schedule(config, entry, steps, tokens)
+    schedule = read_schedule(config, entry, steps, tokens, even_sigmas)
     prediction = prediction_of(config)
     assert prediction is not None, "require_sampler has checked it"
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -6,7 +6,6 @@ measured for each, on some prompts, and the most sensitive of them counts. What 
 the LoRA.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,14 +14,15 @@ import msgspec
 import torch
 
 from pocket.captions import sample_captions
-from services.denoiser.row import Conditioning, Row
+from services.denoiser.row import Row
+from services.denoiser.sampling import Sampling
 from services.denoiser.step import Batch, step
-from services.denoiser.step_table import build_step_table
-from services.denoiser.unet import SdxlUnet
-from services.prompt_encoder.encoder import SdxlTextEncoder
 from shared.adapters.adapter import Adapter, read_adapter
 from shared.adapters.shelf import Calibration, Shelf
-from shared.catalogue import Catalogue, ModelCard, local_directory, unet_config
+from shared.catalogue import Catalogue, ModelCard
+from shared.families.network import Conditioning, Network
+from shared.families.registry import family_of
+from shared.families.text import TextEncoder
 
 COSINE: Final = 0.99
 """Above it, latents count as the same."""
@@ -39,15 +39,16 @@ def calibrate(
     """The calibration of LoRA `name` for the model of `card`, at its default steps, guidance and
     size. `done` is told how many prompts are through. Raises `InvalidRequest` for a name that is
     not on the shelf, `AdapterUnusable` for what does not fit. Blocks."""
-    adapter = read_adapter(name, shelf.find(name), unet_config(card.source))
-    unet = SdxlUnet.load(card.source)
-    unet.adapted.check(adapter)
-    encoder = SdxlTextEncoder(card.source, "cpu", torch.float32)
+    family = family_of(card.source)
+    adapter = read_adapter(name, shelf.find(name), family)
+    network = family.network("cpu", torch.float32)
+    network.check(adapter)
+    encoder = family.text_encoder("cpu", torch.float32)
     encoder.check(adapter)
     cosines = []
     for number, prompt in enumerate(prompts):
-        rows = _rows(card, encoder, adapter, prompt, seed=number)
-        cosines.append(cosines_by_step(unet, *rows))
+        rows = _rows(card, Sampling.of(family), encoder, adapter, prompt, seed=number)
+        cosines.append(cosines_by_step(network, *rows))
         done(number + 1)
     late = late_steps(cosines)
     return Calibration(
@@ -63,11 +64,11 @@ def late_steps(cosines: Sequence[Sequence[float]], bound: float = COSINE) -> int
 
 
 @torch.inference_mode()
-def cosines_by_step(unet: SdxlUnet, plain: Row, adapted: Row) -> list[float]:
+def cosines_by_step(network: Network, plain: Row, adapted: Row) -> list[float]:
     """Of the latents of two rows, after each of their steps."""
     rows, found = (plain, adapted), []
     while not plain.finished:
-        result = step(unet, Batch.of(rows, unet))
+        result = step(network, Batch.of(rows, network))
         for i, row in enumerate(rows):
             row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
             row.step += 1
@@ -77,27 +78,24 @@ def cosines_by_step(unet: SdxlUnet, plain: Row, adapted: Row) -> list[float]:
 
 
 def _rows(
-    card: ModelCard, encoder: SdxlTextEncoder, adapter: Adapter, prompt: str, seed: int
+    card: ModelCard,
+    sampling: Sampling,
+    encoder: TextEncoder,
+    adapter: Adapter,
+    prompt: str,
+    seed: int,
 ) -> tuple[Row, Row]:
     """One without the adapter and one with it. Both are told the prompt as the LoRA has it
-    encoded: what is late is only the UNet's share."""
-    scheduler = local_directory(card.source) / "scheduler" / "scheduler_config.json"
-    width, height = card.default_width, card.default_height
-    scale = card.size_multiple
-    table = build_step_table(
-        json.loads(scheduler.read_text("utf-8")),
-        card.default_sampler,
-        card.default_steps,
-        tokens=(height // scale) * (width // scale) // 4,
-    )
-    guided, uses = card.default_guidance > 1.0, ((adapter, 1.0),)
-    size = torch.tensor([[height, width, 0, 0, height, width]]).float()
+    encoded: what is late is only the denoising network's share."""
+    size, guidance = (card.default_width, card.default_height), card.default_guidance
+    guided, uses = guidance > 1.0 and not card.embedded_guidance, ((adapter, 1.0),)
+    numbers = torch.tensor([sampling.family.numbers(*size, guidance)])
     told, nothing = encoder([prompt, ""], [uses, uses])
-    cond = Conditioning(told.embeds[None], told.pooled[None], size)
-    uncond = Conditioning(nothing.embeds[None], nothing.pooled[None], size)
+    cond = Conditioning(told.embeds[None], told.pooled[None], numbers)
+    uncond = Conditioning(nothing.embeds[None], nothing.pooled[None], numbers)
     if encoder.zeros_for_empty_prompt:
         zeros = torch.zeros_like(cond.embeds), torch.zeros_like(cond.pooled)
-        uncond = Conditioning(*zeros, size)
+        uncond = Conditioning(*zeros, numbers)
 
     def row(uses: tuple[tuple[Adapter, float], ...]) -> Row:
         return Row.begin(
@@ -105,11 +103,11 @@ def _rows(
             node="denoise-0",
             index=0,
             seed=seed,
-            table=table,
-            shape=(4, height // scale, width // scale),
+            table=sampling.table(card.default_sampler, card.default_steps, *size),
+            shape=sampling.latents(*size),
             cond=cond,
             uncond=uncond if guided else None,
-            guidance=card.default_guidance,
+            guidance=guidance if guided else 1.0,
             adapters=uses,
         )
 

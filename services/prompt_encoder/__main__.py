@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 
-from services.prompt_encoder.encoder import TEXT_PARTS
-from services.prompt_encoder.service import PromptEncoder, load
+import torch
+
+from services.prompt_encoder.service import PromptEncoder
 from shared.adapters.library import AdapterLibrary
-from shared.catalogue import Catalogue, unet_config
+from shared.catalogue import Catalogue
+from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
@@ -18,20 +20,20 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads)
         catalogue = Catalogue.of(settings)
-        cards = catalogue.cards.values()
-        weights = component_bytes((c.source for c in cards), "text_encoder", "text_encoder_2")
-        names = ", ".join(c.name for c in cards)
-        running.budget.refuse_larger(f"the text encoders of {names}", weights)
-        encoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
+        families = {name: family_of(card.source) for name, card in catalogue.cards.items()}
+        weights = sum(component_bytes(f.source, *f.text_encoders) for f in families.values())
+        running.budget.refuse_larger(f"the text encoders of {', '.join(families)}", weights)
+        dtype = getattr(torch, settings.dtype)
+        encoders = {n: f.text_encoder(settings.device, dtype) for n, f in families.items()}
         libraries = {
-            c.name: AdapterLibrary(
+            name: AdapterLibrary(
                 catalogue.shelf,
-                unet_config(c.source),
-                encoders[c.name].check,
+                family,
+                encoders[name].check,
                 settings.lora_bytes,
-                TEXT_PARTS,
+                family.text_encoders,
             )
-            for c in cards
+            for name, family in families.items()
         }
         handler = PromptEncoder(encoders, libraries, transport)
         worker = Worker(

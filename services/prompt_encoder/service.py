@@ -7,11 +7,11 @@ from typing import Final
 
 import torch
 
-from services.prompt_encoder.encoder import Encoded, SdxlTextEncoder
 from shared.adapters.bank import Use
 from shared.adapters.library import AdapterLibrary
 from shared.compute import BatchedCompute
 from shared.errors import ArenaFull
+from shared.families.text import Encoded, TextEncoder
 from shared.jobs.graph import NodeKind
 from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
@@ -44,7 +44,7 @@ class PromptEncoder:
 
     def __init__(
         self,
-        encoders: Mapping[str, SdxlTextEncoder],
+        encoders: Mapping[str, TextEncoder],
         libraries: Mapping[str, AdapterLibrary],
         transport: Transport,
     ) -> None:
@@ -115,11 +115,5 @@ class PromptEncoder:
             compute.close()
 
 
-def _encode(encoder: SdxlTextEncoder, prompts: Sequence[Prompt]) -> list[Encoded]:
+def _encode(encoder: TextEncoder, prompts: Sequence[Prompt]) -> list[Encoded]:
     return encoder([prompt.text for prompt in prompts], [prompt.adapters for prompt in prompts])
-
-
-def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, SdxlTextEncoder]:
-    """Text encoders by model name, from (name, directory or hub id) pairs."""
-    kind = getattr(torch, dtype)
-    return {name: SdxlTextEncoder(source, device, kind) for name, source in sources}

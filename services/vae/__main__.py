@@ -16,7 +16,7 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads)
         cards = Catalogue.load(settings.sources).cards.values()
-        weights = component_bytes((card.source for card in cards), "vae")
+        weights = sum(component_bytes(card.source, "vae") for card in cards)
         running.budget.refuse_larger(f"the vae of {', '.join(c.name for c in cards)}", weights)
         decoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
         handler = ImageDecoder(decoders, running.bus, transport)

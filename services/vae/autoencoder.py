@@ -1,13 +1,12 @@
 """The autoencoder's decoder: latents in, pixels out, as the diffusers pipeline computes them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from shared.catalogue import local_directory
+from shared.model_files import read_json
 
 
 class LatentDecoder:
@@ -17,7 +16,7 @@ class LatentDecoder:
     float32 where `dtype` is float16."""
 
     def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
-        config = json.loads((local_directory(source) / "vae" / "config.json").read_text("utf-8"))
+        config = read_json(source, "vae", "config.json")
         if dtype is torch.float16 and config.get("force_upcast", True):
             dtype = torch.float32
         self._device = device

@@ -8,28 +8,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
 from safetensors import safe_open
 
 from shared.errors import AdapterUnusable
+from shared.families.base import Family
 
-PARTS: Final = {
-    "unet": ("unet.", "lora_unet_"),
-    "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
-    "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
-}
-"""Networks of a model that an adapter may have weights for, and how keys about them begin."""
 _KEY: Final = re.compile(
     r"(?P<layer>.+?)\.(?:(?P<projection>to_(?:q|k|v|out))_lora\.|lora\.|lora_linear_layer\.|lora_)"
     r"(?P<matrix>A|B|down|up)(?:\.default)?\.weight"
 )
 """PEFT's form, and the two older ones of diffusers."""
-_PROJECTIONS: Final = {
-    "unet": {"to_out": "to_out.0"},
-    "text_encoder": {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"},
+_IN_DENOISERS: Final = {"to_out": "to_out.0"}
+_IN_TEXT_ENCODERS: Final = {
+    "to_q": "q_proj",
+    "to_k": "k_proj",
+    "to_v": "v_proj",
+    "to_out": "out_proj",
 }
 """What layers are called whose name in the key is that of diffusers' attention processors."""
 _Pair = dict[str, torch.Tensor]
@@ -59,7 +56,7 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """`parts`: by network (see `PARTS`) and by the name of the layer in it."""
+    """`parts`: by network (see `Family.lora_keys`) and by the name of the layer in it."""
 
     name: str
     parts: Mapping[str, Mapping[str, LowRank]]
@@ -75,17 +72,16 @@ class Adapter:
 
 
 def read_adapter(
-    name: str, path: Path, unet_config: Mapping[str, Any], parts: Sequence[str] = tuple(PARTS)
+    name: str, path: Path, family: Family, parts: Sequence[str] | None = None
 ) -> Adapter:
-    """What the adapter `name` in file `path` has for `parts`, for a model whose UNet is configured
-    so (its blocks are numbered otherwise by some scripts). A file that has nothing for them is not
-    read further than its header. Raises `AdapterUnusable`."""
+    """What the adapter `name` in file `path` has for `parts`, None: for all that the model has. A
+    file that has nothing for them is not read further than its header. Raises `AdapterUnusable`."""
     try:
-        present = _parts(name, path)
-        wanted = [part for part in parts if part in present]
+        present = _parts(name, path, family)
+        wanted = [part for part in parts or family.lora_keys if part in present]
         if not wanted:
             return Adapter(name, {})
-        state, alphas, metadata = _state(path, unet_config)
+        state, alphas, metadata = family.lora_state(path)
         found = {part: _layers(name, part, state, alphas, metadata) for part in wanted}
     except AdapterUnusable:
         raise
@@ -97,13 +93,13 @@ def read_adapter(
     return Adapter(name, found)
 
 
-def _parts(name: str, path: Path) -> set[str]:
+def _parts(name: str, path: Path, family: Family) -> set[str]:
     """The networks that the file has weights for, by its header."""
     if not path.is_file():
         raise AdapterUnusable(name, f"there is no file {path.name}")
     with safe_open(path, framework="pt") as file:
         keys = list(file.keys())
-    every = tuple(start for starts in PARTS.values() for start in starts)
+    every = tuple(start for starts in family.lora_keys.values() for start in starts)
     for key in keys:
         if not key.startswith(every):
             raise AdapterUnusable(name, f"{key} is no low-rank weight that we know")
@@ -111,25 +107,11 @@ def _parts(name: str, path: Path) -> set[str]:
             raise AdapterUnusable(name, f"{key}: weights that are decomposed (DoRA) are not served")
     if not keys:
         raise AdapterUnusable(name, f"{path.name} has no weights")
-    return {part for part, starts in PARTS.items() if any(key.startswith(starts) for key in keys)}
-
-
-def _state(
-    path: Path, unet_config: Mapping[str, Any]
-) -> tuple[dict[str, torch.Tensor], Mapping[str, float], Mapping[str, Any]]:
-    """The file's tensors and scales by diffusers' keys, `<part>.<layer>....`"""
-    # When needed: the mixin's module imports much of diffusers.
-    from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
-
-    state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-        str(path.parent),
-        weight_name=path.name,
-        unet_config=SimpleNamespace(**unet_config),
-        use_safetensors=True,  # else diffusers would try to unpickle what is none
-        local_files_only=True,
-        return_lora_metadata=True,
-    )
-    return state, alphas or {}, metadata or {}
+    return {
+        part
+        for part, starts in family.lora_keys.items()
+        if any(key.startswith(starts) for key in keys)
+    }
 
 
 def _layers(
@@ -165,7 +147,7 @@ def _place(name: str, part: str, key: str) -> tuple[str, str]:
         raise AdapterUnusable(name, f"{key} is no low-rank weight that we know")
     layer = match["layer"].removeprefix(f"{part}.").removesuffix(".processor")
     if match["projection"]:
-        names = _PROJECTIONS["unet" if part == "unet" else "text_encoder"]
+        names = _IN_TEXT_ENCODERS if part.startswith("text_encoder") else _IN_DENOISERS
         layer = f"{layer}.{names.get(match['projection'], match['projection'])}"
     return layer, {"down": "A", "up": "B"}.get(match["matrix"], match["matrix"])
 

@@ -58,7 +58,7 @@ class AdaptedNetwork:
     for several threads at once."""
 
     def __init__(self, part: str, module: nn.Module) -> None:
-        """`part` as in `shared.adapters.adapter.PARTS`."""
+        """`part` as in `Family.lora_keys`."""
         self._part = part
         self._layers = {
             name: layer

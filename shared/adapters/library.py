@@ -3,15 +3,15 @@ ones leave when they take too much room."""
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from shared.adapters.adapter import PARTS, Adapter, read_adapter
+from shared.adapters.adapter import Adapter, read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.shelf import Shelf
+from shared.families.base import Family
 from shared.messages import LoraChoice
 
 Version = tuple[str, int, int]
@@ -37,18 +37,18 @@ class AdapterLibrary:
     def __init__(
         self,
         shelf: Shelf,
-        unet_config: Mapping[str, Any],
+        family: Family,
         check: Callable[[Adapter], None],
         max_bytes: int,
-        parts: Sequence[str] = tuple(PARTS),
+        parts: Sequence[str] | None = None,
     ) -> None:
         """`check` raises `AdapterUnusable` for an adapter that does not fit the model; `parts`: the
-        networks that this process has of it."""
+        networks that this process has of it, None: all."""
         self._shelf = shelf
-        self._unet_config = unet_config
+        self._family = family
         self._check = check
         self._max_bytes = max_bytes
-        self._parts = tuple(parts)
+        self._parts = parts
         self._held: OrderedDict[Version, Adapter] = OrderedDict()
         self._reading: dict[Version, asyncio.Task[Adapter]] = {}
         self._bytes = self._hits = self._reads = self._evictions = self._failures = 0
@@ -104,9 +104,7 @@ class AdapterLibrary:
         self._reads += 1
         try:
             path = Path(version[0])
-            adapter = await asyncio.to_thread(
-                read_adapter, name, path, self._unet_config, self._parts
-            )
+            adapter = await asyncio.to_thread(read_adapter, name, path, self._family, self._parts)
             self._check(adapter)
         except BaseException:
             self._failures += 1

@@ -56,11 +56,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     return JobSpec(
         prompt=_text("prompt", request.prompt, empty=False),
         model=card.name,
-        negative_prompt=(
-            None
-            if request.negative_prompt is None
-            else _text("negative_prompt", request.negative_prompt, empty=True)
-        ),
+        negative_prompt=_negative_prompt(request.negative_prompt, card),
         n=_within("n", request.n, 1, MAX_IMAGES),
         width=width,
         height=height,
@@ -79,6 +75,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         controls=_controls(request.controls, card, catalogue),
         control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
         edit=None if original is None else edit_spec(request, original, steps),
+        embedded_guidance=card.embedded_guidance,
     )
 
 
@@ -88,6 +85,13 @@ def _card(model: str | None, catalogue: Catalogue) -> ModelCard:
     if model not in catalogue.cards:
         raise InvalidRequest("model", model, "one of " + ", ".join(catalogue.cards))
     return catalogue.cards[model]
+
+
+def _negative_prompt(text: str | None, card: ModelCard) -> str | None:
+    if text is not None and card.embedded_guidance:
+        allowed = f"nothing, for the model {card.name} was trained with its guidance in it"
+        raise InvalidRequest("negative_prompt", text, allowed)
+    return None if text is None else _text("negative_prompt", text, empty=True)
 
 
 def _size(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks.large_model import SMALL, controlnet, large_model, lora_file, parameters
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.adapter import read_adapter
-from shared.catalogue import Catalogue, unet_config
+from shared.catalogue import Catalogue
+from shared.families.registry import family_of
+from shared.families.sdxl.unet import SdxlUnet
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def test_a_lora_has_the_size_that_was_asked_for_and_fits(
     path = tmp_path / "big.safetensors"
     rank = lora_file(path, model, nbytes)
     assert path.stat().st_size == pytest.approx(nbytes, rel=0.2)
-    adapter = read_adapter("big", path, unet_config(str(model)))
-    SdxlUnet.load(str(model)).adapted.check(adapter)
+    adapter = read_adapter("big", path, family_of(str(model)))
+    SdxlUnet.load(str(model)).check(adapter)
     assert {layer.rank for layer in adapter.parts["unet"].values()} == {rank}
 
 

@@ -18,6 +18,7 @@ CARD = ModelCard(
     max_height=128,
     size_multiple=8,
     interface="",
+    embedded_guidance=False,
 )
 
 

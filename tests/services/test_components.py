@@ -12,10 +12,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from services.denoiser.unet import SdxlUnet
 from services.fleet.plan import DEFAULT_MODEL
-from services.prompt_encoder.encoder import SdxlTextEncoder
 from services.vae.autoencoder import LatentDecoder
+from shared.families.sdxl.text import SdxlTextEncoder
+from shared.families.sdxl.unet import SdxlUnet
 
 PROMPTS = ["a large red circle left on white", "a small blue star top on black", ""]
 

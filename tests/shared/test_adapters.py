@@ -19,7 +19,7 @@ from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import LoraChoice
 from tests.conftest import run
 from tests.loras import Form, write_lora
-from tests.services.denoiser.models import make_unet
+from tests.services.denoiser.models import family, make_unet
 
 FORMS: tuple[Form, ...] = ("peft", "diffusers", "kohya")
 
@@ -106,9 +106,9 @@ def test_no_adapters_make_no_bank() -> None:
 def test_every_form_of_file_is_read(tmp_path: Path, form: Form, alpha: float | None) -> None:
     unet = make_unet()
     path = write_lora(tmp_path / "style.safetensors", {"unet": unet}, form, alpha=alpha)
-    found = read_adapter("style", path, unet.config)
+    found = read_adapter("style", path, family())
     again = read_adapter(
-        "same", write_lora(tmp_path / "same.safetensors", {"unet": unet}, "peft"), unet.config
+        "same", write_lora(tmp_path / "same.safetensors", {"unet": unet}, "peft"), family()
     )
     AdaptedNetwork("unet", unet).check(found)
     assert found.parts["unet"].keys() == again.parts["unet"].keys()
@@ -182,21 +182,21 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, spoil: Any, reason: str) 
     path = write_lora(tmp_path / "bad.safetensors", {"unet": unet})
     spoil(path)
     with pytest.raises(AdapterUnusable, match=reason) as caught:
-        read_adapter("bad", path, unet.config)
+        read_adapter("bad", path, family())
     assert caught.value.fields["adapter"] == "bad"
 
 
 def test_a_file_is_not_read_for_networks_that_it_says_nothing_about(tmp_path: Path) -> None:
     unet = make_unet()
     path = write_lora(tmp_path / "big.safetensors", {"unet": unet})
-    assert set(read_adapter("big", path, unet.config, ("unet",)).parts) == {"unet"}
+    assert set(read_adapter("big", path, family(), ("unet",)).parts) == {"unet"}
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     with path.open("r+b") as file:  # whoever reads on finds numbers that are none
         file.seek(header)
         file.write(b"\xff" * (path.stat().st_size - header))
-    assert read_adapter("big", path, unet.config, ("text_encoder",)).parts == {}
+    assert read_adapter("big", path, family(), ("text_encoder",)).parts == {}
     with pytest.raises(AdapterUnusable, match="not finite"):
-        read_adapter("big", path, unet.config, ("unet",))
+        read_adapter("big", path, family(), ("unet",))
 
 
 def test_an_adapter_of_another_model_is_refused_by_the_layer() -> None:
@@ -221,7 +221,7 @@ def test_no_name_leads_off_the_shelf(tmp_path: Path, name: str) -> None:
 def library(folder: Path, max_bytes: int) -> AdapterLibrary:
     unet = make_unet()
     network = AdaptedNetwork("unet", unet)
-    return AdapterLibrary(Shelf((str(folder),)), unet.config, network.check, max_bytes)
+    return AdapterLibrary(Shelf((str(folder),)), family(), network.check, max_bytes)
 
 
 def choices(*names: str) -> list[LoraChoice]:

@@ -100,6 +100,14 @@ def test_the_first_model_is_the_default_and_others_can_be_named() -> None:
     assert validate(request(model="other"), models).steps == 7
 
 
+def test_guidance_that_is_embedded_needs_no_second_forward_and_knows_no_negative_prompt() -> None:
+    models = catalogue(card(embedded_guidance=True))
+    spec = validate(request(guidance=3.5), models)
+    assert (spec.guidance, spec.guided) == (3.5, False)
+    with pytest.raises(InvalidRequest, match=r"negative_prompt.*allowed: nothing, for the model"):
+        validate(request(negative_prompt="blurry"), models)
+
+
 def test_the_pictures_of_a_request_stay_behind_and_all_else_goes_into_the_job() -> None:
     twice = (control(scale=0.0), control(start=0.25, end=0.75, guess_mode=True))
     spec = validate(request(controls=twice, control_lag=1), catalogue())

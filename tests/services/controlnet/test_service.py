@@ -50,7 +50,7 @@ def row(transport: MemoryTransport, prompt: str, images: int = 2, **fields: Any)
     halves = (conditioning("nothing"), conditioning(prompt))[-images:]
     settings = {"job_id": "job", "t": 500.0, "scale": 1.0, "guess_mode": False} | fields
     return ControlledRow(
-        time_ids=tuple(TIME_IDS[0].tolist()),
+        numbers=tuple(TIME_IDS[0].tolist()),
         texts=tuple(
             TextHandles(embeds=put(transport, h.embeds[0]), pooled=put(transport, h.pooled[0]))
             for h in halves
@@ -132,7 +132,7 @@ def _alone(x: torch.Tensor, prompt: str, scale: float) -> torch.Tensor:
         torch.tensor([500.0]),
         half.embeds,
         half.pooled,
-        half.time_ids,
+        half.numbers,
         network.embed(hint(1)),
         network.scales([(scale, False)]),
     )

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from services.denoiser.row import Conditioning, Row
+from services.denoiser.row import Row
 from services.denoiser.schedules import make_scheduler
 from services.denoiser.step_table import build_step_table
-from services.denoiser.unet import SdxlUnet
+from shared.families.network import Conditioning
+from shared.families.sdxl.family import Sdxl
+from shared.families.sdxl.unet import SdxlUnet
 from shared.samplers import SAMPLERS
 from tests.services.denoiser.test_step_table import SDXL
 
@@ -40,6 +42,11 @@ def make_unet() -> UNet2DConditionModel:
         projection_class_embeddings_input_dim=POOLED + 6 * 4,
         use_linear_projection=True,
     ).eval()
+
+
+@cache
+def family() -> Sdxl:
+    return Sdxl("", make_unet().config)
 
 
 @cache
@@ -71,15 +78,15 @@ class Gated:
         self.asking: tuple[str, ...] = ()
         self._begun = self._let = 0
 
-    def predict(self, x: torch.Tensor, t: torch.Tensor, embeds: torch.Tensor, *rest: Any) -> Any:
-        self.asking = self.present(embeds)
+    def predict(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, *rest: Any) -> Any:
+        self.asking = self.present(told.embeds)
         self.asked.release()
         if not self.permits.acquire(timeout=20.0):
             raise TimeoutError("the test never let this step run")
-        if self.fails(embeds):
+        if self.fails(told.embeds):
             raise RuntimeError("out of memory")
         self.seen.append(self.asking)
-        return network().predict(x, t, embeds, *rest)
+        return network().predict(x, t, told, *rest)
 
     def present(self, embeds: torch.Tensor) -> tuple[str, ...]:
         """Which of `prompts` are among `embeds`."""
@@ -159,7 +166,7 @@ def with_diffusers(
     halves = [uncond, cond] if guidance > 1.0 else [cond]
     added = {
         "text_embeds": torch.cat([half.pooled for half in halves]),
-        "time_ids": torch.cat([half.time_ids for half in halves]),
+        "time_ids": torch.cat([half.numbers for half in halves]),
     }
     embeds = torch.cat([half.embeds for half in halves])
     noise = torch.randn((1, *SHAPE), generator=generator)

@@ -9,8 +9,8 @@ import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.row import Row
-from services.denoiser.traced import traced
 from shared.errors import ControlUnavailable, HandleLost
+from shared.families.sdxl.traced import traced
 from tests import controls
 from tests.conftest import eventually, run
 from tests.controls import Studio, studio

@@ -15,7 +15,7 @@ from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import LoraChoice
 from tests.conftest import eventually
 from tests.loras import write_lora
-from tests.services.denoiser.models import make_row, make_unet, network
+from tests.services.denoiser.models import family, make_row, make_unet, network
 from tests.services.denoiser.world import STEPS, World, engine, in_world
 
 NEON = (LoraChoice(name="neon", scale=0.7),)
@@ -23,7 +23,7 @@ NEON = (LoraChoice(name="neon", scale=0.7),)
 
 def neon(folder: Path) -> Adapter:
     path = write_lora(folder / "neon.safetensors", {"unet": make_unet()})
-    return read_adapter("neon", path, network().module.config)
+    return read_adapter("neon", path, family())
 
 
 def stepped(row: Row, joins: dict[int, Adapter]) -> torch.Tensor:
@@ -48,8 +48,7 @@ class Slow(AdapterLibrary):
 
 def slow(world: World, folder: Path) -> Slow:
     world.shelf = Shelf((str(folder),))
-    unet = network()
-    library = Slow(world.shelf, unet.module.config, unet.adapted.check, 2**30)
+    library = Slow(world.shelf, family(), network().check, 2**30)
     library.there = asyncio.Event()
     world.library = lambda: library  # type: ignore[method-assign]
     return library

@@ -9,13 +9,13 @@ import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.row import Row
-from services.denoiser.traced import traced
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import Use
+from shared.families.sdxl.traced import traced
+from shared.families.sdxl.unet import SdxlUnet
 from tests.conftest import run
 from tests.loras import write_lora
-from tests.services.denoiser.models import make_row, make_unet, network, with_diffusers
+from tests.services.denoiser.models import family, make_row, make_unet, network, with_diffusers
 
 LORAS = {
     "a": {"form": "peft", "rank": 2},
@@ -46,8 +46,7 @@ def with_peft(paths: dict[str, Path], wanted: dict[str, float], prompt: str) -> 
 
 
 def rows(paths: dict[str, Path]) -> list[Row]:
-    config = network().module.config
-    found = {name: read_adapter(name, path, config) for name, path in paths.items()}
+    found = {name: read_adapter(name, path, family()) for name, path in paths.items()}
     for adapter in found.values():
         network().adapted.check(adapter)
 
@@ -81,7 +80,7 @@ def test_the_graph_is_left_for_rows_with_loras_and_taken_up_again(tmp_path: Path
     unet = SdxlUnet(make_unet())
     graph = traced(unet)
     path = write_lora(tmp_path / "a.safetensors", {"unet": unet.module})
-    adapter = read_adapter("a", path, unet.module.config)
+    adapter = read_adapter("a", path, family())
     example = unet.example(2, 2, 2, 5)
     plain = graph.predict(*example)
     adapted = graph.predict(*example, graph.bank([[(adapter, 1.0)], []]))

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from services.denoiser.engine import Engine
 from services.denoiser.merging import Merging, agreed, worth_merging
 from services.denoiser.row import Row
-from services.denoiser.traced import traced
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.adapter import Adapter, read_adapter
+from shared.families.sdxl.traced import traced
+from shared.families.sdxl.unet import SdxlUnet
 from tests.conftest import run
 from tests.loras import write_lora
-from tests.services.denoiser.models import make_row, make_unet
+from tests.services.denoiser.models import family, make_row, make_unet
 
 
 def adapter(folder: Path, name: str, seed: int = 0) -> Adapter:
     unet = make_unet()
     path = write_lora(folder / f"{name}.safetensors", {"unet": unet}, rank=2, seed=seed)
-    return read_adapter(name, path, unet.config)
+    return read_adapter(name, path, family())
 
 
 def weights(network: SdxlUnet) -> dict[str, torch.Tensor]:

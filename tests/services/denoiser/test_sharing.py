@@ -14,10 +14,10 @@ from services.denoiser.peers import Assistant, Occupation, Peers
 from services.denoiser.row import Row
 from services.denoiser.sharing import LONG_PAUSE, Half, Sharing
 from services.denoiser.step import Batch
-from services.denoiser.unet import SdxlUnet
 from shared.adapters.adapter import read_adapter
 from shared.bus.memory import MemoryBroker
 from shared.errors import QueueFull
+from shared.families.sdxl.unet import SdxlUnet
 from shared.messages import TextHandles
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
@@ -26,6 +26,7 @@ from tests.loras import write_lora
 from tests.services.denoiser.models import (
     Gated,
     conditioning,
+    family,
     make_row,
     make_unet,
     network,
@@ -154,7 +155,7 @@ def test_two_rows_need_no_help() -> None:
 def test_adapters_that_are_merged_where_help_comes_from_do_not_count(tmp_path: Path) -> None:
     unet = SdxlUnet(make_unet())
     path = write_lora(tmp_path / "a.safetensors", {"unet": make_unet()}, form="peft", rank=2)
-    adapter = read_adapter("a", path, unet.module.config)
+    adapter = read_adapter("a", path, family())
 
     async def main() -> None:
         async with pair(helping=unet) as p:

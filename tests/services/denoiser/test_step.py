@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from services.denoiser.step import Batch, step
-from services.denoiser.unet import SdxlUnet
+from shared.families.network import Conditioning
+from shared.families.sdxl.unet import SdxlUnet
 from tests.services.denoiser.models import make_row, make_unet, network
 
 
@@ -16,9 +17,9 @@ class Counting:
         self.device, self.dtype = network().device, network().dtype
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def predict(self, x: torch.Tensor, t: torch.Tensor, embeds: torch.Tensor, *rest: Any) -> Any:
-        self.calls.append((t, embeds))
-        return network().predict(x, t, embeds, *rest)
+    def predict(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, *rest: Any) -> Any:
+        self.calls.append((t, told.embeds))
+        return network().predict(x, t, told, *rest)
 
 
 def test_a_step_is_one_forward_with_unconditional_halves_of_guided_rows_only() -> None:

@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from services.denoiser.traced import TracedUnet, traced
-from services.denoiser.unet import SdxlUnet
+from shared.families.sdxl.traced import TracedUnet, traced
+from shared.families.sdxl.unet import SdxlUnet
 from tests.services.denoiser.models import make_unet
 
 
@@ -35,9 +35,9 @@ def test_a_graph_answers_as_its_network_for_any_shape(
 def test_the_two_halves_give_the_bits_that_diffusers_gives(
     unet: SdxlUnet, side: int, controlled: bool
 ) -> None:
-    x, t, embeds, pooled, time_ids = example = unet.example(2, side, side, 5)
-    x = example[0][..., :side, :side]
-    halfway = unet.encode(x, *example[1:])
+    x, t, told = unet.example(2, side, side, 5)
+    x = x[..., :side, :side]
+    halfway = unet.encode(x, t, *told)
     residuals = [torch.randn_like(output) for output in (*halfway[2:], halfway[0])]
     control = {
         "down_block_additional_residuals": residuals[:-1],
@@ -46,14 +46,14 @@ def test_the_two_halves_give_the_bits_that_diffusers_gives(
     (expected,) = unet.module(
         x,
         t,
-        encoder_hidden_states=embeds,
-        added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+        encoder_hidden_states=told.embeds,
+        added_cond_kwargs={"text_embeds": told.pooled, "time_ids": told.numbers},
         return_dict=False,
         **(control if controlled else {}),
     )
     asked = (lambda: residuals) if controlled else None
     for network in (unet, traced(unet)):
-        found = network.predict(x, *example[1:], control=asked)
+        found = network.predict(x, t, told, control=asked)
         assert torch.equal(found, expected)
 
 

@@ -13,12 +13,13 @@ from services.denoiser.interval import Interval
 from services.denoiser.model import Model
 from services.denoiser.outbox import Outbox
 from services.denoiser.plan_step import Limits
+from services.denoiser.sampling import Sampling
 from services.denoiser.service import Denoiser
-from services.denoiser.unet import Network
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Shelf
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.errors import ArenaFull
+from shared.families.network import Network
 from shared.jobs.advance import new_record
 from shared.jobs.events import Claimed, NodeFinished
 from shared.jobs.graph import text_to_image
@@ -33,7 +34,7 @@ from shared.tensors.transport import MemoryTransport
 from shared.topology import TOPOLOGY
 from tests.conftest import run
 from tests.factories import spec
-from tests.services.denoiser.models import SHAPE, conditioning, network
+from tests.services.denoiser.models import conditioning, family, network
 from tests.services.denoiser.test_step_table import SDXL
 
 STEPS = 8
@@ -128,7 +129,7 @@ class World:
         """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
         models = {
             f"other-{k}" if k else MODEL: Model(
-                engine, SDXL, latent_channels=SHAPE[0], scale=8, library=self.library()
+                engine, Sampling(family(), SDXL, scale=8), library=self.library()
             )
             for k, engine in enumerate(engines)
         }
@@ -142,8 +143,7 @@ class World:
         )
 
     def library(self) -> AdapterLibrary:
-        unet = network()
-        return AdapterLibrary(self.shelf, unet.module.config, unet.adapted.check, 2**30)
+        return AdapterLibrary(self.shelf, family(), network().check, 2**30)
 
     async def task(self, job_id: str = "job-1", deliveries: int = 1) -> WatchedTask:
         """As the first holder has it, or a later one to whom it was given; after more `deliveries`

@@ -18,7 +18,7 @@ from shared.catalogue import read_card
 from shared.messages import LoraChoice
 from tests.conftest import run
 from tests.loras import write_lora
-from tests.services.denoiser.models import make_row, make_unet, network
+from tests.services.denoiser.models import family, make_row, make_unet, network
 
 COSINES = st.lists(st.floats(-1.0, 1.0), max_size=12)
 
@@ -40,7 +40,7 @@ def test_no_latents_have_diverged_within_the_bound(cosines: list[list[float]]) -
 def test_the_stronger_a_lora_the_sooner_latents_diverge(tmp_path: Path) -> None:
     unet = network()
     path = write_lora(tmp_path / "a.safetensors", {"unet": make_unet()})
-    adapter = read_adapter("a", path, unet.module.config)
+    adapter = read_adapter("a", path, family())
     found = {}
     for scale in (0.0, 0.3, 3.0):
         plain, adapted = make_row(steps=8), make_row(steps=8, adapters=((adapter, scale),))
@@ -69,7 +69,7 @@ def test_a_row_waits_no_later_than_its_loras_were_calibrated_for(tmp_path: Path)
         elif late:
             (tmp_path / f"{name}.json").write_text(late)
     shelf = Shelf((str(tmp_path),))
-    library = AdapterLibrary(shelf, {}, lambda adapter: None, 1)
+    library = AdapterLibrary(shelf, family(), lambda adapter: None, 1)
 
     def bound(names: str, steps: int, asked: int) -> int:
         choices = [LoraChoice(name=name) for name in names]

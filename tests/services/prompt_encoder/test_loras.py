@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from services.fleet.plan import DEFAULT_MODEL
-from services.prompt_encoder.encoder import TEXT_PARTS, SdxlTextEncoder
 from shared.adapters.adapter import Adapter, read_adapter
-from shared.catalogue import unet_config
+from shared.families.registry import family_of
+from shared.families.sdxl.family import Sdxl
+from shared.families.sdxl.text import SdxlTextEncoder
 from tests.loras import write_lora
 
 PROMPTS = ["a red circle on white", "two blue squares", "a star"]
@@ -19,7 +20,7 @@ def encoder() -> SdxlTextEncoder:
 
 
 def networks(one: SdxlTextEncoder) -> dict[str, Any]:
-    return dict(zip(TEXT_PARTS, one._encoders, strict=True))
+    return dict(zip(Sdxl.text_encoders, one._encoders, strict=True))
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def test_each_prompt_is_encoded_with_its_own_adapters(tmp_path: Path) -> None:
     one, other = encoder(), encoder()
     for k, form in enumerate(("kohya", "peft")):
         path = write_lora(tmp_path / f"{form}.safetensors", networks(one), form, seed=k)  # type: ignore[arg-type]
-        adapter = read_adapter(form, path, unet_config(DEFAULT_MODEL))
+        adapter = read_adapter(form, path, family_of(DEFAULT_MODEL))
         one.check(adapter)
         mixed = one(PROMPTS, [(), ((adapter, 0.5),), ((adapter, 1.0),)])
         merge(other, adapter, 0.5)

@@ -1,55 +1,20 @@
-"""The network behind one contract, so that the step's maths need not know what it is."""
+"""SDXL's UNet, run in two halves."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.families.network import Conditioning, Control
 
-Residuals = Sequence[torch.Tensor]
-"""What ControlNets add halfway: to each of the encoder half's outputs that the decoder half sees,
-and last to the middle block's."""
-Control = Callable[[], Residuals]
-"""Asked when it is needed, which is halfway."""
 Halfway = tuple[torch.Tensor, ...]
 """The middle block's output, the time embedding, and the encoder half's outputs."""
 
 
-class Network(Protocol):
-    """A noise predictor. Images of one call must not influence each other."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def predict(
-        self,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        embeds: torch.Tensor,
-        pooled: torch.Tensor,
-        time_ids: torch.Tensor,
-        bank: Bank | None = None,
-        control: Control | None = None,
-    ) -> torch.Tensor:
-        """The answer (B, C, H, W) to x (B, C, H, W) at times t (B,), given embeds (B, L, D), pooled
-        (B, P) and time_ids (B, 6), with the adapters in `bank` and what `control` answers."""
-        ...
-
-    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
-        """For a batch in which image i has the adapters `images[i]`; see `AdaptedNetwork.bank`."""
-        ...
-
-    def merge(self, uses: Sequence[Use]) -> None:
-        """Have these adapters in the weights; see `AdaptedNetwork.merge`."""
-        ...
-
-
 class SdxlUnet:
-    """diffusers' `UNet2DConditionModel` with SDXL's conditioning (text and size embeddings)."""
+    """Implements `Network`: diffusers' `UNet2DConditionModel`."""
 
     def __init__(self, unet: Any) -> None:
         self.module = unet.requires_grad_(False).eval()
@@ -82,15 +47,13 @@ class SdxlUnet:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        embeds: torch.Tensor,
-        pooled: torch.Tensor,
-        time_ids: torch.Tensor,
+        told: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
         with self.adapted.using(bank):
-            halfway = self.encode(x, t, embeds, pooled, time_ids)
-            return self.decode(embeds, *steered(halfway, control))
+            halfway = self.encode(x, t, *told)
+            return self.decode(told.embeds, *steered(halfway, control))
 
     def encode(
         self,
@@ -142,6 +105,9 @@ class SdxlUnet:
             sample = unet.conv_act(unet.conv_norm_out(sample))
         return unet.conv_out(sample)  # type: ignore[no-any-return]
 
+    def check(self, adapter: Adapter) -> None:
+        self.adapted.check(adapter)
+
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self.adapted.bank(images)
 
@@ -150,7 +116,7 @@ class SdxlUnet:
 
     def example(
         self, images: int, height: int, width: int, tokens: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
         """Arguments for `predict`, drawn from a fixed seed: `images` of `height` x `width` times
         `smallest` latent positions, prompts of so many tokens."""
         config, drawn = self.module.config, torch.Generator().manual_seed(images)
@@ -162,9 +128,11 @@ class SdxlUnet:
         return (
             normal(images, self.in_channels, height * self.smallest, width * self.smallest),
             torch.linspace(999.0, 1.0, images).to(self.device),
-            normal(images, tokens, config.cross_attention_dim),
-            normal(images, pooled),
-            normal(images, 6).abs() * 1024,
+            Conditioning(
+                normal(images, tokens, config.cross_attention_dim),
+                normal(images, pooled),
+                normal(images, 6).abs() * 1024,
+            ),
         )
 
 

@@ -12,8 +12,10 @@ from typing import Final
 
 import torch
 
-from services.denoiser.unet import Control, Network, SdxlUnet, steered
+from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Bank, Use
+from shared.families.network import Conditioning, Control, Network
+from shared.families.sdxl.unet import SdxlUnet, steered
 from shared.torch_graph import Graph, graph_of
 
 log = logging.getLogger(__name__)
@@ -45,18 +47,19 @@ class TracedUnet:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        embeds: torch.Tensor,
-        pooled: torch.Tensor,
-        time_ids: torch.Tensor,
+        told: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
         height, width = x.shape[-2:]
         halved = height % self._network.smallest == width % self._network.smallest == 0
         if halved and bank is None:
-            halfway = self._encode(x, t, embeds, pooled, time_ids)
-            return self._decode(embeds, *steered(halfway, control))  # type: ignore[no-any-return]
-        return self._network.predict(x, t, embeds, pooled, time_ids, bank, control)
+            halfway = self._encode(x, t, *told)
+            return self._decode(told.embeds, *steered(halfway, control))  # type: ignore[no-any-return]
+        return self._network.predict(x, t, told, bank, control)
+
+    def check(self, adapter: Adapter) -> None:
+        self._network.check(adapter)
 
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self._network.bank(images)
@@ -85,9 +88,12 @@ def traced(network: SdxlUnet) -> Network:
 @torch.inference_mode()
 def _graphs(network: SdxlUnet) -> tuple[Graph, Graph]:
     """Of its encoder half, and of its decoder half."""
-    example = network.example(*TRIALS[0])
-    halfway = network.encode(*example)
-    return graph_of(network.encode, example), graph_of(network.decode, (example[2], *halfway))
+    x, t, told = network.example(*TRIALS[0])
+    halfway = network.encode(x, t, *told)
+    return (
+        graph_of(network.encode, (x, t, *told)),
+        graph_of(network.decode, (told.embeds, *halfway)),
+    )
 
 
 @torch.inference_mode()

@@ -1,30 +1,20 @@
 """SDXL's two text encoders: prompts in, embeddings out, as the diffusers pipeline computes them."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
-from shared.catalogue import local_directory
-
-TEXT_PARTS: Final = ("text_encoder", "text_encoder_2")
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """`embeds`: (tokens, width of both encoders); `pooled`: (projection,)."""
-
-    embeds: torch.Tensor
-    pooled: torch.Tensor
+from shared.families.sdxl.family import Sdxl
+from shared.families.text import Encoded
+from shared.model_files import read_json
 
 
 class SdxlTextEncoder:
-    """Loads `tokenizer*` and `text_encoder*` of a model, and nothing else of it.
+    """Implements `TextEncoder`. Loads a model's `tokenizer*` and `text_encoder*`, nothing else.
 
     SDXL (arXiv 2307.01952 §2.1): the penultimate hidden states of both encoders side by side, and
     the pooled, projected output of the second.
@@ -32,8 +22,7 @@ class SdxlTextEncoder:
 
     def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
         self._device = device
-        root = local_directory(source)
-        index = json.loads((root / "model_index.json").read_text("utf-8"))
+        index = read_json(source, "model_index.json")
         self.zeros_for_empty_prompt = bool(index.get("force_zeros_for_empty_prompt", True))
         self._tokenizers = [
             CLIPTokenizer.from_pretrained(source, subfolder=folder)
@@ -44,14 +33,14 @@ class SdxlTextEncoder:
             .to(device)
             .eval()
             for kind, folder in (
-                (CLIPTextModel, TEXT_PARTS[0]),
-                (CLIPTextModelWithProjection, TEXT_PARTS[1]),
+                (CLIPTextModel, Sdxl.text_encoders[0]),
+                (CLIPTextModelWithProjection, Sdxl.text_encoders[1]),
             )
         ]
 
         self._adapted = [
             AdaptedNetwork(part, encoder)
-            for part, encoder in zip(TEXT_PARTS, self._encoders, strict=True)
+            for part, encoder in zip(Sdxl.text_encoders, self._encoders, strict=True)
         ]
 
     def check(self, adapter: Adapter) -> None:

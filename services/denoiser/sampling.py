@@ -1,0 +1,42 @@
+"""How images of a model are begun: the shape of their latents, and their step tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.denoiser.step_table import StepTable, build_step_table
+from shared.families.base import Family
+from shared.model_files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    family: Family
+    scheduler_config: Mapping[str, Any]
+    scale: int
+    """Pixels per latent position."""
+
+    @classmethod
+    def of(cls, family: Family) -> "Sampling":
+        """As the files of the family's model have it. Raises `Misconfigured`."""
+        vae = read_json(family.source, "vae", "config.json")
+        return cls(
+            family,
+            read_json(family.source, "scheduler", "scheduler_config.json"),
+            scale=2 ** (len(vae["block_out_channels"]) - 1),
+        )
+
+    def latents(self, width: int, height: int) -> tuple[int, int, int]:
+        """The shape (C, H, W) for an image of so many pixels."""
+        return self.family.latent_channels, height // self.scale, width // self.scale
+
+    def table(self, sampler: str, steps: int, width: int, height: int) -> StepTable:
+        """For an image of so many pixels; raises as `build_step_table` does."""
+        _, rows, columns = self.latents(width, height)
+        return build_step_table(
+            self.scheduler_config,
+            sampler,
+            steps,
+            tokens=rows * columns // 4,  # diffusers' flow pipelines count patches of 2x2
+            even_sigmas=self.family.even_sigmas,
+        )

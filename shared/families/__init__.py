@@ -1,0 +1,1 @@
+"""Model families: everything in which one architecture differs from another (see `base`)."""

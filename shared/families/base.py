@@ -1,0 +1,91 @@
+"""What a new architecture must provide: a `Family`, and behind it a `TextEncoder` and a `Network`.
+
+A family is a folder here: `family.py` with a subclass of `Family`, which knows no torch, one module
+for its text encoder (`shared.families.text.TextEncoder`) and one for its denoising network
+(`shared.families.network.Network`). It is listed in `registry.py`. Nothing else in the project
+knows what a model's architecture is: requests, graphs, queues, batching, samplers, checkpoints,
+LoRA banks, latent parallelism and decoding are the same for all.
+
+Common to all families: diffusers' directory layout; an `AutoencoderKL` in `vae/`, which says in its
+config how latents are scaled and shifted; rows of latents (C, H, W) in the autoencoder's own form;
+a scheduler config from which the samplers follow (`shared/samplers.py`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:  # planners and gateways, which have no torch, look into families
+    import torch
+
+    from shared.families.network import Network
+    from shared.families.text import TextEncoder
+
+LoraState = tuple[dict[str, "torch.Tensor"], Mapping[str, float], Mapping[str, Any]]
+"""Tensors by diffusers' keys (`<part>.<layer>…`), alphas by such keys, and what PEFT noted."""
+
+
+class Family(ABC):
+    """The architecture of the model in directory or hub id `source`."""
+
+    pipeline: ClassVar[str]
+    """Class in `model_index.json` by which models of this family are known."""
+    denoiser: ClassVar[str]
+    """Folder of the denoising network; LoRAs call it so, too."""
+    text_encoders: ClassVar[tuple[str, ...]]
+    """Folders of the text encoders."""
+    lora_keys: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Networks that a LoRA may have weights for, and how keys about them begin."""
+    control: ClassVar[str | None]
+    """Class of the ControlNets that fit; None: there are none."""
+    patch: ClassVar[int]
+    """Latent positions, each way, that the network sees as one."""
+    even_sigmas: ClassVar[bool]
+    """Whether its pipeline overrules the flow scheduler's noise levels: see `read_schedule`."""
+
+    def __init__(self, source: str, config: Mapping[str, Any]) -> None:
+        """`config`: of the denoising network."""
+        self.source, self.config = source, config
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.source}>"
+
+    @property
+    @abstractmethod
+    def native_side(self) -> int:
+        """Latent positions of the width and height it was trained for."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def embedded_guidance(self) -> bool:
+        """Whether guidance is a number that the network is told, and not a second forward."""
+
+    @abstractmethod
+    def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
+        """What the network is told in numbers of an image of so many pixels; equally many for every
+        image."""
+
+    @abstractmethod
+    def lora_state(self, path: Path) -> LoraState:
+        """A LoRA's file, in whatever form diffusers knows. Raises what diffusers does."""
+
+    @abstractmethod
+    def text_encoder(self, device: str, dtype: torch.dtype) -> TextEncoder:
+        """Loaded, and nothing else of the model."""
+
+    @abstractmethod
+    def network(self, device: str, dtype: torch.dtype) -> Network:
+        """The denoising network, loaded, as it runs fastest; and nothing else of the model."""
+
+    @classmethod
+    def control_interface(cls, config: Mapping[str, Any]) -> str | None:
+        """What a denoising network and a ControlNet with these configs must have in common; None
+        where there are no ControlNets."""
+        return None

@@ -1,0 +1,34 @@
+"""The small JSON files of a model in diffusers' layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from shared.errors import Misconfigured
+
+
+def local_directory(source: str) -> Path:
+    """Where the small JSON files of the model `source` lie: itself, or the hub's local copy."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*/*.json"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise Misconfigured(
+            f"model {source!r} is neither a directory nor a hub id that can be fetched: {error}"
+        ) from error
+
+
+def read_json(source: str, *path: str) -> dict[str, Any]:
+    """The file at `path` in the directory (or hub id) `source`. Raises `Misconfigured`."""
+    try:
+        text = local_directory(source).joinpath(*path).read_text(encoding="utf-8")
+        content: dict[str, Any] = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise Misconfigured(
+            f"model {source!r} is not a diffusers directory: {path[-1]}: {error}"
+        ) from error
+    return content
