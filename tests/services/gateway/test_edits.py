@@ -252,7 +252,7 @@ def test_a_broken_form_is_refused(body: bytes, kind: str) -> None:
 def test_a_form_that_is_too_large_or_none_is_refused() -> None:
     async def scenario() -> None:
         async with server() as here:
-            large = body_of([("image", bytes(MAX_BODY_BYTES), "i.png")])
+            large = body_of([("image", bytes(MAX_BODY_BYTES + 1), "i.png")])
             answer = await post(here, large)
             assert (answer.status, answer.error["code"]) == (413, "request_too_large")
             plain: Any = await here.ask("POST", EDITS, json={"prompt": PROMPT})
