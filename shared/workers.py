@@ -11,8 +11,6 @@ from shared.worker import Worker
 async def run_together(
     workers: Sequence[Worker], stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    workers: Sequence[Worker], stop: asyncio.Event, ready: Callable[[], None]
-) -> None:
     """Until `stop`. `ready` is called once work can arrive for all of them."""
     waited_for = set(workers)
 

@@ -33,7 +33,7 @@ class Image:
 
 
 class Kept(NamedTuple):
-    """For B rows: the mask (B, 1, H, W), the image and the noise that it is kept with (B, C, H, W)."""
+    """For B rows: the mask (B, 1, H, W), and the image with its noise (B, C, H, W)."""
 
     mask: torch.Tensor
     image: torch.Tensor
@@ -50,15 +50,15 @@ class Kept(NamedTuple):
     def join(cls, each: Sequence["Kept | None"], latents: Sequence[torch.Tensor]) -> "Self | None":
         """Of all rows with these latents; a row that keeps nothing shows everything. None: none
         keeps anything."""
-        if not any(each):
+        if all(one is None for one in each):
             return None
-        rows = [
-            (torch.ones_like(x[:, :1]), torch.zeros_like(x), torch.zeros_like(x))
-            if one is None
-            else one
-            for one, x in zip(each, latents, strict=True)
-        ]
+        pairs = zip(each, latents, strict=True)
+        rows = [_all_shown(x) if kept is None else kept for kept, x in pairs]
         return cls(*(torch.cat(tensors) for tensors in zip(*rows, strict=True)))
+
+
+def _all_shown(x: torch.Tensor) -> Kept:
+    return Kept(torch.ones_like(x[:, :1]), torch.zeros_like(x), torch.zeros_like(x))
 
 
 def begin(image: Image | None, table: StepTable, noise: Noise) -> tuple[torch.Tensor, Kept | None]:

@@ -6,9 +6,9 @@ import torch
 class Noise:
     """The draws of one row, float32 (1, C, H, W) each, from one CPU generator.
 
-    The first `ahead` draws make the initial latents, draw `ahead` + k belongs to step k; that is
-    the order in which a diffusers pipeline with `generator=torch.Generator("cpu").manual_seed(seed)`
-    draws. A step of a deterministic sampler draws nothing."""
+    The first `ahead` draws make the initial latents, draw `ahead` + k belongs to step k: the order
+    in which a diffusers pipeline with `generator=torch.Generator("cpu").manual_seed(seed)` draws. A
+    step of a deterministic sampler draws nothing."""
 
     def __init__(self, seed: int, shape: tuple[int, int, int], ahead: int = 1) -> None:
         self._generator = torch.Generator("cpu").manual_seed(seed)

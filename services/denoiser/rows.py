@@ -28,9 +28,9 @@ def build_row(
     late: int | None = None,
 ) -> Row:
     """The row of `task` with `adapters` (`late`: see `Row`), at its last checkpoint if that can be
-    read. Raises `HandleLost` if its embeddings or its image cannot, and `InvalidRequest` as the step table and
-    the row do. Blocks: a tensor may come from another host, and a step table that is new here takes
-    up to 0.2 s to build."""
+    read. Raises `HandleLost` if its embeddings or its image cannot, and `InvalidRequest` as the
+    step table and the row do. Blocks: a tensor may come from another host, and a step table that is
+    new here takes up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     inputs = task.inputs
     texts = ("negative_", "") if spec.guided else ("",)

@@ -76,7 +76,8 @@ def build_step_table(
     """The table of `sampler` for a model with this `scheduler_config.json`.
 
     It has `steps` steps, or as many as the diffusers scheduler makes of that number, but for the
-    first `start`. `tokens` and `even_sigmas`: see `read_schedule`. Raises `InvalidRequest` naming `sampler` or `steps`."""
+    first `start`. `tokens` and `even_sigmas`: see `read_schedule`. Raises `InvalidRequest` naming
+    `sampler` or `steps`."""
     config = json.dumps(dict(scheduler_config), sort_keys=True)
     return _build(config, sampler, steps, tokens, even_sigmas, start)
 
