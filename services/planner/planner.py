@@ -35,6 +35,7 @@ from shared.messages import (
     CancelReply,
     GenerationRequest,
     JobFailed,
+    JobSpec,
     decode,
     encode,
     failure_of,
@@ -183,8 +184,7 @@ class Planner:
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
             raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
-        async with self._validating:
-            spec = await asyncio.to_thread(validate, request, self._catalogue)
+        spec = await self._validated(request)
         if spec.deadline is not None and spec.deadline <= now:
             raise DeadlineExceeded(job_id, spec.deadline)
         graph = workflow(spec)
@@ -192,6 +192,13 @@ class Planner:
         for subject, picture in pictures_of(request):  # those of an earlier try stay
             await self._bus.store(subject, picture)
         return new_record(job_id, spec, graph, now)
+
+    async def _validated(self, request: GenerationRequest) -> JobSpec:
+        """As `validate`; images are decoded one at a time, and hold up nobody else."""
+        if request.image is None:
+            return validate(request, self._catalogue)
+        async with self._validating:
+            return await asyncio.to_thread(validate, request, self._catalogue)
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
         log.info("refused: %s", refusal)
