@@ -2,7 +2,7 @@
 diffusers' own pipeline to compare with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -79,12 +79,14 @@ class Studio:
         self.services: list[ControlNetService] = []
         self._serving: list[asyncio.Task[None]] = []
 
-    async def start(self, names: Sequence[str] = NAMES) -> ControlNetService:
+    async def start(
+        self, names: Sequence[str] = NAMES, network: Callable[[str], Any] = control
+    ) -> ControlNetService:
         """One more process; it can be asked when this returns."""
         bus: MemoryBus = self.broker.connect("controlnet")
         transport = Counting(f"controlnet-{len(self.services)}", store=self.store)
         self.transports.append(transport)
-        service = ControlNetService({name: control(name) for name in names}, bus, transport)
+        service = ControlNetService({name: network(name) for name in names}, bus, transport)
         self.services.append(service)
         self._serving += [asyncio.create_task(service.serve_steps(name)) for name in names]
         self._serving.append(asyncio.create_task(keep_released(bus, transport)))

@@ -140,6 +140,8 @@ class ControlNetService:
             x = get_tensor(self._transport, request.x)
             step, failures = await self._read(request, x)
             computed = await self._stepping[model].submit(step) if step.rows else Computed()
+            if computed.error is not None:
+                raise computed.error
         except Exception as error:
             self._refused += 1
             failed = failure_of(error)

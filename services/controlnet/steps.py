@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from services.controlnet.network import ControlNet
+from shared.errors import DarkroomError
 from shared.messages import ControlledRow
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
@@ -66,22 +67,38 @@ class Computed:
 
     residuals: TensorHandle | None = None
     shapes: tuple[tuple[int, ...], ...] = ()
+    error: Exception | None = None
+    """Why there are none."""
 
 
 def compute(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Computed]:
-    """Those of one shape together."""
+    """Those of one shape together. If that fails, each is computed alone: only the culprit fails
+    then."""
     found: dict[int, Computed] = {}
     for batch in _batches(steps):
-        residuals = _forward(network, [steps[k] for k in batch])
-        begin = 0
-        for k in batch:
-            end = begin + len(steps[k].images)
-            own = [residual[begin:end] for residual in residuals]
-            flat = torch.cat([part.reshape(-1) for part in own])
-            handle = put(steps[k].rows[0].row.job_id, flat)
-            found[k] = Computed(handle, tuple(tuple(part.shape) for part in own))
-            begin = end
+        found |= zip(batch, _attempt(network, put, [steps[k] for k in batch]), strict=True)
     return [found[k] for k in range(len(steps))]
+
+
+def _attempt(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Computed]:
+    try:
+        residuals = _forward(network, steps)
+    except Exception as error:
+        if len(steps) == 1:
+            return [Computed(error=error)]
+        return [one for step in steps for one in _attempt(network, put, [step])]
+    sizes = [len(step.images) for step in steps]
+    own = zip(*(torch.split(residual, sizes) for residual in residuals), strict=True)
+    return [_given(put, step, parts) for step, parts in zip(steps, own, strict=True)]
+
+
+def _given(put: Put, step: Step, residuals: Sequence[torch.Tensor]) -> Computed:
+    flat = torch.cat([part.reshape(-1) for part in residuals])
+    try:
+        handle = put(step.rows[0].row.job_id, flat)
+    except DarkroomError as error:
+        return Computed(error=error)
+    return Computed(handle, tuple(tuple(part.shape) for part in residuals))
 
 
 def _batches(steps: Sequence[Step]) -> list[list[int]]:

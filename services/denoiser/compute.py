@@ -197,6 +197,7 @@ class Compute:
                 self._assist()
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
+            self._merging.settle(())  # the network is not only this engine's
             self._news += self._leftovers()
             self._tell()
         except BaseException as error:
@@ -260,8 +261,8 @@ class Compute:
         """Compute what another denoiser asked for, if one did."""
         with self._changed:
             asked, self._half = self._half, None
-        if asked is None:
-            return
+        if asked is None or not asked[1].set_running_or_notify_cancel():
+            return  # or who asked is gone, because there is other work
         half, answer = asked
         device, dtype = self._network.device, self._network.dtype
         try:
@@ -376,9 +377,9 @@ class Compute:
 
     def _leftovers(self) -> list[Outcome]:
         with self._changed:
-            if self._half is not None:
+            if self._half is not None and self._half[1].set_running_or_notify_cancel():
                 self._half[1].set_exception(EngineStopped("the denoising engine stopped"))
-                self._half = None
+            self._half = None
             entries = [*self._hopeless, *self._admitted.values(), *self._waiting.values()]
             self._hopeless.clear()
             self._admitted.clear()

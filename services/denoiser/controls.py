@@ -1,8 +1,9 @@
 """Asks ControlNets over the bus, one after another if need be, and reads their answers."""
 
 import asyncio
-import logging
+import contextlib
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from typing import Final
@@ -26,19 +27,26 @@ from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import Transport
 
-log = logging.getLogger(__name__)
-
 RETRY_SECONDS: Final = 0.1
 """Pause after a question that nobody could answer."""
 LEAST_TIMEOUT: Final = 1.0
 TIMEOUT_ROUNDS: Final = 8.0
-"""Mean rounds without an answer after which somebody else is asked."""
-MOST_UNANSWERED: Final = 3
-"""Replicas that may have had a question and vanished: it may be what ended them."""
+"""Mean rounds without an answer after which somebody else is asked as well."""
+FIRST_TRIES: Final = 3
+"""Replicas that may be asked the first question of all, as nobody knows how long it takes."""
+MOST_UNANSWERED: Final = 8
+"""Askings of one question that may be without an answer at a time."""
 SMALL_BYTES: Final = 1024 * 1024
 """A tensor of at most this many is read in the event loop."""
 _NEWEST: Final = 0.2
 """Weight of the last round in their mean."""
+
+
+class _Refused(DarkroomError):
+    """One had no answer; another, or the same one later, may have one."""
+
+    code = "refused"
+    retryable = True
 
 
 class ControlNets:
@@ -73,38 +81,56 @@ class ControlNets:
             self._transport.free(x)
 
     async def _insist(self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle) -> Answer:
-        """Ask until one answers. Raises `ControlUnavailable` if none does within the time."""
-        question = encode(ControlRequest(rows=rows, x=x))
-        began, unanswered, reason = time.monotonic(), 0, "nobody was asked"
-        while unanswered < MOST_UNANSWERED:
-            left = began + self._seconds - time.monotonic()
-            if left <= 0.0:
-                break
-            asked, timeout = time.monotonic(), min(left, self._timeout(model))
-            try:
-                message = await self._bus.request(subjects.control(model), question, timeout)
-                reply = decode(message.data, ControlReply)
-                if (again := _worth_another(reply, rows, x)) is None:
-                    messages = len(question) + len(message.data)
-                    answer = await self._read(model, reply, rows, asked, x, messages)
-                    self._measured(model, answer.seconds)
-                    return answer
-                reason = again.message
-            except (BusUnavailable, HandleLost) as error:
-                unanswered += time.monotonic() - asked >= timeout
-                reason = error.message
-            self.retries += 1
-            log.info("%s is asked again: %s", model, reason)
-            await asyncio.sleep(RETRY_SECONDS)
-        raise ControlUnavailable(
-            model, f"no answer in {time.monotonic() - began:.1f} s; the last try: {reason}"
-        )
+        """Ask until one answers. Who takes long may answer still, while another is asked as well:
+        it may be slow, or gone. Raises `ControlUnavailable` if none does within the time."""
+        began, reason = time.monotonic(), "nobody answered"
+        tries: set[asyncio.Task[Answer]] = set()
+        try:
+            while (left := began + self._seconds - time.monotonic()) > 0.0:
+                if len(tries) < MOST_UNANSWERED:
+                    tries.add(asyncio.create_task(self._try(model, rows, x, began, left)))
+                patience = min(left, self._timeout(model))
+                done, tries = await asyncio.wait(
+                    tries, timeout=patience, return_when=FIRST_COMPLETED
+                )
+                for one in done:
+                    if (error := _worth_asking_again(one)) is None:
+                        return one.result()
+                    reason = error.message
+                self.retries += len(tries) < MOST_UNANSWERED
+                if done:
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            for one in tries:
+                one.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+        raise ControlUnavailable(model, f"no answer in {self._seconds:g} s; the last try: {reason}")
+
+    async def _try(
+        self,
+        model: str,
+        rows: tuple[ControlledRow, ...],
+        x: TensorHandle,
+        began: float,
+        seconds: float,
+    ) -> Answer:
+        """Of one replica, within `seconds`. Raises `BusUnavailable`, `_Refused` or `HandleLost` if
+        another one had better be asked."""
+        asked, question = time.monotonic(), encode(ControlRequest(rows=rows, x=x))
+        message = await self._bus.request(subjects.control(model), question, seconds)
+        reply = decode(message.data, ControlReply)
+        if (again := _worth_another(reply, rows, x)) is not None:
+            raise _Refused(again.message)
+        messages = len(question) + len(message.data)
+        answer = await self._read(model, reply, rows, began, x, messages)
+        self._measured(model, time.monotonic() - asked)
+        return answer
 
     def _timeout(self, model: str) -> float:
-        """How long one replica may take."""
+        """How long one replica may take until another one is asked as well."""
         mean = self._rounds.get(model)
         if mean is None:
-            return self._seconds / MOST_UNANSWERED
+            return self._seconds / FIRST_TRIES
         return min(max(LEAST_TIMEOUT, TIMEOUT_ROUNDS * mean), self._seconds)
 
     def _measured(self, model: str, seconds: float) -> None:
@@ -116,7 +142,7 @@ class ControlNets:
         model: str,
         reply: ControlReply,
         rows: tuple[ControlledRow, ...],
-        asked: float,
+        began: float,
         x: TensorHandle,
         messages: int,
     ) -> Answer:
@@ -128,7 +154,7 @@ class ControlNets:
             parts = torch.split(flat, sizes)
             residuals = [p.view(shape) for p, shape in zip(parts, reply.shapes, strict=True)]
             await self._release(reply.residuals)
-        seconds = time.monotonic() - asked
+        seconds = time.monotonic() - began
         handles = [handle for handle in (x, reply.residuals) if handle is not None and handle.slot]
         return Answer(
             residuals=residuals,
@@ -148,7 +174,14 @@ class ControlNets:
         """The ControlNet may forget its answer; if it does not hear of it, it does so by itself."""
         if handle.slot is not None:
             subject = subjects.release(handle.slot.arena)
-            await self._bus.publish(subject, encode(ReleaseTensor(tensor=handle)))
+            with contextlib.suppress(BusUnavailable):
+                await self._bus.publish(subject, encode(ReleaseTensor(tensor=handle)))
+
+
+def _worth_asking_again(ended: asyncio.Task[Answer]) -> DarkroomError | None:
+    """Why a try failed, if the next one may not. None: it has an answer, or an error that stays."""
+    error = ended.exception()
+    return error if isinstance(error, BusUnavailable | HandleLost | _Refused) else None
 
 
 def places(

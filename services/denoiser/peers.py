@@ -118,18 +118,32 @@ class Assistant:
                 await asyncio.wait([listening])
 
     async def _listen(self, model: str, compute: Compute) -> None:
-        async with self._bus.subscribe(subjects.assist(model), queue="denoiser") as asked:
+        """One half at a time: a second one would come too late for who asked."""
+        subject = subjects.assist(model)
+        async with (
+            asyncio.TaskGroup() as group,
+            self._bus.subscribe(subject, queue="denoiser") as asked,
+        ):
+            helping: asyncio.Task[None] | None = None
             async for message in asked:
-                await self._answer(message, compute)
+                if helping is None or helping.done():
+                    helping = group.create_task(self._answer(message, compute))
+                else:
+                    await self._reply(message, None)
 
     async def _answer(self, message: Message, compute: Compute) -> None:
-        """Whatever goes wrong, who asked can do without."""
+        """Whatever goes wrong, who asked can do without, and is told so: also when this is
+        cancelled because there is other work."""
         out = None
         try:
             half = decode(message.data, HalfRequest)
             out = self._put(half, await compute(await self._read(half)))
         except Exception as error:
             log.info("no help is given: %s", error)
+        finally:
+            await self._reply(message, out)
+
+    async def _reply(self, message: Message, out: TensorHandle | None) -> None:
         with contextlib.suppress(DarkroomError):
             await self._bus.publish(message.reply, encode(HalfReply(out=out)))
 

@@ -5,7 +5,6 @@ nothing to do, while it computes the other half itself. Each step is asked for a
 as either has other work. What does not come in time is computed here, so the image is the same.
 """
 
-import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,7 +14,8 @@ from typing import Final, Protocol
 import torch
 
 from services.denoiser.row import Row
-from services.denoiser.step import Batch
+from services.denoiser.step import Batch, settle
+from shared.errors import DarkroomError
 from shared.families.network import Conditioning, Network
 
 LEAST_WAIT: Final = 0.02
@@ -40,7 +40,7 @@ class Half:
 class AskHalf(Protocol):
     def __call__(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None]:
         """The network's answer to the unconditional half of the next step of `row`, which is fed x
-        (1, C, H, W); None if nobody has time. Arrives in another thread."""
+        (1, C, H, W); None if nobody has time. Arrives in another thread. Raises `ArenaFull`."""
         ...
 
 
@@ -51,7 +51,7 @@ class Sharing:
         self._ask, self._clock = ask, clock
         self._not_before = 0.0
         self._means: dict[int, float] = {}
-        """Seconds of a shared step, by tokens."""
+        """Seconds of a step that was shared, or was to be, by tokens."""
         self.steps = 0
         """That were shared."""
 
@@ -70,21 +70,44 @@ class Sharing:
         self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
         """See `Predict`."""
-        began = self._clock()
-        answer = self._ask(batch.rows[0], x)
+        row, began = batch.rows[0], self._clock()
+        answer = self._asked(row, x)
         cond = _half(network, batch, x, t, 1)
-        uncond = None
-        with contextlib.suppress(Exception):  # whatever it is, we can do without
-            uncond = answer.result(max(LEAST_WAIT, self._clock() - began))
+        settle(x.device)
+        uncond, refused = self._answered(answer, max(LEAST_WAIT, self._clock() - began))
         if uncond is None:
             self._not_before = self._clock() + PAUSE
             uncond = _half(network, batch, x, t, 0)
+            settle(x.device)
         else:
-            self._shared(batch.rows[0].shape_key.tokens, self._clock() - began)
+            self.steps += 1
+        if not refused:
+            self._measured(row.shape_key.tokens, self._clock() - began)
         return torch.cat([uncond.to(cond), cond])
 
-    def _shared(self, tokens: int, seconds: float) -> None:
-        self.steps += 1
+    def _asked(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None] | None:
+        """None: there is not even room for the question."""
+        try:
+            return self._ask(row, x)
+        except DarkroomError:
+            return None
+
+    def _answered(
+        self, answer: Future[torch.Tensor | None] | None, seconds: float
+    ) -> tuple[torch.Tensor | None, bool]:
+        """What came within `seconds`, and whether nobody had time: that costs nothing, while an
+        answer that comes late costs more than none."""
+        if answer is None:
+            return None, True
+        try:
+            uncond = answer.result(seconds)
+        except TimeoutError:
+            return None, False
+        except Exception:  # whatever it is, we can do without
+            return None, True
+        return uncond, uncond is None
+
+    def _measured(self, tokens: int, seconds: float) -> None:
         mean = self._means.get(tokens, seconds)
         self._means[tokens] = mean + _NEWEST * (seconds - mean)
 

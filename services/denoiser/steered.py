@@ -71,7 +71,7 @@ class Steered:
     _asked: Mapping[int, Share] = field(default_factory=dict)
     """For step `_step`, by the control's number,"""
     _before: Mapping[int, Share] = field(default_factory=dict)
-    """and for the one before that."""
+    """and for the one before that, if they may lag."""
 
     def active(self, step: int, steps: int) -> list[int]:
         """Numbers of the controls that steer this step."""
@@ -82,7 +82,7 @@ class Steered:
 
     def ask(self, step: int, shares: Mapping[int, Share]) -> None:
         """`shares` were asked for `step`."""
-        self._before = self._asked if self._step == step - 1 else {}
+        self._before = self._asked if self.lag and self._step == step - 1 else {}
         self._step, self._asked = step, shares
 
     def needs(self) -> dict[int, Share]:

@@ -18,7 +18,7 @@ import torch
 
 from services.denoiser.row import Row
 from services.denoiser.steered import Answer, Share
-from services.denoiser.step import Batch, Predict, network_input, predict
+from services.denoiser.step import Batch, Predict, network_input, predict, settle
 from shared.errors import DarkroomError
 from shared.families.network import Control, Network, Residuals
 from shared.messages import ControlledRow
@@ -93,7 +93,7 @@ class Steering:
         ]
         if not uses:
             return None
-        return partial(self._answers, uses, len(batch.source), x.device, patience)
+        return partial(self._answers, uses, len(batch.source), x, patience)
 
     def ahead(self, row: Row, dtype: torch.dtype) -> None:
         """Ask for the row's next step already, if it was tardy. If that fails, it is asked about
@@ -127,10 +127,13 @@ class Steering:
             row.steered.ask(row.step, dict(sorted(found.items())))
 
     def _answers(
-        self, uses: Sequence[_Use], images: int, device: torch.device, patience: float
+        self, uses: Sequence[_Use], images: int, like: torch.Tensor, patience: float
     ) -> Residuals:
+        answers = {use.share.answer for use in uses}
+        if not all(answer.done() for answer in answers):
+            settle(like.device)  # as long as the encoder half computes, nobody waits
         began = time.perf_counter()
-        done, _ = wait({use.share.answer for use in uses}, patience)
+        done, _ = wait(answers, patience)
         self.waited += time.perf_counter() - began
         late = {use.row for use in uses if use.share.answer not in done}
         failed = {use.row: error for use in uses if (error := _error(use.share)) is not None}
@@ -147,7 +150,7 @@ class Steering:
             assert use.row.steered is not None
             use.row.steered.used()
         self._count([answer.result() for answer in done])
-        return _summed(uses, images, device)
+        return _summed(uses, images, like)
 
     def _count(self, answers: Sequence[Answer]) -> None:
         self.rounds += len(answers)
@@ -183,22 +186,20 @@ def _error(share: Share) -> Exception | None:
     return share.answer.result().failures.get(share.place)
 
 
-def _summed(uses: Sequence[_Use], images: int, device: torch.device) -> Residuals:
-    """For each of the batch's images the sum of what its controls say; zero where it has none."""
+def _summed(uses: Sequence[_Use], images: int, like: torch.Tensor) -> Residuals:
+    """For each of the batch's images the sum of what its controls say; zero where it has none. Of
+    the device and dtype of `like`: a ControlNet may compute in another one."""
     pairs: defaultdict[Future[Answer], list[tuple[int, int]]] = defaultdict(list)
     for use in uses:
         own = use.share.answer.result().images[use.share.place]
         pairs[use.share.answer] += zip(use.images[-len(own) :], own, strict=True)
     (answer, first), *others = pairs.items()
     if not others and sorted(first) == [(k, k) for k in range(images)]:
-        return [tensor.to(device) for tensor in answer.result().residuals]
-    sums = [
-        tensor.new_zeros(images, *tensor.shape[1:], device=device)
-        for tensor in answer.result().residuals
-    ]
+        return [tensor.to(like) for tensor in answer.result().residuals]
+    sums = [like.new_zeros(images, *tensor.shape[1:]) for tensor in answer.result().residuals]
     for answer, those in pairs.items():
-        to = torch.tensor([target for target, _ in those], device=device)
+        to = torch.tensor([target for target, _ in those], device=like.device)
         of = [source for _, source in those]
         for total, tensor in zip(sums, answer.result().residuals, strict=True):
-            total.index_add_(0, to, tensor[of].to(device))
+            total.index_add_(0, to, tensor[of].to(like))
     return sums

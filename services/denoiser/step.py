@@ -125,6 +125,12 @@ def step(network: Network, batch: Batch, answer: Predict = predict) -> Stepped:
     return Stepped(x, x0, finite(x + x0))
 
 
+def settle(device: torch.device) -> None:
+    """Return when what was begun on `device` is done: only then does a clock say what it took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @torch.inference_mode()
 def network_input(rows: Sequence[Row], dtype: torch.dtype) -> torch.Tensor:
     """What the network is fed of `rows` in their next step, (B, C, H, W)."""

@@ -1,7 +1,7 @@
 """The cases by name, each with the fleet it needs and the numbers of its short and long run."""
 
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from shared.crash_points import POINTS
+from shared.messages import GenerationRequest
 from tests.chaos.cluster import cluster_broker
 from tests.chaos.fleets import ChaosFleet, FleetPlan, chaos_fleet
 from tests.chaos.fuzz import fuzz_messages
@@ -18,11 +19,13 @@ from tests.chaos.http import fuzz_http
 from tests.chaos.injection import SLOTS
 from tests.chaos.kills import random_kills, takeover
 from tests.chaos.leaks import pids_marked
+from tests.chaos.load import requests
 from tests.chaos.points import crash_everywhere, prepared
 from tests.chaos.poison import INJECTED, Poisoned
 from tests.chaos.report import CaseResult
 from tests.chaos.restarts import broker_kills, rolling_restart
 from tests.chaos.soak import soak
+from tests.chaos.steered import SERVICE, steered_fleet, steered_requests
 from tests.chaos.stops import stop_and_continue
 from tests.chaos.trial import Trial, is_done, measured, trial_on
 
@@ -62,6 +65,9 @@ class Case:
     stand_ins: bool = False
     """Whatever the options say: the case is not about what stand-ins replace."""
 
+    wanted: Callable[[], Sequence[GenerationRequest]] = requests
+    """What its jobs ask for."""
+
     async def run(self, name: str, options: Options) -> CaseResult:
         size = self.long if options.long else self.short
         with tempfile.TemporaryDirectory() as crashes:
@@ -72,7 +78,7 @@ class Case:
             )
             async with (
                 self.fleet(plan) as fleet,
-                trial_on(fleet, options.seed, with_records=self.with_records) as trial,
+                trial_on(fleet, options.seed, self.wanted(), self.with_records) as trial,
             ):
                 body = self.body(size)
                 expected = body.expected if isinstance(body, _Poisoning) else is_done
@@ -105,6 +111,13 @@ CASES: Final[Mapping[str, Case]] = {
         "kill -9 of random services under load",
         Size(6, 40, 120), Size(200, 1000, 2400),
         lambda size: lambda trial: random_kills(trial, size.runs, size.jobs),
+    ),
+    "controls": Case(
+        "kill -9 of ControlNets while they are asked",
+        Size(3, 20, 150), Size(60, 300, 2400),
+        lambda size: lambda trial: random_kills(trial, size.runs, size.jobs, SERVICE),
+        steered_fleet,
+        wanted=steered_requests,
     ),
     "points": Case(
         "a crash before and after every commit",

@@ -16,14 +16,14 @@ PAUSE_SECONDS = (0.1, 1.0)
 """Between two kills, if as many processes as may be are not down already."""
 
 
-async def random_kills(trial: Trial, kills: int, jobs: int) -> None:
-    """`kills` kills while at least `jobs` jobs pass."""
+async def random_kills(trial: Trial, kills: int, jobs: int, *services: str) -> None:
+    """`kills` kills, of these services or of any, while at least `jobs` jobs pass."""
 
     async def kill() -> None:
         while trial.runs < kills:
             await asyncio.sleep(trial.chance.uniform(*PAUSE_SECONDS))
             await trial.room()
-            await _kill_one(trial)
+            await _kill_one(trial, *services)
 
     async with asyncio.TaskGroup() as group:
         killing = group.create_task(kill())
@@ -31,8 +31,8 @@ async def random_kills(trial: Trial, kills: int, jobs: int) -> None:
     trial.figures |= trial.recovery.figures()
 
 
-async def _kill_one(trial: Trial) -> None:
-    victim = trial.fleet.victim(trial.chance)
+async def _kill_one(trial: Trial, *services: str) -> None:
+    victim = trial.fleet.victim(trial.chance, *services)
     if victim is None or victim.pid is None:
         return
     name = None

@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import os
 import random
+import signal
 from pathlib import Path
 
 import torch
@@ -129,6 +131,49 @@ def test_a_job_outlives_the_kill_of_its_controlnet_and_its_image_is_the_same(
             assert largest_difference(image.data, expected) <= 1
 
     run(scenario(), timeout=120)
+
+
+def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) -> None:
+    """Its ControlNet is killed in the middle of the row, and so is what it had embedded."""
+
+    async def scenario() -> None:
+        async with Darkroom.connect(fleet.nats_url) as darkroom:
+            expected, _ = await drawn(darkroom, request("edges", steps=40))
+            job = await darkroom.submit(request("edges", steps=40))
+            async for event in job.events():
+                if isinstance(event, StepProgress) and event.step >= 20:
+                    arenas = list(fleet.arenas.glob(f"*{fleet.member('controlnet').pid}*"))
+                    fleet.kill("controlnet")
+                    for arena in arenas:
+                        arena.unlink()
+                    break
+            assert arenas
+            (image,) = await job.images()
+            record = await darkroom.job(job.job_id)
+            assert record.nodes["hint-0"].attempt == 2
+            assert largest_difference(image.data, expected) <= 1
+
+    run(scenario(), timeout=120)
+
+
+def test_of_two_replicas_one_may_be_killed_or_hang_and_nothing_fails() -> None:
+    """Half of the questions go to the one that hangs."""
+
+    async def scenario() -> None:
+        async with own_fleet(DEFAULT_MODEL, replicas={"controlnet": 2}) as fleet:
+            expected, _ = await drawn(fleet.darkroom, request("edges", steps=10))
+            replicas = [c for c in fleet.fleet.children if c.spec.service == "controlnet"]
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                job = await fleet.darkroom.submit(request("edges", steps=10))
+                async for event in job.events():
+                    if isinstance(event, StepProgress) and event.step >= 2:
+                        assert replicas[0].pid is not None
+                        os.kill(replicas[0].pid, number)
+                        break
+                (image,) = await job.images()
+                assert largest_difference(image.data, expected) <= 1
+
+    run(scenario(), timeout=170)
 
 
 def test_an_idle_denoiser_takes_half_of_another_ones_work() -> None:

@@ -63,3 +63,11 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
     monkeypatch.setattr(hints, "MAX_PIXELS", 1000)
     with pytest.raises(InvalidRequest, match=r"50x30 pixels.*at most 1000"):
         read_hint(encoded(picture()), 32, 32)
+
+
+def test_a_picture_that_pillow_takes_for_a_bomb_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InvalidRequest, match=r"controls.*1500 pixels"):
+        read_hint(encoded(picture()), 32, 32)

@@ -12,7 +12,7 @@ from services.controlnet.service import MAX_STEPS, ControlNetService
 from services.controlnet.steps import ReadRow, Step, compute
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.errors import HandleLost, InvalidRequest, Misconfigured
+from shared.errors import ArenaFull, HandleLost, InvalidRequest, Misconfigured
 from shared.jobs.advance import new_record
 from shared.jobs.graph import text_to_image
 from shared.jobs.ledger import Ledger
@@ -180,6 +180,32 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
             atol=1e-5,
             rtol=1e-5,
         )
+
+    run(main())
+
+
+def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
+    class Picky(Counting):
+        def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+            if x.isnan().any():
+                raise RuntimeError("out of memory")
+            return super().residuals(x, *others)
+
+    async def main() -> None:
+        transport = MemoryTransport()
+        cache = TensorCache(transport)
+        read = [await ReadRow.read(row(transport, f"{k}", job_id=f"{k}"), cache) for k in range(3)]
+        steps = [Step(latents(1), (one,)) for one in read]
+        steps[1].x[:] = torch.nan
+
+        def give(job: str, flat: torch.Tensor) -> TensorHandle:
+            if job == "2":
+                raise ArenaFull("arena", 1, 1, 1)
+            return put(transport, flat)
+
+        found = compute(Picky(control("edges")), give, steps)  # type: ignore[arg-type]
+        assert [type(one.error) for one in found] == [type(None), RuntimeError, ArenaFull]
+        assert found[0].residuals is not None
 
     run(main())
 

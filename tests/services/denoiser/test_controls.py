@@ -2,11 +2,15 @@
 batch, and whatever becomes of the processes that are asked."""
 
 import asyncio
+import threading
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import torch
 
+from services.controlnet.network import ControlNet
+from services.denoiser.controls import MOST_UNANSWERED
 from services.denoiser.engine import Engine
 from services.denoiser.row import Row
 from shared.errors import ControlUnavailable, HandleLost
@@ -152,6 +156,77 @@ def test_an_answer_that_never_comes_is_asked_of_another() -> None:
             assert s.ask.retries >= 1
 
     run(main())
+
+
+class Slow:
+    """A ControlNet that answers nothing before it is `open`."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+
+    def __call__(self, name: str) -> Any:
+        self._network = controls.control(name)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def residuals(self, *arguments: torch.Tensor) -> list[torch.Tensor]:
+        assert self.open.wait(20.0), "the test never let it answer"
+        return self._network.residuals(*arguments)
+
+
+def test_one_that_takes_longer_than_ever_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked again, in vain, as often as anybody is."""
+    monkeypatch.setattr("services.denoiser.controls.LEAST_TIMEOUT", 0.01)
+
+    async def main() -> None:
+        async with studio(replicas=0) as s, engine(s) as e:
+            slow = Slow()
+            await s.start(["edges"], slow)
+            s.ask._measured("edges", 0.0)
+            row = asyncio.create_task(e.run(s.row("a", EDGES)))
+            await eventually(lambda: _asked(s, MOST_UNANSWERED - 1))
+            slow.open.set()
+            assert close(await row, controls.with_diffusers("a", EDGES))
+
+    async def _asked(s: Studio, retries: int) -> bool:
+        return s.ask.retries >= retries
+
+    run(main())
+
+
+def test_one_replica_of_many_is_found_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.denoiser.controls.LEAST_TIMEOUT", 0.01)
+
+    async def main() -> None:
+        async with studio(replicas=0) as s, engine(s) as e, AsyncExitStack() as silent:
+            for k in range(4):
+                bus = s.broker.connect(f"silent-{k}")
+                subject = "dr.v1.control.edges"
+                await silent.enter_async_context(bus.subscribe(subject, queue="controlnet"))
+            await s.start()
+            s.ask._measured("edges", 0.0)
+            found = await e.run(s.row("a", EDGES, steps=2))
+            assert close(found, controls.with_diffusers("a", EDGES, steps=2))
+            assert s.ask.retries >= 4
+
+    run(main())
+
+
+@pytest.mark.parametrize("wanted", [(EDGES,), (EDGES, BLOCKS)], ids=["one", "two"])
+def test_a_controlnet_may_compute_in_another_dtype(wanted: tuple[dict[str, Any], ...]) -> None:
+    def narrow(name: str) -> ControlNet:
+        return ControlNet(controls.make_control(name).to(torch.bfloat16))
+
+    async def main() -> torch.Tensor:
+        async with studio(replicas=0) as s, engine(s) as e:
+            await s.start(["edges"], narrow)
+            await s.start(["blocks"])
+            return await e.run(s.row("a", *wanted))
+
+    found, exact = run(main()), controls.with_diffusers("a", *wanted)
+    assert (found - exact).abs().mean() < 0.1 * (exact - without_controls("a")).abs().mean()
 
 
 def test_a_lost_picture_is_made_again_by_whom_it_concerns() -> None:

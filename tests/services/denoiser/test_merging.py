@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.denoiser.engine import Engine
 from services.denoiser.merging import Merging, agreed, worth_merging
+from services.denoiser.outcomes import StepReport
 from services.denoiser.row import Row
 from shared.adapters.adapter import Adapter, read_adapter
 from shared.families.sdxl.traced import traced
@@ -156,4 +157,24 @@ def test_pictures_are_the_same_either_way_and_the_weights_are_left_as_they_were(
 
     for ours, theirs in zip(run(alone()), run(together()), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert same(before, weights(network))
+
+
+def test_an_engine_that_ends_leaves_the_weights_as_it_found_them(tmp_path: Path) -> None:
+    network = SdxlUnet(make_unet())
+    before = weights(network)
+    row = make_row(steps=50, adapters=((adapter(tmp_path, "one"), 1.0),))
+
+    async def main() -> None:
+        merged = asyncio.Event()
+
+        def on_step(report: StepReport) -> None:
+            if not same(before, weights(network)):
+                merged.set()
+
+        async with Engine(network) as engine:
+            await engine.run(row, on_step)
+            assert merged.is_set()
+
+    run(main())
     assert same(before, weights(network))

@@ -12,7 +12,7 @@ import torch
 from services.denoiser.engine import Engine
 from services.denoiser.peers import Assistant, Occupation, Peers
 from services.denoiser.row import Row
-from services.denoiser.sharing import LONG_PAUSE, Half, Sharing
+from services.denoiser.sharing import LONG_PAUSE, PAUSE, Half, Sharing
 from services.denoiser.step import Batch
 from shared.adapters.adapter import read_adapter
 from shared.bus.memory import MemoryBroker
@@ -32,6 +32,7 @@ from tests.services.denoiser.models import (
     network,
     with_diffusers,
 )
+from tests.services.denoiser.world import NoRoom
 
 MODEL = "tiny"
 
@@ -41,10 +42,11 @@ class Pair:
 
     def __init__(self, asking: Any = None, helping: Any = None) -> None:
         broker, self.store = MemoryBroker(), {}
-        self.transport = MemoryTransport("asks", store=self.store)
+        self.transport = NoRoom("asks", store=self.store)
         bus, other = broker.connect("asks"), broker.connect("helps")
         self.occupation = Occupation()
-        self.one = Engine(asking or network(), ask_half=Peers(bus, self.transport, MODEL))
+        self.ask = Peers(bus, self.transport, MODEL)
+        self.one = Engine(asking or network(), ask_half=self.ask)
         self.two = Engine(helping or SdxlUnet(make_unet()))
         self.assistant = Assistant(
             other, MemoryTransport("helps", store=self.store), self.occupation
@@ -114,9 +116,8 @@ def test_what_was_asked_of_someone_who_has_work_by_now_is_refused() -> None:
         async with pair(helping=helping) as p:
             busy = asyncio.create_task(p.two.run(make_row("busy")))
             await helping.stepping()
-            half = Half(torch.zeros(1, 4, 8, 8), 500.0, conditioning("nothing"))
             with pytest.raises(QueueFull):
-                await p.two.assist(half)
+                await p.two.assist(_half())
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
             helping.open()
             await busy
@@ -135,6 +136,67 @@ def test_one_who_never_answers_costs_one_step_a_little_time() -> None:
 
     async def _has(engine: Engine, halves: int) -> bool:
         return engine.statistics().halves == halves
+
+    run(main())
+
+
+def test_one_who_gets_work_while_it_helps_says_so_and_lives_on() -> None:
+    async def main() -> None:
+        helping = Gated()
+        async with pair(helping=helping) as p:
+            asked = p.ask(p.row("a"), torch.zeros(1, 4, 8, 8))
+            await helping.stepping()
+            with p.occupation.working():
+                assert await asyncio.wrap_future(asked) is None
+                helping.open()
+                assert close(await p.two.run(make_row("mine")), with_diffusers("mine"))
+
+    run(main())
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
+    async def main() -> None:
+        helping = Gated()
+        async with Engine(helping) as two:
+            busy = asyncio.create_task(two.assist(_half()))
+            await helping.stepping()
+            given_up = asyncio.create_task(two.assist(_half()))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+            helping.open()
+            await busy
+            assert close(await two.run(make_row("mine")), with_diffusers("mine"))
+            assert two.statistics().halves == 1
+
+    run(main())
+
+
+def _half() -> Half:
+    return Half(torch.zeros(1, 4, 8, 8), 500.0, conditioning("nothing"))
+
+
+def test_a_second_half_is_refused_at_once() -> None:
+    async def main() -> None:
+        helping = Gated()
+        async with pair(helping=helping) as p:
+            first = p.ask(p.row("a"), torch.zeros(1, 4, 8, 8))
+            await helping.stepping()
+            second = p.ask(p.row("b"), torch.zeros(1, 4, 8, 8))
+            assert await asyncio.wrap_future(second) is None
+            helping.open()
+            assert await asyncio.wrap_future(first) is not None
+
+    run(main())
+
+
+def test_a_question_for_which_there_is_no_room_harms_no_row() -> None:
+    async def main() -> None:
+        async with pair() as p:
+            row = p.row("a")
+            p.transport.full = True
+            assert close(await p.one.run(row), with_diffusers("a"))
+            assert p.one.statistics().shared_steps == 0
 
     run(main())
 
@@ -179,20 +241,24 @@ def test_a_row_without_two_halves_to_give_is_not_shared(fields: dict[str, Any]) 
     assert not sharing.pays(Batch.of([row], network()), 1.0)
 
 
-def test_it_is_left_for_a_while_when_it_does_not_pay() -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["slow", "too late"])
+def test_it_is_left_for_a_while_when_it_does_not_pay(late: bool) -> None:
     now = 0.0
 
-    class Never:
+    class Slow:
         def result(self, timeout: float) -> torch.Tensor:
             nonlocal now
             now += 2.0
+            if late:
+                raise TimeoutError
             return torch.zeros(1, 4, 8, 8)
 
-    sharing = Sharing(lambda row, x: Never(), clock=lambda: now)  # type: ignore[arg-type, return-value]
+    sharing = Sharing(lambda row, x: Slow(), clock=lambda: now)  # type: ignore[arg-type, return-value]
     row = make_row("a", texts=(None, None))
     batch = Batch.of([row], network())
     assert sharing.pays(batch, 1.0)
     sharing.predict(network(), batch, torch.zeros(1, 4, 8, 8), torch.tensor([1.0]))
+    now += PAUSE
     assert sharing.pays(batch, 3.0)
     assert not sharing.pays(batch, 1.0)
     now += LONG_PAUSE - 1.0
