@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 TRIALS: Final = ((2, 2, 2, 77), (3, 2, 2, 77), (3, 2, 2, 154), (1, 4, 2, 154), (5, 2, 6, 77))
 """(images, height, width, tokens) on which the graph has to agree with the network; see
-`services/denoiser/traced.py`."""
+`shared/families/sdxl/traced.py`."""
 
 
 class ControlNet:

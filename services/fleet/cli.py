@@ -61,6 +61,9 @@ def up(
         list[str] | None,
         typer.Option(metavar="SERVICE=N", help="Processes of a service; repeat for several."),
     ] = None,
+    controls_apart: Annotated[
+        bool, typer.Option("--controls-apart", help="A process for each ControlNet.")
+    ] = False,
     host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
     nats_port: Annotated[
@@ -78,6 +81,7 @@ def up(
         options = FleetOptions(
             models=tuple(model or default_models(os.environ)),
             replicas=parse_replicas(replicas or []),
+            controls_apart=controls_apart,
             http_host=host,
             http_port=port,
             keys=keys,

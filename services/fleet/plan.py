@@ -32,6 +32,8 @@ class FleetOptions:
     replicas: Mapping[str, int] = field(default_factory=dict)
     """Processes per service, 1 where it is not named; 0 leaves a service out. Without ControlNets
     there is no process for them."""
+    controls_apart: bool = False
+    """A process (and its replicas) for each ControlNet, instead of one for all."""
     http_host: str = "127.0.0.1"
     http_port: int = 0
     keys: Path | None = None
@@ -80,10 +82,6 @@ def default_controls(environ: Mapping[str, str]) -> tuple[str, ...]:
     return absolute_sources(tuple(source for source in given if source))
 
 
-def _any_controls(environ: Mapping[str, str]) -> bool:
-    return any(control_sources(source) for source in default_controls(environ))
-
-
 def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
     """Directories as absolute paths, since services may run elsewhere; hub ids as they are."""
     return tuple(str(Path(model).resolve()) if Path(model).is_dir() else model for model in models)
@@ -95,19 +93,35 @@ def plan_processes(
     """The fleet's processes, in the order in which they are listed everywhere."""
     specs: list[ProcessSpec] = []
     for service in SERVICES:
-        wanted = service != "controlnet" or _any_controls(inherited)
-        count = options.replicas.get(service, 1) if wanted else 0
-        environment = _environment(service, options, nats_url, count, inherited)
-        specs.extend(
-            ProcessSpec(
-                name=service if count == 1 else f"{service}-{number}",
-                service=service,
-                command=(sys.executable, "-m", f"services.{service}"),
-                environment=environment,
+        count = options.replicas.get(service, 1)
+        shares = {service: inherited}
+        if service == "controlnet":
+            shares = _control_shares(options, inherited)
+        for name, share in shares.items():
+            environment = _environment(service, options, nats_url, count * len(shares), share)
+            specs.extend(
+                ProcessSpec(
+                    name=name if count == 1 else f"{name}-{number}",
+                    service=service,
+                    command=(sys.executable, "-m", f"services.{service}"),
+                    environment=environment,
+                )
+                for number in range(1, count + 1)
             )
-            for number in range(1, count + 1)
-        )
     return tuple(specs)
+
+
+def _control_shares(
+    options: FleetOptions, inherited: Mapping[str, str]
+) -> dict[str, Mapping[str, str]]:
+    """Which processes ControlNets have, by name, and what each inherits: its share of them."""
+    own = [one for given in default_controls(inherited) for one in control_sources(given)]
+    if not options.controls_apart:
+        return {"controlnet": inherited} if own else {}
+    return {
+        f"controlnet-{Path(source).name}": {**inherited, "DARKROOM_CONTROLS": source}
+        for source in own
+    }
 
 
 def _environment(

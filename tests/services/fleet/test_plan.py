@@ -101,6 +101,20 @@ def test_where_there_are_no_controlnets_no_process_waits_for_them(tmp_path: Path
     assert "controlnet" in plan(DARKROOM_CONTROLS="org/hub")
 
 
+def test_controlnets_can_have_a_process_each_and_replicas_of_it() -> None:
+    options = FleetOptions(replicas={"controlnet": 2}, controls_apart=True, cores=16)
+    specs = [s for s in plan_processes(options, "nats://here:1", {}) if s.service == "controlnet"]
+    held = {spec.name: spec.environment["DARKROOM_CONTROLS"] for spec in specs}
+    assert {name: Path(source).name for name, source in held.items()} == {
+        f"controlnet-{name}-{number}": name
+        for name in ("blocks", "edges", "shading")
+        for number in (1, 2)
+    }
+    assert {spec.environment["DARKROOM_THREADS"] for spec in specs} == {"1"}
+    planner = plan_processes(options, "nats://here:1", {})[1]
+    assert planner.environment["DARKROOM_CONTROLS"] == default_controls({})[0]
+
+
 @pytest.mark.parametrize("text", ["denoiser", "denoiser=", "denoiser=-1", "oven=1", "vae=65"])
 def test_replicas_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="--replicas"):
