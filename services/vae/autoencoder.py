@@ -77,7 +77,7 @@ class Autoencoder:
         config = self._vae.config
         mean, std = config.latents_mean, config.latents_std
         if mean is None or std is None:
-            mean, std = [0.0], [1.0]
+            mean, std = [float(config.shift_factor or 0.0)], [1.0]
         shape = (1, -1, 1, 1)
         offset = torch.tensor(mean).view(shape).to(like)
         return offset, float(config.scaling_factor) / torch.tensor(std).view(shape).to(like)
