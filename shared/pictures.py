@@ -15,8 +15,6 @@ _BROKEN: Final = (
     ValueError,
     SyntaxError,
     EOFError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 
 
@@ -31,6 +29,8 @@ def open_picture(
             found = f"{image.width}x{image.height} pixels"
             raise InvalidRequest(field, found, f"images of at most {most} pixels")
         image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidRequest(field, str(error), f"images of at most {most} pixels") from error
     except _BROKEN as error:
         kinds = ", ".join(kind.lower() for kind in formats[:-1])
         kinds += f" or {formats[-1].lower()}" if kinds else formats[-1].lower()
