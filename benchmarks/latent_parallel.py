@@ -2,9 +2,10 @@
 
 Two fleets serve the same model of realistic size with random weights (`large_model.py`), one with
 one denoiser, one with two. Every denoiser has a core of its own and one torch thread; those of the
-two fleets that share a core never work at the same time, since the jobs take turns. What is
-compared is the median time of a step, as the denoisers count it, and of whole jobs, as a client
-sees them. Differences between the two fleets' pictures are in steps of 1/255.
+two fleets that share a core never work at the same time, since the jobs take turns, in changing
+order. What is compared is the median time from the end of one step to that of the next, and whole
+jobs, as a client sees them; ratios are medians of those within a round. Differences between the two
+fleets' pictures are in steps of 1/255.
 
 `--pocket` measures the model that ships instead: its steps are so short that the way to the other
 denoiser and back counts.
@@ -14,7 +15,7 @@ import argparse
 import asyncio
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,16 @@ from typing import Any, Final
 from benchmarks import requests
 from benchmarks.fleet import OwnFleet, Rendered, own_fleet, render
 from benchmarks.large_model import LARGE, SMALL, large_model, parameters
-from benchmarks.numbers import between
+from benchmarks.numbers import MILLISECONDS, between
 from benchmarks.pixels import difference
 from benchmarks.places import pin
 from benchmarks.program import Options, Results, run_program, say
 from shared.bus.service import data_of
 from shared.messages import GenerationRequest
 
+WARM_UP: Final = 3
+"""Rounds that do not count. Either of two denoisers may take a job, and asks nobody for half of a
+step before it has measured some of its own."""
 ENVIRONMENT: Final = {"DARKROOM_THREADS": "1", "DARKROOM_CONTROLS": ""}
 
 
@@ -46,14 +50,15 @@ QUICK: Final = Size(steps=6, rounds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """Seconds per step of the median job, or of the whole job; and how far pictures differ."""
+class Turn:
+    """Seconds of the median step, and of the job, by one denoiser and by two; and how far the
+    pictures differ."""
 
-    alone: list[float]
-    shared: list[float]
-    alone_jobs: list[float]
-    shared_jobs: list[float]
-    differences: list[int]
+    alone: float
+    shared: float
+    alone_job: float
+    shared_job: float
+    difference: int
 
 
 async def measure(options: Options) -> Results:
@@ -68,9 +73,9 @@ async def measure(options: Options) -> Results:
             cores = sorted(os.sched_getaffinity(0))
             _place(one, cores)
             _place(two, cores)
-            sides = await _rounds(one, two, size)
+            turns = await _rounds(one, two, size)
             statistics = await _statistics(two)
-        return summary(sides, statistics, size) | {"unet_parameters": parameters(model)}
+        return summary(turns, statistics, size) | {"unet_parameters": parameters(model)}
 
 
 def _place(fleet: OwnFleet, cores: Collection[int]) -> None:
@@ -81,23 +86,30 @@ def _place(fleet: OwnFleet, cores: Collection[int]) -> None:
         pin(child.pid, {core})
 
 
-async def _rounds(one: OwnFleet, two: OwnFleet, size: Size) -> Sides:
-    sides = Sides([], [], [], [], [])
-    for number in range(size.rounds + 1):
+async def _rounds(one: OwnFleet, two: OwnFleet, size: Size) -> list[Turn]:
+    turns = []
+    for number in range(size.rounds + WARM_UP):
         [wanted] = requests.plain(1, size.steps, seed=number)
-        alone, shared = await _drawn(one, wanted), await _drawn(two, wanted)
-        if not number:  # warms up
+        found = await _turn(one, two, wanted, alone_first=number % 2 == 0)
+        if number < WARM_UP:
             continue
-        sides.alone.append(_step(alone))
-        sides.shared.append(_step(shared))
-        sides.alone_jobs.append(alone.seconds)
-        sides.shared_jobs.append(shared.seconds)
-        sides.differences.append(difference(alone.data, shared.data).max_abs_diff)
+        turns.append(found)
         say(
-            f"round {number}/{size.rounds}: a step takes {1000 * sides.alone[-1]:.0f} ms alone, "
-            f"{1000 * sides.shared[-1]:.0f} ms shared"
+            f"round {len(turns)}/{size.rounds}: a step takes {MILLISECONDS * found.alone:.0f} ms "
+            f"alone, {MILLISECONDS * found.shared:.0f} ms shared"
         )
-    return sides
+    return turns
+
+
+async def _turn(
+    one: OwnFleet, two: OwnFleet, wanted: GenerationRequest, *, alone_first: bool
+) -> Turn:
+    if alone_first:
+        alone, shared = await _drawn(one, wanted), await _drawn(two, wanted)
+    else:
+        shared, alone = await _drawn(two, wanted), await _drawn(one, wanted)
+    off = difference(alone.data, shared.data).max_abs_diff
+    return Turn(_step(alone), _step(shared), alone.seconds, shared.seconds, off)
 
 
 async def _drawn(fleet: OwnFleet, wanted: GenerationRequest) -> Rendered:
@@ -113,23 +125,23 @@ def _step(drawn: Rendered) -> float:
 async def _statistics(fleet: OwnFleet) -> list[dict[str, Any]]:
     """Of each denoiser's engine."""
     replies = await fleet.fleet.bus.gather("$SRV.STATS.darkroom-denoiser", b"", 0.5)
-    engines = [data_of(reply)["engines"] for reply in replies]
-    return [engine for each in engines for engine in each.values()]  # type: ignore[attr-defined]
+    found: list[Any] = [data_of(reply)["engines"] for reply in replies]
+    return [engine for engines in found for engine in engines.values()]
 
 
-def summary(sides: Sides, engines: list[dict[str, Any]], size: Size) -> Results:
+def summary(turns: Sequence[Turn], engines: Sequence[Mapping[str, Any]], size: Size) -> Results:
     """`ratio`: how much faster a step is that two denoisers share."""
     return {
-        "ratio": round(median(sides.alone) / median(sides.shared), 3),
-        "job_ratio": round(median(sides.alone_jobs) / median(sides.shared_jobs), 3),
-        "step_alone_ms": round(1000 * median(sides.alone), 2),
-        "step_shared_ms": round(1000 * median(sides.shared), 2),
+        "ratio": round(median(t.alone / t.shared for t in turns), 3),
+        "job_ratio": round(median(t.alone_job / t.shared_job for t in turns), 3),
+        "step_alone_ms": round(MILLISECONDS * median(t.alone for t in turns), 2),
+        "step_shared_ms": round(MILLISECONDS * median(t.shared for t in turns), 2),
         "shared_share": round(
             sum(e["shared_steps"] for e in engines) / max(1, sum(e["steps"] for e in engines)), 3
         ),
-        "max_abs_diff": max(sides.differences),
+        "max_abs_diff": max(t.difference for t in turns),
         "steps": size.steps,
-        "rounds": len(sides.alone),
+        "rounds": len(turns),
     }
 
 

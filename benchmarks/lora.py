@@ -5,7 +5,7 @@ LoRAs, with one LoRA for all, with 4 LoRAs by two jobs each, and the latter as o
 LoRA, one after another, which is all that merged weights allow. They take turns. Exactness:
 pictures with each LoRA, and with two at once, against diffusers' pipeline with the same files and
 scales (`load_lora_weights`, `set_adapters`); ours drawn in one mixed batch, and each alone, where
-LoRAs are merged if that pays. Differences are in steps of 1/255.
+LoRAs are merged if that pays. Differences are in steps of 1/255. Loading: see `cold_lora.py`.
 """
 
 import asyncio
@@ -18,8 +18,9 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import requests
+from benchmarks import cold_results, requests
 from benchmarks.baseline import Baseline
+from benchmarks.cold_lora import cold
 from benchmarks.fleet import Rendered, own_fleet, render
 from benchmarks.numbers import mean_rows
 from benchmarks.pixels import difference, total
@@ -67,7 +68,7 @@ async def measure(options: Options) -> Results:
     async with own_fleet(options.model) as fleet:
         rounds = await _rounds(fleet.darkroom, names, size)
         differences = await _differences(fleet.darkroom, catalogue, names, size, options.model)
-    return summary(rounds, size) | differences
+    return summary(rounds, size) | differences | await cold(options.quick)
 
 
 async def _rounds(darkroom: Darkroom, names: Sequence[str], size: Size) -> list[Round]:
@@ -110,15 +111,16 @@ def with_loras(request: GenerationRequest, *loras: tuple[str, float]) -> Generat
 async def _differences(
     darkroom: Darkroom, catalogue: Catalogue, names: Sequence[str], size: Size, model: str
 ) -> Results:
-    sets = [((name, 1.0),) for name in names]
+    sets: list[tuple[tuple[str, float], ...]] = [((name, 1.0),) for name in names]
     sets += [tuple(zip(names[k : k + 2], SCALES, strict=True)) for k in range(LORAS - 1)]
-    plain = requests.plain(len(sets) + 1, size.steps, seed=1)
-    wanted = [with_loras(one, *loras) for one, loras in zip(plain, [*sets, ()], strict=True)]
+    sets.append(())
+    plain = requests.plain(len(sets), size.steps, seed=1)
+    wanted = [with_loras(one, *loras) for one, loras in zip(plain, sets, strict=True)]
     _, drawn = await at_once(darkroom, wanted)
     banked, alone = [], []
     async with Baseline(model, cores()) as baseline:
-        for request, ours in zip(wanted, drawn, strict=True):
-            paths = {catalogue.shelf.find(one.name): one.scale for one in request.loras}
+        for request, ours, loras in zip(wanted, drawn, sets, strict=True):
+            paths = {catalogue.shelf.find(name): scale for name, scale in loras}
             await baseline.adapt(paths)
             expected = await baseline.draw(validate(request, catalogue))
             banked.append(difference(ours.data, expected))
@@ -159,6 +161,7 @@ def rows(results: Results) -> list[list[str]]:
         ["in one batch", str(seconds["mixed"]), str(results["mixed_throughput_ratio"])],
         ["one batch for each", str(seconds["apart"]), str(results["apart_throughput_ratio"])],
         ["max_abs_diff", "", str(results["max_abs_diff"])],
+        *cold_results.rows(results),
     ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 
@@ -30,7 +31,7 @@ class Difference:
 
 def difference(ours: bytes, theirs: bytes) -> Difference:
     """Raises `ValueError` if the images differ in size."""
-    one, other = _pixels(ours), _pixels(theirs)
+    one, other = (rgb(data).astype(np.int16) for data in (ours, theirs))  # to be subtracted
     if one.shape != other.shape:
         raise ValueError(f"images of {one.shape} and {other.shape} cannot be compared")
     off = np.abs(one - other).max(axis=2)
@@ -54,7 +55,7 @@ def total(differences: Sequence[Difference]) -> Difference:
     )
 
 
-def _pixels(data: bytes) -> np.ndarray:
-    """(height, width, 3), wide enough to be subtracted."""
+def rgb(data: bytes) -> NDArray[np.uint8]:
+    """Of an image file: (height, width, 3)."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.int16)
+        return np.asarray(image.convert("RGB"))

@@ -1,7 +1,8 @@
 """Which core each process of a fleet with ControlNets computes on. Linux."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,3 +38,14 @@ def pin(pid: int, cores: Collection[int]) -> None:
     """All threads that process `pid` has now, and those that they start."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), cores)
+
+
+@contextmanager
+def keeping_to(cores: Collection[int]) -> Iterator[None]:
+    """Within, this thread runs on `cores`, and so do those that it starts meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

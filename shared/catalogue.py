@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from shared.adapters.hosts import Hosts
 from shared.adapters.shelf import Shelf
 from shared.config import Settings
 from shared.errors import Misconfigured
@@ -83,6 +84,8 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
     cards: dict[str, ModelCard]
     shelf: Shelf = Shelf()
+    lora_hosts: Hosts = Hosts()
+    """That LoRAs may be fetched from."""
     controls: dict[str, ControlCard] = {}
     """ControlNets by name."""
 
@@ -92,11 +95,14 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def load(
-        sources: Sequence[str], loras: Sequence[str] = (), controls: Sequence[str] = ()
+        sources: Sequence[str],
+        loras: Sequence[str] = (),
+        controls: Sequence[str] = (),
+        lora_hosts: Hosts | None = None,
     ) -> "Catalogue":
-        """Of the models `sources`, the LoRAs in directories `loras`, and the ControlNets `controls`
-        (see `read_controls`). Raises `Misconfigured` if a source is no diffusers model, or two
-        share a name."""
+        """Of the models `sources`, the LoRAs in directories `loras` and on `lora_hosts`, and the
+        ControlNets `controls` (see `read_controls`). Raises `Misconfigured` if a source is no
+        diffusers model, or two share a name."""
         cards: dict[str, ModelCard] = {}
         for source in sources:
             card = read_card(source)
@@ -108,12 +114,18 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             cards[card.name] = card
         if not cards:
             raise Misconfigured("no model is given: set DARKROOM_MODELS or use --model")
-        return Catalogue(cards=cards, shelf=Shelf(tuple(loras)), controls=read_controls(controls))
+        return Catalogue(
+            cards=cards,
+            shelf=Shelf(tuple(loras)),
+            lora_hosts=lora_hosts or Hosts(),
+            controls=read_controls(controls),
+        )
 
     @staticmethod
     def of(settings: Settings) -> "Catalogue":
         """Of what the settings name; raises as `load` does."""
-        return Catalogue.load(settings.sources, settings.shelf, settings.control_sources)
+        hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
+        return Catalogue.load(settings.sources, settings.shelf, settings.control_sources, hosts)
 
     def controls_for(self, model: str) -> dict[str, ControlCard]:
         """The ControlNets that fit model `model`."""

@@ -23,6 +23,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: int = 1024 * 1024 * 1024
     """LoRAs that a process keeps in memory for each of its models."""
+    lora_hosts: str = ""
+    """Hosts that requests may have LoRAs fetched from, separated by commas: `host`, `host:port` or
+    `*.domain` for https, `http://host` without it. Empty: none. Redirects have to stay on them."""
+    lora_hub: str = "https://huggingface.co"
+    """The model hub of hub ids; they may be named if its host is one of those."""
+    lora_file_bytes: int = 1024 * 1024 * 1024
+    """Of one fetched LoRA, at most."""
+    lora_seconds: float = 50.0
+    """For one to be fetched, and as long for its header; together less than `stall_seconds`."""
+    lora_dir: Path = Path(f"/var/tmp/darkroom-loras-{os.getuid()}")
+    """Where fetched LoRAs are kept, for all processes of this host; nobody else's directory."""
+    lora_disk_bytes: int = 8 * 1024 * 1024 * 1024
+    """Of all of them there."""
     controls: str = "pocket/models/controls"
     """Directories or hub ids of ControlNets, or folders of directories, separated as in PATH."""
     control_seconds: float = 30.0
@@ -95,6 +108,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shelf(self) -> tuple[str, ...]:
         return tuple(part for part in self.loras.split(os.pathsep) if part)
+
+    @property
+    def lora_origins(self) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.lora_hosts.split(",") if part.strip())
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> "Settings":

@@ -21,10 +21,21 @@ JOB_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 # --------------------------------------------------------------------------- received by planners
 
 
-class LoraChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A low-rank adapter by its name on the server's shelf, and how strongly it counts."""
+class LoraChoice(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A low-rank adapter, by exactly one of `name`, `path`, `hub` and `url`, and how strongly it
+    counts."""
 
-    name: str
+    name: str | None = None
+    """On the server's shelf."""
+    path: str | None = None
+    """A file below one of the directories of the shelf."""
+    hub: str | None = None
+    """On the model hub: owner/repo[@revision][:file.safetensors]."""
+    url: str | None = None
+    sha256: str | None = None
+    """In hexadecimal digits; of the file, if it has to be that one."""
     scale: float = 1.0
 
 

@@ -59,6 +59,11 @@ def leave_hung(subject: str) -> None:
     abandon(f"{subject} makes no progress")
 
 
+def number(in_hand: int) -> int:
+    """The load of a process whose deliveries are all alike."""
+    return in_hand
+
+
 async def _nothing() -> None:
     pass
 
@@ -83,10 +88,13 @@ class PullLoop:
         drain: Callable[[], Coroutine[None, None, None]] = _nothing,
         room: Callable[[], bool] = lambda: True,
         on_hang: Callable[[str], None] = leave_hung,
+        load: Callable[[int], int] = number,
     ) -> None:
         """`decline` gives back what arrives after `stop`, `drain` is awaited then. Nothing is
         pulled while `room` says that the process has none. `on_hang` is called with a subject whose
-        handler made no progress for so long that others have it."""
+        handler made no progress for so long that others have it. `load` makes of the number of
+        deliveries in hand what a pull tells: of the processes that wait, the one with the least is
+        served first."""
         self._sources = sources
         self._handle = handle
         self._ack_wait = ack_wait
@@ -97,6 +105,7 @@ class PullLoop:
         self._drain_handler = drain
         self._process_has_room = room
         self._on_hang = on_hang
+        self._load = load
         self._in_flight: dict[asyncio.Task[None], Work] = {}
         self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
         self._handled = 0
@@ -159,7 +168,7 @@ class PullLoop:
 
     async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
         try:
-            return await consumer.fetch(limit, wait, load=len(self._in_flight))
+            return await consumer.fetch(limit, wait, load=self._load(len(self._in_flight)))
         except BusUnavailable as error:
             log.warning("no work can be pulled: %s", error)
             await asyncio.sleep(min(wait, 0.5))

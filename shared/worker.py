@@ -22,7 +22,7 @@ from shared.errors import ArenaFull, HandedOver, InvalidRequest, JobNotFound
 from shared.jobs.events import CancelRequested, Event, NodeFinished
 from shared.jobs.ledger import Ledger
 from shared.messages import NodeTask, decode
-from shared.pull import PullLoop, PullStatistics, Source, Work, leave_hung
+from shared.pull import PullLoop, PullStatistics, Source, Work, leave_hung, number
 from shared.seclusion import Seclusion
 from shared.task import Handler, Task, insist
 from shared.telemetry.metrics import Metrics
@@ -54,10 +54,12 @@ class Worker:
         name: str,
         room: Callable[[], bool] = lambda: True,
         on_hang: Callable[[str], None] = leave_hung,
+        load: Callable[[int], int] = number,
         seclusion: Seclusion | None = None,
     ) -> None:
-        """`seclusion`: what it has in common with the other workers of the process, so that a node
-        which may end the process runs beside none of theirs either."""
+        """`room`, `on_hang`, `load`: see `PullLoop`. `seclusion`: what it has in common with the
+        other workers of the process, so that a node which may end the process runs beside none of
+        theirs either."""
         self._bus = bus
         self._handler = handler
         self._settings = settings
@@ -65,6 +67,7 @@ class Worker:
         self._name = name
         self._room = room
         self._on_hang = on_hang
+        self._load = load
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
@@ -91,6 +94,7 @@ class Worker:
             drain=self._handler.drain,
             room=self._room,
             on_hang=self._on_hang,
+            load=self._load,
         )
         async with (
             self._bus.subscribe(subjects.ALL_CANCELS) as cancels,

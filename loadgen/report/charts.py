@@ -51,9 +51,14 @@ class Bar:
 
 
 def line_chart(chart: Chart, series: Sequence[Series]) -> Markup:
-    lines = joined(*(_line(chart, one) for one in series))
-    parts = (grid(chart, INNER_WIDTH), lines, marks(chart, INNER_WIDTH), _tips(chart))
+    drawn = lines(chart, series)
+    parts = (grid(chart, INNER_WIDTH), drawn, marks(chart, INNER_WIDTH), _tips(chart))
     return joined(legend(series), picture(chart, *parts))
+
+
+def lines(chart: Chart, series: Sequence[Series]) -> Markup:
+    """The series alone, to be put into a picture."""
+    return joined(*(_line(chart, one) for one in series))
 
 
 def bar_chart(chart: Chart, bars: Sequence[Bar]) -> Markup:

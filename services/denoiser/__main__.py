@@ -12,6 +12,8 @@ from services.denoiser.outbox import Outbox
 from services.denoiser.peers import Assistant, Peers
 from services.denoiser.service import Denoiser
 from shared.abandon import abandon
+from shared.adapters.fetch import Fetcher
+from shared.adapters.files import LoraFiles
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
@@ -38,11 +40,11 @@ async def main(running: Process) -> None:
     bounds = limits(settings, len(cards))
     async with arena(running) as transport, AsyncExitStack() as engines:
         controls = ControlNets(running.bus, transport, settings.control_seconds)
-        shelf, metrics = catalogue.shelf, running.metrics
+        files, metrics = LoraFiles(catalogue.shelf, Fetcher.of(settings)), running.metrics
         peers = {name: Peers(running.bus, transport, name) for name in cards}
         models = {
             name: load(
-                name, card.source, shelf, settings, metrics, bounds, die, controls, peers[name]
+                name, card.source, files, settings, metrics, bounds, die, controls, peers[name]
             )
             for name, card in cards.items()
         }
@@ -59,7 +61,13 @@ async def main(running: Process) -> None:
         )
         assistant = Assistant(running.bus, transport, handler.occupation)
         worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+            running.bus,
+            handler,
+            settings,
+            running.metrics,
+            running.name,
+            running.budget.room,
+            load=handler.load,
         )
 
         def statistics() -> Mapping[str, object]:
@@ -69,6 +77,7 @@ async def main(running: Process) -> None:
                 **dataclasses.asdict(worker.statistics()),
                 "engines": engines,
                 "loras": loras,
+                "fetched_loras": dataclasses.asdict(files.statistics()),
                 "control_retries": controls.retries,
             }
 

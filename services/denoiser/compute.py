@@ -33,6 +33,8 @@ from services.denoiser.steering import (
     Steering,
 )
 from services.denoiser.step import Batch, Predict, predict, step
+from services.denoiser.views import RowView
+from services.denoiser.work import step_work, total
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
 from shared.families.network import Network
@@ -152,6 +154,13 @@ class Compute:
         """A row may not be blocked any more."""
         with self._changed:
             self._changed.notify_all()
+
+    def rows(self) -> list[RowView]:
+        """All that are in hand."""
+        now, margin = time.time(), self._limits.deadline_margin
+        with self._changed:
+            entries = [*self._admitted.values(), *self._waiting.values()]
+            return [entry.view(now, margin) for entry in entries]
 
     @property
     def declining(self) -> bool:
@@ -314,7 +323,7 @@ class Compute:
     def _way(self, batch: Batch, entries: list[Entry]) -> Predict:
         """How the batch's answers are had: all here, or with ControlNets', or half of them from
         another denoiser."""
-        seconds = self.cost.predict(len(batch.source), batch.rows[0].shape_key.tokens)
+        seconds = self.cost.predict(total(step_work(row) for row in batch.rows))
         if self._steering is not None and any(row.steered is not None for row in batch.rows):
             return self._steering.predict(max(LEAST_PATIENCE, PATIENCE_STEPS * seconds))
         lonely = len(self._admitted) == 1 and not self._waiting and not entries[0].alone
@@ -347,10 +356,11 @@ class Compute:
         return batch
 
     def _learn(self, batch: Batch, seconds: float) -> None:
-        """A step that was taken here alone was `seconds` of work."""
-        tokens = batch.rows[0].shape_key.tokens
-        self.cost = self.cost.observe(len(batch.source), tokens, seconds)
-        self._merging.observe(len(batch.source), tokens, seconds, batch.bank is not None)
+        """A step that was taken here alone, and of which the rows are not told yet, was `seconds`
+        of work."""
+        work = total(step_work(row) for row in batch.rows)
+        self.cost = self.cost.observe(work, seconds)
+        self._merging.observe(work, seconds, batch.bank is not None)
 
     def _count(self, batch: Batch, seconds: float) -> None:
         with self._changed:

@@ -1,46 +1,58 @@
 """How long a step takes, learnt from the steps that were taken. Pure, no torch.
 
-`seconds = fixed + per_token·F·N + per_pair·F·N²`, for F forwards (a guided row needs two) of N
-latent positions each: what every step pays (weights read, kernels started), what grows with the
-picture (convolutions, projections), and attention. InstGenIE (arXiv 2505.20600) found linear models
-to explain 99.8% of a step's time.
+`seconds = fixed + per_token·T + per_pair·P + per_byte·B`: what every step pays (weights read,
+kernels started); what grows with the positions T that are computed (convolutions, projections);
+attention, with P pairs of positions; and what is seen of loading B bytes of caches. F forwards (a
+guided row needs two) of N latent positions each, in full, have T = F·N and P = F·N². InstGenIE
+(arXiv 2505.20600) found linear models, of computation and of loading, to explain 99.8% of a step's
+time.
 """
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
+from math import log2
 from typing import Final
 
 import msgspec
 
+from services.denoiser.work import StepWork
+
 MAX_CELLS: Final = 64
-"""Different (forwards, tokens) that are remembered; the one not seen for longest makes room."""
+"""Sizes of steps that are remembered; the one not seen for longest makes room."""
+SIZES: Final = 32
+"""Sizes that are told apart between one and twice as much: no two full batches of up to 45 images
+are taken for one, and masks of nearly the same size are."""
+MANY: Final = 16
+"""Sizes after which a new one is not worth a fit of its own."""
 MEMORY: Final = 32
 """A cell's mean follows its last steps, about this many."""
 
 EVERY: Final = 16
 """Steps between two fits, which take a third of a millisecond each; a cell that has few
-measurements yet is worth one at each."""
+measurements yet is worth one at each, unless there are many."""
 FEW: Final = 3
 
-PRIOR: Final = (0.02, 2e-5, 1e-9)
-"""Seconds, before anything was measured: a small network on two CPU cores."""
+PRIOR: Final = (0.02, 2e-5, 1e-9, 1e-10)
+"""Seconds, before anything was measured: a small network on two CPU cores, and a copy in memory."""
 _PULL: Final = 1e-4
 """Weight of the prior against one measured cell: it only decides what measurements leave open."""
 
 
 class Cell(msgspec.Struct, frozen=True, array_like=True):
-    """What was measured at one (forwards, tokens)."""
+    """What was measured at one size: means."""
 
     seconds: float
     count: int
+    work: tuple[float, float, float]
+    """Tokens, pairs, and bytes loaded."""
 
 
 class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     """Replaced, not changed, by `observe`. Goes over the wire as it is."""
 
-    coefficients: tuple[float, float, float] = PRIOR
+    coefficients: tuple[float, float, float, float] = PRIOR
     cells: dict[str, Cell] = {}
-    """By `"forwards,tokens"`, least recently measured first."""
+    """By size, least recently measured first."""
     unfitted: int = 0
     """Steps that the coefficients do not know of yet."""
 
@@ -49,51 +61,63 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         """Whether any size of step was measured more than a few times."""
         return any(cell.count > FEW for cell in self.cells.values())
 
-    def predict(self, forwards: int, tokens: int) -> float:
-        """Seconds that a step takes; 0 for an empty one. Grows with both arguments."""
-        if forwards <= 0:
+    def predict(self, work: StepWork) -> float:
+        """Seconds that a step takes; 0 for an empty one. Grows with all that `work` is."""
+        if work.tokens <= 0:
             return 0.0
-        return sum(
-            c * f for c, f in zip(self.coefficients, _features(forwards, tokens), strict=True)
-        )
+        fixed, per_token, per_pair, per_byte = self.coefficients
+        return fixed + per_token * work.tokens + per_pair * work.pairs + per_byte * work.loaded
 
-    def observe(self, forwards: int, tokens: int, seconds: float) -> "CostModel":
-        """The model after a step of `forwards` at `tokens` took `seconds`."""
+    def observe(self, work: StepWork, seconds: float) -> "CostModel":
+        """The model after a step of `work` took `seconds`."""
         cells = dict(self.cells)
-        key = f"{forwards},{tokens}"
-        old = cells.pop(key, Cell(0.0, 0))
+        key = _size(work)
+        old = cells.pop(key, None) or Cell(0.0, 0, (0.0, 0.0, 0.0))
         count = min(old.count + 1, MEMORY)
         seconds = max(seconds, 1e-6)
-        cells[key] = Cell(old.seconds + (seconds - old.seconds) / count, count)
+        tokens, pairs, loaded = (
+            mean + (new - mean) / count
+            for mean, new in zip(old.work, (work.tokens, work.pairs, work.loaded), strict=True)
+        )
+        mean = old.seconds + (seconds - old.seconds) / count
+        cells[key] = Cell(mean, count, (tokens, pairs, loaded))
         if len(cells) > MAX_CELLS:
             del cells[next(iter(cells))]
-        if count > FEW and self.unfitted + 1 < EVERY:
+        known = count > FEW or len(cells) > MANY
+        if known and self.unfitted + 1 < EVERY:
             return msgspec.structs.replace(self, cells=cells, unfitted=self.unfitted + 1)
         return CostModel(coefficients=_fit(cells), cells=cells)
 
 
-def _features(forwards: int, tokens: int) -> tuple[float, float, float]:
-    return 1.0, float(forwards * tokens), float(forwards * tokens * tokens)
+def _size(work: StepWork) -> str:
+    return ",".join(str(_grade(n)) for n in (work.tokens, work.pairs, work.loaded))
 
 
-def _fit(cells: Mapping[str, Cell]) -> tuple[float, float, float]:
+def _grade(n: int) -> int:
+    return round(SIZES * log2(n)) if n > 0 else -1
+
+
+def _fit(cells: Mapping[str, Cell]) -> tuple[float, float, float, float]:
     """Least squares of the relative errors, no coefficient negative, pulled towards the prior
-    scaled to the measured size. With three unknowns every set of positive ones can be tried."""
+    scaled to the measured size. With so few unknowns every set of positive ones can be tried; what
+    was never loaded is none."""
     rows, scale = [], 0.0
-    for key, cell in cells.items():
-        forwards, tokens = map(int, key.split(","))
-        terms = [p * f for p, f in zip(PRIOR, _features(forwards, tokens), strict=True)]
+    for cell in cells.values():
+        terms = [p * f for p, f in zip(PRIOR, (1.0, *cell.work), strict=True)]
         rows.append([term / cell.seconds for term in terms])
         scale += cell.seconds / sum(terms) / len(cells)
-    best, best_error = [scale] * 3, float("inf")
-    for size in (3, 2, 1):
-        for chosen in combinations(range(3), size):
+    unknowns = [i for i in range(len(PRIOR)) if any(row[i] for row in rows)]
+    best, best_error = [scale] * len(PRIOR), float("inf")
+    for size in range(len(unknowns), 0, -1):
+        for chosen in combinations(unknowns, size):
             found = _solve(rows, chosen, scale)
             error = _error(rows, found, scale)
             if min(found) >= 0.0 and error < best_error:
                 best, best_error = found, error
-    fixed, per_token, per_pair = (p * b for p, b in zip(PRIOR, best, strict=True))
-    return fixed, per_token, per_pair
+    if 3 not in unknowns:
+        best[3] = scale
+    fixed, per_token, per_pair, per_byte = (p * b for p, b in zip(PRIOR, best, strict=True))
+    return fixed, per_token, per_pair, per_byte
 
 
 def _error(rows: Iterable[list[float]], found: list[float], scale: float) -> float:
@@ -115,7 +139,7 @@ def _solve(rows: list[list[float]], chosen: tuple[int, ...], scale: float) -> li
                 matrix[other] = [
                     a - ratio * b for a, b in zip(matrix[other], matrix[k], strict=True)
                 ]
-    found = [0.0] * 3
+    found = [0.0] * len(PRIOR)
     for k, i in enumerate(chosen):
         found[i] = matrix[k][n] / matrix[k][k]
     return found

@@ -8,10 +8,9 @@ nobody else who has a deadline is there: under a burst, such rows would fill the
 each other late for good.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 
-from services.denoiser.shape import ShapeKey
+from services.denoiser.load import ends
 from services.denoiser.views import RowView, StepCost
 
 
@@ -33,25 +32,14 @@ def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> boo
 def _is_late_alone(row: RowView, cost: StepCost, grace: float = 0.0) -> bool:
     if row.seconds_left is None:
         return False
-    seconds = row.steps_left * cost.predict(row.forwards, row.shape.tokens)
+    seconds = row.steps_left * cost.predict(row.work)
     return seconds > row.seconds_left + grace
 
 
 def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:
-    """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins.
-
-    Rows leave as they finish, and the steps of those that stay become shorter. Batches of several
-    shapes take turns, a step each."""
-    forwards: Counter[ShapeKey] = Counter()
-    for row in rows:
-        forwards[row.shape] += row.forwards
-    late: set[int] = set()
-    steps, seconds = 0, 0.0
-    for row in sorted(rows, key=lambda row: row.steps_left):
-        round_seconds = sum(cost.predict(f, shape.tokens) for shape, f in forwards.items())
-        seconds += (row.steps_left - steps) * round_seconds
-        steps = row.steps_left
-        forwards[row.shape] -= row.forwards
-        if row.seconds_left is not None and seconds > row.seconds_left:
-            late.add(row.arrival)
-    return late
+    """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins."""
+    return {
+        row.arrival
+        for row, seconds in ends(rows, cost)
+        if row.seconds_left is not None and seconds > row.seconds_left
+    }

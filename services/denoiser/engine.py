@@ -12,6 +12,7 @@ import torch
 from services.denoiser.compute import Compute
 from services.denoiser.cost import CostModel
 from services.denoiser.interval import NEVER, Interval
+from services.denoiser.load import has_room
 from services.denoiser.outcomes import (
     Checkpointed,
     EngineStatistics,
@@ -27,6 +28,7 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
 from services.denoiser.sharing import AskHalf, Half
 from services.denoiser.steering import Ask
+from services.denoiser.views import RowView
 from shared.adapters.bank import Use
 from shared.families.network import Network
 
@@ -175,9 +177,19 @@ class Engine:
         return self._cost if self._compute is None else self._compute.cost
 
     @property
-    def declining(self) -> bool:
-        """It keeps newcomers waiting, for the sake of others' deadlines or for want of room."""
-        return self._compute is not None and self._compute.declining
+    def rows(self) -> Sequence[RowView]:
+        """All that are in hand."""
+        return () if self._compute is None else self._compute.rows()
+
+    def has_room(self, promised: int) -> bool:
+        """Whether one row more than those in hand and `promised`, together, would be let in at
+        once, as far as can be told: nobody is kept waiting for the sake of others' deadlines or for
+        want of room, and no step would take too long."""
+        if self._compute is not None and self._compute.declining:
+            return False
+        rows = self.rows
+        coming = max(0, promised - len(rows))
+        return has_room(rows, coming, self.cost, self._limits.max_step_seconds)
 
     def statistics(self) -> EngineStatistics:
         return self._running().statistics()

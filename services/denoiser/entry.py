@@ -16,6 +16,7 @@ from services.denoiser.outcomes import (
 from services.denoiser.row import Row
 from services.denoiser.step import Stepped
 from services.denoiser.views import RowView
+from services.denoiser.work import step_work
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,7 @@ class Entry:
             None if row.deadline is None else row.deadline - now - margin,
             margin,
             row.blocked,
+            step_work(row),
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:

@@ -14,17 +14,21 @@ from services.denoiser.isolation import Isolation
 from services.denoiser.model import Model
 from services.denoiser.row import Row
 from shared.adapters.bank import Use
+from shared.adapters.origins import label
 from shared.messages import JobSpec, LoraChoice
 from shared.task import Task
 
 
-async def bound(task: Task, model: Model) -> int | None:
-    """Steps that the task's row may take without its adapters; None: none, they come first. A row
-    that goes on elsewhere may have had them already."""
-    if task.state.checkpoint is not None:
-        return None
-    spec = task.spec
-    return await model.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps) or None
+async def begin(task: Task, model: Model) -> int | None:
+    """Steps that the task's row may take without its adapters; None: none, their files are here
+    then. So it is for a suspect, which must not be alone for as long as a fetch takes, and for a
+    row that goes on elsewhere, which may have had them already. Raises as `joining` does."""
+    spec, late = task.spec, None
+    if not task.suspect and task.state.checkpoint is None:
+        late = await model.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps) or None
+    if late is None:
+        await model.library.fetch(spec.loras)
+    return late
 
 
 @asynccontextmanager
@@ -40,8 +44,9 @@ async def joining(
     found: dict[int, Use] = {}
 
     async def join(number: int, choice: LoraChoice) -> None:
+        await model.library.fetch([choice])  # may take long: nobody who wants to be alone waits
         async with isolation.together():
-            found[number] = (await model.library.get(choice.name), choice.scale)
+            found[number] = (await model.library.get(choice), choice.scale)
         uses = tuple(found[k] for k in sorted(found))
         model.engine.adapt(row, uses, complete=len(found) == len(spec.loras))
 
@@ -59,7 +64,7 @@ def approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:
     if row.late_from_the_start is None:
         return set()
     found = set()
-    for name in {choice.name for choice in spec.loras}:
+    for name in {label(choice) for choice in spec.loras}:
         missed = min(row.joined.get(name, steps), steps)
         if missed:
             found.add(f"late_lora {name}: image {row.index}, step {missed + 1}")

@@ -12,6 +12,7 @@ from typing import Final
 
 from services.denoiser.cost import CostModel
 from services.denoiser.row import Row
+from services.denoiser.work import StepWork, step_work, total
 from shared.adapters.bank import Use
 from shared.families.network import Network
 
@@ -62,18 +63,18 @@ class Merging:
         elif self.merged:
             self._change(())
 
-    def observe(self, forwards: int, tokens: int, seconds: float, banked: bool) -> None:
-        """A step took `seconds`."""
+    def observe(self, work: StepWork, seconds: float, banked: bool) -> None:
+        """A step of `work` took `seconds`."""
         if banked:
-            self._banked = self._banked.observe(forwards, tokens, seconds)
+            self._banked = self._banked.observe(work, seconds)
         else:
-            self._plain = self._plain.observe(forwards, tokens, seconds)
+            self._plain = self._plain.observe(work, seconds)
 
     def _pays(self, rows: Collection[Row]) -> bool:
         steps = max(row.table.steps - row.step for row in rows)
-        forwards, tokens = sum(row.forwards for row in rows), max(r.shape_key.tokens for r in rows)
-        plain = self._plain.predict(forwards, tokens)
-        banked = self._banked.predict(forwards, tokens) if self._banked.known else 0.0
+        work = total(step_work(row) for row in rows)
+        plain = self._plain.predict(work)
+        banked = self._banked.predict(work) if self._banked.known else 0.0
         change = self._change_seconds
         return worth_merging(
             steps,

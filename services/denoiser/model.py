@@ -11,8 +11,8 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.sampling import Sampling
 from services.denoiser.sharing import AskHalf
 from services.denoiser.steering import Ask
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
-from shared.adapters.shelf import Shelf
 from shared.config import Settings
 from shared.families.registry import family_of
 from shared.subjects import CLASSES
@@ -49,7 +49,7 @@ def reserve(settings: Settings) -> int:
 def load(
     name: str,
     source: str,
-    shelf: Shelf,
+    loras: LoraFiles,
     settings: Settings,
     metrics: Metrics,
     bounds: Limits,
@@ -57,8 +57,8 @@ def load(
     ask: Ask,
     ask_half: AskHalf,
 ) -> Model:
-    """The network of model `name` in directory or hub id `source`, for which the adapters on
-    `shelf` are, and which asks ControlNets by `ask`, and other denoisers by `ask_half`; its engine
+    """The network of model `name` in directory or hub id `source`, which finds its adapters
+    in `loras`, and asks ControlNets by `ask`, and other denoisers by `ask_half`; its engine
     is not started."""
     family = family_of(source)
     network = family.network(settings.device, getattr(torch, settings.dtype))
@@ -69,5 +69,5 @@ def load(
     return Model(
         engine=engine,
         sampling=Sampling.of(family),
-        library=AdapterLibrary(shelf, family, network.check, settings.lora_bytes, parts),
+        library=AdapterLibrary(loras, family, network.check, settings.lora_bytes, parts),
     )

@@ -21,6 +21,7 @@ from typing import Final
 from services.denoiser.deadlines import is_hopeless, would_delay
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RANK, RowView, StepCost
+from services.denoiser.work import total
 
 FREE: Final = 1e-9
 """Seconds: the least a step is taken to cost, so that no group keeps its turn for nothing."""
@@ -153,12 +154,12 @@ def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost) -> list[RowV
     ordered = sorted(group, key=lambda row: (row.rank(limits.patience), row.arrival))
     if ordered[0].alone:
         return ordered[:1]
-    chosen, forwards = ordered[:1], ordered[0].forwards
+    chosen, work = ordered[:1], ordered[0].work
     for row in ordered[1:]:
-        seconds = cost.predict(forwards + row.forwards, row.shape.tokens)
+        seconds = cost.predict(work + row.work)
         if len(chosen) < limits.max_rows and seconds <= limits.max_step_seconds:
             chosen.append(row)
-            forwards += row.forwards
+            work += row.work
     return chosen
 
 
@@ -167,7 +168,7 @@ def _take_turn(
 ) -> tuple[ShapeKey, Turn]:
     """The group that steps now, and the turn afterwards."""
     price = {
-        shape: max(cost.predict(sum(row.forwards for row in step), shape.tokens), FREE)
+        shape: max(cost.predict(total(row.work for row in step)), FREE)
         for shape, step in groups.items()
     }
     known = dict(turn.deficits)

@@ -14,6 +14,7 @@ from services.denoiser.checkpoints import CheckpointKeeper
 from services.denoiser.engine import OnStep
 from services.denoiser.interval import Interval
 from services.denoiser.isolation import Isolation
+from services.denoiser.load import level, seconds_in_hand
 from services.denoiser.model import Model
 from services.denoiser.news import News
 from services.denoiser.outbox import Outbox
@@ -33,6 +34,9 @@ from shared.tensors.transport import Transport
 
 LIFETIME: Final = 3600.0
 """Seconds after which final latents and checkpoints may be dropped, if nobody released them."""
+
+USUAL_SECONDS: Final = 1.0
+"""What a row is taken to need before there was any."""
 
 
 class Denoiser:
@@ -62,6 +66,7 @@ class Denoiser:
         self.occupation = Occupation()
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
         self._draining = False
+        self._usual_seconds = USUAL_SECONDS
         for name, model in models.items():
             model.engine.watch(partial(self._beat, name))
 
@@ -72,10 +77,11 @@ class Denoiser:
         on_step = self._on_step(task, keeper)
         with self._alive(task):
             try:
+                late = await late_loras.begin(task, model)
                 if task.suspect:
                     row = await self._acquitted(task, model, keeper, on_step)
                 else:
-                    row = await self._row(task, model)
+                    row = await self._row(task, model, late)
                 latents = await self._denoised(task, model, row, keeper, on_step)
             except EngineStopped as stopped:
                 if not self._draining:
@@ -89,7 +95,23 @@ class Denoiser:
     def room(self) -> bool:
         """What an engine would keep waiting is better off in the queue, where another denoiser may
         take it."""
-        return not any(model.engine.declining for model in self._models.values())
+        return all(
+            model.engine.has_room(len(self._tasks[name])) for name, model in self._models.items()
+        )
+
+    def load(self, in_hand: int) -> int:
+        """What a pull tells while `in_hand` nodes are: how long they take, all models together, for
+        these take turns. Those that are no rows yet take as long as rows did the last time there
+        were any."""
+        count, seconds = 0, 0.0
+        for model in self._models.values():
+            rows = model.engine.rows
+            count += len(rows)
+            seconds += seconds_in_hand(rows, model.engine.cost)
+        if count:
+            self._usual_seconds = seconds / count
+        coming = max(0, in_hand - count)
+        return level(seconds + coming * self._usual_seconds, in_hand)
 
     async def drain(self) -> None:
         """All rows stop at the step boundary, and are handed over."""
@@ -117,9 +139,9 @@ class Denoiser:
         task.approximations |= _approximations(row, task.spec, row.table.steps)
         return latents
 
-    async def _row(self, task: Task, model: Model) -> Row:
+    async def _row(self, task: Task, model: Model, late: int | None) -> Row:
         async with self._isolation.together():
-            return await self._build(task, model)
+            return await self._build(task, model, late)
 
     async def _acquitted(
         self, task: Task, model: Model, keeper: CheckpointKeeper, on_step: OnStep
@@ -129,13 +151,12 @@ class Denoiser:
             task.progressed()
             self._stay(task)
             await mark(task)
-            row = await self._build(task, model, alone=True)
+            row = await self._build(task, model)
             steps = probation_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 
-    async def _build(self, task: Task, model: Model, alone: bool = False) -> Row:
-        late = None if alone else await late_loras.bound(task, model)
+    async def _build(self, task: Task, model: Model, late: int | None = None) -> Row:
         adapters = await model.library.uses(task.spec.loras) if late is None else ()
         # In a thread, for it blocks: the news of all other rows would wait.
         return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from services.denoiser.shape import ShapeKey
+from services.denoiser.work import StepWork
 from shared.messages import ServiceClass
 
 ALONE_RANK: Final = -1
@@ -32,6 +33,13 @@ class RowView:
 
     blocked: bool = False
     """It cannot take its next step yet: what it needs for it is not here."""
+    part: StepWork | None = None
+    """What its steps compute, if that is less than all of it."""
+
+    @property
+    def work(self) -> StepWork:
+        """Of its next step."""
+        return self.part or StepWork.full(self.forwards, self.shape.tokens)
 
     def rank(self, patience: int) -> int:
         if self.alone:
@@ -45,6 +53,6 @@ class StepCost(Protocol):
         """Whether it rests on enough measurements to turn anybody away by it."""
         ...
 
-    def predict(self, forwards: int, tokens: int) -> float:
-        """Seconds of a step of so many forwards at so many latent positions."""
+    def predict(self, work: StepWork) -> float:
+        """Seconds of a step of so much work."""
         ...

@@ -17,7 +17,8 @@ from pocket.captions import sample_captions
 from services.denoiser.row import Row
 from services.denoiser.sampling import Sampling
 from services.denoiser.step import Batch, step
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
+from shared.adapters.bank import Use
 from shared.adapters.shelf import Calibration, Shelf
 from shared.catalogue import Catalogue, ModelCard
 from shared.families.network import Conditioning, Network
@@ -47,7 +48,7 @@ def calibrate(
     encoder.check(adapter)
     cosines = []
     for number, prompt in enumerate(prompts):
-        rows = _rows(card, Sampling.of(family), encoder, adapter, prompt, seed=number)
+        rows = both_rows(card, Sampling.of(family), encoder, ((adapter, 1.0),), prompt, seed=number)
         cosines.append(cosines_by_step(network, *rows))
         done(number + 1)
     late = late_steps(cosines)
@@ -66,29 +67,35 @@ def late_steps(cosines: Sequence[Sequence[float]], bound: float = COSINE) -> int
 @torch.inference_mode()
 def cosines_by_step(network: Network, plain: Row, adapted: Row) -> list[float]:
     """Of the latents of two rows, after each of their steps."""
-    rows, found = (plain, adapted), []
+    found = []
     while not plain.finished:
-        result = step(network, Batch.of(rows, network))
-        for i, row in enumerate(rows):
-            row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
-            row.step += 1
-        flat = result.x.flatten(1)
+        flat = take_step(network, (plain, adapted)).flatten(1)
         found.append(float(torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)))
     return found
 
 
-def _rows(
+def take_step(network: Network, rows: Sequence[Row]) -> torch.Tensor:
+    """Have all `rows` one step further. Returns their latents (rows, C, H, W)."""
+    result = step(network, Batch.of(rows, network))
+    for i, row in enumerate(rows):
+        row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
+        row.step += 1
+    return result.x
+
+
+def both_rows(
     card: ModelCard,
     sampling: Sampling,
     encoder: TextEncoder,
-    adapter: Adapter,
+    uses: tuple[Use, ...],
     prompt: str,
     seed: int,
 ) -> tuple[Row, Row]:
-    """One without the adapter and one with it. Both are told the prompt as the LoRA has it
-    encoded: what is late is only the denoising network's share."""
+    """One without the adapters `uses` and one with them, as the model has it by default. Both are
+    told the prompt as the adapters have it encoded: what is late is only the denoising network's
+    share."""
     size, guidance = (card.default_width, card.default_height), card.default_guidance
-    guided, uses = guidance > 1.0 and not card.embedded_guidance, ((adapter, 1.0),)
+    guided = guidance > 1.0 and not card.embedded_guidance
     numbers = torch.tensor([sampling.family.numbers(*size, guidance)])
     told, nothing = encoder([prompt, ""], [uses, uses])
     cond = Conditioning(told.embeds[None], told.pooled[None], numbers)
@@ -97,7 +104,7 @@ def _rows(
         zeros = torch.zeros_like(cond.embeds), torch.zeros_like(cond.pooled)
         uncond = Conditioning(*zeros, numbers)
 
-    def row(uses: tuple[tuple[Adapter, float], ...]) -> Row:
+    def row(uses: tuple[Use, ...]) -> Row:
         return Row.begin(
             job_id="calibration",
             node="denoise-0",

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from services.fleet import options
+from services.fleet import lora_option, options
 from services.fleet.exits import exit_codes, run
 from services.fleet.progress import display
-from services.fleet.render import image_format, parse_loras, parse_size
+from services.fleet.render import image_format, parse_size
 from services.fleet.render import render as render_job
 from services.fleet.report import as_json, as_table
 from shared.client import new_job_id
@@ -115,7 +115,7 @@ def _read(size: str | None, lora: list[str] | None, control: list[str] | None) -
     return {
         "width": width,
         "height": height,
-        "loras": parse_loras(lora or []),
+        "loras": lora_option.parse_loras(lora or []),
         "controls": read_controls(control or [], "--control"),
     }
 

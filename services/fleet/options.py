@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from services.fleet import lora_option
 from shared.jobs.validate import (
     MAX_CONTROL_LAG,
     MAX_GUIDANCE,
@@ -28,7 +29,10 @@ Seed = Annotated[
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")]
 Lora = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME[:SCALE]", help="See `darkroom models`; repeat for several."),
+    typer.Option(
+        metavar=lora_option.FORM,
+        help="A name (see `darkroom models`), a path, hub:OWNER/REPO or a URL; repeat for several.",
+    ),
 ]
 Count = Annotated[int, typer.Option("-n", min=1, max=MAX_IMAGES, help="Number of images.")]
 Late = Annotated[

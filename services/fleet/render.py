@@ -17,8 +17,10 @@ from services.fleet.plan import FleetOptions, default_controls, default_loras, d
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
+from shared.adapters.hosts import Hosts
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
+from shared.config import Settings
 from shared.errors import DarkroomError, InvalidRequest
 from shared.jobs.validate import validate
 from shared.keys import ANONYMOUS, Credentials
@@ -27,7 +29,6 @@ from shared.messages import (
     ImageFormat,
     ImageResult,
     JobDone,
-    LoraChoice,
     NodeProgress,
     StepProgress,
 )
@@ -66,18 +67,6 @@ def parse_size(text: str) -> tuple[int, int]:
     if not all(side.isdecimal() and len(side) <= MOST_DIGITS for side in (width, height)):
         raise InvalidRequest("--size", text, "WIDTHxHEIGHT in pixels, such as 512x512")
     return int(width), int(height)
-
-
-def parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
-    """`["neon", "stripes:0.5"]` as choices. Raises `InvalidRequest`."""
-    choices = []
-    for text in texts:
-        name, colon, scale = text.partition(":")
-        try:
-            choices.append(LoraChoice(name=name, scale=float(scale) if colon else 1.0))
-        except ValueError as error:
-            raise InvalidRequest("--lora", text, "NAME, or NAME:SCALE such as neon:0.8") from error
-    return tuple(choices)
 
 
 def image_format(out: Path) -> ImageFormat:
@@ -134,8 +123,7 @@ async def _fleet_for(
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
-    shelf, controls = default_loras(os.environ), default_controls(os.environ)
-    validate(request, await asyncio.to_thread(Catalogue.load, sources, shelf, controls))
+    validate(request, await asyncio.to_thread(_own_catalogue, sources))
     with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
         async with running_fleet(
             FleetOptions(models=sources),
@@ -151,6 +139,13 @@ def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], Generation
     if request.model is not None and (Path(request.model).is_dir() or "/" in request.model):
         return (request.model,), msgspec.structs.replace(request, model=None)
     return default_models(os.environ), request
+
+
+def _own_catalogue(sources: tuple[str, ...]) -> Catalogue:
+    settings = Settings.from_env()
+    hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
+    shelf, controls = default_loras(os.environ), default_controls(os.environ)
+    return Catalogue.load(sources, shelf, controls, hosts)
 
 
 async def _follow(job: Job, stages: Stages, display: Display) -> tuple[JobDone, list[ImageResult]]:

@@ -151,7 +151,7 @@ def to_job(
         seed=wanted.seed,
         service_class=wanted.service_class or "standard",
         deadline=None if wanted.deadline is None else clock() + wanted.deadline,
-        loras=tuple(LoraChoice(name=one.name, scale=one.scale) for one in wanted.loras or ()),
+        loras=tuple(LoraChoice(**msgspec.structs.asdict(one)) for one in wanted.loras or ()),
         lora_late_steps=wanted.lora_late_steps or 0,
         controls=tuple(_control(one) for one in wanted.controls or ()),
         control_lag=wanted.control_lag or 0,

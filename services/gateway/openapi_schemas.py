@@ -20,6 +20,7 @@ from services.gateway.schemas import (
     PartialImageEvent,
     Readiness,
 )
+from shared.adapters.origins import KINDS
 from shared.messages import JOB_ID_PATTERN
 
 Json = dict[str, Any]
@@ -51,6 +52,7 @@ def schemas(models: Sequence[str], samplers: Sequence[str]) -> Json:
     _complete(components["ImagesRequest"], models, samplers)
     _complete(components["EditsRequest"], models, samplers)
     _as_form(components["EditsRequest"])
+    components["Lora"]["oneOf"] = [_has(kind, {"type": "string"}) for kind in KINDS]
     return components
 
 

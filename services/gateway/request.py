@@ -59,9 +59,16 @@ def _sentence(about: str, allowed: str) -> str:
 
 
 class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A LoRA by its name (see GET /v1/models), and how strongly it counts."""
+    """A LoRA, and how strongly it counts. Exactly one of `name` (see GET /v1/models), `path` (a
+    file below the server's LoRA directories), `hub` (owner/repo[@revision][:file.safetensors]) and
+    `url` says which; what is fetched has to come from where the server allows. `sha256`: of the
+    file, if it has to be that one."""
 
-    name: str
+    name: str | None = None
+    path: str | None = None
+    hub: str | None = None
+    url: str | None = None
+    sha256: str | None = None
     scale: float = 1.0
 
 
@@ -145,7 +152,8 @@ Loras = Annotated[
     _field(
         "LoRAs to paint with.",
         f'a list of up to {MAX_LORAS} objects {{"name": ..., "scale": ...}}, with names from GET '
-        f"/v1/models, scales (default 1) from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}",
+        '/v1/models, or with "path", "hub" or "url" instead, and "sha256" if you like; scales '
+        f"(default 1) from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}",
     ),
 ]
 LateSteps = Annotated[

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 
 from services.prompt_encoder.service import PromptEncoder
+from shared.adapters.fetch import Fetcher
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
@@ -25,9 +27,10 @@ async def main(running: Process) -> None:
         running.budget.refuse_larger(f"the text encoders of {', '.join(families)}", weights)
         dtype = getattr(torch, settings.dtype)
         encoders = {n: f.text_encoder(settings.device, dtype) for n, f in families.items()}
+        files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
         libraries = {
             name: AdapterLibrary(
-                catalogue.shelf,
+                files,
                 family,
                 encoders[name].check,
                 settings.lora_bytes,
@@ -42,7 +45,11 @@ async def main(running: Process) -> None:
 
         def statistics() -> Mapping[str, object]:
             loras = {name: dataclasses.asdict(one.statistics()) for name, one in libraries.items()}
-            return {**dataclasses.asdict(worker.statistics()), "loras": loras}
+            return {
+                **dataclasses.asdict(worker.statistics()),
+                "loras": loras,
+                "fetched_loras": dataclasses.asdict(files.statistics()),
+            }
 
         await running.serve(
             worker.run,

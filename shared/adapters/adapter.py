@@ -94,11 +94,15 @@ def read_adapter(
 
 
 def _parts(name: str, path: Path, family: Family) -> set[str]:
-    """The networks that the file has weights for, by its header."""
     if not path.is_file():
         raise AdapterUnusable(name, f"there is no file {path.name}")
     with safe_open(path, framework="pt") as file:
-        keys = list(file.keys())
+        return parts_of(name, list(file.keys()), family)
+
+
+def parts_of(name: str, keys: Sequence[str], family: Family) -> set[str]:
+    """The networks of a model of `family` that the adapter `name` has weights for, by its tensors'
+    `keys`. Raises `AdapterUnusable`."""
     every = tuple(start for starts in family.lora_keys.values() for start in starts)
     for key in keys:
         if not key.startswith(every):
@@ -106,7 +110,7 @@ def _parts(name: str, path: Path, family: Family) -> set[str]:
         if "dora_scale" in key or "lora_magnitude_vector" in key:
             raise AdapterUnusable(name, f"{key}: weights that are decomposed (DoRA) are not served")
     if not keys:
-        raise AdapterUnusable(name, f"{path.name} has no weights")
+        raise AdapterUnusable(name, "it has no weights")
     return {
         part
         for part, starts in family.lora_keys.items()

@@ -2,20 +2,29 @@
 ones leave when they take too much room."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from shared.adapters.adapter import Adapter, read_adapter
+import msgspec
+
+from shared.adapters.adapter import Adapter, parts_of, read_adapter
 from shared.adapters.bank import Use
-from shared.adapters.shelf import Shelf
+from shared.adapters.files import LoraFiles, Version, version
+from shared.adapters.origins import label
 from shared.families.base import Family
 from shared.messages import LoraChoice
 
-Version = tuple[str, int, int]
-"""A file's path, modification time (ns) and size (bytes): another one is another adapter."""
+_Key = tuple[str, Version]
+"""What an adapter is called, and its file: results name it as it was asked for."""
+NOTHING_SECONDS: Final = 60.0
+"""For so long a file elsewhere that had nothing for this process is not looked into again."""
+MAX_NOTHING: Final = 1024
+"""Files of which that is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +41,29 @@ class LibraryStatistics:
 
 
 class AdapterLibrary:
-    """Adapters of `shelf` for one model. In one event loop; files are read in threads."""
+    """Adapters in `files` for one model. In one event loop; files are read in threads."""
 
     def __init__(
         self,
-        shelf: Shelf,
+        files: LoraFiles,
         family: Family,
         check: Callable[[Adapter], None],
         max_bytes: int,
         parts: Sequence[str] | None = None,
     ) -> None:
         """`check` raises `AdapterUnusable` for an adapter that does not fit the model; `parts`: the
-        networks that this process has of it, None: all."""
-        self._shelf = shelf
+        networks that this process has of it, None: all. Most adapters have something for the
+        network that denoises: without it, what is elsewhere is fetched only if its header says that
+        it has something for `parts`."""
+        self._files = files
         self._family = family
         self._check = check
         self._max_bytes = max_bytes
         self._parts = parts
-        self._held: OrderedDict[Version, Adapter] = OrderedDict()
-        self._reading: dict[Version, asyncio.Task[Adapter]] = {}
+        self._held: OrderedDict[_Key, Adapter] = OrderedDict()
+        self._reading: dict[_Key, asyncio.Task[Adapter]] = {}
+        self._nothing: OrderedDict[LoraChoice, float] = OrderedDict()
+        """Adapters (of scale 1) with nothing for `parts`, and when that was seen (monotonic)."""
         self._bytes = self._hits = self._reads = self._evictions = self._failures = 0
 
     def __repr__(self) -> str:
@@ -68,9 +81,9 @@ class AdapterLibrary:
         )
 
     async def uses(self, choices: Sequence[LoraChoice]) -> tuple[Use, ...]:
-        """The adapters of `choices` with their scales. Raises `InvalidRequest` for a name that is
-        not on the shelf, `AdapterUnusable` for what cannot be read or does not fit."""
-        adapters = await asyncio.gather(*(self.get(choice.name) for choice in choices))
+        """The adapters of `choices` with their scales. Raises `InvalidRequest` for what is not on
+        the shelf, `AdapterUnusable` for what cannot be fetched, read, or does not fit."""
+        adapters = await asyncio.gather(*(self.get(choice) for choice in choices))
         return tuple((a, choice.scale) for a, choice in zip(adapters, choices, strict=True))
 
     async def late_steps(self, choices: Sequence[LoraChoice], steps: int, asked: int) -> int:
@@ -78,47 +91,76 @@ class AdapterLibrary:
         `asked` for, but no more than they were calibrated for, where they were."""
         if not asked or not choices:
             return 0
-        found = await asyncio.to_thread(lambda: [self._shelf.calibration(c.name) for c in choices])
+        found = await asyncio.gather(*(self._files.calibration(choice) for choice in choices))
         return min([asked, steps - 1, *(one.bound(steps) for one in found if one is not None)])
 
-    async def get(self, name: str) -> Adapter:
+    async def fetch(self, choices: Sequence[LoraChoice]) -> None:
+        """Return when the files of `choices` are on this host, which may take long for those from
+        elsewhere. Raises as `uses` does."""
+        await asyncio.gather(*(self._fetch(choice) for choice in choices))
+
+    async def get(self, choice: LoraChoice) -> Adapter:
         """One adapter; raises as `uses` does."""
-        version = await asyncio.to_thread(_version, self._shelf, name)
-        held = self._held.get(version)
+        parts = self._parts or (self._family.denoiser,)
+        if self._family.denoiser not in parts and await self._has_nothing(choice, parts):
+            return Adapter(label(choice), {})
+        async with self._files.file(choice) as path:
+            return await self._got(label(choice), path)
+
+    async def _fetch(self, choice: LoraChoice) -> None:
+        async with self._files.file(choice):
+            pass
+
+    async def _has_nothing(self, choice: LoraChoice, parts: Sequence[str]) -> bool:
+        """Whether the header of a file elsewhere says that it has nothing for `parts`."""
+        key = msgspec.structs.replace(choice, scale=1.0)
+        seen = self._nothing.get(key)
+        if seen is not None and time.monotonic() - seen < NOTHING_SECONDS:
+            return True
+        header = await self._files.header(choice)
+        if header is None:
+            return False
+        if parts_of(label(choice), header.keys, self._family).intersection(parts):
+            return False
+        self._nothing[key] = time.monotonic()
+        self._nothing.move_to_end(key)
+        if len(self._nothing) > MAX_NOTHING:
+            self._nothing.popitem(last=False)
+        return True
+
+    async def _got(self, name: str, path: Path) -> Adapter:
+        key = name, await asyncio.to_thread(version, path)
+        held = self._held.get(key)
         if held is not None:
             self._hits += 1
-            self._held.move_to_end(version)
+            self._held.move_to_end(key)
             return held
-        reading = self._reading.get(version)
+        reading = self._reading.get(key)
         if reading is None:
-            reading = self._reading[version] = asyncio.create_task(self._read(name, version))
-            reading.add_done_callback(partial(self._was_read, version))
+            reading = self._reading[key] = asyncio.create_task(self._read(key))
+            reading.add_done_callback(partial(self._was_read, key))
         return await asyncio.shield(reading)  # whoever else waits for it still wants it
 
-    def _was_read(self, version: Version, reading: asyncio.Task[Adapter]) -> None:
-        del self._reading[version]
+    def _was_read(self, key: _Key, reading: asyncio.Task[Adapter]) -> None:
+        del self._reading[key]
         if not reading.cancelled():
             reading.exception()  # whoever waited for it has it; perhaps nobody does any more
 
-    async def _read(self, name: str, version: Version) -> Adapter:
+    async def _read(self, key: _Key) -> Adapter:
+        name, (path, *_) = key
         self._reads += 1
         try:
-            path = Path(version[0])
-            adapter = await asyncio.to_thread(read_adapter, name, path, self._family, self._parts)
+            adapter = await asyncio.to_thread(
+                read_adapter, name, Path(path), self._family, self._parts
+            )
             self._check(adapter)
         except BaseException:
             self._failures += 1
             raise
-        self._held[version] = adapter
+        self._held[key] = adapter
         self._bytes += adapter.nbytes
         while self._bytes > self._max_bytes and len(self._held) > 1:
             _, oldest = self._held.popitem(last=False)
             self._bytes -= oldest.nbytes
             self._evictions += 1
         return adapter
-
-
-def _version(shelf: Shelf, name: str) -> Version:
-    path = shelf.find(name)
-    stat = path.stat()
-    return str(path), stat.st_mtime_ns, stat.st_size

@@ -47,18 +47,31 @@ class Shelf(msgspec.Struct, frozen=True):
                     return path
         raise InvalidRequest(field, name, _allowed(self.names()))
 
-    def calibration(self, name: str) -> Calibration | None:
-        """What is known of adapter `name`; None if it was not calibrated, or not legibly."""
-        try:
-            data = self.find(name).with_suffix(".json").read_bytes()
-            return msgspec.json.decode(data, type=Calibration)
-        except (InvalidRequest, OSError, msgspec.DecodeError):
-            return None
+    def below(self, path: str, field: str = "loras") -> Path:
+        """The file `path`, relative to one of the directories or absolute, if that is where it is
+        in the end, links followed. Raises `InvalidRequest` about `field` if it is not."""
+        for directory in self.directories if path.endswith(SUFFIX) else ():
+            try:
+                root = Path(directory).resolve()
+                found = (root / path).resolve()
+                if found.is_relative_to(root) and found.suffix == SUFFIX and found.is_file():
+                    return found
+            except (OSError, ValueError, RuntimeError):  # too long, a zero byte, links in a circle
+                continue
+        raise InvalidRequest(field, path, f"a {SUFFIX} file below the server's LoRA directories")
 
     def names(self) -> list[str]:
         """What `find` knows, sorted."""
         paths = [path for d in self.directories for path in Path(d).glob(f"*{SUFFIX}")]
         return sorted({path.stem for path in paths if NAME.fullmatch(path.stem) and path.is_file()})
+
+
+def calibration(file: Path) -> Calibration | None:
+    """What is known of the adapter in `file`; None if it was not calibrated, or not legibly."""
+    try:
+        return msgspec.json.decode(file.with_suffix(".json").read_bytes(), type=Calibration)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _allowed(names: Sequence[str]) -> str:

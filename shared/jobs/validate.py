@@ -4,6 +4,7 @@ import re
 import zlib
 from typing import Final
 
+from shared.adapters.origins import check as check_origin
 from shared.catalogue import Catalogue, ModelCard
 from shared.errors import InvalidRequest
 from shared.jobs.edits import Original, edit_spec, read_original
@@ -142,7 +143,7 @@ def _loras(choices: tuple[LoraChoice, ...], catalogue: Catalogue) -> tuple[LoraC
         if not -MAX_LORA_SCALE <= choice.scale <= MAX_LORA_SCALE:  # also refuses NaN
             allowed = f"a scale from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}"
             raise InvalidRequest("loras", choice.scale, allowed)
-        catalogue.shelf.find(choice.name)
+        check_origin(choice, catalogue.shelf, catalogue.lora_hosts)
     return choices
 
 

@@ -8,6 +8,8 @@ import pytest
 from benchmarks.joining import Arrival, start_of_step
 from benchmarks.joining import summary as joining_summary
 from benchmarks.pixels import Difference
+from benchmarks.plan import summary as plan_summary
+from benchmarks.plans import Rule
 from benchmarks.program import parse
 from benchmarks.throughput import FULL, Round
 from benchmarks.throughput import summary as throughput_summary
@@ -21,6 +23,11 @@ PROGRAMS = (
     "hops",
     "lora",
     "latent_parallel",
+    "plan",
+    "balance",
+    "fidelity",
+    "controlnet",
+    "swift",
     "serving",
 )
 
@@ -84,4 +91,12 @@ def test_steps_to_join_are_counted_from_the_ready_node() -> None:
     assert found["p95_steps_to_join"] == 1.5
     assert found["p95_steps_from_submission"] == 3.0
     assert found["fewest_rows"] == 9
+    json.dumps(found)
+
+
+def test_of_makespans_the_worst_of_the_optimal_plan_counts() -> None:
+    found = plan_summary([(1.0, Rule(1.0, 2.0, 3.0)), (1.0, Rule(1.5, 1.0, 2.0))])
+    assert found["optimal_over_bruteforce"] == 1.0
+    assert found["greedy_over_bruteforce_mean"] == 1.25
+    assert found["greedy_over_bruteforce_worst"] == 1.5
     json.dumps(found)

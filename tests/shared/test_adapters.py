@@ -13,6 +13,7 @@ from torch import nn
 
 from shared.adapters.adapter import Adapter, LowRank, read_adapter
 from shared.adapters.bank import AdaptedNetwork
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Shelf
 from shared.errors import AdapterUnusable, InvalidRequest
@@ -221,7 +222,7 @@ def test_no_name_leads_off_the_shelf(tmp_path: Path, name: str) -> None:
 def library(folder: Path, max_bytes: int) -> AdapterLibrary:
     unet = make_unet()
     network = AdaptedNetwork("unet", unet)
-    return AdapterLibrary(Shelf((str(folder),)), family(), network.check, max_bytes)
+    return AdapterLibrary(LoraFiles(Shelf((str(folder),))), family(), network.check, max_bytes)
 
 
 def choices(*names: str) -> list[LoraChoice]:
@@ -247,10 +248,10 @@ def test_the_least_recently_used_adapters_leave(tmp_path: Path) -> None:
         write_lora(tmp_path / f"{name}.safetensors", {"unet": make_unet()})
 
     async def scenario() -> None:
-        size = (await library(tmp_path, 1).get("a")).nbytes
+        size = (await library(tmp_path, 1).get(LoraChoice(name="a"))).nbytes
         shelf = library(tmp_path, 2 * size)
         for name in ("a", "b", "a", "c", "a", "b"):
-            await shelf.get(name)
+            await shelf.get(LoraChoice(name=name))
         statistics = shelf.statistics()
         assert (statistics.reads, statistics.hits, statistics.evictions) == (4, 2, 2)
         assert statistics.bytes == 2 * size
@@ -263,12 +264,12 @@ def test_a_file_that_was_replaced_is_read_again_and_a_bad_one_harms_nobody(tmp_p
 
     async def scenario() -> None:
         shelf = library(tmp_path, 2**30)
-        old = await shelf.get("neon")
+        old = await shelf.get(LoraChoice(name="neon"))
         path.write_bytes(b"not safetensors")
         with pytest.raises(AdapterUnusable):
-            await shelf.get("neon")
+            await shelf.get(LoraChoice(name="neon"))
         write_lora(path, {"unet": make_unet()}, rank=4)
-        new = await shelf.get("neon")
+        new = await shelf.get(LoraChoice(name="neon"))
         assert {old.nbytes * 2} == {new.nbytes}
         assert shelf.statistics().failures == 1
 

@@ -37,6 +37,7 @@ async def pulling(
     drain_seconds: float = 5.0,
     drain: Callable[[], Coroutine[None, None, None]] | None = None,
     hung: list[str] | None = None,
+    load: Callable[[int], int] = int,
 ) -> AsyncIterator[PullLoop]:
     sources = [
         Source(
@@ -64,6 +65,7 @@ async def pulling(
         stall_seconds=stall_seconds,
         drain_seconds=drain_seconds,
         poll_seconds=0.1,
+        load=load,
     )
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -254,6 +256,26 @@ def test_the_handler_is_told_to_drain_while_what_runs_may_still_finish() -> None
         async with pulling(bus, handle, drain=drain):
             await started.wait()
         assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
+
+    run(scenario())
+
+
+def test_a_pull_tells_what_is_made_of_the_number_in_hand() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        seen: set[int] = set()
+
+        async def handle(work: Work) -> None:
+            await asyncio.Event().wait()
+
+        def load(in_hand: int) -> int:
+            seen.add(in_hand)
+            return 9 - in_hand
+
+        async with pulling(bus, handle, capacity=3, drain_seconds=0.0, load=load):
+            await eventually(lambda: _true(seen == {0}))
+            await put(bus, "j1")
+            await eventually(lambda: _true(seen == {0, 1}))
 
     run(scenario())
 

@@ -14,6 +14,7 @@ from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
+from services.denoiser.work import StepWork
 from shared.errors import DeadlineExceeded
 from tests.services.denoiser.models import network
 from tests.services.denoiser.world import STEPS, World, in_world
@@ -27,8 +28,11 @@ class Cost:
 
     known = True
 
-    def predict(self, forwards: int, tokens: int) -> float:
-        return 0.0 if forwards == 0 else 0.01 + 0.01 * forwards
+    def predict(self, work: StepWork) -> float:
+        if not work.tokens:
+            return 0.0
+        forwards = work.tokens**2 / work.pairs  # of images that are computed in full
+        return 0.01 + 0.01 * forwards
 
 
 COST = Cost()
@@ -133,7 +137,7 @@ def test_admitted_by_the_rule_everybody_who_can_be_in_time_is(
     while left:
         for shape in (SHAPE, OTHER):
             running = [r for r in rows if r.arrival in left and r.shape == shape]
-            clock += COST.predict(len(running), shape.tokens)
+            clock += COST.predict(StepWork.full(len(running), shape.tokens))
             for r in running:
                 left[r.arrival] -= 1
                 if not left[r.arrival]:
@@ -147,7 +151,9 @@ def test_a_row_that_cannot_be_in_time_fails_by_name_and_its_company_goes_on() ->
     async def scenario(world: World) -> None:
         slow = CostModel()
         for _ in range(10):
-            slow = slow.observe(2, 64, 10.0)  # ten seconds a step, as far as is known
+            slow = slow.observe(
+                StepWork.full(2, 64), 10.0
+            )  # ten seconds a step, as far as is known
         await world.add("late", deadline=time.time() + 5.0)
         await world.add("good")
         async with Engine(network(), cost=slow) as one:

@@ -9,6 +9,7 @@ import torch
 from services.denoiser.row import Row
 from services.denoiser.step import Batch, step
 from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Shelf
 from shared.errors import AdapterUnusable, InvalidRequest
@@ -41,14 +42,14 @@ class Slow(AdapterLibrary):
 
     there: asyncio.Event
 
-    async def get(self, name: str) -> Adapter:
+    async def get(self, choice: LoraChoice) -> Adapter:
         await self.there.wait()
-        return await super().get(name)
+        return await super().get(choice)
 
 
 def slow(world: World, folder: Path) -> Slow:
-    world.shelf = Shelf((str(folder),))
-    library = Slow(world.shelf, family(), network().check, 2**30)
+    world.loras = LoraFiles(Shelf((str(folder),)))
+    library = Slow(world.loras, family(), network().check, 2**30)
     library.there = asyncio.Event()
     world.library = lambda: library  # type: ignore[method-assign]
     return library
@@ -116,7 +117,7 @@ def test_a_lora_that_cannot_be_had_fails_its_row_by_name_and_no_other(
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
 
     async def scenario(world: World) -> None:
-        world.shelf = Shelf((str(tmp_path),))
+        world.loras = LoraFiles(Shelf((str(tmp_path),)))
         await world.add("good", loras=NEON)
         await world.add("torn", loras=(LoraChoice(name="torn"),), late=late)
         await world.add("absent", loras=(LoraChoice(name="absent"),), late=late)

@@ -12,6 +12,7 @@ from services.denoiser.engine import Engine
 from services.denoiser.merging import Merging, agreed, worth_merging
 from services.denoiser.outcomes import StepReport
 from services.denoiser.row import Row
+from services.denoiser.work import StepWork
 from shared.adapters.adapter import Adapter, read_adapter
 from shared.families.sdxl.traced import traced
 from shared.families.sdxl.unet import SdxlUnet
@@ -121,13 +122,13 @@ def test_what_steps_cost_decides(tmp_path: Path) -> None:
     row = make_row(steps=50, adapters=uses)
     merging = Merging(SdxlUnet(make_unet()))
     for _ in range(10):
-        merging.observe(2, 64, 0.010, banked=False)
-        merging.observe(2, 64, 0.0101, banked=True)
+        merging.observe(StepWork.full(2, 64), 0.010, banked=False)
+        merging.observe(StepWork.full(2, 64), 0.0101, banked=True)
     merging._change_seconds = 1.0
     merging.settle([row])
     assert merging.merged == ()
     for _ in range(60):
-        merging.observe(2, 64, 0.100, banked=True)
+        merging.observe(StepWork.full(2, 64), 0.100, banked=True)
     merging.settle([row])
     assert merging.merged == uses
 

@@ -12,10 +12,11 @@ from services.denoiser.cost import CostModel
 from services.denoiser.plan_step import Limits, StepPlan, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
+from services.denoiser.work import StepWork, total
 from shared.messages import ServiceClass
 
 SHAPES = [ShapeKey(4, 8, 8, 77), ShapeKey(4, 16, 16, 77), ShapeKey(4, 16, 16, 154)]
-COST = CostModel(coefficients=(0.01, 1e-4, 0.0))
+COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0))
 SAME = settings(
     deadline=None,
     derandomize=True,
@@ -85,7 +86,7 @@ def test_a_plan_is_within_its_limits(
     assert len(running) <= bounds.max_rows
     assert len({row.shape for row in running}) <= 1
     if len(running) > 1:
-        seconds = COST.predict(sum(r.forwards for r in running), running[0].shape.tokens)
+        seconds = COST.predict(total(r.work for r in running))
         assert seconds <= bounds.max_step_seconds
 
 
@@ -234,5 +235,5 @@ def test_shapes_share_the_time_equally_whatever_their_steps_cost() -> None:
         step = plan_step(rows, [], bounds, COST, turn)
         turn = step.turn
         shape = SHAPES[1] if 9 in step.runs else SHAPES[0]
-        seconds[shape] += COST.predict(2 * len(step.runs), shape.tokens)
+        seconds[shape] += COST.predict(StepWork.full(2 * len(step.runs), shape.tokens))
     assert abs(seconds[SHAPES[0]] - seconds[SHAPES[1]]) < 0.1 * sum(seconds.values())

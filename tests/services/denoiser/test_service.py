@@ -8,12 +8,18 @@ import msgspec
 import pytest
 import torch
 
+from services.denoiser.cost import CostModel
 from services.denoiser.engine import Engine
+from services.denoiser.load import level
+from services.denoiser.plan_step import Limits
+from services.denoiser.service import USUAL_SECONDS
+from services.denoiser.work import StepWork
 from shared.errors import NoLongerWanted
 from shared.jobs.events import CancelRequested, Checkpointed
 from shared.jobs.record import Checkpoint
 from shared.messages import PreviewTask
 from shared.tensors.torch_io import get_tensor, put_tensor
+from tests.conftest import eventually
 from tests.services.denoiser.models import SHAPE, network
 from tests.services.denoiser.world import STEPS, World
 from tests.services.denoiser.world import in_world as world_of_jobs
@@ -134,3 +140,54 @@ def test_a_row_whose_job_has_ended_leaves_after_its_next_checkpoint() -> None:
         assert await cancelling[0]
 
     in_world(scenario, steps=LONG)
+
+
+def test_a_denoiser_tells_how_long_it_is_busy_not_with_how_many() -> None:
+    async def scenario(world: World) -> None:
+        seconds = CostModel(coefficients=(0.01, 0.0, 0.0, 0.0))  # a step, whatever its rows
+
+        async def told(steps: int, *names: str) -> int:
+            async with Engine(network(), cost=seconds) as engine:
+                denoiser = world.denoiser(engine)
+                assert denoiser.load(0) == level(0.0, 0)
+                async with asyncio.TaskGroup() as group, engine.held():
+                    for name in names:
+                        await world.add(name, steps=steps)
+                        group.create_task(denoiser.run(await world.task(name)))
+                    await eventually(lambda: _true(len(engine.rows) == len(names)))
+                    return denoiser.load(len(names))
+
+        assert await told(2, "a", "b", "c") == level(0.02, 3)
+        assert await told(40, "long") == level(0.4, 1) > level(0.02, 3)
+
+    world_of_jobs(scenario)
+
+
+def test_what_is_no_row_yet_is_taken_to_be_like_rows_before_it() -> None:
+    async def scenario(world: Lone) -> None:
+        assert world.denoiser.load(1) == level(USUAL_SECONDS, 1)
+        assert world.denoiser.load(3) == level(3 * USUAL_SECONDS, 3)
+
+    in_world(scenario)
+
+
+def test_nothing_is_pulled_that_would_make_a_step_too_long() -> None:
+    async def scenario(world: World) -> None:
+        slow = CostModel()
+        for _ in range(5):
+            slow = slow.observe(StepWork.full(2, 64), 1.0)
+        async with Engine(network(), Limits(max_step_seconds=1.0), slow) as engine:
+            denoiser = world.denoiser(engine)
+            assert denoiser.room()
+            await world.add("job-1")
+            async with asyncio.TaskGroup() as group, engine.held():
+                group.create_task(denoiser.run(await world.task("job-1")))
+                await eventually(lambda: _true(len(engine.rows) == 1))
+                assert not denoiser.room()
+            assert denoiser.room()
+
+    world_of_jobs(scenario)
+
+
+async def _true(value: bool) -> bool:
+    return value

@@ -15,6 +15,7 @@ from services.denoiser.outbox import Outbox
 from services.denoiser.plan_step import Limits
 from services.denoiser.sampling import Sampling
 from services.denoiser.service import Denoiser
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Shelf
 from shared.bus.memory import MemoryBroker, MemoryBus
@@ -94,7 +95,7 @@ class World:
         self.ledger = Ledger(bus)
         self.transport = NoRoom()
         self.outbox = Watched(bus)
-        self.shelf = Shelf()
+        self.loras = LoraFiles(Shelf())
         """Where jobs find their LoRAs."""
 
     @classmethod
@@ -143,7 +144,7 @@ class World:
         )
 
     def library(self) -> AdapterLibrary:
-        return AdapterLibrary(self.shelf, family(), network().check, 2**30)
+        return AdapterLibrary(self.loras, family(), network().check, 2**30)
 
     async def task(self, job_id: str = "job-1", deliveries: int = 1) -> WatchedTask:
         """As the first holder has it, or a later one to whom it was given; after more `deliveries`

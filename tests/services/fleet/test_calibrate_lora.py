@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from services.fleet.calibrate_lora import calibrate, cosines_by_step, late_steps
 from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.adapters.adapter import read_adapter
+from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
-from shared.adapters.shelf import Calibration, Shelf
+from shared.adapters.shelf import Calibration, Shelf, calibration
 from shared.catalogue import read_card
 from shared.messages import LoraChoice
 from tests.conftest import run
@@ -69,13 +70,15 @@ def test_a_row_waits_no_later_than_its_loras_were_calibrated_for(tmp_path: Path)
         elif late:
             (tmp_path / f"{name}.json").write_text(late)
     shelf = Shelf((str(tmp_path),))
-    library = AdapterLibrary(shelf, family(), lambda adapter: None, 1)
+    library = AdapterLibrary(LoraFiles(shelf), family(), lambda adapter: None, 1)
 
     def bound(names: str, steps: int, asked: int) -> int:
         choices = [LoraChoice(name=name) for name in names]
         return run(library.late_steps(choices, steps, asked))
 
-    assert shelf.calibration("a") == Calibration(late_steps=6, steps=24, cosine=0.99, prompts=1)
+    assert calibration(shelf.find("a")) == Calibration(
+        late_steps=6, steps=24, cosine=0.99, prompts=1
+    )
     assert bound("a", 24, 100) == 6
     assert bound("a", 12, 100) == 3
     assert bound("ab", 24, 100) == 3

@@ -11,6 +11,7 @@ import pytest
 from services.gateway.api import parse, quality_of, to_job
 from services.gateway.errors import problem_of
 from services.gateway.schemas import ErrorDetail
+from shared.adapters.hosts import Hosts
 from shared.adapters.shelf import Shelf
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.jobs.validate import MAX_PICTURE_BYTES
@@ -59,7 +60,9 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": 2**63}, "seed", "a whole number from 0 to"),
     ({"loras": "neon"}, "loras", "a list of up to 8 objects"),
     ({"loras": ["neon"]}, "loras", "a list of up to 8 objects"),
-    ({"loras": [{"scale": 1}]}, "loras", "a list of up to 8 objects"),
+    ({"loras": [{"scale": 1}]}, "loras", "exactly one of name, path, hub, url"),
+    ({"loras": [{"path": "../x.safetensors"}]}, "loras", "below the server's LoRA directories"),
+    ({"loras": [{"url": "http://127.0.0.1:8222/"}]}, "loras", "it fetches none"),
     ({"loras": [{"name": "neon", "weight": 1}]}, "loras", "a list of up to 8 objects"),
     ({"loras": [{"name": "neon"}]}, "loras", "nothing, for this server has no LoRAs"),
     ({"loras": [{"name": "neon", "scale": 11}]}, "loras", "a scale from -10 to 10"),
@@ -171,6 +174,30 @@ def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
     wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", catalogue)
     assert wanted.loras == (LoraChoice(name="neon"), LoraChoice(name="neon", scale=-0.5))
     assert wanted.lora_late_steps == 3
+
+
+def test_loras_may_be_files_and_addresses(tmp_path: Path) -> None:
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "styles" / "ink.safetensors").touch()
+    served = msgspec.structs.replace(
+        factories.catalogue(),
+        shelf=Shelf((str(tmp_path),)),
+        lora_hosts=Hosts.parse(["files.example.org", "hub.example.org"], "https://hub.example.org"),
+    )
+    loras = [
+        {"path": "styles/ink.safetensors", "scale": 0.5},
+        {"hub": "owner/repo:ink.safetensors"},
+        {"url": "https://files.example.org/ink.safetensors", "sha256": "0" * 64, "name": None},
+    ]
+    wanted, spec = to_job(
+        parse(json.dumps({"prompt": "a", "loras": loras}).encode()), "job-1", served
+    )
+    assert spec.loras == wanted.loras
+    assert wanted.loras == (
+        LoraChoice(path="styles/ink.safetensors", scale=0.5),
+        LoraChoice(hub="owner/repo:ink.safetensors"),
+        LoraChoice(url="https://files.example.org/ink.safetensors", sha256="0" * 64),
+    )
 
 
 def test_controls_bring_their_picture_in_base64_or_as_a_data_url() -> None:

@@ -1,0 +1,49 @@
+"""`--lora`: which LoRA, perhaps its checksum, and how strongly it counts."""
+
+from typing import Final
+
+from shared.adapters.shelf import NAME, SUFFIX
+from shared.errors import InvalidRequest
+from shared.messages import LoraChoice
+
+FORM: Final = "LORA[#sha256=HEX][:SCALE]"
+"""`LORA`: a name, a path, `hub:owner/repo[@revision][:FILE.safetensors]`, or a URL."""
+_ALLOWED: Final = (
+    f"{FORM} such as neon:0.8, styles/neon{SUFFIX}, hub:owner/repo:0.8 or "
+    f"https://host/neon{SUFFIX}:0.8"
+)
+_CHECKSUM: Final = "#sha256="
+
+
+def parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
+    """`["neon", "https://host/stripes.safetensors:0.5"]` as choices. Raises `InvalidRequest`."""
+    return tuple(_choice(text) for text in texts)
+
+
+def _choice(text: str) -> LoraChoice:
+    before, colon, last = text.rpartition(":")
+    number = _number(last) if colon else None
+    origin, scale = (text, 1.0) if number is None else (before, number)
+    where, _, checksum = origin.partition(_CHECKSUM)
+    kind, value = _kind(where)
+    if not value or (kind == "name" and not NAME.fullmatch(value)):
+        raise InvalidRequest("--lora", text, _ALLOWED)
+    return LoraChoice(**{kind: value}, sha256=checksum or None, scale=scale)
+
+
+def _kind(where: str) -> tuple[str, str]:
+    """The field that it is for, and its value."""
+    if where.startswith(("http://", "https://")):
+        return "url", where
+    if where.startswith("hub:"):
+        return "hub", where.removeprefix("hub:")
+    if "/" in where or where.endswith(SUFFIX):
+        return "path", where
+    return "name", where
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,137 @@
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.plans import (
+    different_blocks,
+    equal_blocks,
+    flux_blocks,
+    greedy,
+    least_makespan,
+)
+from services.denoiser import block_runs, cache_plan
+from services.denoiser.block_runs import Block, Option
+from services.denoiser.cache_plan import best_plan, timeline
+
+times = st.integers(0, 12).map(float)
+options = st.builds(Option, times, times)
+block_lists = st.lists(st.lists(options, min_size=1, max_size=4).map(tuple), max_size=6)
+runs = st.lists(
+    st.tuples(st.lists(options, min_size=1, max_size=3).map(tuple), st.integers(1, 4)), max_size=3
+).map(lambda runs: [block for block, length in runs for _ in range(length)][:9])
+heads = st.integers(0, 20).map(float)
+
+
+def test_a_thousand_plans_of_twelve_blocks_equal_the_best_there_is() -> None:
+    lot = Random(0)
+    for number in range(1000):
+        blocks = equal_blocks(12, lot) if number % 2 else _two_ways(different_blocks(12, lot))
+        plan = best_plan(blocks)
+        assert plan.makespan == pytest.approx(least_makespan(blocks), rel=1e-12)
+        assert plan.exact
+
+
+def test_of_twelve_blocks_with_three_ways_each_the_plan_equals_the_best_there_is() -> None:
+    lot = Random(1)
+    for _ in range(20):
+        blocks = different_blocks(12, lot)
+        assert best_plan(blocks).makespan == pytest.approx(least_makespan(blocks), rel=1e-12)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(block_lists, heads)
+def test_whatever_the_times_no_plan_is_better(blocks: list[Block], head: float) -> None:
+    plan = best_plan(blocks, head)
+    assert plan.makespan == least_makespan(blocks, head)
+    assert plan.exact
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(runs, heads)
+def test_blocks_that_are_alike_are_planned_as_well_as_others(
+    blocks: list[Block], head: float
+) -> None:
+    assert best_plan(blocks, head).makespan == least_makespan(blocks, head)
+
+
+@settings(deadline=None, derandomize=True)
+@given(runs, heads)
+def test_a_plan_is_no_worse_than_the_rules_and_with_more_head_no_worse_than_with_less(
+    blocks: list[Block], head: float
+) -> None:
+    plan = best_plan(blocks, head)
+    for choices in (greedy(blocks, head), [0] * len(blocks), [len(b) - 1 for b in blocks]):
+        assert plan.makespan <= timeline(blocks, choices, head).computed
+    assert best_plan(blocks, head + 1.0).makespan <= plan.makespan
+    dearer = [tuple(Option(o.load + 1.0, o.compute) for o in block) for block in blocks]
+    assert best_plan(dearer, head).makespan >= plan.makespan
+
+
+def test_a_plan_tells_its_own_times() -> None:
+    blocks = flux_blocks(Random(3))
+    plan = best_plan(blocks, head=2.0)
+    loaded, computed = timeline(blocks, plan.choices, head=2.0)
+    assert plan.makespan == computed
+    assert plan.loading == pytest.approx(loaded + 2.0)
+    assert plan.next_head == pytest.approx(computed - loaded)
+    assert plan.exact
+
+
+def test_a_head_start_is_used() -> None:
+    blocks = [(Option(0.0, 4.0), Option(3.0, 1.0))]
+    assert best_plan(blocks).makespan == 4.0
+    plan = best_plan(blocks, head=2.0)
+    assert (plan.choices, plan.makespan, plan.next_head) == ((1,), 2.0, 1.0)
+
+
+def test_where_nothing_has_to_be_loaded_the_cheapest_computation_is_taken() -> None:
+    blocks = [(Option(0.0, 3.0), Option(0.0, 1.0), Option(0.0, 2.0))] * 57
+    plan = best_plan(blocks)
+    assert plan.needs_no_load
+    assert plan.choices == (1,) * 57
+    assert not best_plan([(Option(0.0, 9.0), Option(1.0, 1.0))]).needs_no_load
+
+
+def test_loads_that_cannot_pay_are_not_made() -> None:
+    plan = best_plan([(Option(0.0, 1.0), Option(100.0, 0.5))] * 57)
+    assert plan.choices == (0,) * 57
+    assert plan.needs_no_load
+
+
+def test_without_blocks_there_is_nothing_to_plan() -> None:
+    assert best_plan([]).makespan == 0.0
+    assert best_plan([]).choices == ()
+
+
+def test_a_negative_head_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"head: -1\.0, allowed: at least 0"):
+        best_plan([], head=-1.0)
+
+
+def test_what_is_kept_is_bounded_and_the_plan_says_what_that_means(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks = different_blocks(12, Random(5))
+    monkeypatch.setattr(cache_plan, "FIRST_FRONT", 2)
+    assert best_plan(blocks).exact  # found by the second search
+    best = least_makespan(blocks)
+    assert best_plan(blocks).makespan == pytest.approx(best)
+    monkeypatch.setattr(cache_plan, "MAX_FRONT", 2)
+    bounded = best_plan(blocks)
+    assert not bounded.exact
+    assert best <= bounded.makespan <= 2.0 * best
+
+
+def test_long_runs_of_equal_blocks_are_cut_and_planned_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks = flux_blocks(Random(6))
+    whole = best_plan(blocks)
+    monkeypatch.setattr(block_runs, "MAX_COUNTS", 40)
+    assert best_plan(blocks).makespan == pytest.approx(whole.makespan)
+
+
+def _two_ways(blocks: list[Block]) -> list[Block]:
+    return [block[:2] for block in blocks]
