@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from services.denoiser.row import Row
 from services.denoiser.sampling import Sampling
 from services.fleet.calibrate_lora import both_rows, take_step
-from services.vae.autoencoder import LatentDecoder
+from services.vae.autoencoder import Autoencoder
 from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import Use
 from shared.catalogue import Catalogue
@@ -39,7 +39,7 @@ class Painter:
         self._sampling = Sampling.of(self._family)
         self._network = self._family.network("cpu", torch.float32)
         self._encoder = self._family.text_encoder("cpu", torch.float32)
-        self._decoder = LatentDecoder(self._card.source, "cpu", torch.float32)
+        self._decoder = Autoencoder(self._card.source, "cpu", torch.float32)
 
     def use(self, name: str) -> Use:
         """The LoRA of this name on the catalogue's shelf, at scale 1."""
@@ -57,7 +57,7 @@ class Painter:
                 for n, prompt in enumerate(prompts[start : start + ROWS])
             ]
             latents = finished(self._network, rows, uses, late)
-            drawn += [pixels.numpy() for pixels in self._decoder(list(latents))]
+            drawn += [pixels.numpy() for pixels in self._decoder.decode(list(latents))]
         return drawn
 
     def _row(self, uses: tuple[Use, ...], prompt: str, seed: int) -> Row:

@@ -29,13 +29,14 @@ log = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Those that a process makes with one handler. `name`: the process, as progress tells it."""
+    """Those that a process makes with one handler. `name`: the process, as progress tells it;
+    `seclusion`: in which all of the process' nodes run."""
 
-    def __init__(self, bus: Bus, handler: Handler, name: str) -> None:
+    def __init__(self, bus: Bus, handler: Handler, name: str, seclusion: Seclusion) -> None:
         self._bus = bus
         self._handler = handler
         self._name = name
-        self._seclusion = Seclusion()
+        self._seclusion = seclusion
 
     async def run(self, task: Task) -> Event:
         """Run the handler, and say what came of it. Raises `ArenaFull`, which is no failure of the

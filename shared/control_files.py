@@ -1,4 +1,4 @@
-"""Controls as command lines and workloads name them: `NAME=FILE` or `NAME=FILE:SCALE`."""
+"""Pictures as command lines and workloads name them; controls: `NAME=FILE` or `NAME=FILE:SCALE`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,15 @@ from shared.messages import ControlChoice
 def read_controls(texts: Sequence[str], option: str) -> tuple[ControlChoice, ...]:
     """Choices with the pictures that they name. Raises `InvalidRequest` about `option`."""
     return tuple(_read(text, option) for text in texts)
+
+
+def read_picture(file: Path, option: str) -> bytes:
+    """Raises `InvalidRequest` about `option`."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        allowed = f"a file that can be read ({error.strerror})"
+        raise InvalidRequest(option, str(file), allowed) from error
 
 
 def _read(text: str, option: str) -> ControlChoice:

@@ -13,6 +13,8 @@ from shared.tensors.handle import TensorHandle
 
 ServiceClass = Literal["interactive", "standard", "batch"]
 ImageFormat = Literal["png", "jpeg", "webp"]
+MaskSource = Literal["none", "file", "alpha"]
+"""Where an edit's mask is: nowhere, in a file of its own, or in its image's alpha channel."""
 
 JOB_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 
@@ -86,6 +88,16 @@ class GenerationRequest(
     controls: tuple[ControlChoice, ...] = ()
     control_lag: int = 0
     """1: each step may be steered by what the ControlNets said of the step before; 0 is exact."""
+    image: bytes | None = None
+    """A file (png, jpeg or webp) to begin from; brought to the size of the result."""
+    mask: bytes | None = None
+    """A png of the image's size: where it is fully transparent, the image is drawn anew; the rest
+    stays as it is. None: the image's own alpha channel, if any of it is fully transparent; else
+    all of the image is drawn anew."""
+    strength: float | None = None
+    """How much of the image is given up, above 0 to 1: the share of the steps that are taken."""
+    mask_mode: str = "exact"
+    """How what the mask keeps is computed."""
     previews: int = 0
     """Pictures of the running latents to send while denoising, evenly spaced."""
     output_format: ImageFormat = "png"
@@ -119,6 +131,19 @@ class ControlSpec(msgspec.Struct, frozen=True, kw_only=True):
     guess_mode: bool
 
 
+class EditSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An image to begin from, after validation: the files are on `dr.v1.input.<job>.image` and
+    `dr.v1.input.<job>.mask`."""
+
+    strength: float
+    mask: MaskSource
+    mask_mode: str
+
+    @property
+    def masked(self) -> bool:
+        return self.mask != "none"
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request after validation: nothing left open, everything within the model's limits."""
 
@@ -142,6 +167,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lora_late_steps: int = 0
     controls: tuple[ControlSpec, ...] = ()
     control_lag: int = 0
+    edit: EditSpec | None = None
+    """None: drawn from noise alone."""
     embedded_guidance: bool = False
     """Guidance is a number that the network is told."""
 

@@ -106,10 +106,11 @@ def _planner(service: str, served: Served) -> Grants:
     )
 
 
-def _worker(service: str, kind: str, names: Sequence[str]) -> Grants:
-    """Runs the nodes of one kind, for the models (or ControlNets) of these names."""
+def _worker(service: str, names: Sequence[str], *kinds: str) -> Grants:
+    """Runs the nodes of these kinds, for the models (or ControlNets) of these names."""
     queues = [
         subjects.work_consumer(kind, name, service_class)
+        for kind in kinds
         for name in names
         for service_class in subjects.CLASSES
     ]
@@ -122,12 +123,12 @@ def _worker(service: str, kind: str, names: Sequence[str]) -> Grants:
 
 
 def _prompt_encoder(service: str, served: Served) -> Grants:
-    return _worker(service, "encode", served.models)
+    return _worker(service, served.models, "encode")
 
 
 def _controlnet(service: str, served: Served) -> Grants:
     return grants.total(
-        _worker(service, "hint", served.controls),
+        _worker(service, served.controls, "hint"),
         grants.subscribe(*(subjects.control(control) for control in served.controls)),
         grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
     )
@@ -136,7 +137,7 @@ def _controlnet(service: str, served: Served) -> Grants:
 def _denoiser(service: str, served: Served) -> Grants:
     """It frees what ControlNets answer as it frees what jobs leave behind."""
     return grants.total(
-        _worker(service, "denoise", served.models),
+        _worker(service, served.models, "denoise"),
         grants.publish(*(subjects.preview(model) for model in served.models)),
         grants.publish(*(subjects.control(control) for control in served.controls)),
         grants.publish(*(subjects.assist(model) for model in served.models)),
@@ -146,7 +147,8 @@ def _denoiser(service: str, served: Served) -> Grants:
 
 def _vae(service: str, served: Served) -> Grants:
     return grants.total(
-        _worker(service, "decode", served.models),
+        _worker(service, served.models, "decode", "encode_image"),
+        grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
         grants.subscribe(*(subjects.preview(model) for model in served.models)),
         grants.publish(subjects.results(ANY)),
         grants.read(subjects.RESULTS, subjects.results(ANY)),

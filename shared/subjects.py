@@ -1,6 +1,6 @@
 """Every subject, stream, consumer and bucket name. No other file spells one."""
 
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 PREFIX: Final = "dr.v1"
@@ -98,9 +98,9 @@ def assist(model: str) -> str:
     return f"{PREFIX}.assist.{token(model)}"
 
 
-def job_input(job_id: str, number: int) -> str:
-    """The picture that the job's control `number` steers by."""
-    return f"{PREFIX}.input.{job_id}.{number}"
+def job_input(job_id: str, name: int | Literal["image", "mask"]) -> str:
+    """A picture that the job came with: a number is that of the control that it steers."""
+    return f"{PREFIX}.input.{job_id}.{name}"
 
 
 def release(arena: str) -> str:

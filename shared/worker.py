@@ -23,6 +23,7 @@ from shared.jobs.events import CancelRequested, Event, NodeFinished
 from shared.jobs.ledger import Ledger
 from shared.messages import NodeTask, decode
 from shared.pull import PullLoop, PullStatistics, Source, Work, leave_hung, number
+from shared.seclusion import Seclusion
 from shared.task import Handler, Task, insist
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
@@ -54,8 +55,11 @@ class Worker:
         room: Callable[[], bool] = lambda: True,
         on_hang: Callable[[str], None] = leave_hung,
         load: Callable[[int], int] = number,
+        seclusion: Seclusion | None = None,
     ) -> None:
-        """`room`, `on_hang`, `load`: see `PullLoop`."""
+        """`room`, `on_hang`, `load`: see `PullLoop`. `seclusion`: what it has in common with the
+        other workers of the process, so that a node which may end the process runs beside none of
+        theirs either."""
         self._bus = bus
         self._handler = handler
         self._settings = settings
@@ -67,7 +71,7 @@ class Worker:
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
-        self._attempts = Attempts(bus, handler, name)
+        self._attempts = Attempts(bus, handler, name, seclusion or Seclusion())
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:

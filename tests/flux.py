@@ -29,7 +29,7 @@ from services.denoiser.engine import Engine, OnCheckpoint
 from services.denoiser.interval import Interval
 from services.denoiser.row import Row
 from services.denoiser.sampling import Sampling
-from services.vae.autoencoder import LatentDecoder
+from services.vae.autoencoder import Autoencoder
 from shared.adapters.bank import Use
 from shared.families.base import Family
 from shared.families.network import Conditioning, Network
@@ -141,7 +141,7 @@ class Atelier:
         self.sampling = Sampling.of(self.family)
         self.network: Network = self.family.network("cpu", torch.float32)
         self.encoder: TextEncoder = self.family.text_encoder("cpu", torch.float32)
-        self.decoder = LatentDecoder(source, "cpu", torch.float32)
+        self.decoder = Autoencoder(source, "cpu", torch.float32)
 
     @cached_property
     def pipeline(self) -> Any:
@@ -179,7 +179,7 @@ class Atelier:
                 runs = (engine.run(row, None, on_checkpoint, Interval(1)) for row in rows)
                 return await asyncio.gather(*runs)
 
-        return self.decoder([latents[0] for latents in asyncio.run(main())])
+        return self.decoder.decode([latents[0] for latents in asyncio.run(main())])
 
     def expected(self, wish: Wish) -> torch.Tensor:
         """What diffusers paints."""

@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from pocket.captions import sample_captions
-from services.vae.autoencoder import LatentDecoder
+from services.vae.autoencoder import Autoencoder
 from shared.errors import Misconfigured
 from shared.families.base import Family
 from shared.families.network import Conditioning, Network
@@ -77,7 +77,7 @@ async def network_time(model: str, batch: float, processes: int, seconds: float)
 class _Networks:
     family: Family
     denoiser: Network
-    decoder: LatentDecoder
+    decoder: Autoencoder
     encoder: TextEncoder
 
     def latents(self, images: int) -> torch.Tensor:
@@ -93,7 +93,7 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
     networks = _Networks(
         family,
         family.network("cpu", torch.float32),
-        LatentDecoder(model, "cpu", torch.float32),
+        Autoencoder(model, "cpu", torch.float32),
         family.text_encoder("cpu", torch.float32),
     )
     below, share = int(batch), batch - int(batch)
@@ -104,7 +104,7 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
     return NetworkTime(
         batch=batch,
         forward=low + share * (high - low),
-        decode=timed(lambda: networks.decoder([latents]), seconds),
+        decode=timed(lambda: networks.decoder.decode([latents]), seconds),
         encode=timed(lambda: networks.encoder([prompt]), seconds),
     )
 

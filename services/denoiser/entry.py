@@ -64,7 +64,7 @@ class Entry:
         if not stepped.finite[i]:
             message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
             return [Failed(self.ticket, NotFinite(message, step=row.step))]
-        preview = row.x0_prev.cpu() if row.step in row.previews else None
+        preview = row.predicted.cpu() if row.step in row.previews else None
         report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
         outcomes: list[Outcome] = [Progressed(self.ticket, report)]
         if row.finished:

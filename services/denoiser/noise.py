@@ -6,22 +6,24 @@ import torch
 class Noise:
     """The draws of one row, float32 (1, C, H, W) each, from one CPU generator.
 
-    Draw 0 makes the initial latents, draw k + 1 belongs to step k; that is the order in which a
-    diffusers pipeline with `generator=torch.Generator("cpu").manual_seed(seed)` draws. A step of a
-    deterministic sampler draws nothing."""
+    The first `ahead` draws make the initial latents, draw `ahead` + k belongs to step k: the order
+    in which a diffusers pipeline with `generator=torch.Generator("cpu").manual_seed(seed)` draws. A
+    step of a deterministic sampler draws nothing."""
 
-    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
+    def __init__(self, seed: int, shape: tuple[int, int, int], ahead: int = 1) -> None:
         self._generator = torch.Generator("cpu").manual_seed(seed)
         self._shape = (1, *shape)
+        self._ahead = ahead
         self._drawn = 0
         self._last = torch.empty(0)
 
-    def initial(self) -> torch.Tensor:
-        return self._draw(0)
+    def initial(self, index: int = 0) -> torch.Tensor:
+        """Of the draws ahead of the steps, the one of this number. To be asked for in order."""
+        return self._draw(index)
 
     def at(self, step: int) -> torch.Tensor:
         """The noise of `step`: the same however often it is asked for, until a later one is."""
-        return self._draw(step + 1)
+        return self._draw(self._ahead + step)
 
     def _draw(self, index: int) -> torch.Tensor:
         if index < self._drawn - 1:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from services.denoiser.beginning import Image, Kept, begin
 from services.denoiser.noise import Noise
 from services.denoiser.shape import ShapeKey
 from services.denoiser.steered import Steered
@@ -40,6 +41,8 @@ class Row:
     step: int
     """Steps that are done."""
     noise: Noise
+    kept: Kept | None = None
+    """Of the image that it began from; None: nothing."""
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
     adapters: tuple[Use, ...] = ()
@@ -66,6 +69,7 @@ class Row:
         seed: int,
         table: StepTable,
         shape: tuple[int, int, int],
+        image: Image | None = None,
         cond: Conditioning,
         uncond: Conditioning | None = None,
         guidance: float = 1.0,
@@ -77,15 +81,16 @@ class Row:
         steered: Steered | None = None,
         texts: tuple[TextHandles, ...] = (),
     ) -> "Row":
-        """A row at step 0. `shape` is the latents' (C, H, W). Raises `InvalidRequest` if guidance
+        """A row at step 0. `shape` is the latents' (C, H, W); `image`: what it begins from, if not
+        from noise alone. Raises `InvalidRequest` if guidance
         has no unconditional half to work with, or one of another prompt length."""
         if uncond is not None and uncond.embeds.shape[1] != cond.embeds.shape[1]:
             lengths = (cond.embeds.shape[1], uncond.embeds.shape[1])
             raise InvalidRequest("negative_prompt", lengths, "as many tokens as the prompt")
         if guidance > 1.0 and uncond is None:
             raise InvalidRequest("guidance", guidance, "at most 1 without unconditional embeddings")
-        noise = Noise(seed, shape)
-        latents = noise.initial() * table.init_scale
+        noise = Noise(seed, shape, ahead=1 if image is None else image.draws)
+        latents, kept = begin(image, table, noise)
         return cls(
             job_id=job_id,
             node=node,
@@ -101,6 +106,7 @@ class Row:
             x0_prev=torch.zeros_like(latents),
             step=0,
             noise=noise,
+            kept=kept,
             deadline=deadline,
             adapters=adapters,
             late=late,
@@ -142,6 +148,12 @@ class Row:
         self.uncond = None if self.uncond is None else self.uncond.to(device)
         self.latents = self.latents.to(device)
         self.x0_prev = self.x0_prev.to(device)
+        self.kept = None if self.kept is None else self.kept.to(device)
+
+    @property
+    def predicted(self) -> torch.Tensor:
+        """The clean latents that its last step saw ahead, with what it keeps of an image."""
+        return self.x0_prev if self.kept is None else self.kept.over(self.x0_prev, self.kept.image)
 
     @property
     def finished(self) -> bool:

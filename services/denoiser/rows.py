@@ -4,12 +4,14 @@ import logging
 
 import torch
 
+from services.denoiser.beginning import Image
 from services.denoiser.model import Model
 from services.denoiser.row import Row
 from services.denoiser.steered import Steer, Steered
 from shared.adapters.bank import Use
 from shared.errors import HandleLost, InvalidRequest
 from shared.families.network import Conditioning
+from shared.jobs.edits import taken
 from shared.messages import JobSpec, TextHandles
 from shared.task import Task, Tensors
 from shared.tensors.torch_io import get_tensor
@@ -26,9 +28,9 @@ def build_row(
     late: int | None = None,
 ) -> Row:
     """The row of `task` with `adapters` (`late`: see `Row`), at its last checkpoint if that can be
-    read. Raises `HandleLost` if its embeddings cannot, and `InvalidRequest` as the step table and
-    the row do. Blocks: a tensor may come from another host, and a step table that is new here takes
-    up to 0.2 s to build."""
+    read. Raises `HandleLost` if its embeddings or its image cannot, and `InvalidRequest` as the
+    step table and the row do. Blocks: a tensor may come from another host, and a step table that is
+    new here takes up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     inputs = task.inputs
     texts = ("negative_", "") if spec.guided else ("",)
@@ -42,7 +44,8 @@ def build_row(
         Conditioning(tensors[f"{prefix}embeds"][None], tensors[f"{prefix}pooled"][None], numbers)
         for prefix in texts
     ]
-    table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height)
+    start = 0 if spec.edit is None else spec.steps - taken(spec.steps, spec.edit.strength)
+    table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
     row = Row.begin(
         job_id=task.job_id,
         node=task.node.name,
@@ -50,6 +53,7 @@ def build_row(
         seed=spec.seed + index,
         table=table,
         shape=model.sampling.latents(spec.width, spec.height),
+        image=_image(spec, inputs, transport),
         cond=halves[-1],
         uncond=halves[0] if spec.guided else None,
         guidance=spec.guidance if spec.guided else 1.0,
@@ -65,6 +69,17 @@ def build_row(
         ),
     )
     return _resumed(task, row, transport)
+
+
+def _image(spec: JobSpec, inputs: Tensors, transport: Transport) -> Image | None:
+    """What it begins from; None: from noise alone."""
+    if spec.edit is None:
+        return None
+    mean, std = (get_tensor(transport, inputs[name])[None] for name in ("image_mean", "image_std"))
+    if not spec.edit.masked:
+        return Image(mean, std)
+    mask = get_tensor(transport, inputs["image_mask"])[None]
+    return Image(mean, std, mask, pure=spec.edit.strength == 1.0)
 
 
 def _steered(spec: JobSpec, inputs: Tensors) -> Steered | None:

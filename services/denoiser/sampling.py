@@ -30,8 +30,9 @@ class Sampling:
         """The shape (C, H, W) for an image of so many pixels."""
         return self.family.latent_channels, height // self.scale, width // self.scale
 
-    def table(self, sampler: str, steps: int, width: int, height: int) -> StepTable:
-        """For an image of so many pixels; raises as `build_step_table` does."""
+    def table(self, sampler: str, steps: int, width: int, height: int, start: int = 0) -> StepTable:
+        """For an image of so many pixels, without the first `start` steps; raises as
+        `build_step_table` does."""
         _, rows, columns = self.latents(width, height)
         return build_step_table(
             self.scheduler_config,
@@ -39,4 +40,5 @@ class Sampling:
             steps,
             tokens=rows * columns // 4,  # diffusers' flow pipelines count patches of 2x2
             even_sigmas=self.family.even_sigmas,
+            start=start,
         )

@@ -3,7 +3,7 @@
 import importlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +39,18 @@ class Schedule:
     init_scale: float
     first_order_from: int
 
+    def without(self, start: int) -> "Schedule":
+        """But for the first `start` steps: a multistep sampler knows nothing of them."""
+        return replace(
+            self,
+            t=self.t[start:],
+            alpha=self.alpha[start:],
+            sigma=self.sigma[start:],
+            alpha_next=self.alpha_next[start:],
+            sigma_next=self.sigma_next[start:],
+            first_order_from=self.first_order_from - start,
+        )
+
 
 def read_schedule(
     scheduler_config: Mapping[str, Any],
@@ -46,13 +58,15 @@ def read_schedule(
     steps: int,
     tokens: int | None = None,
     even_sigmas: bool = False,
+    start: int = 0,
 ) -> Schedule:
     """The schedule that `sampler` follows in `steps` steps on a model with this scheduler config.
 
     `tokens` is the length of the image as the network's sequence; only models with dynamic shifting
     need it. `even_sigmas`: flow samplers go from noise level 1 in even steps to 1/steps, before any
     shift, as diffusers' pipelines of transformers have it, and not to the level that the config
-    ends at. Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
+    ends at. The first `start` steps are left out, as diffusers' image-to-image pipelines have it.
+    Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
     scheduler = make_scheduler(scheduler_config, sampler)
     most = int(scheduler.config.num_train_timesteps)
     if not 1 <= steps <= most:
@@ -62,9 +76,11 @@ def read_schedule(
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), **settings)
     else:
         scheduler.set_timesteps(steps, **settings)
-    if sampler.scheduler == "DDIMScheduler":
-        return _ddim(scheduler, steps)
-    return _from_sigmas(scheduler, sampler)
+    if start >= len(scheduler.timesteps):
+        raise InvalidRequest("steps", steps, f"more, since the first {start} of them are left out")
+    ddim = sampler.scheduler == "DDIMScheduler"
+    schedule = _ddim(scheduler, steps) if ddim else _from_sigmas(scheduler, sampler)
+    return schedule.without(start)
 
 
 def make_scheduler(scheduler_config: Mapping[str, Any], sampler: Sampler) -> Any:

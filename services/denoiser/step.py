@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from services.denoiser.beginning import Kept
 from services.denoiser.row import Row
 from shared.adapters.bank import Bank, Use
 from shared.families.network import Conditioning, Control, Network
@@ -31,6 +32,8 @@ class Batch:
     """Those in the network's weights."""
     bank: Bank | None
     """They, for the F images; None if there are none, or the weights have them."""
+    kept: Kept | None
+    """What the rows keep of the images that they began from; None: nothing."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], network: Network, merged: tuple[Use, ...] = ()) -> "Batch":
@@ -53,6 +56,7 @@ class Batch:
             adapters=adapters,
             merged=merged,
             bank=None if merged else _bank([*guided, *range(len(rows))], adapters, network),
+            kept=Kept.join([row.kept for row in rows], [row.latents for row in rows]),
         )
 
     def images(self, i: int) -> tuple[int, ...]:
@@ -108,7 +112,7 @@ def step(network: Network, batch: Batch, answer: Predict = predict) -> Stepped:
     rows = batch.rows
     x = torch.cat([row.latents for row in rows])
     x0_prev = torch.cat([row.x0_prev for row in rows])
-    t, c_in, p, q, r, u, v, n = _coefficients(rows, x.device)
+    t, c_in, p, q, r, u, v, n, a, s = _coefficients(rows, x.device)
 
     fed = (c_in * x).to(network.dtype)
     out = guided(batch, answer(network, batch, fed, t.flatten()).float())
@@ -116,6 +120,8 @@ def step(network: Network, batch: Batch, answer: Predict = predict) -> Stepped:
     x = r * x + u * x0 + v * x0_prev
     if any(row.table.draws for row in rows):
         x = x + n * noise(rows, x)
+    if batch.kept is not None:
+        x = batch.kept.over(x, a * batch.kept.image + s * batch.kept.noise)
     return Stepped(x, x0, finite(x + x0))
 
 

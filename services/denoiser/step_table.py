@@ -25,10 +25,12 @@ from shared.samplers import Prediction, Sampler, prediction_of, require_sampler
 class StepTable:
     """`x0 = p·x + q·out;  x' = r·x + u·x0 + v·x0_prev + n·noise`, where `out` is the network's
     answer to `c_in·x` at time `t`. One entry per step, read-only. The first x is `init_scale` times
-    unit noise."""
+    unit noise, or `first` says how much of an image it is, and how much of noise; after each step
+    that image would be `a·image + s·noise`, as far as a mask keeps it."""
 
     sampler: str
     init_scale: float
+    first: tuple[float, float]
     draws: bool
     """Whether every step draws noise, even where n is 0."""
     t: Array
@@ -39,6 +41,8 @@ class StepTable:
     u: Array
     v: Array
     n: Array
+    a: Array
+    s: Array
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -52,8 +56,9 @@ class StepTable:
 
     @cached_property
     def coefficients(self) -> torch.Tensor:
-        """(steps, 8) float32: t, c_in, p, q, r, u, v, n."""
-        columns = (self.t, self.c_in, self.p, self.q, self.r, self.u, self.v, self.n)
+        """(steps, 10) float32: t, c_in, p, q, r, u, v, n, a, s."""
+        asked = (self.t, self.c_in, self.p, self.q)
+        columns = (*asked, self.r, self.u, self.v, self.n, self.a, self.s)
         return torch.from_numpy(np.stack(columns, axis=1)).float()
 
     def __repr__(self) -> str:
@@ -66,22 +71,29 @@ def build_step_table(
     steps: int,
     tokens: int | None = None,
     even_sigmas: bool = False,
+    start: int = 0,
 ) -> StepTable:
     """The table of `sampler` for a model with this `scheduler_config.json`.
 
-    It has `steps` steps, or as many as the diffusers scheduler makes of that number. `tokens` and
-    `even_sigmas`: see `read_schedule`. Raises `InvalidRequest` naming `sampler` or `steps`."""
+    It has `steps` steps, or as many as the diffusers scheduler makes of that number, but for the
+    first `start`. `tokens` and `even_sigmas`: see `read_schedule`. Raises `InvalidRequest` naming
+    `sampler` or `steps`."""
     config = json.dumps(dict(scheduler_config), sort_keys=True)
-    return _build(config, sampler, steps, tokens, even_sigmas)
+    return _build(config, sampler, steps, tokens, even_sigmas, start)
 
 
 @lru_cache(maxsize=256)
 def _build(
-    scheduler_config: str, sampler: str, steps: int, tokens: int | None, even_sigmas: bool
+    scheduler_config: str,
+    sampler: str,
+    steps: int,
+    tokens: int | None,
+    even_sigmas: bool,
+    start: int,
 ) -> StepTable:
     config = json.loads(scheduler_config)
     entry = require_sampler(config, sampler)
-    schedule = read_schedule(config, entry, steps, tokens, even_sigmas)
+    schedule = read_schedule(config, entry, steps, tokens, even_sigmas, start)
     prediction = prediction_of(config)
     assert prediction is not None, "require_sampler has checked it"
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -90,6 +102,7 @@ def _build(
     table = StepTable(
         sampler=sampler,
         init_scale=schedule.init_scale,
+        first=(float(schedule.alpha[0]), float(schedule.sigma[0])),
         draws=entry.scheduler == "EulerAncestralDiscreteScheduler",
         t=schedule.t,
         c_in=c_in,
@@ -99,6 +112,9 @@ def _build(
         u=u,
         v=v,
         n=n,
+        # Where the next step begins, which for DDIM need not be where this one goes.
+        a=np.append(schedule.alpha[1:], 1.0),
+        s=np.append(schedule.sigma[1:], 0.0),
     )
     if not torch.isfinite(table.coefficients).all():
         raise InvalidRequest("steps", steps, f"fewer, for sampler {sampler}")

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from loadgen.cli import load
-from services.fleet import lora_option
 from services.fleet import status as status_command
 from services.fleet import up as up_command
 from services.fleet.dead_cli import app as dead_app
+from services.fleet.draw_cli import edit, render
 from services.fleet.exits import exit_codes, run
 from services.fleet.keys import make_keys
 from services.fleet.options import Url
@@ -24,21 +24,8 @@ from services.fleet.plan import (
     parse_replicas,
 )
 from services.fleet.progress import display
-from services.fleet.render import image_format, parse_size
-from services.fleet.render import render as render_job
-from services.fleet.report import as_json, as_table
 from services.gateway.tokens import add_token
 from shared.catalogue import Catalogue
-from shared.client import new_job_id
-from shared.control_files import read_controls
-from shared.jobs.validate import (
-    MAX_CONTROL_LAG,
-    MAX_GUIDANCE,
-    MAX_IMAGES,
-    MAX_SEED,
-    MAX_STEPS,
-)
-from shared.messages import GenerationRequest
 from shared.permissions import Served
 
 app = typer.Typer(
@@ -60,88 +47,8 @@ Keys = Annotated[
 ]
 
 
-@app.command()
-def render(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    model: Annotated[str | None, typer.Option(help="Name of a served model.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(min=0, max=MAX_GUIDANCE, help="1 and below: none.")
-    ] = None,
-    sampler: Annotated[str | None, typer.Option(help="See `darkroom models`.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED - MAX_IMAGES, help="Of the first image.")
-    ] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")] = None,
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar=lora_option.FORM,
-            help="A name (see `darkroom models`), a path, hub:OWNER/REPO or a URL; repeat for "
-            "several.",
-        ),
-    ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=MAX_IMAGES, help="Number of images.")] = 1,
-    late: Annotated[
-        int,
-        typer.Option(
-            "--lora-late-steps", min=0, max=MAX_STEPS, help="Begin so far without the LoRAs."
-        ),
-    ] = 0,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE[:SCALE]", help="A picture to steer by; repeat for several."
-        ),
-    ] = None,
-    lag: Annotated[
-        int,
-        typer.Option(
-            "--control-lag",
-            min=0,
-            max=MAX_CONTROL_LAG,
-            help="Steps by which ControlNets may lag behind.",
-        ),
-    ] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="png, jpg or webp.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    url: Url = None,
-) -> None:
-    """Draw a picture, on the running fleet or on one started for it."""
-    console, errors = Console(), Console(stderr=True)
-    with exit_codes(errors):
-        job_id = new_job_id()
-        width, height = parse_size(size) if size else (None, None)
-        out = out or Path(f"darkroom-{job_id[:8]}.png")
-        request = GenerationRequest(
-            job_id=job_id,
-            prompt=prompt,
-            model=model,
-            negative_prompt=negative,
-            n=n,
-            width=width,
-            height=height,
-            steps=steps,
-            guidance=guidance,
-            sampler=sampler,
-            seed=seed,
-            loras=lora_option.parse_loras(lora or []),
-            lora_late_steps=late,
-            controls=read_controls(control or [], "--control"),
-            control_lag=lag,
-            output_format=image_format(out),
-        )
-        with display(errors if json_output else console) as shown:
-            rendered = run(render_job(request, out, url, shown))
-    if json_output:
-        print(as_json(rendered))
-        return
-    console.print(as_table(rendered))
-    for file in rendered.files:
-        console.print(str(file), highlight=False, markup=False, soft_wrap=True)
+app.command()(render)
+app.command()(edit)
 
 
 @app.command()

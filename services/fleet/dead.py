@@ -18,7 +18,9 @@ from services.fleet import state
 from services.fleet.dead_letters import (
     DeadLetterUnusable,
     Headline,
+    PictureName,
     headline,
+    names_of_pictures,
     resubmission,
     retry_ids,
     unreadable,
@@ -198,15 +200,15 @@ async def _submit(bus: Bus, letter: DeadLetter) -> str:
     raise AssertionError("unreachable: there is always another id")
 
 
-async def _pictures(bus: Bus, letter: DeadLetter) -> list[bytes]:
-    """What the job's controls steer by, while it is kept. A submission has its own inside."""
-    pictures = []
-    for number, control in enumerate(letter.record.spec.controls if letter.record else ()):
-        picture = await bus.stored(subjects.job_input(letter.job_id, number))
+async def _pictures(bus: Bus, letter: DeadLetter) -> dict[PictureName, bytes]:
+    """What the job came with, while it is kept. A submission has its own inside."""
+    pictures: dict[PictureName, bytes] = {}
+    for name in names_of_pictures(letter.record.spec) if letter.record else ():
+        picture = await bus.stored(subjects.job_input(letter.job_id, name))
         if picture is None:
-            reason = f"its picture {number}, for {control.model}, is gone: they are kept for 24 h"
+            reason = f"its picture {name} is gone: they are kept for 24 h"
             raise DeadLetterUnusable(letter.job_id, reason)
-        pictures.append(picture)
+        pictures[name] = picture
     return pictures
 
 

@@ -2,8 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
 
 import msgspec
 
@@ -99,10 +99,23 @@ def request_fields(letter: DeadLetter) -> dict[str, object]:
     return _as_map(letter.submission) or {}
 
 
-def resubmission(letter: DeadLetter, job_id: str, pictures: Sequence[bytes]) -> bytes:
+PictureName = int | Literal["image", "mask"]
+"""As `subjects.job_input` has it."""
+
+
+def names_of_pictures(spec: JobSpec) -> list[PictureName]:
+    """Of those that the job came with."""
+    names: list[PictureName] = [*range(len(spec.controls))]
+    if spec.edit is not None:
+        names.append("image")
+        names += ["mask"] if spec.edit.mask == "file" else []
+    return names
+
+
+def resubmission(letter: DeadLetter, job_id: str, pictures: Mapping[PictureName, bytes]) -> bytes:
     """The message that asks for the same once more, as job `job_id`, without its old deadline.
-    `pictures`: those of its record's controls. Raises `DeadLetterUnusable` if it cannot be made
-    out what was asked for."""
+    `pictures`: those that its record's job came with. Raises `DeadLetterUnusable` if it cannot be
+    made out what was asked for."""
     if letter.record is not None:
         return encode(request_of(letter.record.spec, job_id, pictures))
     fields = _as_map(letter.submission)
@@ -111,14 +124,20 @@ def resubmission(letter: DeadLetter, job_id: str, pictures: Sequence[bytes]) -> 
     return encode({**fields, "job_id": job_id, "deadline": None})
 
 
-def request_of(spec: JobSpec, job_id: str, pictures: Sequence[bytes]) -> GenerationRequest:
+def request_of(
+    spec: JobSpec, job_id: str, pictures: Mapping[PictureName, bytes]
+) -> GenerationRequest:
     """A request for the same picture: validated again, it gives `spec` without its deadline.
-    `pictures`: one for each control."""
+    `pictures`: see `names_of_pictures`."""
     controls = tuple(
-        ControlChoice(**msgspec.structs.asdict(control), image=picture)
-        for control, picture in zip(spec.controls, pictures, strict=True)
+        ControlChoice(**msgspec.structs.asdict(control), image=pictures[number])
+        for number, control in enumerate(spec.controls)
     )
-    fields = msgspec.structs.asdict(spec)
+    known = GenerationRequest.__struct_fields__
+    fields = {name: value for name, value in msgspec.structs.asdict(spec).items() if name in known}
+    if spec.edit is not None:
+        fields |= {"strength": spec.edit.strength, "mask_mode": spec.edit.mask_mode}
+        fields |= {"image": pictures["image"], "mask": pictures.get("mask")}
     return GenerationRequest(**fields | {"job_id": job_id, "deadline": None, "controls": controls})
 
 

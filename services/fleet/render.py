@@ -102,7 +102,7 @@ async def render(
             place.url, name="darkroom-render", credentials=place.credentials
         ) as darkroom:
             job = await darkroom.submit(request)
-            stages = Stages(request.n, len(request.controls))
+            stages = Stages(request.n, len(request.controls), request.image is not None)
             done, images = await _follow(job, stages, display)
         files = file_names(out, len(images))
         await asyncio.to_thread(_save, images, files)

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from shared.messages import JobEvent, NodeProgress, StageTime, StepProgress
 
-KINDS: Final = ("encode", "hint", "denoise", "decode")
+KINDS: Final = ("encode", "encode_image", "hint", "denoise", "decode")
 """The stages of a job, in order."""
 
 
@@ -25,13 +25,19 @@ class Stage:
 
 
 class Stages:
-    """The stages of a job of `images` images with `controls` pictures to steer by. Events may be
-    lost: what comes later tells more."""
+    """The stages of a job of `images` images with `controls` pictures to steer by; `edit`: with one
+    that they begin from. Events may be lost: what comes later tells more."""
 
-    def __init__(self, images: int, controls: int = 0) -> None:
+    def __init__(self, images: int, controls: int = 0, edit: bool = False) -> None:
         self._images = images
         self._steps: dict[int, int] = {}
-        self._nodes = {"encode": 1, "hint": controls, "denoise": images, "decode": images}
+        self._nodes = {
+            "encode": 1,
+            "encode_image": int(edit),
+            "hint": controls,
+            "denoise": images,
+            "decode": images,
+        }
         self._finished: dict[str, set[str]] = {kind: set() for kind in KINDS}
         self.by_kind = {kind: Stage(kind, self._nodes[kind]) for kind in KINDS if self._nodes[kind]}
 

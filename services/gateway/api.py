@@ -4,12 +4,23 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
-from services.gateway.request import ALLOWED, IMAGE, STEPS_FACTOR, Control, ImagesRequest
+from services.gateway.request import (
+    ALLOWED,
+    ALLOWED_IN_EDITS,
+    FILE_FIELDS,
+    IMAGE,
+    STEPS_FACTOR,
+    Control,
+    EditsRequest,
+    ImagesRequest,
+)
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.validate import MAX_STEPS, validate
@@ -25,14 +36,17 @@ _PARAMETERS: Final = {
 """Fields of a job that have another name in HTTP."""
 
 _DATA_URL: Final = re.compile(r"data:image/(png|jpeg|webp);base64", re.IGNORECASE)
+_JSON_TEXTS: Final = frozenset({"loras", "controls"})
+"""Fields of a form that are no plain text."""
 _BODY: Final = msgspec.json.Decoder(ImagesRequest)
 
 
 class UnknownField(InvalidRequest):
-    """The request has a field of a name that HTTP does not know, though a job may."""
+    """The request has a field of a name that HTTP does not know, though a job may; it knows
+    `known`."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, _Shown("this field"), "only " + ", ".join(ALLOWED))
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(name, _Shown("this field"), "only " + ", ".join(known))
 
 
 class _Shown(str):
@@ -47,22 +61,59 @@ def parse(body: bytes) -> ImagesRequest:
     try:
         return _BODY.decode(body)
     except msgspec.ValidationError as error:
-        raise _wrong_field(body, str(error)) from error
+        raise _wrong_field(str(error), ALLOWED, partial(_as_sent, body)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("body", str(error), "one JSON object in UTF-8") from error
 
 
-def _wrong_field(body: bytes, reason: str) -> InvalidRequest:
-    """Which field msgspec's `reason` is about: it names it in the text or as a path."""
+def parse_edit(texts: Mapping[str, str]) -> EditsRequest:
+    """The text fields of an edit. Raises `InvalidRequest` as `parse` does."""
+    values: dict[str, object] = {**texts}
+    for name in _JSON_TEXTS & texts.keys():
+        try:
+            values[name] = msgspec.json.decode(texts[name])
+        except (msgspec.DecodeError, RecursionError) as error:
+            allowed = f"as a JSON text, {ALLOWED[name]}"
+            raise InvalidRequest(name, texts[name], allowed) from error
+    try:
+        return msgspec.convert(values, EditsRequest, strict=False)
+    except msgspec.ValidationError as error:
+        sent = texts.__getitem__
+        raise _wrong_field(str(error), ALLOWED_IN_EDITS, lambda n: _Shown(repr(sent(n)))) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The files of an edit."""
+
+    image: bytes
+    mask: bytes | None
+
+    @staticmethod
+    def of(files: Mapping[str, Sequence[bytes]]) -> "Edit":
+        """Raises `InvalidRequest` unless there is one image, and no more than one mask."""
+        for name, least in (("image", 1), ("mask", 0)):
+            count = len(files.get(name, ()))
+            if not least <= count <= 1:
+                found = f"{count} files" if count else "a missing file"
+                raise InvalidRequest(name, _Shown(found), FILE_FIELDS[name])
+        return Edit(files["image"][0], next(iter(files.get("mask", ())), None))
+
+
+def _wrong_field(
+    reason: str, allowed: Mapping[str, str], sent: Callable[[str], "_Shown"]
+) -> InvalidRequest:
+    """Which field msgspec's `reason` is about: it names it in the text or as a path. `sent`: what
+    was given for a field."""
     path = re.search(r"at `\$\.(\w+)", reason)
     if path is not None:
         name = path.group(1)
-        return InvalidRequest(name, _as_sent(body, name), ALLOWED[name])
+        return InvalidRequest(name, sent(name), allowed[name])
     if "unknown field" in reason:
-        return UnknownField(reason.split("`")[1])
+        return UnknownField(reason.split("`")[1], allowed)
     if "missing required field" in reason:
         name = reason.split("`")[1]
-        return InvalidRequest(name, _Shown("a missing value"), ALLOWED[name])
+        return InvalidRequest(name, _Shown("a missing value"), allowed[name])
     return InvalidRequest("body", reason, "one JSON object")
 
 
@@ -79,10 +130,11 @@ def to_job(
     wanted: ImagesRequest,
     job_id: str,
     catalogue: Catalogue,
+    edit: Edit | None = None,
     clock: Callable[[], float] = time.time,
 ) -> tuple[GenerationRequest, JobSpec]:
-    """The job to submit, and what a planner will make of it. A deadline counts from `clock()`.
-    Raises `InvalidRequest`."""
+    """The job to submit, and what a planner will make of it. A deadline counts from `clock()`. With
+    an `edit`, it is decoded (see `validate`). Raises `InvalidRequest`."""
     _check_combinations(wanted)
     width, height = _size(wanted.size)
     request = GenerationRequest(
@@ -109,11 +161,24 @@ def to_job(
             100 if wanted.output_compression is None else wanted.output_compression
         ),
         user=wanted.user,
+        **_edit_fields(wanted, edit),
     )
     try:
         return request, validate(request, catalogue)
     except InvalidRequest as error:
         raise in_http_terms(error, wanted) from error
+
+
+def _edit_fields(wanted: ImagesRequest, edit: Edit | None) -> dict[str, Any]:
+    """Those of a job that begins from a picture."""
+    if edit is None or not isinstance(wanted, EditsRequest):
+        return {}
+    return {
+        "image": edit.image,
+        "mask": edit.mask,
+        "strength": wanted.strength,
+        "mask_mode": wanted.mask_mode or "exact",
+    }
 
 
 def in_http_terms(error: InvalidRequest, wanted: ImagesRequest | None = None) -> InvalidRequest:

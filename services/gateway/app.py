@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from services.gateway import images, jobs, models, openapi, probes
+from services.gateway import body, edits, images, jobs, models, openapi, probes
 from services.gateway.core import GATEWAY, MAX_REQUESTS, Gateway
 from services.gateway.door import Door
 from services.gateway.middleware import authenticate, observe, translate_errors
@@ -28,13 +28,14 @@ GRACE_SECONDS: Final = 3.0
 
 def make_app(gateway: Gateway) -> web.Application:
     app = web.Application(
-        client_max_size=images.MAX_BODY_BYTES,
+        client_max_size=body.MAX_BODY_BYTES,
         middlewares=[observe, translate_errors, authenticate],
     )
     app[GATEWAY] = gateway
     app.add_routes(
         [
             web.post("/v1/images/generations", images.generate),
+            web.post("/v1/images/edits", edits.edit),
             web.get("/v1/images/{job_id}/{index}", images.image),
             web.get("/v1/models", models.show_all),
             web.get("/v1/models/{model}", models.show),
@@ -79,7 +80,7 @@ async def serving(
             make_app(gateway),
             access_log=None,
             handler_cancellation=True,
-            auto_decompress=False,  # a request is small; see `images._json_body`
+            auto_decompress=False,  # a request is small; see `body.read_json`
             shutdown_timeout=grace,
         )
         await runner.setup()

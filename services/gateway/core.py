@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -18,6 +18,9 @@ from shared.telemetry.metrics import Metrics
 from shared.watch import Job
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_REQUESTS: Final = 1024
 """Requests that wait for their images at a time."""
@@ -52,6 +55,7 @@ class Gateway:
         self._max_requests = max_requests
         self._waiting = 0
         self._large = 0
+        self._validating = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -61,6 +65,12 @@ class Gateway:
     @property
     def waiting(self) -> int:
         return self._waiting
+
+    async def apart(self, validate: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `validate` returns, without holding up others; one at a time, for it decodes
+        pictures."""
+        async with self._validating:
+            return await asyncio.to_thread(validate, *args, **kwargs)
 
     @contextmanager
     def slot(self) -> Iterator[None]:

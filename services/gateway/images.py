@@ -1,6 +1,5 @@
 """`POST /v1/images/generations`, and the images it gives the address of."""
 
-import asyncio
 import base64
 import time
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.api import parse, to_job
+from services.gateway.body import read_json
 from services.gateway.core import GATEWAY
 from services.gateway.replies import JOB_ID, struct_reply
 from services.gateway.request import ImagesRequest
@@ -17,34 +17,45 @@ from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
 from shared import errors
 from shared.client import new_job_id
-from shared.jobs.validate import MAX_CONTROL_BYTES
-from shared.messages import ImageResult, JobDone, JobSpec
+from shared.messages import GenerationRequest, ImageResult, JobDone, JobSpec
 from shared.watch import Job
 
-SMALL_BODY_BYTES: Final = 1024 * 1024
-"""Two prompts of the longest kind, escaped, fit."""
-MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_CONTROL_BYTES // 3
-"""Of a request: and all its pictures, in base64."""
-BODY_SECONDS: Final = 60.0
-"""How long a body may take to arrive."""
 MAX_INDEX_DIGITS: Final = 3
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """Validate, submit, and answer with the images or a stream of events."""
-    gateway = request.app[GATEWAY]
     with ExitStack() as large:
-        wanted = parse(await _json_body(request, large))
-        job_request, spec = to_job(wanted, new_job_id(), gateway.catalogue)
-        request[JOB_ID] = job_request.job_id
-        with gateway.slot():
-            async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
-                wanted = msgspec.structs.replace(wanted, controls=None)
-                del job_request  # pictures that are submitted are of no use here any more
-                large.close()
-                if wanted.stream:
-                    return await stream_images(request, job, wanted, spec)
-                return await _answer(request, job, wanted, spec)
+        return await respond(request, large, *await _wanted(request, large))
+
+
+async def _wanted(
+    request: web.Request, large: ExitStack
+) -> tuple[ImagesRequest, GenerationRequest, JobSpec]:
+    wanted = parse(await read_json(request, large))
+    job, spec = to_job(wanted, new_job_id(), request.app[GATEWAY].catalogue)
+    return wanted, job, spec
+
+
+async def respond(
+    request: web.Request,
+    large: ExitStack,
+    wanted: ImagesRequest,
+    job_request: GenerationRequest,
+    spec: JobSpec,
+) -> web.StreamResponse:
+    """Submit the job, give back its place among the `large` ones, and answer as `wanted`. Callers
+    keep neither the request nor the job: their pictures are of no use once they are submitted."""
+    gateway = request.app[GATEWAY]
+    request[JOB_ID] = job_request.job_id
+    with gateway.slot():
+        async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
+            wanted = msgspec.structs.replace(wanted, controls=None)
+            del job_request
+            large.close()
+            if wanted.stream:
+                return await stream_images(request, job, wanted, spec)
+            return await _answer(request, job, wanted, spec)
 
 
 async def image(request: web.Request) -> web.Response:
@@ -58,41 +69,6 @@ async def image(request: web.Request) -> web.Response:
 
 def image_url(request: web.Request, job_id: str, index: int) -> str:
     return f"{request.url.origin()}/v1/images/{job_id}/{index}"
-
-
-async def _json_body(request: web.Request, large: ExitStack) -> bytes:
-    """A body with pictures takes a place among the large ones, which `large` gives back."""
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
-        raise web.HTTPUnsupportedMediaType(
-            text=f"Content-Encoding: {encoding!r} is not allowed; allowed: none, or identity"
-        )
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(
-            text=f"Content-Type: {request.content_type!r} is not allowed; allowed: application/json"
-        )
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _read(request, large)
-    except web.RequestPayloadError as error:
-        raise errors.InvalidRequest("body", str(error), "a body as its headers say") from error
-    except TimeoutError as error:
-        text = f"the body did not arrive within {BODY_SECONDS:.0f} s"
-        raise web.HTTPRequestTimeout(text=text) from error
-
-
-async def _read(request: web.Request, large: ExitStack) -> bytes:
-    """Unlike `request.read()`, which keeps the body for as long as there is a request."""
-    body = bytearray()
-    is_large = False
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
-        if len(body) > SMALL_BODY_BYTES and not is_large:
-            large.enter_context(request.app[GATEWAY].large_slot())
-            is_large = True
-    return bytes(body)
 
 
 async def _answer(

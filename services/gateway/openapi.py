@@ -7,10 +7,11 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.core import GATEWAY
-from services.gateway.images import MAX_BODY_BYTES
 from services.gateway.middleware import OPEN_ROUTES
 from services.gateway.openapi_schemas import (
+    EDIT_EVENTS,
     INDEX,
     JOB_ID,
     TEXT,
@@ -19,7 +20,7 @@ from services.gateway.openapi_schemas import (
     ref,
     schemas,
 )
-from services.gateway.request import ImagesRequest
+from services.gateway.request import EditsRequest, ImagesRequest
 from services.gateway.schemas import (
     ErrorBody,
     Health,
@@ -37,12 +38,20 @@ _ERRORS: Final = {
     408: "The body did not arrive in time.",
     409: "The job was cancelled by somebody else.",
     413: f"The body is over {MAX_BODY_BYTES} bytes.",
-    415: "The body is not application/json.",
+    415: "The body is of another type.",
     429: "A queue is full; `Retry-After` says when to try again.",
     500: "The job failed.",
     503: "The bus or a service does not answer; `Retry-After` says when to try again.",
     504: "The job's deadline passed.",
 }
+
+
+_JOB_ERRORS: Final = tuple(code for code in _ERRORS if code not in (401, 404))
+_STREAMED: Final = (
+    "With `stream`, the answer is a stream of events: `partial_images` previews of each image, one "
+    "`{}` per image in the order of finishing (`index` says which), or an `error` that ends the "
+    "stream. A client that hangs up cancels its job."
+)
 
 
 async def show(request: web.Request) -> web.Response:
@@ -90,6 +99,7 @@ def _secure(paths: Json) -> None:
 def _paths() -> Json:
     return {
         "/v1/images/generations": {"post": _generate()},
+        "/v1/images/edits": {"post": _edit()},
         "/v1/images/{job_id}/{index}": {
             "get": _operation(
                 "getImage",
@@ -123,16 +133,23 @@ def _paths() -> Json:
 def _generate() -> Json:
     answer = _json(ImagesResponse)
     answer["content"]["text/event-stream"] = {"schema": event_stream()}
-    about = (
-        "Draw images. With `stream`, the answer is a stream of events: `partial_images` previews "
-        "of each image, one `image_generation.completed` per image in the order of finishing "
-        "(`index` says which), or an `error` that ends the stream. A client that hangs up "
-        "cancels its job."
-    )
-    operation = _operation(
-        "createImage", about, answer, tuple(c for c in _ERRORS if c not in (401, 404))
-    )
+    about = f"Draw images. {_STREAMED.format('image_generation.completed')}"
+    operation = _operation("createImage", about, answer, _JOB_ERRORS)
     operation["requestBody"] = {"required": True, **_json(ImagesRequest)}
+    return operation
+
+
+def _edit() -> Json:
+    answer = _json(ImagesResponse)
+    answer["content"]["text/event-stream"] = {"schema": event_stream(EDIT_EVENTS)}
+    about = (
+        "Draw images that begin from an image. Where its mask (or, without one, the image itself) "
+        "is fully transparent it is drawn anew, and everywhere else the result equals the image; "
+        f"without either, all of it is drawn anew. {_STREAMED.format('image_edit.completed')}"
+    )
+    operation = _operation("createImageEdit", about, answer, _JOB_ERRORS)
+    form = {"multipart/form-data": {"schema": ref(EditsRequest)}}
+    operation["requestBody"] = {"required": True, "content": form}
     return operation
 
 

@@ -5,9 +5,11 @@ from typing import Any, Final
 
 import msgspec
 
-from services.gateway.request import ImagesRequest
+from services.gateway.request import FILE_FIELDS, EditsRequest, ImagesRequest
 from services.gateway.schemas import (
     CompletedEvent,
+    EditCompletedEvent,
+    EditPartialImageEvent,
     ErrorBody,
     ErrorEvent,
     Health,
@@ -24,10 +26,13 @@ from shared.messages import JOB_ID_PATTERN
 Json = dict[str, Any]
 
 EVENTS: Final = (PartialImageEvent, CompletedEvent, ErrorEvent)
+EDIT_EVENTS: Final = (EditPartialImageEvent, EditCompletedEvent, ErrorEvent)
 _STRUCTS: Final = (
     ImagesRequest,
+    EditsRequest,
     ImagesResponse,
     *EVENTS,
+    *EDIT_EVENTS[:2],
     Model,
     ModelList,
     JobView,
@@ -44,21 +49,46 @@ def schemas(models: Sequence[str], samplers: Sequence[str]) -> Json:
     """All components. `models`, `samplers`: what is served, if that is known."""
     template = "#/components/schemas/{name}"
     _, components = msgspec.json.schema_components(_STRUCTS, ref_template=template)
-    request = components["ImagesRequest"]
+    _complete(components["ImagesRequest"], models, samplers)
+    _complete(components["EditsRequest"], models, samplers)
+    _as_form(components["EditsRequest"])
+    components["Lora"]["oneOf"] = [_has(kind, {"type": "string"}) for kind in KINDS]
+    return components
+
+
+def _complete(request: Json, models: Sequence[str], samplers: Sequence[str]) -> None:
     _choices(request, "model", models)
     _choices(request, "sampler", samplers)
     _shape(request, "size", {"pattern": "^(auto|[0-9]{1,5}x[0-9]{1,5})$"})
     request["allOf"] = list(_COMBINATIONS)
-    components["Lora"]["oneOf"] = [_has(kind, {"type": "string"}) for kind in KINDS]
-    return components
+
+
+def _as_form(request: Json) -> None:
+    """Files, and lists that are JSON texts: what a form's fields are that a struct cannot say."""
+    for name, allowed in FILE_FIELDS.items():
+        request["properties"][name] = {
+            "type": "string",
+            "format": "binary",
+            "description": f"Allowed: {allowed}.",
+        }
+    request["required"] = [*request["required"], "image"]
+    for name in ("loras", "controls"):
+        listed = request["properties"][name]["anyOf"][0]
+        request["properties"][name] = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": listed,
+            "description": listed["description"],
+        }
+    request["allOf"] = [one for one in request["allOf"] if one not in _NEED_LISTS]
 
 
 def ref(struct: type[msgspec.Struct]) -> Json:
     return {"$ref": f"#/components/schemas/{struct.__name__}"}
 
 
-def event_stream() -> Json:
-    """One event as a client's parser of server-sent events hands it over."""
+def event_stream(events: Sequence[type[msgspec.Struct]] = EVENTS) -> Json:
+    """One of `events` as a client's parser of server-sent events hands it over."""
     return {
         "oneOf": [
             {
@@ -73,7 +103,7 @@ def event_stream() -> Json:
                     },
                 },
             }
-            for event in EVENTS
+            for event in events
         ]
     }
 
@@ -99,6 +129,13 @@ def _combination(when: Json, then: Json) -> Json:
     return {"if": when, "then": then}
 
 
+_NEED_LISTS: Final = tuple(
+    _combination(
+        _has(field, {"type": "integer", "minimum": 1}),
+        _has(needed, {"type": "array", "minItems": 1}),
+    )
+    for field, needed in (("lora_late_steps", "loras"), ("control_lag", "controls"))
+)
 _COMBINATIONS: Final = (
     _combination(
         _has("partial_images", {"type": "integer", "minimum": 1}), _has("stream", {"const": True})
@@ -115,12 +152,6 @@ _COMBINATIONS: Final = (
         _has("num_inference_steps", {"type": "integer"}),
         {"properties": {"quality": {"enum": ["auto", None]}}},
     ),
-    *(
-        _combination(
-            _has(field, {"type": "integer", "minimum": 1}),
-            _has(needed, {"type": "array", "minItems": 1}),
-        )
-        for field, needed in (("lora_late_steps", "loras"), ("control_lag", "controls"))
-    ),
+    *_NEED_LISTS,
 )
 """As `api._check_combinations` has them."""

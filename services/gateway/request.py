@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from shared.jobs.edits import IMAGE_STRENGTH, MASK_MODES, MASKED_STRENGTH, MAX_EDIT_PIXELS
 from shared.jobs.validate import (
-    MAX_CONTROL_BYTES,
     MAX_CONTROL_LAG,
     MAX_CONTROL_SCALE,
     MAX_CONTROLS,
@@ -18,6 +18,7 @@ from shared.jobs.validate import (
     MAX_IMAGES,
     MAX_LORA_SCALE,
     MAX_LORAS,
+    MAX_PICTURE_BYTES,
     MAX_PREVIEWS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
@@ -171,7 +172,7 @@ Controls = Annotated[
         "ControlNets to steer by, each with a picture.",
         f'a list of up to {MAX_CONTROLS} objects {{"model": ..., "image": ..., "scale": ..., '
         '"start": ..., "end": ..., "guess_mode": ...}, with models from the controls in GET '
-        f"/v1/models, images that are {IMAGE}, together at most {MAX_CONTROL_BYTES} bytes, scales "
+        f"/v1/models, images that are {IMAGE}, together at most {MAX_PICTURE_BYTES} bytes, scales "
         f"(default 1) from {-MAX_CONTROL_SCALE:g} to {MAX_CONTROL_SCALE:g}, a start (default 0) "
         "and a later end (default 1) from 0 to 1",
     ),
@@ -191,6 +192,25 @@ Class = Annotated[
         "Interactive jobs go first, batch jobs last. Default: standard.",
         '"interactive", "standard" or "batch"',
     ),
+]
+Strength = Annotated[
+    float,
+    _field(
+        "How much of the image is given up: the share of the steps that are taken. Default: "
+        f"{MASKED_STRENGTH:g} with a mask, {IMAGE_STRENGTH:g} without one.",
+        "a number above 0, up to 1",
+    ),
+]
+MaskModes = Annotated[
+    str,
+    _field(
+        "How what the mask keeps is computed. Default: exact.",
+        "one of " + ", ".join(MASK_MODES),
+    ),
+]
+Fidelity = Annotated[
+    Literal["high", "low"],
+    _field("For clients that send it; strength says how much is kept.", '"high" or "low"'),
 ]
 Deadline = Annotated[
     float,
@@ -237,14 +257,33 @@ class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     deadline: Deadline | None = None
 
 
+class EditsRequest(ImagesRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/images/edits` (multipart/form-data), but for its files `image` and `mask`.
+    `loras` and `controls` are JSON texts."""
+
+    strength: Strength | None = None
+    mask_mode: MaskModes | None = None
+    input_fidelity: Fidelity | None = None
+
+
 def _allowed(hint: Any) -> str:
     """From `Annotated[kind, meta]`, or `Annotated[kind, meta] | None`."""
     annotated = hint if hasattr(hint, "__metadata__") else get_args(hint)[0]
     return str(annotated.__metadata__[0].extra["allowed"])
 
 
-ALLOWED: Final[dict[str, str]] = {
-    name: _allowed(hint)
-    for name, hint in get_type_hints(ImagesRequest, include_extras=True).items()
+def _all_allowed(struct: type[ImagesRequest]) -> dict[str, str]:
+    return {
+        name: _allowed(hint) for name, hint in get_type_hints(struct, include_extras=True).items()
+    }
+
+
+FILE_FIELDS: Final[dict[str, str]] = {
+    "image": f"one png, jpeg or webp file of at most {MAX_PICTURE_BYTES} bytes (together with the "
+    f"mask) and {MAX_EDIT_PIXELS} pixels",
+    "mask": "one png file of the image's size, fully transparent where the image is to be edited",
 }
-"""Per field of `ImagesRequest`, in words."""
+ALLOWED: Final[dict[str, str]] = _all_allowed(ImagesRequest)
+"""Per field of `ImagesRequest`, in words,"""
+ALLOWED_IN_EDITS: Final[dict[str, str]] = {**FILE_FIELDS, **_all_allowed(EditsRequest)}
+"""and of an edit."""

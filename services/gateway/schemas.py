@@ -85,6 +85,16 @@ class CompletedEvent(msgspec.Struct, frozen=True, kw_only=True, tag="image_gener
     seed: int
 
 
+class EditPartialImageEvent(
+    PartialImageEvent, frozen=True, kw_only=True, tag="image_edit.partial_image"
+):
+    """A preview of an edit."""
+
+
+class EditCompletedEvent(CompletedEvent, frozen=True, kw_only=True, tag="image_edit.completed"):
+    """Image `index` of an edit is finished."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """OpenAI's fields, then what this model allows."""
 

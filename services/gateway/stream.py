@@ -16,7 +16,13 @@ from services.gateway.api import quality_of
 from services.gateway.errors import problem_of
 from services.gateway.replies import JOB_ID
 from services.gateway.request import ImagesRequest
-from services.gateway.schemas import CompletedEvent, ErrorEvent, PartialImageEvent
+from services.gateway.schemas import (
+    CompletedEvent,
+    EditCompletedEvent,
+    EditPartialImageEvent,
+    ErrorEvent,
+    PartialImageEvent,
+)
 from shared.errors import DarkroomError, JobCancelled
 from shared.job_calls import error_of
 from shared.messages import ImageResult, JobDone, JobFailed, JobSpec, Preview
@@ -65,12 +71,14 @@ async def _events(
     """Raises what ended the job, unless it is done. A preview that comes after its image (they
     are made side by side) is dropped."""
     finished: set[int] = set()
+    partial_event = PartialImageEvent if spec.edit is None else EditPartialImageEvent
+    completed_event = CompletedEvent if spec.edit is None else EditCompletedEvent
     quality, size = quality_of(wanted), f"{spec.width}x{spec.height}"
     item = first
     while not isinstance(item, JobDone):
         _raise_if_failed(job, item)
         if isinstance(item, Preview) and item.index not in finished:
-            yield PartialImageEvent(
+            yield partial_event(
                 b64_json=base64.b64encode(item.data).decode(),
                 created_at=int(time.time()),
                 output_format=item.output_format,
@@ -82,7 +90,7 @@ async def _events(
             )
         elif isinstance(item, ImageResult):
             finished.add(item.index)
-            yield CompletedEvent(
+            yield completed_event(
                 b64_json=base64.b64encode(item.data).decode(),
                 created_at=int(time.time()),
                 output_format=item.output_format,

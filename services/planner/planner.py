@@ -9,6 +9,7 @@ from typing import Final
 
 from services.planner.admission import admit
 from services.planner.deadlines import Deadlines
+from services.planner.pictures import pictures_of
 from shared import subjects
 from shared.bus.base import Bus, Delivery, Message
 from shared.catalogue import Catalogue
@@ -26,7 +27,7 @@ from shared.errors import (
 from shared.jobs.advance import new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, DeadlinePassed
-from shared.jobs.graph import KINDS_OF_MODELS, Graph, text_to_image
+from shared.jobs.graph import KINDS_OF_MODELS, Graph, workflow
 from shared.jobs.ledger import Ledger
 from shared.jobs.record import JobRecord
 from shared.jobs.validate import validate
@@ -34,6 +35,7 @@ from shared.messages import (
     CancelReply,
     GenerationRequest,
     JobFailed,
+    JobSpec,
     decode,
     encode,
     failure_of,
@@ -78,6 +80,7 @@ class Planner:
         self._loop: PullLoop | None = None
         self._seclusion = Seclusion()
         self._deadlines = Deadlines()
+        self._validating = asyncio.Lock()
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -181,14 +184,21 @@ class Planner:
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
             raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
-        spec = validate(request, self._catalogue)
+        spec = await self._validated(request)
         if spec.deadline is not None and spec.deadline <= now:
             raise DeadlineExceeded(job_id, spec.deadline)
-        graph = text_to_image(spec)
+        graph = workflow(spec)
         await self._admit(graph)
-        for number, control in enumerate(request.controls):  # those of an earlier try stay
-            await self._bus.store(subjects.job_input(job_id, number), control.image)
+        for subject, picture in pictures_of(request):  # those of an earlier try stay
+            await self._bus.store(subject, picture)
         return new_record(job_id, spec, graph, now)
+
+    async def _validated(self, request: GenerationRequest) -> JobSpec:
+        """As `validate`; images are decoded one at a time, and hold up nobody else."""
+        if request.image is None:
+            return validate(request, self._catalogue)
+        async with self._validating:
+            return await asyncio.to_thread(validate, request, self._catalogue)
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
         log.info("refused: %s", refusal)

@@ -3,12 +3,15 @@
 import dataclasses
 from functools import partial
 
+from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
+from shared.seclusion import Seclusion
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
+from shared.workers import run_together, total
 
 
 async def main(running: Process) -> None:
@@ -18,18 +21,31 @@ async def main(running: Process) -> None:
         cards = Catalogue.load(settings.sources).cards.values()
         weights = sum(component_bytes(card.source, "vae") for card in cards)
         running.budget.refuse_larger(f"the vae of {', '.join(c.name for c in cards)}", weights)
-        decoders = load([(c.name, c.source) for c in cards], settings.device, settings.dtype)
-        handler = ImageDecoder(decoders, running.bus, transport)
-        worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
-        )
+        sources = [(card.name, card.source) for card in cards]
+        autoencoders = load(sources, settings.device, settings.dtype)
+        decoder = ImageDecoder(autoencoders, running.bus, transport)
+        encoder = ImageEncoder(autoencoders, running.bus, transport)
+        seclusion = Seclusion()
+        workers = [
+            Worker(
+                running.bus,
+                handler,
+                settings,
+                running.metrics,
+                running.name,
+                running.budget.room,
+                seclusion=seclusion,
+            )
+            for handler in (decoder, encoder)
+        ]
         await running.serve(
-            worker.run,
-            statistics=lambda: dataclasses.asdict(worker.statistics()),
-            metadata={"models": " ".join(handler.models)},
-            background=[partial(handler.serve_previews, model) for model in handler.models],
+            partial(run_together, workers),
+            statistics=lambda: dataclasses.asdict(total(workers)),
+            metadata={"models": " ".join(decoder.models)},
+            background=[partial(decoder.serve_previews, model) for model in decoder.models],
         )
-        handler.close()
+        decoder.close()
+        encoder.close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from services.vae.autoencoder import LatentDecoder
+from services.vae.autoencoder import Autoencoder
 from services.vae.images import encode_image
 from shared import subjects
 from shared.bus.base import Bus, Message
@@ -26,12 +26,14 @@ MAX_BATCH: Final = 4
 """Images per forward pass."""
 CAPACITY: Final = 8
 """Images in hand."""
+KEPT: Final = ("original", "shown")
+"""Tensors that come with a mask; see `ImageEncoder.run`."""
 MAX_PREVIEWS: Final = 4
 """Previews in hand; further ones are dropped."""
 
 
 class ImageDecoder:
-    """Holds the autoencoders of `decoders` (by model name)."""
+    """Decodes with `autoencoders` (by model name)."""
 
     kind: NodeKind = "decode"
     capacity = CAPACITY
@@ -39,24 +41,27 @@ class ImageDecoder:
     isolates = False
 
     def __init__(
-        self, decoders: Mapping[str, LatentDecoder], bus: Bus, transport: Transport
+        self, autoencoders: Mapping[str, Autoencoder], bus: Bus, transport: Transport
     ) -> None:
-        self.models = tuple(decoders)
+        self.models = tuple(autoencoders)
         self._bus = bus
         self._transport = transport
         self._compute = {
             name: BatchedCompute(
-                f"decode-{name}", decoder, max_batch=MAX_BATCH, max_waiting=4 * CAPACITY
+                f"decode-{name}", autoencoder.decode, max_batch=MAX_BATCH, max_waiting=4 * CAPACITY
             )
-            for name, decoder in decoders.items()
+            for name, autoencoder in autoencoders.items()
         }
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
-        """Commits the image to the results stream: the first to do so wins. No outputs."""
+        """Commits the image to the results stream: the first to do so wins. What a mask keeps of
+        the image that it began from is put back first. No outputs."""
         spec, index = task.spec, task.node.index
         latents = await asyncio.to_thread(get_tensor, self._transport, task.inputs["latents"])
         pixels = await self._compute[spec.model].submit(latents)
         task.progressed()
+        if spec.edit is not None and spec.edit.masked:
+            pixels = await asyncio.to_thread(self._with_original, pixels, task.inputs)
         data = await asyncio.to_thread(
             encode_image, pixels, spec.output_format, spec.output_compression
         )
@@ -73,6 +78,11 @@ class ImageDecoder:
         await self._bus.store(subjects.image_result(task.job_id, index), encode(result))
         reached("commit.after")
         return {}
+
+    def _with_original(self, pixels: torch.Tensor, inputs: Tensors) -> torch.Tensor:
+        """`pixels` where the mask shows them, those of the original everywhere else."""
+        original, shown = (get_tensor(self._transport, inputs[name]) for name in KEPT)
+        return torch.where(shown[..., None] > 0, pixels, original)
 
     def discard(self, outputs: Tensors) -> None:
         """Nothing to free: a second image was refused by the stream."""
@@ -121,7 +131,7 @@ class ImageDecoder:
             compute.close()
 
 
-def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, LatentDecoder]:
-    """Decoders by model name, from (name, directory or hub id) pairs."""
+def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, Autoencoder]:
+    """Autoencoders by model name, from (name, directory or hub id) pairs."""
     kind = getattr(torch, dtype)
-    return {name: LatentDecoder(source, device, kind) for name, source in sources}
+    return {name: Autoencoder(source, device, kind) for name, source in sources}

@@ -6,8 +6,8 @@ import msgspec
 
 from shared.messages import JobSpec
 
-NodeKind = Literal["encode", "hint", "denoise", "decode"]
-KINDS_OF_MODELS: Final[tuple[NodeKind, ...]] = ("encode", "denoise", "decode")
+NodeKind = Literal["encode", "encode_image", "hint", "denoise", "decode"]
+KINDS_OF_MODELS: Final[tuple[NodeKind, ...]] = ("encode", "encode_image", "denoise", "decode")
 """Those that every model has a queue of; a ControlNet has one of hints."""
 
 
@@ -25,10 +25,38 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 Graph = dict[str, Node]
 
 
+def workflow(spec: JobSpec) -> Graph:
+    """The graph of the workflow that `spec` asks for."""
+    if spec.edit is None:
+        return text_to_image(spec)
+    return edit(spec) if spec.edit.masked else image_to_image(spec)
+
+
 def text_to_image(spec: JobSpec) -> Graph:
     """One `encode` and a `hint-k` for each control, shared by n chains of `denoise-i` and
     `decode-i`."""
+    return _chains(spec, [])
+
+
+def image_to_image(spec: JobSpec) -> Graph:
+    """As `text_to_image`, but the chains also begin from what one `encode_image` made of the
+    image."""
+    return _chains(spec, [_encode_image(spec)])
+
+
+def edit(spec: JobSpec) -> Graph:
+    """As `image_to_image`, but what the mask keeps of the image is put back by `decode-i`."""
+    return _chains(spec, [_encode_image(spec)], kept=("encode_image",))
+
+
+def _encode_image(spec: JobSpec) -> Node:
+    return Node(name="encode_image", kind="encode_image", model=spec.model, inputs=(), index=0)
+
+
+def _chains(spec: JobSpec, beginnings: list[Node], kept: tuple[str, ...] = ()) -> Graph:
+    """`kept`: nodes whose outputs are wanted for decoding too."""
     nodes = [Node(name="encode", kind="encode", model=spec.model, inputs=(), index=0)]
+    nodes += beginnings
     nodes += [
         Node(name=f"hint-{k}", kind="hint", model=control.model, inputs=(), index=k)
         for k, control in enumerate(spec.controls)
@@ -39,7 +67,6 @@ def text_to_image(spec: JobSpec) -> Graph:
         nodes.append(
             Node(name=denoise, kind="denoise", model=spec.model, inputs=shared, index=index)
         )
-        nodes.append(
-            Node(name=decode, kind="decode", model=spec.model, inputs=(denoise,), index=index)
-        )
+        inputs = (denoise, *kept)
+        nodes.append(Node(name=decode, kind="decode", model=spec.model, inputs=inputs, index=index))
     return {node.name: node for node in nodes}

@@ -7,6 +7,7 @@ from typing import Final
 from shared.adapters.origins import check as check_origin
 from shared.catalogue import Catalogue, ModelCard
 from shared.errors import InvalidRequest
+from shared.jobs.edits import Original, edit_spec, read_original
 from shared.messages import (
     JOB_ID_PATTERN,
     ControlChoice,
@@ -27,7 +28,7 @@ MAX_LORAS: Final = 8
 MAX_LORA_SCALE: Final = 10.0
 MAX_CONTROLS: Final = 4
 MAX_CONTROL_SCALE: Final = 10.0
-MAX_CONTROL_BYTES: Final = 7 * 1024 * 1024 + 512 * 1024
+MAX_PICTURE_BYTES: Final = 7 * 1024 * 1024 + 512 * 1024
 """Of all pictures that a request brings, as files: the bus takes 8 MiB in one message, and the two
 longest prompts need their part of it."""
 MAX_CONTROL_LAG: Final = 1
@@ -37,17 +38,21 @@ MAX_PNG_BYTES: Final = 8 * 1024 * 1024 - 64 * 1024
 
 
 def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
-    """Fill in the model's defaults and check every limit. Raises `InvalidRequest`."""
+    """Fill in the model's defaults and check every limit. Raises `InvalidRequest`. If the request
+    brings an image, this decodes it: up to a second, and 200 MB."""
     if not re.fullmatch(JOB_ID_PATTERN, request.job_id):
         raise InvalidRequest("job_id", request.job_id, f"text matching {JOB_ID_PATTERN}")
     card = _card(request.model, catalogue)
-    width, height = _size(request, card)
+    _check_bytes(request)
+    original = read_original(request)
+    width, height = _size(request, card, original)
     if request.output_format == "png" and width * height * 3 > MAX_PNG_BYTES:
         allowed = f"jpeg or webp for {width}x{height} pixels, whose png may exceed the bus's limit"
         raise InvalidRequest("output_format", "png", allowed)
     sampler = request.sampler or card.default_sampler
     if sampler not in card.samplers:
         raise InvalidRequest("sampler", sampler, "one of " + ", ".join(card.samplers))
+    steps = _within("steps", request.steps, 1, MAX_STEPS, card.default_steps)
     seed = zlib.crc32(request.job_id.encode()) if request.seed is None else request.seed
     return JobSpec(
         prompt=_text("prompt", request.prompt, empty=False),
@@ -56,7 +61,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         n=_within("n", request.n, 1, MAX_IMAGES),
         width=width,
         height=height,
-        steps=_within("steps", request.steps, 1, MAX_STEPS, card.default_steps),
+        steps=steps,
         guidance=_number("guidance", request.guidance, card.default_guidance),
         sampler=sampler,
         seed=_within("seed", seed, 0, MAX_SEED - MAX_IMAGES),
@@ -70,6 +75,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
         controls=_controls(request.controls, card, catalogue),
         control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
+        edit=None if original is None else edit_spec(request, original, steps),
         embedded_guidance=card.embedded_guidance,
     )
 
@@ -89,9 +95,14 @@ def _negative_prompt(text: str | None, card: ModelCard) -> str | None:
     return None if text is None else _text("negative_prompt", text, empty=True)
 
 
-def _size(request: GenerationRequest, card: ModelCard) -> tuple[int, int]:
-    width = card.default_width if request.width is None else request.width
-    height = card.default_height if request.height is None else request.height
+def _size(
+    request: GenerationRequest, card: ModelCard, original: Original | None
+) -> tuple[int, int]:
+    width, height = card.default_width, card.default_height
+    if original is not None:
+        width, height = _size_of(original, card)
+    width = width if request.width is None else request.width
+    height = height if request.height is None else request.height
     for name, value, most in (
         ("width", width, card.max_width),
         ("height", height, card.max_height),
@@ -100,6 +111,29 @@ def _size(request: GenerationRequest, card: ModelCard) -> tuple[int, int]:
         if value % unit or not unit <= value <= most:
             raise InvalidRequest(name, value, f"a multiple of {unit} from {unit} to {most}")
     return width, height
+
+
+def _size_of(original: Original, card: ModelCard) -> tuple[int, int]:
+    """What the model can draw that is nearest to the image: its shape first, then its size."""
+    unit = card.size_multiple
+    least = min(1.0, card.max_width / original.width, card.max_height / original.height)
+
+    def fitted(side: int, most: int) -> int:
+        return min(max(unit, unit * round(side * least / unit)), most - most % unit)
+
+    return fitted(original.width, card.max_width), fitted(original.height, card.max_height)
+
+
+def _check_bytes(request: GenerationRequest) -> None:
+    """Of all pictures, before any of them is looked at."""
+    for name, own in (("image", request.image), ("mask", request.mask)):
+        if own is not None and len(own) > MAX_PICTURE_BYTES:
+            raise InvalidRequest(name, f"{len(own)} bytes", f"at most {MAX_PICTURE_BYTES} bytes")
+    edit = len(request.image or b"") + len(request.mask or b"")
+    controls = sum(len(choice.image) for choice in request.controls)
+    if edit + controls > MAX_PICTURE_BYTES:
+        allowed = f"pictures of at most {MAX_PICTURE_BYTES} bytes together"
+        raise InvalidRequest("controls" if controls else "mask", edit + controls, allowed)
 
 
 def _loras(choices: tuple[LoraChoice, ...], catalogue: Catalogue) -> tuple[LoraChoice, ...]:
@@ -118,10 +152,6 @@ def _controls(
 ) -> tuple[ControlSpec, ...]:
     if len(choices) > MAX_CONTROLS:
         raise InvalidRequest("controls", len(choices), f"at most {MAX_CONTROLS} of them")
-    total = sum(len(choice.image) for choice in choices)
-    if total > MAX_CONTROL_BYTES:
-        allowed = f"pictures of at most {MAX_CONTROL_BYTES} bytes together"
-        raise InvalidRequest("controls", total, allowed)
     return tuple(_control(choice, card, catalogue) for choice in choices)
 
 

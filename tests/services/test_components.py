@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from services.fleet.plan import DEFAULT_MODEL
-from services.vae.autoencoder import LatentDecoder
+from services.vae.autoencoder import Autoencoder
 from shared.families.sdxl.text import SdxlTextEncoder
 from shared.families.sdxl.unet import SdxlUnet
 
@@ -58,9 +58,9 @@ def test_the_prompt_encoder_needs_tokenizers_and_text_encoders_only(
 
 
 def test_the_vae_service_needs_the_autoencoder_only(tmp_path: Path, pipeline: Any) -> None:
-    decoder = LatentDecoder(only(tmp_path, "vae"), "cpu", torch.float32)
+    decoder = Autoencoder(only(tmp_path, "vae"), "cpu", torch.float32)
     latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    pixels = decoder(list(latents))
+    pixels = decoder.decode(list(latents))
     for item, image in zip(latents, pixels, strict=True):
         scaled = item[None] / pipeline.vae.config.scaling_factor
         with torch.no_grad():
@@ -78,13 +78,13 @@ def test_an_autoencoder_that_overflows_in_half_precision_is_kept_in_float32(
     for force_upcast, expected in ((True, torch.float32), (False, torch.float16)):
         config["force_upcast"] = force_upcast
         (source / "vae" / "config.json").write_text(json.dumps(config))
-        assert LatentDecoder(str(source), "cpu", torch.float16).dtype is expected
+        assert Autoencoder(str(source), "cpu", torch.float16).dtype is expected
 
 
 def test_latents_of_different_shapes_may_be_decoded_together(tmp_path: Path) -> None:
-    decoder = LatentDecoder(only(tmp_path, "vae"), "cpu", torch.float32)
+    decoder = Autoencoder(only(tmp_path, "vae"), "cpu", torch.float32)
     shapes = [(4, 16, 16), (4, 8, 16), (4, 16, 16)]
-    pixels = decoder([torch.zeros(shape) for shape in shapes])
+    pixels = decoder.decode([torch.zeros(shape) for shape in shapes])
     assert [tuple(image.shape) for image in pixels] == [(128, 128, 3), (64, 128, 3), (128, 128, 3)]
     assert all(image.dtype == torch.uint8 for image in pixels)
 

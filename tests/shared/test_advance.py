@@ -22,10 +22,11 @@ from shared.jobs.events import (
     NodeFailed,
     NodeFinished,
 )
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.outcome import outcome_of
 from shared.jobs.record import Checkpoint, JobRecord, handles
 from shared.messages import (
+    EditSpec,
     Failure,
     JobCancelled,
     JobDone,
@@ -62,8 +63,9 @@ def spec(n: int = 1) -> JobSpec:
     )
 
 
-def record(n: int = 1) -> JobRecord:
-    return new_record("job", spec(n), text_to_image(spec(n)), at=0.0)
+def record(n: int = 1, edit: EditSpec | None = None) -> JobRecord:
+    wanted = msgspec.structs.replace(spec(n), edit=edit)
+    return new_record("job", wanted, workflow(wanted), at=0.0)
 
 
 def handle(arena: str) -> TensorHandle:
@@ -112,6 +114,35 @@ def test_finishing_every_node_in_order_ends_the_job_done_and_releases_its_arenas
 def test_images_of_one_job_share_its_encode_node() -> None:
     _, actions = finish(record(3), "encode")
     assert actions == tuple(PublishNode(f"denoise-{i}", 1) for i in range(3))
+
+
+def test_an_edits_image_is_encoded_beside_its_prompt_and_its_rows_wait_for_both() -> None:
+    edit = EditSpec(strength=1.0, mask="file", mask_mode="exact")
+    job = record(2, edit)
+    assert outstanding(job) == (PublishNode("encode", 1), PublishNode("encode_image", 1))
+    job, actions = finish(job, "encode_image")
+    assert actions == ()
+    job, actions = finish(job, "encode")
+    assert actions == (PublishNode("denoise-0", 1), PublishNode("denoise-1", 1))
+    job, actions = finish(job, "denoise-0")
+    assert actions == (PublishNode("decode-0", 1),)
+
+
+def test_an_original_that_is_lost_before_it_is_put_back_is_made_again() -> None:
+    job = record(1, EditSpec(strength=1.0, mask="alpha", mask_mode="exact"))
+    for node in ("encode", "encode_image", "denoise-0"):
+        job, _ = finish(job, node)
+    lost = lost_from(job, "encode_image")
+    job, actions = advance(job, InputsLost("decode-0", 1, lost, LOST, 2.0))
+    assert actions == (PublishNode("encode_image", 2),)
+    job, actions = finish(job, "encode_image", attempt=2)
+    assert actions == (PublishNode("decode-0", 2),)
+
+
+def test_without_a_mask_decoding_needs_nothing_of_the_original() -> None:
+    job = record(1, EditSpec(strength=0.5, mask="none", mask_mode="exact"))
+    assert job.nodes["decode-0"].node.inputs == ("denoise-0",)
+    assert "encode_image" in job.nodes["denoise-0"].node.inputs
 
 
 def test_a_late_event_changes_nothing_and_repeats_what_may_be_unpublished() -> None:
@@ -223,8 +254,8 @@ def test_a_record_survives_the_wire() -> None:
 
 
 class World:
-    def __init__(self, n: int) -> None:
-        self.job = record(n)
+    def __init__(self, n: int, edit: EditSpec | None) -> None:
+        self.job = record(n, edit)
         self.queue: set[tuple[str, int]] = set()
         self.outcomes: list[object] = []
         self.released: set[str] = set()
@@ -241,8 +272,8 @@ class World:
                     self.released |= set(arenas)
 
     def lost(self, node: str) -> str:
-        """The name of an input of `node`, if it has one."""
-        for name in self.job.nodes[node].node.inputs:
+        """The name of the last input of `node`, if it has one."""
+        for name in reversed(self.job.nodes[node].node.inputs):
             for held in self.job.nodes[name].outputs.values():
                 return held.name
         return "none"
@@ -273,6 +304,12 @@ class World:
             self.queue.discard((node, attempt))
 
 
+EDITS = st.none() | st.builds(
+    EditSpec,
+    strength=st.just(0.5),
+    mask=st.sampled_from(["none", "file", "alpha"]),
+    mask_mode=st.just("exact"),
+)
 FATES = st.sampled_from(
     [
         *["finish"] * 4,
@@ -288,11 +325,11 @@ FATES = st.sampled_from(
 
 
 @settings(max_examples=400, deadline=None)
-@given(n=st.integers(1, 3), data=st.data())
+@given(n=st.integers(1, 3), edit=EDITS, data=st.data())
 def test_any_order_of_events_leads_to_exactly_one_end_with_no_handle_held(
-    n: int, data: st.DataObject
+    n: int, edit: EditSpec | None, data: st.DataObject
 ) -> None:
-    world = World(n)
+    world = World(n, edit)
     for turn in range(400):
         if not world.queue:
             break

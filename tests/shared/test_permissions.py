@@ -56,11 +56,17 @@ def test_denoisers_ask_controlnets_and_free_what_they_answer() -> None:
     assert may_subscribe("controlnet", subjects.release("arena"))
 
 
-def test_planners_store_the_pictures_of_jobs_and_controlnets_read_them() -> None:
+def test_planners_store_the_pictures_of_jobs_and_who_computes_with_them_reads_them() -> None:
     subject = subjects.job_input("j", 0)
     assert {one for one in HOLDERS if may_publish(one, subject)} == {"planner", "admin"}
     readers = {one for one in HOLDERS if may_publish(one, f"$JS.API.DIRECT.GET.INPUTS.{subject}")}
-    assert readers == {"planner", "controlnet", "admin"}
+    assert readers == {"planner", "controlnet", "vae", "admin"}
+
+
+def test_the_vae_encodes_images_too() -> None:
+    queue = subjects.work_consumer("encode_image", MODELS[0], "batch")
+    pull = f"$JS.API.CONSUMER.MSG.NEXT.WORK.{queue}"
+    assert {one for one in HOLDERS if may_publish(one, pull)} == {"vae", "admin"}
 
 
 @pytest.mark.parametrize(("holder", "kind"), WORKERS.items())

@@ -133,10 +133,10 @@ def make_row(
         "node": "denoise-0",
         "index": 0,
         "shape": SHAPE,
+        "table": build_step_table(SDXL, sampler, steps),
     } | fields
     return Row.begin(
         seed=seed,
-        table=build_step_table(SDXL, sampler, steps),
         cond=conditioning(prompt),
         uncond=conditioning("nothing") if guidance > 1.0 else None,
         guidance=guidance,

@@ -6,7 +6,7 @@ from shared.errors import Poisoned
 from shared.jobs.advance import advance, new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import Claimed, Isolated, NodeFailed, NodeFinished
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record import JobRecord
 from shared.messages import Failure, encode, failure_of
 from tests import factories
@@ -18,8 +18,8 @@ FATAL = Failure(code="not_finite", message="no numbers", retryable=False, fields
 def running(job_id: str = "job-1", **changes: object) -> JobRecord:
     """A job that is encoded, and whose denoise nodes are at work."""
     spec = factories.spec(job_id=job_id, **changes)
-    record = new_record(job_id, spec, text_to_image(spec), at=1.0)
-    for name in ("encode", *(f"hint-{number}" for number in range(len(spec.controls)))):
+    record = new_record(job_id, spec, workflow(spec), at=1.0)
+    for name in [name for name, state in record.nodes.items() if not state.node.inputs]:
         record, _ = advance(record, NodeFinished(name, 1, {}, "worker", 1.0, 2.0))
     return record
 

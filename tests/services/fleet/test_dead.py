@@ -14,7 +14,7 @@ from shared.jobs.dead import DeadLetter
 from shared.jobs.ledger import Ledger
 from shared.messages import GenerationRequest, decode, encode
 from shared.topology import TOPOLOGY
-from tests import factories
+from tests import factories, pictures
 from tests.conftest import run
 from tests.services.fleet import dead
 from tests.services.gateway.pipeline import pipeline
@@ -120,6 +120,23 @@ def test_a_retry_brings_the_pictures_of_the_job_along() -> None:
     run(scenario())
 
 
+def test_a_retry_of_an_edit_brings_its_image_and_its_mask_along() -> None:
+    async def scenario() -> None:
+        bus = await quiet_bus()
+        image, mask = pictures.file(pictures.picture()), pictures.file(pictures.mask())
+        letter = dead.poisoned("a", image=image, mask=mask, strength=0.5)
+        await dead.bury(bus, letter)
+        await bus.store(subjects.job_input("a", "image"), image)
+        retried = await command.retry(bus, "a", QUICK)
+        assert "its picture mask is gone" in retried.message
+        await bus.store(subjects.job_input("a", "mask"), mask)
+        assert (await command.retry(bus, "a", QUICK)).standing == "queued"
+        again = await submitted(bus, "a-r1")
+        assert (again.image, again.mask, again.strength) == (image, mask, 0.5)
+
+    run(scenario())
+
+
 def test_a_job_whose_pictures_are_gone_is_kept_and_the_picture_named() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
@@ -128,7 +145,7 @@ def test_a_job_whose_pictures_are_gone_is_kept_and_the_picture_named() -> None:
         await bus.store(subjects.job_input("a", 0), b"one")
         retried = await command.retry(bus, "a", QUICK)
         assert retried.standing == "kept"
-        assert "its picture 1, for edges, is gone: they are kept for 24 h" in retried.message
+        assert "its picture 1 is gone: they are kept for 24 h" in retried.message
         assert await letters(bus) == ["a"]
 
     run(scenario())

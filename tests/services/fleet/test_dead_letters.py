@@ -86,7 +86,9 @@ def test_what_is_tried_again_is_the_same_job_without_its_deadline(
     request: GenerationRequest, new_id: str
 ) -> None:
     spec = specified(request)
-    again = request_of(spec, new_id, [control.image for control in request.controls])
+    again = request_of(
+        spec, new_id, {k: control.image for k, control in enumerate(request.controls)}
+    )
     assert again.job_id == new_id
     assert again.controls == request.controls
     assert specified(again) == msgspec.structs.replace(spec, deadline=None)
@@ -98,7 +100,7 @@ def test_a_submission_without_a_record_is_tried_again_as_it_came(
     request: GenerationRequest, new_id: str
 ) -> None:
     letter = dead.unplanned(encode(request), request.job_id)
-    again = decode(resubmission(letter, new_id, ()), GenerationRequest)
+    again = decode(resubmission(letter, new_id, {}), GenerationRequest)
     assert again == msgspec.structs.replace(request, job_id=new_id, deadline=None)
 
 
@@ -107,7 +109,7 @@ def test_a_submission_without_a_record_is_tried_again_as_it_came(
 )
 def test_what_is_no_map_cannot_be_tried_again(submission: bytes) -> None:
     with pytest.raises(DeadLetterUnusable, match=r"job-1.*no MessagePack map"):
-        resubmission(dead.unplanned(submission), "job-1-r1", ())
+        resubmission(dead.unplanned(submission), "job-1-r1", {})
 
 
 @settings(deadline=None)

@@ -56,6 +56,13 @@ def test_the_pictures_to_steer_by_are_a_stage_of_jobs_that_have_some() -> None:
     assert list(plain.by_kind) == ["encode", "denoise", "decode"]
 
 
+def test_the_image_that_an_edit_begins_from_is_a_stage_of_its_own() -> None:
+    stages = Stages(images=1, edit=True)
+    assert list(stages.by_kind) == ["encode", "encode_image", "denoise", "decode"]
+    stages.take(node("encode_image", "finished", "encode_image"))
+    assert str(stages.by_kind["encode_image"]) == "encode_image: done"
+
+
 def test_lost_events_do_not_matter_once_the_job_is_done() -> None:
     stages = Stages(images=1)
     stages.finish()

@@ -20,7 +20,7 @@ from shared.catalogue import Catalogue
 from shared.errors import DarkroomError, JobNotFound
 from shared.jobs.advance import new_record
 from shared.jobs.events import CancelRequested, NodeFailed, NodeFinished
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.ledger import Ledger, Page
 from shared.jobs.validate import validate
 from shared.messages import (
@@ -111,7 +111,7 @@ class Pipeline:
             await delivery.ack()
             return
         self.specs[request.job_id] = spec
-        record = new_record(request.job_id, spec, text_to_image(spec), time.time())
+        record = new_record(request.job_id, spec, workflow(spec), time.time())
         page = await self._ledger.open(record)
         await delivery.ack()
         await self._run(page)
@@ -119,6 +119,8 @@ class Pipeline:
     async def _run(self, page: Page) -> None:
         job_id, spec = page.record.job_id, page.record.spec
         await self._finish(page, "encode")
+        if spec.edit is not None:
+            await self._finish(page, "encode_image")
         for number in range(len(spec.controls)):
             await self._finish(page, f"hint-{number}")
         self.started.set()

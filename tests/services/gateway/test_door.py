@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from services.fleet.certificates import issue
+from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.door import Door
-from services.gateway.images import MAX_BODY_BYTES
 from services.gateway.tokens import Tokens, add_token
 from shared.config import Settings
 from shared.errors import InvalidRequest, Misconfigured, Unauthorized

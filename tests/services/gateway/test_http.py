@@ -13,9 +13,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from services.gateway import core, images, jobs
+from services.gateway import body, core, jobs
 from services.gateway.app import serving
-from services.gateway.images import MAX_BODY_BYTES, SMALL_BODY_BYTES
+from services.gateway.body import MAX_BODY_BYTES, SMALL_BODY_BYTES
 from services.gateway.probes import NEEDED
 from shared import subjects
 from shared.bus.memory import MemoryBroker
@@ -28,7 +28,7 @@ from shared.errors import (
     Misconfigured,
     QueueFull,
 )
-from shared.jobs.validate import MAX_CONTROL_BYTES
+from shared.jobs.validate import MAX_PICTURE_BYTES
 from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -81,7 +81,7 @@ def test_what_http_itself_refuses_has_the_same_shape() -> None:
             wrong = await here.ask("GET", GENERATIONS)
             assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
             assert "POST" in wrong.error["message"]
-            nowhere = await here.ask("POST", "/v1/images/edits")
+            nowhere = await here.ask("POST", "/v1/images/variations")
             assert (nowhere.status, nowhere.error["code"]) == (404, "unknown_url")
             packed = await here.ask(
                 "POST",
@@ -98,7 +98,7 @@ def test_what_http_itself_refuses_has_the_same_shape() -> None:
 def test_a_job_with_the_largest_pictures_fits_into_a_body_and_into_a_message() -> None:
     async def scenario() -> None:
         async with server() as here:
-            image = base64.b64encode(bytes(MAX_CONTROL_BYTES // 4)).decode()
+            image = base64.b64encode(bytes(MAX_PICTURE_BYTES // 4)).decode()
             controls = [{"model": "edges", "image": image}] * 4
             answer = await here.draw(prompt="ä" * 32_000, controls=controls)
             assert answer.status == 200, answer.error
@@ -159,7 +159,7 @@ async def _has_jobs(here: Server, count: int) -> bool:
 
 
 def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.05)
 
     async def scenario() -> None:
         async def never() -> AsyncIterator[bytes]:

@@ -25,6 +25,7 @@ from shared.messages import (
 )
 from shared.telemetry.metrics import Metrics
 from shared.topology import TOPOLOGY
+from tests import pictures
 from tests.conftest import eventually, run
 from tests.factories import catalogue, control, request
 
@@ -206,6 +207,35 @@ def test_the_pictures_of_a_job_are_stored_by_their_numbers_and_its_record_holds_
             entry = await bus.get(subjects.RECORDS, "job-1")
             assert entry is not None
             assert b"picture" not in entry.value
+
+    run(scenario())
+
+
+def test_the_image_and_the_mask_of_an_edit_are_stored_by_their_names() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            image, mask = pictures.file(pictures.picture()), pictures.file(pictures.mask())
+            await submit(bus, request(image=image, mask=mask))
+            await eventually(lambda: _is(queued(bus), 2))  # encode, encode_image
+            assert await bus.stored(subjects.job_input("job-1", "image")) == image
+            assert await bus.stored(subjects.job_input("job-1", "mask")) == mask
+            entry = await bus.get(subjects.RECORDS, "job-1")
+            assert entry is not None
+            assert image[:40] not in entry.value
+
+    run(scenario())
+
+
+def test_an_edit_that_shows_nothing_is_refused_by_name() -> None:
+    async def scenario() -> None:
+        async with planning() as bus:
+            image = pictures.file(pictures.picture())
+            nothing = pictures.file(pictures.mask(shown=None))
+            await submit(bus, request(image=image, mask=nothing))
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.fields["field"] == "mask"
+            assert await bus.stored(subjects.job_input("job-1", "image")) is None
 
     run(scenario())
 

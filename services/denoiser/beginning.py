@@ -1,0 +1,72 @@
+"""What a row begins as: noise, or an image with noise over it, of which a mask may keep a part.
+
+As diffusers' `StableDiffusionXLImg2ImgPipeline` and `StableDiffusionXLInpaintPipeline` (with a
+network of as many channels as latents have) draw and mix; see `Noise` for the order of draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+
+from services.denoiser.noise import Noise
+from services.denoiser.step_table import StepTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """An image to begin from, as the autoencoder has it: float32 `mean` and `std` (1, C, H, W), and
+    `mask` (1, 1, H, W), 1 where it is drawn anew, 0 where it is kept; None: nothing is kept."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    mask: torch.Tensor | None = None
+    pure: bool = False
+    """What is drawn anew begins as pure noise, and has nothing of the image."""
+
+    @property
+    def draws(self) -> int:
+        """Before the first step: the image's place in its distribution, the noise and, of no use
+        but drawn by the inpaint pipeline, the place of the image without what the mask shows."""
+        return 2 if self.mask is None else 3
+
+
+class Kept(NamedTuple):
+    """For B rows: the mask (B, 1, H, W), and the image with its noise (B, C, H, W)."""
+
+    mask: torch.Tensor
+    image: torch.Tensor
+    noise: torch.Tensor
+
+    def to(self, device: torch.device) -> "Kept":
+        return Kept(*(tensor.to(device) for tensor in self))
+
+    def over(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """`x` where the mask shows it, else `kept`."""
+        return self.mask * x + (1.0 - self.mask) * kept
+
+    @classmethod
+    def join(cls, each: Sequence["Kept | None"], latents: Sequence[torch.Tensor]) -> "Self | None":
+        """Of all rows with these latents; a row that keeps nothing shows everything. None: none
+        keeps anything."""
+        if all(one is None for one in each):
+            return None
+        pairs = zip(each, latents, strict=True)
+        rows = [_all_shown(x) if kept is None else kept for kept, x in pairs]
+        return cls(*(torch.cat(tensors) for tensors in zip(*rows, strict=True)))
+
+
+def _all_shown(x: torch.Tensor) -> Kept:
+    return Kept(torch.ones_like(x[:, :1]), torch.zeros_like(x), torch.zeros_like(x))
+
+
+def begin(image: Image | None, table: StepTable, noise: Noise) -> tuple[torch.Tensor, Kept | None]:
+    """The first latents (1, C, H, W), and what is kept of the image from step to step."""
+    if image is None:
+        return noise.initial() * table.init_scale, None
+    clean = image.mean + image.std * noise.initial(0)
+    drawn = noise.initial(1)
+    alpha, sigma = table.first
+    latents = drawn * table.init_scale if image.pure else alpha * clean + sigma * drawn
+    return latents, None if image.mask is None else Kept(image.mask, clean, drawn)

@@ -1,0 +1,113 @@
+"""The `encode_image` node: the image that a job begins from, once for all of its rows."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import torch
+
+from services.vae.autoencoder import Autoencoder, Posterior
+from services.vae.originals import Original, read_original, refuse_nothing
+from shared import subjects
+from shared.bus.base import Bus
+from shared.compute import BatchedCompute
+from shared.errors import ArenaFull, InvalidRequest
+from shared.jobs.graph import NodeKind
+from shared.task import Task, Tensors
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import put_tensor
+from shared.tensors.transport import Transport
+
+MAX_BATCH: Final = 1
+"""Images per forward pass; an image is encoded once, however many begin from it."""
+CAPACITY: Final = 4
+"""Images in hand."""
+LIFETIME: Final = 3600.0
+"""Seconds after which what was made of an image may be dropped, if nobody released it."""
+
+
+class ImageEncoder:
+    """Encodes with `autoencoders` (by model name)."""
+
+    kind: NodeKind = "encode_image"
+    capacity = CAPACITY
+    reserve = 0
+    isolates = False
+
+    def __init__(
+        self, autoencoders: Mapping[str, Autoencoder], bus: Bus, transport: Transport
+    ) -> None:
+        self.models = tuple(autoencoders)
+        self._bus = bus
+        self._transport = transport
+        self._compute: dict[str, BatchedCompute[torch.Tensor, Posterior]] = {
+            name: BatchedCompute(
+                f"encode-image-{name}",
+                autoencoder.encode,
+                max_batch=MAX_BATCH,
+                max_waiting=2 * CAPACITY,
+            )
+            for name, autoencoder in autoencoders.items()
+        }
+
+    async def run(self, task: Task) -> dict[str, TensorHandle]:
+        """Outputs `image_mean` and `image_std`, float32 (channels, height/8, width/8); with a mask
+        also `image_mask` (1, height/8, width/8), 1 where the image is drawn anew, and for decoding
+        `original`, uint8 pixels (height, width, 3), and `shown` (height, width), 1 likewise."""
+        spec = task.spec
+        image = await self._file(task, "image")
+        has_file = spec.edit is not None and spec.edit.mask == "file"
+        mask = await self._file(task, "mask") if has_file else None
+        original = await asyncio.to_thread(read_original, spec, image, mask)
+        task.progressed()
+        posterior = await self._compute[spec.model].submit(original.pixels)
+        task.progressed()
+        return self._put(task, _tensors(task, original, posterior))
+
+    async def _file(self, task: Task, name: Literal["image", "mask"]) -> bytes:
+        data = await self._bus.stored(subjects.job_input(task.job_id, name))
+        if data is None:
+            raise InvalidRequest(name, name, "one that has not been dropped yet")
+        return data
+
+    def _put(self, task: Task, tensors: Mapping[str, torch.Tensor]) -> dict[str, TensorHandle]:
+        outputs: dict[str, TensorHandle] = {}
+        try:
+            for name, tensor in tensors.items():
+                outputs[name] = put_tensor(
+                    self._transport,
+                    tensor,
+                    job_id=task.job_id,
+                    attempt=task.state.attempt,
+                    lifetime=LIFETIME,
+                )
+        except ArenaFull:
+            self.discard(outputs)
+            raise
+        return outputs
+
+    def discard(self, outputs: Tensors) -> None:
+        for handle in outputs.values():
+            self._transport.free(handle)
+
+    def room(self) -> bool:
+        return True
+
+    async def drain(self) -> None:
+        """What is in hand is soon finished."""
+
+    def close(self) -> None:
+        for compute in self._compute.values():
+            compute.close()
+
+
+def _tensors(task: Task, original: Original, posterior: Posterior) -> dict[str, torch.Tensor]:
+    tensors = {"image_mean": posterior.mean, "image_std": posterior.std}
+    scale = task.spec.height // posterior.mean.shape[1]
+    mask = original.latent_mask(scale)
+    if mask is not None and original.shown is not None:
+        refuse_nothing(mask, task.spec, scale)
+        tensors["image_mask"] = mask
+        tensors["original"] = original.pixels
+        tensors["shown"] = original.shown.to(torch.uint8)
+    return tensors

@@ -1,0 +1,50 @@
+"""Images to edit, and their masks, in the size of the result."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from shared.errors import InvalidRequest
+from shared.jobs.edits import read_image, read_mask, shown
+from shared.messages import JobSpec
+
+LANCZOS = Image.Resampling.LANCZOS
+HALF = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Original:
+    """An image in uint8 pixels (height, width, 3), and which of them are to be drawn anew, bool
+    (height, width); None: all."""
+
+    pixels: torch.Tensor
+    shown: torch.Tensor | None
+
+    def latent_mask(self, scale: int) -> torch.Tensor | None:
+        """`shown` for latents, float32 (1, height/scale, width/scale), of 0 and 1: what the pixel
+        in a position's corner says, as diffusers' inpaint pipelines have it."""
+        return None if self.shown is None else self.shown[None, ::scale, ::scale].float()
+
+
+def read_original(spec: JobSpec, image: bytes, mask: bytes | None) -> Original:
+    """The files of an edit, brought to size as diffusers' inpaint pipelines do it. Raises
+    `InvalidRequest`."""
+    size = (spec.width, spec.height)
+    opened = read_image(image)
+    pixels = torch.from_numpy(np.array(opened.convert("RGB").resize(size, LANCZOS)))
+    if spec.edit is None or not spec.edit.masked:
+        return Original(pixels, None)
+    holes = shown(opened if mask is None else read_mask(mask))
+    return Original(pixels, torch.from_numpy(np.array(holes.resize(size, LANCZOS))) >= HALF)
+
+
+def refuse_nothing(mask: torch.Tensor, spec: JobSpec, scale: int) -> None:
+    """Raises `InvalidRequest` about a mask that shows nothing at the latents' resolution."""
+    if mask.any():
+        return
+    field = "mask" if spec.edit is not None and spec.edit.mask == "file" else "image"
+    allowed = f"transparent areas that are at least {scale} pixels wide in a result of "
+    allowed += f"{spec.width}x{spec.height} pixels"
+    raise InvalidRequest(field, "a mask that shows next to nothing", allowed)

@@ -1,0 +1,102 @@
+"""What a request with an image asks for: an edit of what its mask shows, or image-to-image."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image, ImageOps
+
+from shared.errors import InvalidRequest
+from shared.messages import EditSpec, GenerationRequest, MaskSource
+from shared.pictures import open_picture
+
+MAX_EDIT_PIXELS: Final = 16 * 1024 * 1024
+"""Of an image, and of its mask."""
+MASK_FORMATS: Final = ("PNG",)
+MASK_MODES: Final = ("exact",)
+MASKED_STRENGTH: Final = 1.0
+"""What the mask shows begins as pure noise, unless the request says otherwise;"""
+IMAGE_STRENGTH: Final = 0.75
+"""without a mask, something of the image has to be left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An image that a request brings: its size in pixels, and where its mask is."""
+
+    width: int
+    height: int
+    mask: MaskSource
+
+
+def read_image(data: bytes) -> Image.Image:
+    """The image in a file, upright. Raises `InvalidRequest`."""
+    return ImageOps.exif_transpose(open_picture("image", data, MAX_EDIT_PIXELS))
+
+
+def read_mask(data: bytes) -> Image.Image:
+    """The mask in a file. Raises `InvalidRequest`."""
+    return open_picture("mask", data, MAX_EDIT_PIXELS, MASK_FORMATS)
+
+
+def shown(picture: Image.Image) -> Image.Image:
+    """255 where the picture is fully transparent (what is to be drawn anew), 0 where it is not,
+    however little (what is kept)."""
+    alpha = picture.convert("RGBA").getchannel("A")
+    return alpha.point([255, *[0] * 255])
+
+
+def read_original(request: GenerationRequest) -> Original | None:
+    """Of a request; None: it brings no image. Raises `InvalidRequest` if it cannot be worked with,
+    which takes decoding it."""
+    if request.image is None:
+        _refuse_what_needs_an_image(request)
+        return None
+    image = read_image(request.image)
+    if request.mask is not None:
+        _check_mask(read_mask(request.mask), image.size)
+        return Original(image.width, image.height, "file")
+    has_mask = image.has_transparency_data and _any(shown(image))
+    return Original(image.width, image.height, "alpha" if has_mask else "none")
+
+
+def edit_spec(request: GenerationRequest, original: Original, steps: int) -> EditSpec:
+    """Raises `InvalidRequest` if it is not to be had in so many steps."""
+    if request.mask_mode not in MASK_MODES:
+        raise InvalidRequest("mask_mode", request.mask_mode, "one of " + ", ".join(MASK_MODES))
+    default = IMAGE_STRENGTH if original.mask == "none" else MASKED_STRENGTH
+    strength = default if request.strength is None else request.strength
+    if not 0.0 < strength <= 1.0:  # also refuses NaN
+        raise InvalidRequest("strength", strength, "a number above 0, up to 1")
+    if taken(steps, strength) < 1:
+        allowed = f"at least {1 / steps:.4g} with {steps} steps, or more steps"
+        raise InvalidRequest("strength", strength, allowed)
+    return EditSpec(strength=strength, mask=original.mask, mask_mode=request.mask_mode)
+
+
+def taken(steps: int, strength: float) -> int:
+    """The last of `steps` steps that are taken, as diffusers' pipelines count them."""
+    return min(int(steps * strength), steps)
+
+
+def _refuse_what_needs_an_image(request: GenerationRequest) -> None:
+    if request.mask is not None:
+        raise InvalidRequest("mask", f"{len(request.mask)} bytes", "none without an image")
+    if request.strength is not None:
+        raise InvalidRequest("strength", request.strength, "none without an image")
+    if request.mask_mode != "exact":
+        raise InvalidRequest("mask_mode", request.mask_mode, "none without an image")
+
+
+def _check_mask(mask: Image.Image, size: tuple[int, int]) -> None:
+    if mask.size != size:
+        found = "{}x{} pixels".format(*mask.size)
+        raise InvalidRequest("mask", found, "{}x{} pixels, as the image has".format(*size))
+    if not mask.has_transparency_data:
+        raise InvalidRequest("mask", f"a png of mode {mask.mode}", "a png with an alpha channel")
+    if not _any(shown(mask)):
+        allowed = "a png that is fully transparent where the image is to be edited"
+        raise InvalidRequest("mask", "a png without fully transparent pixels", allowed)
+
+
+def _any(mask: Image.Image) -> bool:
+    return mask.getbbox() is not None

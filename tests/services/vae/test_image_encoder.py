@@ -1,0 +1,169 @@
+"""A vae process: what it makes of an image and its mask, and what it puts back when it decodes."""
+
+import io
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from pocket.captions import parse
+from pocket.render import render
+from services.fleet.plan import DEFAULT_MODEL
+from services.vae.image_encoder import ImageEncoder
+from services.vae.originals import read_original
+from services.vae.service import ImageDecoder, load
+from shared import subjects
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.errors import HandleLost, InvalidRequest
+from shared.jobs.advance import new_record
+from shared.jobs.events import NodeFinished
+from shared.jobs.graph import workflow
+from shared.jobs.ledger import Ledger
+from shared.messages import ImageResult, decode
+from shared.pull import Work
+from shared.task import Task
+from shared.tensors.handle import TensorHandle
+from shared.tensors.torch_io import get_tensor, put_tensor
+from shared.tensors.transport import MemoryTransport
+from shared.topology import TOPOLOGY
+from tests import pictures
+from tests.conftest import run
+from tests.factories import spec
+from tests.services.denoiser.world import Delivered
+
+MODEL = "pocket-sdxl"
+
+
+class World:
+    """A job's files on a bus in memory, and both handlers of a vae process."""
+
+    def __init__(self, bus: MemoryBus, **fields: Any) -> None:
+        self.bus, self.fields = bus, fields
+        self.transport = MemoryTransport()
+        autoencoders = load([(MODEL, DEFAULT_MODEL)], "cpu", "float32")
+        self.encoder = ImageEncoder(autoencoders, bus, self.transport)
+        self.decoder = ImageDecoder(autoencoders, bus, self.transport)
+        self.outputs: dict[str, dict[str, TensorHandle]] = {}
+
+    @classmethod
+    async def create(cls, **fields: Any) -> "World":
+        bus = MemoryBroker().connect("test")
+        await bus.ensure(TOPOLOGY)
+        for name in ("image", "mask"):
+            if name in fields:
+                await bus.store(subjects.job_input("job-1", name), fields[name])
+        return cls(bus, **fields)
+
+    async def task(self, node: str) -> Task:
+        """Of a node whose inputs are `outputs`."""
+        wanted = spec(**self.fields)
+        ledger = Ledger(self.bus)
+        page = await ledger.open(new_record("job-1", wanted, workflow(wanted), at=0.0))
+        for name, outputs in self.outputs.items():
+            await ledger.advance(page, NodeFinished(name, 1, outputs, "w", 1.0, 2.0))
+        return Task(page, page.record.nodes[node], Work(Delivered(1)), ledger)  # type: ignore[arg-type]
+
+    async def encode(self) -> dict[str, torch.Tensor]:
+        self.outputs["encode_image"] = await self.encoder.run(await self.task("encode_image"))
+        found = self.outputs["encode_image"]
+        return {name: get_tensor(self.transport, handle) for name, handle in found.items()}
+
+    async def decoded(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
+        handle = put_tensor(self.transport, latents, job_id="job-1", attempt=1, lifetime=60.0)
+        self.outputs |= {"encode": {}, "denoise-0": {"latents": handle}}
+        await self.decoder.run(await self.task("decode-0"))
+        data = await self.bus.stored(subjects.image_result("job-1", 0))
+        assert data is not None
+        return np.asarray(Image.open(io.BytesIO(decode(data, ImageResult).data)))
+
+    def close(self) -> None:
+        self.encoder.close()
+        self.decoder.close()
+
+
+@pytest.mark.parametrize("size", [(128, 128), (200, 90)])
+def test_an_image_and_a_mask_are_brought_to_size_as_diffusers_does_it(
+    size: tuple[int, int],
+) -> None:
+    image, box = pictures.picture(size), (30, 20, 71, 63)
+    holes = Image.new("L", size, 0)
+    holes.paste(255, box)
+    files = {"image": pictures.file(image), "mask": pictures.file(pictures.mask(size, box))}
+    wanted = spec(width=96, height=64, **files)
+    original = read_original(wanted, files["image"], files["mask"])
+    expected = VaeImageProcessor().preprocess(image, height=64, width=96)
+    found = 2.0 * (original.pixels.permute(2, 0, 1)[None].float() / 255.0) - 1.0
+    assert torch.equal(found, expected)
+    processor = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+    binary = processor.preprocess(holes, height=64, width=96)
+    assert original.shown is not None
+    assert torch.equal(original.shown[None, None].float(), binary)
+    small = torch.nn.functional.interpolate(binary, size=(8, 12))
+    mask = original.latent_mask(8)
+    assert mask is not None
+    assert torch.equal(mask[None], small)
+
+
+def test_an_edit_is_encoded_once_and_equals_the_original_outside_its_mask() -> None:
+    async def scenario() -> None:
+        image, mask = pictures.picture(), pictures.mask()
+        world = await World.create(image=pictures.file(image), mask=pictures.file(mask))
+        tensors = await world.encode()
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        assert shapes == {
+            "image_mean": (4, 16, 16),
+            "image_std": (4, 16, 16),
+            "image_mask": (1, 16, 16),
+            "original": (128, 128, 3),
+            "shown": (128, 128),
+        }
+        found = await world.decoded(torch.randn(4, 16, 16))
+        inside = np.asarray(mask)[..., 3] == 0
+        assert (found[~inside] == np.asarray(image)[~inside]).all()
+        assert (found[inside] != np.asarray(image)[inside]).mean() > 0.9
+        world.encoder.discard(world.outputs["encode_image"])
+        with pytest.raises(HandleLost):
+            get_tensor(world.transport, world.outputs["encode_image"]["original"])
+        world.close()
+
+    run(scenario())
+
+
+def test_what_is_encoded_is_decoded_again() -> None:
+    async def scenario() -> None:
+        image = Image.fromarray(render(parse("a large red circle left on white"), Random(1)))
+        world = await World.create(image=pictures.file(image))
+        tensors = await world.encode()
+        assert set(tensors) == {"image_mean", "image_std"}
+        found = await world.decoded(tensors["image_mean"])
+        difference = np.abs(found.astype(int) - np.asarray(image).astype(int))
+        assert difference.mean() < 12
+        world.close()
+
+    run(scenario())
+
+
+def test_a_mask_that_latents_cannot_show_is_refused_by_name() -> None:
+    async def scenario() -> None:
+        tiny = pictures.file(pictures.mask(shown=(33, 33, 36, 36)))
+        world = await World.create(image=pictures.file(pictures.picture()), mask=tiny)
+        with pytest.raises(InvalidRequest, match=r"mask.*at least 8 pixels wide"):
+            await world.encode()
+        world.close()
+
+    run(scenario())
+
+
+def test_a_job_whose_image_has_been_dropped_fails_by_name() -> None:
+    async def scenario() -> None:
+        world = await World.create()
+        world.fields = {"image": pictures.file(pictures.picture())}
+        with pytest.raises(InvalidRequest, match=r"image.*dropped"):
+            await world.encode()
+        world.close()
+
+    run(scenario())

@@ -1,0 +1,109 @@
+"""What an image, its mask and a strength make of a request."""
+
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from shared.errors import InvalidRequest
+from shared.jobs.edits import IMAGE_STRENGTH, MASKED_STRENGTH, read_image, shown, taken
+from shared.jobs.validate import MAX_PICTURE_BYTES, validate
+from shared.messages import EditSpec
+from tests.factories import catalogue, control, request
+from tests.pictures import SIZE, file, mask, picture
+
+IMAGE, MASK = file(picture()), file(mask())
+
+
+def edit_of(**changes: Any) -> EditSpec:
+    edit = validate(request(**{"image": IMAGE} | changes), catalogue()).edit
+    assert edit is not None
+    return edit
+
+
+def test_what_an_edit_leaves_open_depends_on_its_mask() -> None:
+    expected = EditSpec(strength=MASKED_STRENGTH, mask="file", mask_mode="exact")
+    assert edit_of(mask=MASK) == expected
+    expected = EditSpec(strength=IMAGE_STRENGTH, mask="none", mask_mode="exact")
+    assert edit_of() == expected
+    assert validate(request(), catalogue()).edit is None
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (mask(), "alpha"),
+        (mask(shown=None), "none"),
+        (mask().convert("LA"), "alpha"),
+        (picture(mode="L"), "none"),
+    ],
+)
+def test_an_images_alpha_channel_is_its_mask_if_any_of_it_is_transparent(
+    image: Image.Image, expected: str
+) -> None:
+    assert edit_of(image=file(image)).mask == expected
+
+
+def test_only_what_is_fully_transparent_is_shown() -> None:
+    steps = Image.new("RGBA", (4, 1))
+    steps.putdata([(0, 0, 0, alpha) for alpha in (0, 1, 254, 255)])
+    assert list(shown(steps).tobytes()) == [255, 0, 0, 0]
+
+
+def test_a_photograph_is_turned_as_its_camera_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = read_image(file(picture((64, 32)), "JPEG", exif=exif))
+    assert turned.size == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "last"), [(25, 1.0, 25), (25, 0.5, 12), (10, 0.3, 3), (4, 0.25, 1)]
+)
+def test_strength_is_the_share_of_the_steps_that_are_taken(
+    steps: int, strength: float, last: int
+) -> None:
+    assert taken(steps, strength) == last
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"image": b""}, "image"),
+        ({"image": IMAGE[:-30]}, "image"),
+        ({"image": file(Image.new("1", (5000, 5000)))}, "image"),
+        ({"image": bytes(MAX_PICTURE_BYTES + 1)}, "image"),
+        ({"image": None, "mask": MASK}, "mask"),
+        ({"image": None, "strength": 0.5}, "strength"),
+        ({"image": None, "mask_mode": "cached"}, "mask_mode"),
+        ({"mask": file(mask((64, 64)))}, "mask"),
+        ({"mask": file(mask(shown=None))}, "mask"),
+        ({"mask": file(picture(mode="L"))}, "mask"),
+        ({"mask": file(mask(), "WEBP")}, "mask"),
+        ({"mask": MASK[:60]}, "mask"),
+        ({"mask": bytes(MAX_PICTURE_BYTES)}, "mask"),
+        ({"controls": (control(image=bytes(MAX_PICTURE_BYTES)),)}, "controls"),
+        ({"mask_mode": "cached"}, "mask_mode"),
+        ({"strength": 0.0}, "strength"),
+        ({"strength": -0.5}, "strength"),
+        ({"strength": 1.01}, "strength"),
+        ({"strength": float("nan")}, "strength"),
+        ({"strength": 0.1, "steps": 9}, "strength"),
+    ],
+)
+def test_what_is_wrong_with_an_edit_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        validate(request(**{"image": IMAGE} | changes), catalogue())
+    assert refused.value.fields["field"] == field
+
+
+def test_the_result_is_as_large_as_the_image_unless_it_is_told() -> None:
+    assert _size(image=IMAGE) == SIZE
+    assert _size(image=IMAGE, width=64) == (64, SIZE[1])
+    assert _size(image=file(picture((999, 333)))) == (256, 88)
+    assert _size(image=file(picture((3, 3)))) == (8, 8)
+
+
+def _size(**changes: Any) -> tuple[int, int]:
+    spec = validate(request(**changes), catalogue())
+    return spec.width, spec.height
