@@ -1,28 +1,30 @@
 """Paint captions with a pipeline and judge the pictures by the verifier."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, FluxPipeline
 
-from pocket.scenes import Scene
+from pocket.scenes import SIDE, Scene
 from pocket.verify import accuracy, read, score
 
 MODEL = Path(__file__).parent / "models" / "pocket-sdxl"
 
 
-def load(folder: Path = MODEL, device: str = "cpu") -> StableDiffusionXLPipeline:
-    """The shipped model in float32, through plain diffusers."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(
-        folder, local_files_only=True, add_watermarker=False
-    ).to(device)
+def load(folder: Path = MODEL, device: str = "cpu") -> Any:
+    """A model in float32, through plain diffusers: the pipeline that its index names."""
+    index = json.loads((folder / "model_index.json").read_text())
+    plain = {"add_watermarker": False} if "XL" in index["_class_name"] else {}
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **plain).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def paint(
-    pipeline: StableDiffusionXLPipeline,
+    pipeline: DiffusionPipeline,
     captions: list[str],
     *,
     steps: int,
@@ -45,13 +47,26 @@ def paint(
         painted = pipeline(
             prompt=part,
             num_inference_steps=steps,
-            guidance_scale=guidance,
             generator=generators,
             output_type="np",
+            **_guided(pipeline, guidance, len(part)),
             **followed,
         ).images
         images += list((painted * 255).round().astype(np.uint8))
     return images
+
+
+def _guided(pipeline: DiffusionPipeline, guidance: float, count: int) -> dict[str, Any]:
+    """Classifier-free guidance, in the words of each family. FLUX has to be told its sizes, too."""
+    if not isinstance(pipeline, FluxPipeline):
+        return {"guidance_scale": guidance}
+    return {
+        "true_cfg_scale": guidance,
+        "negative_prompt": [""] * count if guidance > 1 else None,
+        "max_sequence_length": pipeline.tokenizer_2.model_max_length,
+        "height": SIDE,
+        "width": SIDE,
+    }
 
 
 def judge(scenes: list[Scene], images: list[np.ndarray]) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""`python -m pocket.train [model | loras | controls]`: each resumes where it stopped.
+"""`python -m pocket.train [model | flux | loras | controls]`: each resumes where it stopped.
 
-`model` (the default) trains autoencoder, text encoders and UNet, and exports them. `loras` and
-`controls` train the add-ons on the model that is shipped, all or those that --only names.
+`model` (the default) trains autoencoder, text encoders and UNet, and exports them. The others start
+from the model that is shipped: `flux` trains a second one, with its autoencoder and a CLIP; `loras`
+and `controls` train the add-ons, all or those that --only names.
 """
 
 import argparse
@@ -17,12 +18,14 @@ from pocket.paint import MODEL
 from pocket.train.autoencoder import train_autoencoder
 from pocket.train.controls import train_control
 from pocket.train.export import export
+from pocket.train.flux import train_flux
+from pocket.train.flux_export import export_flux
 from pocket.train.loras import RECIPES, train_lora
 from pocket.train.run import Run
 from pocket.train.text import train_text
 from pocket.train.unet import train_unet
 
-OUT = {"model": MODEL, "loras": LORAS, "controls": CONTROLS}
+OUT = {"model": MODEL, "flux": MODEL.with_name("pocket-flux"), "loras": LORAS, "controls": CONTROLS}
 ADD_ONS = {"loras": (train_lora, tuple(RECIPES)), "controls": (train_control, tuple(HINTS))}
 
 
@@ -44,6 +47,8 @@ def main() -> None:
         text = train_text(run)
         unet = train_unet(run, vae, text)
         export(out, vae, text, unet)
+    elif options.what == "flux":
+        export_flux(out, *train_flux(run))
     else:
         train, names = ADD_ONS[options.what]
         for name in options.only or names:

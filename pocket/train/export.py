@@ -8,17 +8,19 @@ from pathlib import Path
 
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from transformers import CLIPTokenizer
 
 from pocket.scenes import SIDE
 from pocket.train.text import TextEncoders
 from pocket.train.tokenizer import write_tokenizer
 
 STEPS, GUIDANCE = 25, 2.0
-DEFAULTS = {
+DEFAULTS: dict[str, object] = {
     "name": "pocket-sdxl",
     "steps": STEPS,
     "guidance": GUIDANCE,
@@ -63,19 +65,25 @@ def assemble(
 def export(
     folder: Path, vae: AutoencoderKL, text: TextEncoders, unet: UNet2DConditionModel
 ) -> None:
-    """Write the parts to `folder`, whole files at a time, so that a reader never sees half."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Write the parts to `folder`."""
     # Parameters other than the UNet's processors are shared with training: halve copies.
     halves = [copy.deepcopy(part).cpu().half() for part in (vae, text.first, text.second, unet)]
     halved = TextEncoders(text.tokenizer, halves[1], halves[2])
+    write(folder, assemble(halves[0], halved, halves[3]), DEFAULTS)
+
+
+def write(folder: Path, pipeline: DiffusionPipeline, defaults: dict[str, object]) -> None:
+    """Write a pipeline to `folder`, whole files at a time, so that a reader never sees half."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         fresh = Path(name)
-        assemble(halves[0], halved, halves[3]).save_pretrained(fresh)
+        pipeline.save_pretrained(fresh)
         for part in ("text_encoder", "text_encoder_2"):
             _load_as_float32(fresh / part / "config.json")
         for part in ("tokenizer", "tokenizer_2"):
-            write_tokenizer(fresh / part)  # adds vocab.json and merges.txt, for other readers
-        (fresh / "darkroom.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+            if isinstance(getattr(pipeline, part), CLIPTokenizer):
+                write_tokenizer(fresh / part)  # adds vocab.json and merges.txt, for other readers
+        (fresh / "darkroom.json").write_text(json.dumps(defaults, indent=2) + "\n")
         for path in sorted(path for path in fresh.rglob("*") if path.is_file()):
             target = folder / path.relative_to(fresh)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocket.train.run import Run, set_rate
 
@@ -15,7 +14,7 @@ EMA, EMA_EVERY = 0.999, 4  # per step; applied every so many steps, to the same 
 class Learner:
     """A model under training. Every worker holds an equal one, for all see the same gradients."""
 
-    def __init__(self, run: Run, model: UNet2DConditionModel, rate: float) -> None:
+    def __init__(self, run: Run, model: nn.Module, rate: float) -> None:
         self.run = run
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
@@ -30,7 +29,7 @@ class Learner:
         self._gradient.zero_()
         torch.autograd.backward(loss)
         out_of_time = _share(self.run, self._gradient)
-        torch.nn.utils.clip_grad_norm_([self._weights], 1.0)
+        nn.utils.clip_grad_norm_([self._weights], 1.0)
         set_rate(self._optimizer, rate)
         self._optimizer.step()
         if step % EMA_EVERY == 0:
@@ -57,12 +56,12 @@ class Learner:
         return int(state["step"])
 
 
-def flatten(model: UNet2DConditionModel) -> tuple[torch.nn.Parameter, Tensor]:
+def flatten(model: nn.Module) -> tuple[nn.Parameter, Tensor]:
     """Lay all of a model's weights, and their gradients, into one vector each.
 
     Hundreds of small tensors cost the optimiser more than the arithmetic does.
     """
-    flat = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in model.parameters()]))
     flat.grad = gradient = torch.zeros_like(flat)
     start = 0
     for p in model.parameters():

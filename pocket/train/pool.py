@@ -1,4 +1,4 @@
-"""A ring of ready-made training pairs, so that a UNet step costs only the UNet.
+"""A ring of ready-made training pairs, so that a step costs only the painter.
 
 Each entry is one fresh scene, rendered and encoded once, with one caption of it. An entry is
 used some sixteen times before a newer one takes its place, so nothing is ever learnt by heart.
@@ -15,14 +15,15 @@ from pocket.render import render
 from pocket.scenes import training_scene
 from pocket.train.autoencoder import to_tensor
 from pocket.train.run import Run
-from pocket.train.text import TextEncoders, describe
+from pocket.train.text import Encoders, describe
 
-CAPACITY = 16_384  # entries; about 23 KB each
+CAPACITY = 16_384  # entries; about 23 KB each, 13 for FLUX
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Latents (n, 4, 16, 16) of unit spread, hidden states (n, 40, 224), pooled (n, 128)."""
+    """Latents (n, 4, 16, 16) of unit spread, hidden states and pooled,
+    as the text side gives them: for SDXL (n, 40, 224) and (n, 128)."""
 
     latents: Tensor
     hidden: Tensor
@@ -35,7 +36,7 @@ class Pool:
 
     run: Run
     vae: AutoencoderKL
-    text: TextEncoders
+    text: Encoders
     scale: float
     entries: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     oldest: int = 0

@@ -9,6 +9,7 @@ import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ STEPS, BATCH = 2000, 64
 RATE, WARMUP = 1.5e-3, 100
 WIDTHS, LAYERS = (96, 128), 4
 TERSE_SHARE = 0.12
+SAVE_EVERY = 100
 
 
 @dataclass(slots=True)
@@ -82,20 +84,37 @@ def _config(width: int, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
+class Encoders(Protocol):
+    """What can be taught: captions to hidden states and a pooled vector, and what is trained."""
+
+    def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]: ...
+
+    def modules(self) -> nn.ModuleList: ...
+
+
 def train_text(run: Run) -> TextEncoders:
     """Train, or resume, or just load what is finished."""
     torch.manual_seed(run.seed)
-    text, probe = build_text(), Probe(sum(WIDTHS), WIDTHS[1])
+    text = build_text()
+    teach(run, "text", text, Probe(sum(WIDTHS), WIDTHS[1]), STEPS)
+    return text
+
+
+def teach(run: Run, stage: str, text: Encoders, probe: Probe, steps: int) -> None:
+    """Train encoders until the probe reads the scene from their tensors; leaves them frozen.
+
+    Moves what is trained to the run's device.
+    """
     modules = nn.ModuleList([text.modules(), probe]).to(run.device)
     optimizer = torch.optim.AdamW(modules.parameters(), RATE, weight_decay=1e-2)
     first = 0
-    if state := run.load("text"):
+    if state := run.load(stage):
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    for step in range(first, STEPS):
-        set_rate(optimizer, cosine(step, STEPS, RATE, WARMUP))
-        captions, wanted = _batch(run.rng("text", step))
+    for step in range(first, steps):
+        set_rate(optimizer, cosine(step, steps, RATE, WARMUP))
+        captions, wanted = _batch(run.rng(stage, step))
         with run.half():
             opinions = probe(*text(captions))
         loss = torch.stack(losses(opinions, wanted.to(run.device))).sum()
@@ -104,10 +123,10 @@ def train_text(run: Run) -> TextEncoders:
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimizer.step()
         done = step + 1
-        if done % 250 == 0 or done == STEPS or run.out_of_time():
-            run.log("text", done, loss=loss.item(), **evaluate_text(text, probe, run))
+        if done % SAVE_EVERY == 0 or done == steps or run.out_of_time():
+            run.log(stage, done, loss=loss.item(), **evaluate_text(text, probe, run))
             run.save(
-                "text",
+                stage,
                 {
                     "modules": modules.state_dict(),
                     "step": done,
@@ -117,7 +136,6 @@ def train_text(run: Run) -> TextEncoders:
         if run.out_of_time():
             break
     text.modules().eval().requires_grad_(False)
-    return text
 
 
 def _batch(rng: random.Random) -> tuple[list[str], Tensor]:
@@ -138,7 +156,7 @@ def describe(scene: Scene, rng: random.Random) -> tuple[str, frozenset[str]]:
 
 
 @torch.no_grad()
-def evaluate_text(text: TextEncoders, probe: Probe, run: Run) -> dict[str, float]:
+def evaluate_text(text: Encoders, probe: Probe, run: Run) -> dict[str, float]:
     """The share of attributes read right from paraphrases of held-out scenes, per tensor."""
     rng = random.Random(0)
     scenes = held_out_scenes(300)

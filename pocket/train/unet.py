@@ -1,9 +1,7 @@
 """Stage 3: the UNet, with SDXL's added conditioning, on the latents of the frozen autoencoder."""
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from pocket.captions import paraphrase
 from pocket.paint import judge, paint
@@ -22,13 +19,13 @@ from pocket.train.learner import Learner
 from pocket.train.pool import Batch, Pool, latent_scale
 from pocket.train.run import Run
 from pocket.train.text import WIDTHS, TextEncoders, train_text
+from pocket.train.workers import in_workers
 
 STEPS, BATCH = 6800, 64
 RATE, WARMUP, DECAY = 1e-3, 200, 0.3  # the rate falls only over the last DECAY of the steps
 POOL_START, POOL_EVERY = 3072, 16  # entries; a batch of fresh ones every so many steps
 UNCONDITIONAL, EMPTY = 0.1, 0.03  # shares trained on zeros, and on the empty caption
 SAVE_EVERY, LOOK_EVERY = 500, 1000
-WORKERS = 2  # on a CPU
 TIME_IDS = (SIDE, SIDE, 0, 0, SIDE, SIDE)  # original size, crop, target size, as SDXL's
 TIME_EMBED = 32
 
@@ -62,16 +59,8 @@ def rate_at(step: int) -> float:
 
 
 def train_unet(run: Run, vae: AutoencoderKL, text: TextEncoders) -> UNet2DConditionModel:
-    """Train, or resume, or just load what is finished. Returns the averaged weights.
-
-    On a CPU two workers of one thread each share every batch: at this size a step of two
-    threads takes about as long as one of one thread.
-    """
-    if run.device.type == "cuda":
-        _train(run, vae, text)
-    else:
-        with tempfile.TemporaryDirectory() as meeting:
-            spawn(_work, (run, meeting), nprocs=WORKERS)  # type: ignore[no-untyped-call]
+    """Train, or resume, or just load what is finished. Returns the averaged weights."""
+    in_workers(run, _job)
     state = run.load("unet")
     assert state, "the workers end by saving"
     average = build_unet().to(run.device)
@@ -80,15 +69,8 @@ def train_unet(run: Run, vae: AutoencoderKL, text: TextEncoders) -> UNet2DCondit
     return average.requires_grad_(False)
 
 
-def _work(rank: int, run: Run, meeting: str) -> None:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}/store", rank=rank, world_size=WORKERS
-    )
-    own = replace(run, rank=rank, world=WORKERS)
-    _train(own, train_autoencoder(own), train_text(own))
-    torch.distributed.destroy_process_group()
+def _job(run: Run) -> None:
+    _train(run, train_autoencoder(run), train_text(run))
 
 
 def _train(run: Run, vae: AutoencoderKL, text: TextEncoders) -> None:
