@@ -75,6 +75,6 @@ def test_a_row_that_is_alone_shares_its_guidance(atelier: Atelier) -> None:
             return await p.one.run(row), p.two.statistics().halves
 
     latents, halves = run(main())
-    (picture,) = atelier.decoder([latents[0]])
+    (picture,) = atelier.decoder.decode([latents[0]])
     assert apart(picture, atelier.expected(wish)) <= 1
     assert (halves > 0) != atelier.family.embedded_guidance
