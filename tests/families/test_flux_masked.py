@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from shared.families.flux.masked import MaskedCall, Mode, Partial, partial_tokens
+from shared.families.flux.masked import MaskedCall
 from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import Conditioning
+from shared.families.network import Conditioning, Mode, Partial
 from tests.families.test_flux_transformer import example
 from tests.flux import make_transformer
 
@@ -116,4 +116,4 @@ def test_masked_tokens_see_each_other_and_the_template() -> None:
 def test_a_token_is_masked_if_any_of_its_latent_positions_is() -> None:
     mask = torch.zeros(1, 1, 8, 12, dtype=torch.bool)
     mask[0, 0, 3, 5] = mask[0, 0, 2, 4] = mask[0, 0, 7, 11] = True
-    assert partial_tokens(mask).tolist() == [8, 23]
+    assert network().partial_tokens(mask).tolist() == [8, 23]

@@ -7,36 +7,15 @@ different masks, and some none: tokens of all images lie packed, one behind the 
 attention is done image by image, so that nothing is padded to the largest mask.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from shared.families.flux.transformer import FluxTransformer, Rotary, packed, unpacked
-from shared.families.network import Conditioning
-
-Mode = Literal["keys_values", "outputs", "full"]
-"""How a block computes an image that has a template: with the recorded keys and values of unmasked
-tokens; with keys and values projected anew from their recorded inputs; or all of it."""
-
-Tensors = Mapping[str, torch.Tensor]
-FULL_FROM: Final = 0.85
-"""Share of an image's tokens above which it is better computed in full."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Partial:
-    """What one image of a call computes.
-
-    `masked` (M,), int64, ascending: its tokens that change; None: all of them. `recorded`: of this
-    step, by the names that `record` is given, in any floating dtype; needed if `masked` is there.
-    `record`: where to put what can be recorded of it; only if `masked` is None."""
-
-    masked: torch.Tensor | None = None
-    recorded: Tensors | None = None
-    record: dict[str, torch.Tensor] | None = None
+from shared.families.flux.transformer import FluxTransformer, Rotary, unpacked
+from shared.families.network import Conditioning, Mode, Partial
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,10 +157,10 @@ class MaskedCall:
         found_text, found = [], []
         for i, parts in enumerate(
             zip(
-                text_q.split(self._text.counts),
-                text_k.split(self._text.counts),
-                text[2].split(self._text.counts),
-                q.split(asking.counts),
+                _split(text_q, self._text.counts),
+                _split(text_k, self._text.counts),
+                _split(text[2], self._text.counts),
+                _split(q, asking.counts),
                 self._whole(k, number, "key", mode),
                 self._whole(v, number, "value", mode),
                 strict=True,
@@ -202,7 +181,7 @@ class MaskedCall:
     ) -> list[torch.Tensor]:
         """Keys or values of all tokens of each image (N, heads, width)."""
         tokens, _ = self._tokens(mode)
-        parts = list(computed.split(tokens.counts))
+        parts = _split(computed, tokens.counts)
         if mode != "keys_values":
             return parts
         for i, partial in enumerate(self._partials):
@@ -232,7 +211,7 @@ class MaskedCall:
     def _completed(self, hidden: torch.Tensor, number: int) -> torch.Tensor:
         """`hidden` of computed tokens, and of the others what block `number` recorded."""
         whole = []
-        for partial, own in zip(self._partials, hidden.split(self._own.counts), strict=True):
+        for partial, own in zip(self._partials, _split(hidden, self._own.counts), strict=True):
             if partial.masked is None:
                 whole.append(own)
                 continue
@@ -243,17 +222,17 @@ class MaskedCall:
 
     def _record(self, name: str, tensor: torch.Tensor, tokens: Tokens) -> None:
         """Of whole images, what somebody wants to keep: (N, D), as float16."""
-        for partial, own in zip(self._partials, tensor.split(tokens.counts), strict=True):
-            if partial.record is not None:
+        for partial, own in zip(self._partials, _split(tensor, tokens.counts), strict=True):
+            if partial.record is not None and name.startswith(partial.kinds):
                 partial.record[name] = own.flatten(1).to(torch.float16)
 
     def _heads(self, attn: Any, packed_tokens: torch.Tensor) -> torch.Tensor:
-        return packed_tokens.unflatten(-1, (-1, attn.head_dim))
+        return packed_tokens.view(len(packed_tokens), -1, attn.head_dim)
 
     def _placed(self, x: torch.Tensor, tokens: Tokens, first: int) -> torch.Tensor:
         """x (T, heads, width) turned by the rotary embedding of its tokens' places."""
         cos, sin = (table[first + tokens.place][:, None] for table in self._rotary)
-        real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+        real, imaginary = x.view(*x.shape[:-1], -1, 2).unbind(-1)
         turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
         return (x.float() * cos + turned.float() * sin).to(x.dtype)
 
@@ -265,6 +244,11 @@ class MaskedCall:
         tokens = out.new_zeros(len(self._partials) * self._positions, out.shape[-1])
         tokens[self._within] = out
         return unpacked(tokens.view(len(self._partials), self._positions, -1), self._shape)
+
+
+def _split(packed: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
+    """What is each image's."""
+    return list(torch.split(packed, list(counts)))
 
 
 def _chunks(norm: Any, temb: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
@@ -282,9 +266,3 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tenso
     """Of one image: q (Q, heads, width), k and v (K, heads, width). Returns (Q, D)."""
     q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
     return scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
-
-
-def partial_tokens(mask: torch.Tensor) -> torch.Tensor:
-    """Places (M,) of the tokens in which some latent position of `mask` (1, 1, H, W), bool, is to
-    be painted."""
-    return packed(mask.float())[0].any(dim=-1).nonzero()[:, 0]
