@@ -1,6 +1,8 @@
 """Edits with cached masks on a tiny FLUX: the first one is recorded, later ones compute less."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from services.denoiser.beginning import Image
 from services.denoiser.cost import CostModel
+from services.denoiser.recorder import MAX_PENDING, Recorder
 from services.denoiser.row import Row
 from services.denoiser.sharing import can_be_shared
 from services.denoiser.step import Batch
@@ -180,6 +183,35 @@ def test_what_is_not_finished_is_no_template(
     templates.settle()
     found = store.statistics()
     assert (found.templates, found.bytes, found.recorded) == (0, 0, 0)
+
+
+def test_a_step_that_was_not_recorded_is_the_end_of_the_recording(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    """As one with others' adapters in a bank is."""
+    row = edit(atelier, picture(), templates)
+    assert row.masked is not None
+    row.masked.partials(0, 1, row.latents.device)
+    row.masked.taken(0)
+    assert row.masked.active
+    row.masked.taken(1)
+    assert not row.masked.active
+    templates.settle()
+    assert store.statistics().bytes == 0
+
+
+def test_a_recording_that_is_too_slow_is_given_up(store: TemplateStore) -> None:
+    busy = threading.Event()
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(busy.wait)
+        recorder = Recorder(store, digest(b"template"), 1000, MAX_PENDING + 2, writer)
+        for step in range(MAX_PENDING):
+            recorder.put(step, {"0.key.0": torch.zeros(4)})
+            assert not recorder.over
+        recorder.put(MAX_PENDING, {"0.key.0": torch.zeros(4)})
+        assert recorder.over
+        busy.set()
+    assert store.statistics().bytes == 0
 
 
 def test_of_several_that_record_the_first_one_does(
