@@ -51,7 +51,7 @@ class Cold:
     rounds: int
 
 
-FULL: Final = Cold(LARGE, {"50mb": 50_000_000, "300mb": 300_000_000}, steps=16, rounds=4)
+FULL: Final = Cold(LARGE, {"50mb": 50_000_000, "300mb": 300_000_000}, steps=16, rounds=3)
 QUICK: Final = Cold(SMALL, {"50mb": 500_000, "300mb": 3_000_000}, steps=WARM_STEPS, rounds=1)
 
 

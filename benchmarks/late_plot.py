@@ -1,5 +1,6 @@
 """The plot of `fidelity`: how like exact pictures others are, by when their LoRA joins. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -52,7 +53,14 @@ def late_plot(loras: Mapping[str, Mapping[str, Any]], steps: int) -> str:
         rings.append(element("circle", class_=f"{line.style} ring", r=4, **at))
     parts = (grid(chart, INNER_WIDTH), lines(chart, series), *rings, *_names(series))
     drawn = picture(chart, element("style", STYLE, OWN), *parts)
-    return f"{drawn.replace('<svg', _FILE, 1)}\n"
+    return f"{_coloured(drawn.replace('<svg', _FILE, 1))}\n"
+
+
+def _coloured(drawn: str) -> str:
+    """With the page's light colours themselves: not all that shows an SVG knows variables."""
+    light, _, _ = STYLE.partition("@media")
+    colours = dict(re.findall(r"--(\w+): ([^;]+);", light))
+    return re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], drawn)
 
 
 _FILE: Final = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'

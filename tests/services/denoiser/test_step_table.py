@@ -56,7 +56,7 @@ def with_table(table: StepTable, seed: int) -> torch.Tensor:
     generator = torch.Generator("cpu").manual_seed(seed)
     x = torch.randn(SHAPE, generator=generator) * table.init_scale
     x0_prev = torch.zeros(SHAPE)
-    for t, c_in, p, q, r, u, v, n in table.coefficients:
+    for t, c_in, p, q, r, u, v, n, _, _ in table.coefficients:
         x0 = p * x + q * network(c_in * x, t)
         noise = torch.randn(SHAPE, generator=generator) if table.draws else torch.zeros(SHAPE)
         x, x0_prev = r * x + u * x0 + v * x0_prev + n * noise, x0
