@@ -16,10 +16,12 @@ from services.denoiser.sharing import can_be_shared
 from services.denoiser.step import Batch
 from services.denoiser.templates import RECORDED_UP_TO, Templates, plan_without_loads
 from services.denoiser.work import step_work
+from shared.adapters.adapter import read_adapter
 from shared.families.network import MaskedNetwork
 from shared.templates.key import digest
 from shared.templates.store import TemplateStore
 from tests.flux import Atelier, Wish, make_flux
+from tests.loras import write_lora
 
 STEPS = 4
 SIZE = (128, 128)
@@ -156,6 +158,22 @@ def test_rows_in_one_step_do_not_notice_each_other(atelier: Atelier, templates: 
     later = edit(atelier, picture(number=1), templates)
     assert later.masked is not None
     assert later.masked.template is not None
+
+
+def test_beside_a_row_with_loras_all_is_computed(
+    atelier: Atelier, templates: Templates, store: TemplateStore, tmp_path: Path
+) -> None:
+    [expected] = painted(atelier, templates, edit(atelier, picture(), templates))
+    networks = {"transformer": atelier.pipeline.transformer}
+    file = write_lora(tmp_path / "style.safetensors", networks, seed=1, endings=("attn.to_q",))
+    adapter = read_adapter("style", file, atelier.family)
+    styled = atelier.row(Wish("a tree", steps=STEPS, size=SIZE), ((adapter, 1.0),))
+    row, unknown = edit(atelier, picture(), templates), edit(atelier, picture(number=1), templates)
+    [found, *_] = painted(atelier, templates, row, unknown, styled)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert row.masked is not None
+    assert row.masked.said(0, STEPS) == set()
+    assert store.statistics().templates == 1
 
 
 def test_a_template_that_was_cut_short_is_recorded_anew(
