@@ -55,8 +55,14 @@ async def own_fleet(
         tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here,
         tempfile.TemporaryDirectory(
             prefix="darkroom-benchmark-", dir=Settings().arena_dir.parent
-        ) as arenas,
-        _environment({**(environment or {}), "DARKROOM_ARENA_DIR": arenas}),
+        ) as shared,
+        _environment(
+            {
+                **(environment or {}),
+                "DARKROOM_ARENA_DIR": str(arenas := Path(shared) / "arenas"),
+                "DARKROOM_TEMPLATE_DIR": str(Path(here) / "templates"),
+            }
+        ),
     ):
         async with (
             running_fleet(
@@ -66,7 +72,7 @@ async def own_fleet(
             ) as fleet,
             Darkroom.connect(fleet.nats.url, "benchmark") as darkroom,
         ):
-            yield OwnFleet(darkroom, fleet.nats.url, Path(arenas), fleet)
+            yield OwnFleet(darkroom, fleet.nats.url, arenas, fleet)
 
 
 async def render(darkroom: Darkroom, request: GenerationRequest) -> Rendered:

@@ -68,6 +68,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Of its denoising network; see `Family.control_interface`."""
     embedded_guidance: bool
     """See `Family.embedded_guidance`."""
+    masks: bool
+    """See `Family.masks`."""
 
 
 class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +169,7 @@ def read_card(source: str) -> ModelCard:
         size_multiple=scale * family.patch,
         interface=family.control_interface(family.config),
         embedded_guidance=family.embedded_guidance,
+        masks=family.masks,
     )
 
 

@@ -42,6 +42,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """After so long without an answer from any ControlNet the rows that wait for it fail."""
     arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
     arena_bytes: int = 256 * 1024 * 1024
+    template_bytes: int = 256 * 1024 * 1024
+    """Of what was computed of edited pictures, in memory for all denoisers of this host, in a
+    directory beside `arena_dir`; 0: none, cached masks are computed in full."""
+    template_disk_bytes: int = 4 * 1024 * 1024 * 1024
+    """Of what had to leave memory; 0: it is dropped."""
+    template_dir: Path = Path(f"/var/tmp/darkroom-templates-{os.getuid()}")
+    """Where that is kept; nobody else's directory."""
     audit_seconds: float = 15.0
     """Between two looks for slots of jobs that ended, whose release was missed."""
     arena_grace_seconds: float = 120.0
@@ -108,6 +115,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shelf(self) -> tuple[str, ...]:
         return tuple(part for part in self.loras.split(os.pathsep) if part)
+
+    @property
+    def template_memory(self) -> Path:
+        return self.arena_dir.with_name(f"{self.arena_dir.name}-templates")
 
     @property
     def lora_origins(self) -> tuple[str, ...]:

@@ -97,7 +97,8 @@ class GenerationRequest(
     strength: float | None = None
     """How much of the image is given up, above 0 to 1: the share of the steps that are taken."""
     mask_mode: str = "exact"
-    """How what the mask keeps is computed."""
+    """How what the mask keeps is computed: `exact`, or `cached`: it may be taken from an earlier
+    edit of the image."""
     previews: int = 0
     """Pictures of the running latents to send while denoising, evenly spaced."""
     output_format: ImageFormat = "png"

@@ -25,6 +25,7 @@ def card(**changes: Any) -> ModelCard:
         size_multiple=8,
         interface="",
         embedded_guidance=False,
+        masks=False,
     )
     return msgspec.structs.replace(plain, **changes)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from services.denoiser.controls import ControlNets
 from services.denoiser.interval import Interval
-from services.denoiser.model import limits, load, reserve
+from services.denoiser.model import limits, load, reserve, template_store
 from services.denoiser.outbox import Outbox
 from services.denoiser.peers import Assistant, Peers
 from services.denoiser.service import Denoiser
@@ -42,13 +42,25 @@ async def main(running: Process) -> None:
         controls = ControlNets(running.bus, transport, settings.control_seconds)
         files, metrics = LoraFiles(catalogue.shelf, Fetcher.of(settings)), running.metrics
         peers = {name: Peers(running.bus, transport, name) for name in cards}
+        store = template_store(settings, families)
         models = {
             name: load(
-                name, card.source, files, settings, metrics, bounds, die, controls, peers[name]
+                name,
+                card.source,
+                files,
+                settings,
+                metrics,
+                bounds,
+                die,
+                controls,
+                peers[name],
+                store,
             )
             for name, card in cards.items()
         }
         for model in models.values():
+            if model.templates is not None:
+                engines.enter_context(model.templates)
             await engines.enter_async_context(model.engine)
         outbox = Outbox(running.bus)
         handler = Denoiser(
@@ -78,6 +90,7 @@ async def main(running: Process) -> None:
                 "engines": engines,
                 "loras": loras,
                 "fetched_loras": dataclasses.asdict(files.statistics()),
+                "templates": None if store is None else dataclasses.asdict(store.statistics()),
                 "control_retries": controls.retries,
             }
 

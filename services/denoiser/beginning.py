@@ -2,16 +2,23 @@
 
 As diffusers' `StableDiffusionXLImg2ImgPipeline` and `StableDiffusionXLInpaintPipeline` (with a
 network of as many channels as latents have) draw and mix; see `Noise` for the order of draws.
+
+If masks are cached, only what lies inside the mask is drawn from the row's seed. What lies outside,
+the image's place in its distribution and its noise, is drawn from the image's own content, so that
+it is the same in all edits of the image, and with it what the network makes of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import torch
 
 from services.denoiser.noise import Noise
 from services.denoiser.step_table import StepTable
+
+SEED_DIGITS: Final = 15
+"""Of a digest: a seed has 63 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +31,9 @@ class Image:
     mask: torch.Tensor | None = None
     pure: bool = False
     """What is drawn anew begins as pure noise, and has nothing of the image."""
+    digest: str | None = None
+    """Of `mean` and `std`, in hexadecimal digits, if masks are cached: what lies outside the mask
+    is drawn from it. None: from the row's seed."""
 
     @property
     def draws(self) -> int:
@@ -65,8 +75,16 @@ def begin(image: Image | None, table: StepTable, noise: Noise) -> tuple[torch.Te
     """The first latents (1, C, H, W), and what is kept of the image from step to step."""
     if image is None:
         return noise.initial() * table.init_scale, None
-    clean = image.mean + image.std * noise.initial(0)
-    drawn = noise.initial(1)
+    place, drawn = noise.initial(0), noise.initial(1)
+    if image.digest is not None and image.mask is not None:
+        _, channels, height, width = image.mean.shape
+        seed = int(image.digest[:SEED_DIGITS], 16)
+        others = Noise(seed, (channels, height, width), ahead=2)
+        place, drawn = (
+            torch.where(image.mask > 0, own, others.initial(k))
+            for k, own in enumerate((place, drawn))
+        )
+    clean = image.mean + image.std * place
     alpha, sigma = table.first
     latents = drawn * table.init_scale if image.pure else alpha * clean + sigma * drawn
     return latents, None if image.mask is None else Kept(image.mask, clean, drawn)

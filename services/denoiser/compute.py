@@ -302,7 +302,8 @@ class Compute:
             if len(entries) == 1:
                 return [Failed(entries[0].ticket, error)]
             return [outcome for entry in entries for outcome in self._advance([entry])]
-        if self._shared() == shared:
+        hindered = batch.bank is not None and any(row.computed < 1.0 for row in batch.rows)
+        if self._shared() == shared and not hindered:
             self._learn(batch, seconds - self._waited() + waited)
         self._count(batch, seconds)
         outcomes: list[Outcome] = []

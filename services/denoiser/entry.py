@@ -64,6 +64,8 @@ class Entry:
         if not stepped.finite[i]:
             message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
             return [Failed(self.ticket, NotFinite(message, step=row.step))]
+        if row.masked is not None:
+            row.masked.taken(row.step - 1)
         preview = row.predicted.cpu() if row.step in row.previews else None
         report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
         outcomes: list[Outcome] = [Progressed(self.ticket, report)]

@@ -1,6 +1,6 @@
 """A model as the denoiser holds it: its network in an engine, and what its rows need to know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,12 +11,16 @@ from services.denoiser.plan_step import Limits
 from services.denoiser.sampling import Sampling
 from services.denoiser.sharing import AskHalf
 from services.denoiser.steering import Ask
+from services.denoiser.templates import Templates
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.config import Settings
+from shared.families.base import Family
+from shared.families.network import MaskedNetwork
 from shared.families.registry import family_of
 from shared.subjects import CLASSES
 from shared.telemetry.metrics import Metrics
+from shared.templates.store import TemplateStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Model:
     engine: Engine
     sampling: Sampling
     library: AdapterLibrary
+    templates: Templates | None = None
+    """None: masks are not cached."""
 
 
 def limits(settings: Settings, models: int) -> Limits:
@@ -46,6 +52,19 @@ def reserve(settings: Settings) -> int:
     return settings.max_rows
 
 
+def template_store(settings: Settings, families: Iterable[Family]) -> TemplateStore | None:
+    """That of this host; None if none of these `families` has a use for it, or it may hold
+    nothing."""
+    if settings.template_bytes <= 0 or not any(family.masks for family in families):
+        return None
+    return TemplateStore(
+        settings.template_memory,
+        settings.template_dir,
+        settings.template_bytes,
+        settings.template_disk_bytes,
+    )
+
+
 def load(
     name: str,
     source: str,
@@ -56,18 +75,23 @@ def load(
     on_crash: Callable[[BaseException], None],
     ask: Ask,
     ask_half: AskHalf,
+    store: TemplateStore | None = None,
 ) -> Model:
     """The network of model `name` in directory or hub id `source`, which finds its adapters
-    in `loras`, and asks ControlNets by `ask`, and other denoisers by `ask_half`; its engine
-    is not started."""
+    in `loras`, and asks ControlNets by `ask`, other denoisers by `ask_half`, and keeps
+    templates in `store`; its engine is not started."""
     family = family_of(source)
     network = family.network(settings.device, getattr(torch, settings.dtype))
     engine = Engine(network, bounds, on_crash=on_crash, ask=ask, ask_half=ask_half)
     engine.watch(partial(metrics.step, name))
     metrics.watch_parked(name, lambda: engine.statistics().parked)
     parts = (family.denoiser,)
+    templates = None
+    if store is not None and isinstance(network, MaskedNetwork):
+        templates = Templates(store, family, network)
     return Model(
         engine=engine,
         sampling=Sampling.of(family),
         library=AdapterLibrary(loras, family, network.check, settings.lora_bytes, parts),
+        templates=templates,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from services.denoiser.beginning import Image, Kept, begin
+from services.denoiser.masked import Masked
 from services.denoiser.noise import Noise
 from services.denoiser.shape import ShapeKey
 from services.denoiser.steered import Steered
@@ -43,6 +44,8 @@ class Row:
     noise: Noise
     kept: Kept | None = None
     """Of the image that it began from; None: nothing."""
+    masked: Masked | None = None
+    """How it is computed, if not simply in full."""
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
     adapters: tuple[Use, ...] = ()
@@ -179,6 +182,14 @@ class Row:
     def forwards(self) -> int:
         """Images the network sees of this row in a step."""
         return 1 if self.uncond is None else 2
+
+    @property
+    def computed(self) -> float:
+        """Share of its positions, those of the prompt included, that its next step computes."""
+        if self.masked is None or self.masked.template is None:
+            return 1.0
+        prompt = self.cond.embeds.shape[1]
+        return (len(self.masked.tokens) + prompt) / (self.masked.positions + prompt)
 
     @property
     def shape_key(self) -> ShapeKey:

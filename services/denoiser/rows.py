@@ -14,6 +14,7 @@ from shared.families.network import Conditioning
 from shared.jobs.edits import taken
 from shared.messages import JobSpec, TextHandles
 from shared.task import Task, Tensors
+from shared.templates.key import digest
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
 
@@ -28,9 +29,10 @@ def build_row(
     late: int | None = None,
 ) -> Row:
     """The row of `task` with `adapters` (`late`: see `Row`), at its last checkpoint if that can be
-    read. Raises `HandleLost` if its embeddings or its image cannot, and `InvalidRequest` as the
-    step table and the row do. Blocks: a tensor may come from another host, and a step table that is
-    new here takes up to 0.2 s to build."""
+    read. If its masks are cached a template is looked up, unless the task is suspect, or has
+    adapters or ControlNets. Raises `HandleLost` if its embeddings or its image cannot be read, and
+    `InvalidRequest` as the step table and the row do. Blocks: a tensor may come from another host,
+    and a step table that is new here takes up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     inputs = task.inputs
     texts = ("negative_", "") if spec.guided else ("",)
@@ -46,6 +48,7 @@ def build_row(
     ]
     start = 0 if spec.edit is None else spec.steps - taken(spec.steps, spec.edit.strength)
     table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
+    image = _image(spec, inputs, transport)
     row = Row.begin(
         job_id=task.job_id,
         node=task.node.name,
@@ -53,7 +56,7 @@ def build_row(
         seed=spec.seed + index,
         table=table,
         shape=model.sampling.latents(spec.width, spec.height),
-        image=_image(spec, inputs, transport),
+        image=image,
         cond=halves[-1],
         uncond=halves[0] if spec.guided else None,
         guidance=spec.guidance if spec.guided else 1.0,
@@ -68,7 +71,11 @@ def build_row(
             for prefix in texts
         ),
     )
-    return _resumed(task, row, transport)
+    row = _resumed(task, row, transport)
+    plain = not (spec.loras or spec.controls or task.suspect)
+    if model.templates is not None and image is not None and image.digest is not None and plain:
+        row.masked = model.templates.masked(row, image, start)
+    return row
 
 
 def _image(spec: JobSpec, inputs: Tensors, transport: Transport) -> Image | None:
@@ -79,7 +86,10 @@ def _image(spec: JobSpec, inputs: Tensors, transport: Transport) -> Image | None
     if not spec.edit.masked:
         return Image(mean, std)
     mask = get_tensor(transport, inputs["image_mask"])[None]
-    return Image(mean, std, mask, pure=spec.edit.strength == 1.0)
+    found = None
+    if spec.edit.mask_mode == "cached":
+        found = digest(torch.cat([mean, std]).numpy().tobytes())
+    return Image(mean, std, mask, pure=spec.edit.strength == 1.0, digest=found)
 
 
 def _steered(spec: JobSpec, inputs: Tensors) -> Steered | None:

@@ -134,8 +134,12 @@ class Denoiser:
             keeper.keep(step, tensors, tuple(sorted(found)))
 
         interval = self._interval.close if task.state.losses else self._interval
-        async with late_loras.joining(row, model, task.spec, self._isolation):
-            latents = await model.engine.run(row, on_step, keep, interval)
+        try:
+            async with late_loras.joining(row, model, task.spec, self._isolation):
+                latents = await model.engine.run(row, on_step, keep, interval)
+        finally:
+            if row.masked is not None:
+                row.masked.close()
         task.approximations |= _approximations(row, task.spec, row.table.steps)
         return latents
 
@@ -207,6 +211,6 @@ class Denoiser:
 def _approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:
     """What was not computed exactly in the row's first `steps` steps."""
     lagged = set() if row.steered is None else row.steered.lagged
-    return late_loras.approximations(row, spec, steps) | {
-        f"control_lag {name}: image {row.index}" for name in lagged
-    }
+    masked = set() if row.masked is None else row.masked.said(row.index, steps)
+    lags = {f"control_lag {name}: image {row.index}" for name in lagged}
+    return late_loras.approximations(row, spec, steps) | masked | lags

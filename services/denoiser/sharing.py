@@ -116,6 +116,7 @@ def can_be_shared(batch: Batch) -> bool:
     """One guided row, and all that its network computes with is at hand elsewhere."""
     row = batch.rows[0]
     plain = not row.adapters and not batch.merged and row.steered is None
+    plain = plain and not (row.masked is not None and row.masked.active)
     return len(batch.rows) == 1 and row.uncond is not None and bool(row.texts) and plain
 
 

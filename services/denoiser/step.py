@@ -9,7 +9,7 @@ import torch
 from services.denoiser.beginning import Kept
 from services.denoiser.row import Row
 from shared.adapters.bank import Bank, Use
-from shared.families.network import Conditioning, Control, Network
+from shared.families.network import Conditioning, Control, MaskedNetwork, Mode, Network, Partial
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +102,27 @@ def predict(
     t: torch.Tensor,
     control: Control | None = None,
 ) -> torch.Tensor:
-    """All images in one forward, with what `control` says. See `Predict`."""
+    """All images in one forward, with what `control` says; of those that are masked what is left to
+    compute, unless there are adapters in a bank. See `Predict`."""
+    if batch.bank is None and control is None:
+        modes = [row.masked.modes for row in batch.rows if row.masked and row.masked.active]
+        if modes:
+            return _partly(network, batch, x, t, modes[0])
     return network.predict(x[batch.source], t[batch.source], batch.told, batch.bank, control)
+
+
+def _partly(
+    network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, modes: Sequence[Mode]
+) -> torch.Tensor:
+    assert isinstance(network, MaskedNetwork), "only its rows are masked"
+    partials = [Partial()] * len(batch.source)
+    for i, row in enumerate(batch.rows):
+        if row.masked is not None and row.masked.active:
+            own = row.masked.partials(row.step, row.forwards, x.device)
+            for image, partial in zip(batch.images(i), own, strict=True):
+                partials[image] = partial
+    x, t = x[batch.source], t[batch.source]
+    return network.predict_partly(x, t, batch.told, partials, modes)
 
 
 @torch.inference_mode()

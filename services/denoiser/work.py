@@ -53,11 +53,14 @@ class Stepped(Protocol):
     def forwards(self) -> int: ...
     @property
     def shape_key(self) -> ShapeKey: ...
+    @property
+    def computed(self) -> float: ...
 
 
 def step_work(row: Stepped) -> StepWork:
     """Of the next step of `row`: the one place that says how much of a row is computed."""
-    return StepWork.full(row.forwards, row.shape_key.tokens)
+    tokens = row.shape_key.tokens
+    return StepWork.of(row.forwards, round(row.computed * tokens), tokens)
 
 
 def total(works: Iterable[StepWork]) -> StepWork:

@@ -70,6 +70,14 @@ def edit(
         float | None,
         typer.Option(min=0, max=1, help="How much of the image is given up; 1: all of it."),
     ] = None,
+    mask_mode: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="exact, or cached: what the mask keeps may be taken from an earlier edit of "
+            "IMAGE, which is faster and not exact.",
+        ),
+    ] = "exact",
     model: options.Model = None,
     negative: options.Negative = None,
     steps: options.Steps = None,
@@ -96,6 +104,7 @@ def edit(
             image=read_picture(image, "IMAGE"),
             mask=None if mask is None else read_picture(mask, "--mask"),
             strength=strength,
+            mask_mode=mask_mode,
             model=model,
             negative_prompt=negative,
             n=n,

@@ -23,6 +23,7 @@ def as_json(rendered: Rendered) -> str:
             "steps": done.steps,
             "seed": done.seed,
             "model": done.model,
+            "approximations": done.approximations,
         }
     )
 

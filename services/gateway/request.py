@@ -204,7 +204,8 @@ Strength = Annotated[
 MaskModes = Annotated[
     str,
     _field(
-        "How what the mask keeps is computed. Default: exact.",
+        "How what the mask keeps is computed. cached: it may be taken from an earlier edit of the "
+        "same image, which is faster and not exact. Default: exact.",
         "one of " + ", ".join(MASK_MODES),
     ),
 ]

@@ -43,6 +43,8 @@ class Family(ABC):
     """Class of the ControlNets that fit; None: there are none."""
     patch: ClassVar[int]
     """Latent positions, each way, that the network sees as one."""
+    masks: ClassVar[bool]
+    """Whether its network can compute the masked tokens of an image alone (`MaskedNetwork`)."""
     even_sigmas: ClassVar[bool]
     """Whether its pipeline overrules the flow scheduler's noise levels: see `read_schedule`."""
 

@@ -1,7 +1,8 @@
 """A family's denoising network behind one contract, so that a step need not know what it is."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -69,4 +70,59 @@ class Network(Protocol):
 
     def merge(self, uses: Sequence[Use]) -> None:
         """Have these adapters in the weights; see `AdaptedNetwork.merge`."""
+        ...
+
+
+Mode = Literal["keys_values", "outputs", "full"]
+"""How a block computes an image that has a template: with the recorded keys and values of unmasked
+tokens; with keys and values projected anew from their recorded inputs; or all of it."""
+FULL_FROM: Final = 0.85
+"""Share of an image's tokens above which it is better computed in full."""
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partial:
+    """What one image of a call computes.
+
+    `masked` (M,), int64, ascending: its tokens that change; None: all of them. `recorded`: of this
+    step, by the names that `record` is given, in any floating dtype; needed if `masked` is there.
+    `record`: where to put what can be recorded of it, if its name begins with one of `kinds`; only
+    if `masked` is None."""
+
+    masked: torch.Tensor | None = None
+    recorded: Tensors | None = None
+    record: dict[str, torch.Tensor] | None = None
+    kinds: tuple[str, ...] = ("key", "value", "output")
+
+
+@runtime_checkable
+class MaskedNetwork(Network, Protocol):
+    """A network of tokens that can leave out those that do not change; see `Family.masks`."""
+
+    @property
+    def depth(self) -> int:
+        """Blocks."""
+        ...
+
+    def partial_tokens(self, mask: torch.Tensor) -> torch.Tensor:
+        """Places (M,), ascending, of the tokens in which some latent position of `mask`
+        (1, 1, H, W) is not 0."""
+        ...
+
+    def recorded_bytes(self, tokens: int) -> int:
+        """Of the keys and values of one image of so many tokens, in half precision."""
+        ...
+
+    def predict_partly(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        partials: Sequence[Partial],
+        modes: Sequence[Mode],
+    ) -> torch.Tensor:
+        """As `predict` without adapters, but of each of the F images what its partial says, by the
+        mode of each block; zero where tokens are not computed. What is recorded of an image is put
+        where its partial says."""
         ...

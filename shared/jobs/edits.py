@@ -5,6 +5,7 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
+from shared.catalogue import ModelCard
 from shared.errors import InvalidRequest
 from shared.messages import EditSpec, GenerationRequest, MaskSource
 from shared.pictures import open_picture
@@ -12,7 +13,7 @@ from shared.pictures import open_picture
 MAX_EDIT_PIXELS: Final = 16 * 1024 * 1024
 """Of an image, and of its mask."""
 MASK_FORMATS: Final = ("PNG",)
-MASK_MODES: Final = ("exact",)
+MASK_MODES: Final = ("exact", "cached")
 MASKED_STRENGTH: Final = 1.0
 """What the mask shows begins as pure noise, unless the request says otherwise;"""
 IMAGE_STRENGTH: Final = 0.75
@@ -59,10 +60,11 @@ def read_original(request: GenerationRequest) -> Original | None:
     return Original(image.width, image.height, "alpha" if has_mask else "none")
 
 
-def edit_spec(request: GenerationRequest, original: Original, steps: int) -> EditSpec:
-    """Raises `InvalidRequest` if it is not to be had in so many steps."""
-    if request.mask_mode not in MASK_MODES:
-        raise InvalidRequest("mask_mode", request.mask_mode, "one of " + ", ".join(MASK_MODES))
+def edit_spec(
+    request: GenerationRequest, original: Original, steps: int, card: ModelCard
+) -> EditSpec:
+    """Raises `InvalidRequest` if it is not to be had in so many steps, or of this model."""
+    _check_mask_mode(request.mask_mode, original, card)
     default = IMAGE_STRENGTH if original.mask == "none" else MASKED_STRENGTH
     strength = default if request.strength is None else request.strength
     if not 0.0 < strength <= 1.0:  # also refuses NaN
@@ -85,6 +87,17 @@ def _refuse_what_needs_an_image(request: GenerationRequest) -> None:
         raise InvalidRequest("strength", request.strength, "none without an image")
     if request.mask_mode != "exact":
         raise InvalidRequest("mask_mode", request.mask_mode, "none without an image")
+
+
+def _check_mask_mode(mode: str, original: Original, card: ModelCard) -> None:
+    allowed = "one of " + ", ".join(MASK_MODES)
+    if mode == "cached" and not card.masks:
+        allowed = f"exact, for the model {card.name} ({card.pipeline}) computes whole images only"
+    elif mode == "cached" and original.mask == "none":
+        allowed = "exact, for there is no mask"
+    elif mode in MASK_MODES:
+        return
+    raise InvalidRequest("mask_mode", mode, allowed)
 
 
 def _check_mask(mask: Image.Image, size: tuple[int, int]) -> None:

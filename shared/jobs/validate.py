@@ -75,7 +75,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
         controls=_controls(request.controls, card, catalogue),
         control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
-        edit=None if original is None else edit_spec(request, original, steps),
+        edit=None if original is None else edit_spec(request, original, steps, card),
         embedded_guidance=card.embedded_guidance,
     )
 

@@ -26,6 +26,7 @@ PROGRAMS = (
     "plan",
     "balance",
     "fidelity",
+    "masked_step",
     "controlnet",
     "swift",
     "serving",

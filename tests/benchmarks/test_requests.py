@@ -19,6 +19,7 @@ CARD = ModelCard(
     size_multiple=8,
     interface="",
     embedded_guidance=False,
+    masks=False,
 )
 
 

@@ -87,10 +87,12 @@ def running_fleet(*arguments: str) -> Iterator[RunningFleet]:
         tempfile.TemporaryDirectory() as here,
         tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as shared,
     ):
+        arenas = Path(shared) / "arenas"
         environment = {
             **os.environ,
             "DARKROOM_STATE_DIR": str(Path(here) / "state"),
-            "DARKROOM_ARENA_DIR": shared,
+            "DARKROOM_ARENA_DIR": str(arenas),
+            "DARKROOM_TEMPLATE_DIR": str(Path(here) / "templates"),
             "DARKROOM_ACK_WAIT": "3",
             "DARKROOM_CHECKPOINT_SECONDS": "0.1",
         }
@@ -104,12 +106,12 @@ def running_fleet(*arguments: str) -> Iterator[RunningFleet]:
             )
             try:
                 run(eventually(lambda: _found(environment, up, log), within=150), timeout=160)
-                yield RunningFleet(environment, Path(shared))
+                yield RunningFleet(environment, arenas)
             finally:
                 up.send_signal(signal.SIGTERM)
                 up.wait(60)
         assert processes_with("DARKROOM_STATE_DIR", environment["DARKROOM_STATE_DIR"]) == []
-        assert list(Path(shared).iterdir()) == []
+        assert list(arenas.iterdir()) == []
         assert read(Path(environment["DARKROOM_STATE_DIR"])) is None
 
 

@@ -49,7 +49,8 @@ def test_render_alone_starts_a_fleet_draws_and_leaves_nothing(tmp_path: Path, ar
 
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report.keys() == {"job_id", "files", "seconds", "stages", "steps", "seed", "model"}
+    told = {"job_id", "files", "seconds", "stages", "steps", "seed", "model", "approximations"}
+    assert report.keys() == told
     assert report["files"] == [str(out)]
     assert report["steps"] == 4
     assert report["stages"].keys() == {"encode", "denoise", "decode"}

@@ -4,12 +4,15 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests import pictures
+from tests.conftest import eventually, run
 from tests.e2e.conftest import RunningFleet, running_fleet
 from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 
@@ -66,3 +69,30 @@ def test_what_it_cannot_do_is_refused_with_what_it_can(
     done = flux_fleet.darkroom("render", "a red cube", *options)
     assert done.returncode == 2
     assert named in done.stderr
+
+
+def test_a_later_edit_with_cached_masks_says_what_it_left_out(
+    flux_fleet: RunningFleet, tmp_path: Path
+) -> None:
+    image, mask = tmp_path / "image.png", tmp_path / "mask.png"
+    image.write_bytes(pictures.file(pictures.picture((64, 64))))
+    mask.write_bytes(pictures.file(pictures.mask((64, 64), (0, 0, 16, 32))))
+
+    def edited(prompt: str) -> Any:
+        done = flux_fleet.darkroom(
+            *("edit", str(image), prompt, "--mask", str(mask), "--mask-mode", "cached"),
+            *("--steps", "4", "--seed", "3", "--json", "--out", str(tmp_path / "out.png")),
+        )
+        assert done.returncode == 0, done.stderr
+        out = picture(tmp_path / "out.png")
+        assert torch.equal(out[32:], picture(image)[32:])
+        return json.loads(done.stdout)["approximations"]
+
+    assert edited("a red cube") == []
+
+    async def later() -> bool:  # a template is written behind its edit
+        found = edited("a blue cube")
+        assert found in ([], ["mask_cached: image 0, 0.12 of tokens, 4 of steps 1 to 4"])
+        return bool(found)
+
+    run(eventually(later, within=60), timeout=90)

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.edits import IMAGE_STRENGTH, MASKED_STRENGTH, read_image, shown, taken
 from shared.jobs.validate import MAX_PICTURE_BYTES, validate
 from shared.messages import EditSpec
-from tests.factories import catalogue, control, request
+from tests.factories import card, catalogue, control, request
 from tests.pictures import SIZE, file, mask, picture
 
 IMAGE, MASK = file(picture()), file(mask())
@@ -42,6 +43,31 @@ def test_an_images_alpha_channel_is_its_mask_if_any_of_it_is_transparent(
     image: Image.Image, expected: str
 ) -> None:
     assert edit_of(image=file(image)).mask == expected
+
+
+FLUX = catalogue(card(name="pocket-flux", pipeline="FluxPipeline", masks=True))
+
+
+def test_masks_may_be_cached_if_the_model_can_leave_tokens_out() -> None:
+    edit = validate(request(image=IMAGE, mask=MASK, mask_mode="cached"), FLUX).edit
+    assert edit == EditSpec(strength=MASKED_STRENGTH, mask="file", mask_mode="cached")
+
+
+@pytest.mark.parametrize(
+    ("changes", "cards", "allowed"),
+    [
+        ({"mask": MASK, "mask_mode": "greedy"}, FLUX, "one of exact, cached"),
+        ({"mask_mode": "cached"}, FLUX, "exact, for there is no mask"),
+        ({"mask": MASK, "mask_mode": "cached"}, catalogue(), "pocket-sdxl (StableDiffusionXL"),
+    ],
+)
+def test_where_masks_cannot_be_cached_it_is_said(
+    changes: dict[str, Any], cards: Catalogue, allowed: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        validate(request(image=IMAGE, **changes), cards)
+    assert refused.value.fields["field"] == "mask_mode"
+    assert allowed in str(refused.value.fields["allowed"])
 
 
 def test_only_what_is_fully_transparent_is_shown() -> None:

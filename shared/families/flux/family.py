@@ -31,6 +31,7 @@ class Flux(Family):
     }
     control = None
     patch = 2
+    masks = True
     even_sigmas = True
     native_side = 128
 

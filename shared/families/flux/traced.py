@@ -8,7 +8,7 @@ from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Bank, Use
 from shared.families.flux.transformer import FluxTransformer
 from shared.families.graphs import TRIALS, trusted
-from shared.families.network import Conditioning, Control, Network
+from shared.families.network import Conditioning, Control, Mode, Network, Partial
 from shared.torch_graph import Graph, graph_of
 
 
@@ -38,6 +38,27 @@ class TracedTransformer:
         if bank is not None:
             return self._network.predict(x, t, told, bank)
         return self._answer(x, t, *told, *self._network.rotary(x, told))  # type: ignore[no-any-return]
+
+    @property
+    def depth(self) -> int:
+        return self._network.depth
+
+    def partial_tokens(self, mask: torch.Tensor) -> torch.Tensor:
+        return self._network.partial_tokens(mask)
+
+    def recorded_bytes(self, tokens: int) -> int:
+        return self._network.recorded_bytes(tokens)
+
+    def predict_partly(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        partials: Sequence[Partial],
+        modes: Sequence[Mode],
+    ) -> torch.Tensor:
+        """By the interpreter: which tokens are computed is another matter in every call."""
+        return self._network.predict_partly(x, t, told, partials, modes)
 
     def check(self, adapter: Adapter) -> None:
         self._network.check(adapter)

@@ -9,7 +9,7 @@ import torch
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
 from shared.families.graphs import Example
-from shared.families.network import Conditioning, Control
+from shared.families.network import Conditioning, Control, Mode, Partial
 
 PATCH: Final = 2
 MAX_POSITIONS: Final = 16
@@ -84,6 +84,31 @@ class FluxTransformer:
     ) -> torch.Tensor:
         with self.adapted.using(bank):
             return self.answer(x, t, *told, *self.rotary(x, told))
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def partial_tokens(self, mask: torch.Tensor) -> torch.Tensor:
+        return packed(mask.float())[0].any(dim=-1).nonzero()[:, 0]
+
+    def recorded_bytes(self, tokens: int) -> int:
+        width = self.module.config.num_attention_heads * self.module.config.attention_head_dim
+        return self.depth * 2 * tokens * int(width) * torch.float16.itemsize
+
+    def predict_partly(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        partials: Sequence[Partial],
+        modes: Sequence[Mode],
+    ) -> torch.Tensor:
+        """See `MaskedNetwork`."""
+        from shared.families.flux.masked import MaskedCall  # it runs this network
+
+        with self.adapted.using(None):
+            return MaskedCall(self, x, t, told, partials, modes).run()
 
     def answer(
         self,

@@ -40,6 +40,7 @@ class Sdxl(Family):
     }
     control = "ControlNetModel"
     patch = 1
+    masks = False
     even_sigmas = False
     embedded_guidance = False
     default_guidance = 5.0

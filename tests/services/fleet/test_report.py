@@ -49,6 +49,7 @@ def test_the_json_report_has_the_documented_fields() -> None:
         "steps": 4,
         "seed": 3,
         "model": "toy",
+        "approximations": [],
     }
 
 

@@ -1,0 +1,95 @@
+"""A row whose mask mode is `cached`: what the network computes of it in each step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from services.denoiser.recorder import Recorder
+from shared.families.network import Mode, Partial
+from shared.templates.files import Template
+
+KEPT: Final = ("key", "value")
+"""What is recorded of each block; see `docs/adr/0024-templates-are-recorded-edits.md`."""
+MASK: Final = "mask"
+"""In the first step of a template: the tokens that changed while it was recorded."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Masked:
+    """Either there is a `template`, and only `tokens` are computed; or all is, and it is recorded.
+
+    For the thread that computes, but for `close` and `said`."""
+
+    tokens: torch.Tensor
+    """Places (M,), int64, ascending: those in the mask, and those in the template's own."""
+    positions: int
+    """Tokens of the image."""
+    modes: Sequence[Mode]
+    first: int = 0
+    """Steps that somebody else took, or this row before it went on here."""
+    template: Template | None = None
+    recorder: Recorder | None = None
+    used: list[int] = field(default_factory=list)
+    """Steps that were taken with the template."""
+    _asked: int | None = None
+    _records: tuple[dict[str, torch.Tensor], ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether the network has to be asked for more or less than its answer."""
+        return self.template is not None or (self.recorder is not None and not self.recorder.over)
+
+    @property
+    def share(self) -> float:
+        """Of the image's tokens, those that a step computes."""
+        return 1.0 if self.template is None else len(self.tokens) / self.positions
+
+    def partials(self, step: int, images: int, device: torch.device) -> list[Partial]:
+        """For its `images` in `step`, the unconditional one first."""
+        self._asked = step
+        if self.template is not None:
+            tokens, found = self.tokens.to(device), self.template.at(step)
+            return [Partial(tokens, _of_image(found, i)) for i in range(images)]
+        self._records = tuple({} for _ in range(images))
+        return [Partial(record=record, kinds=KEPT) for record in self._records]
+
+    def taken(self, step: int) -> None:
+        """`step` is done."""
+        asked, self._asked = self._asked == step, None
+        records, self._records = self._records, ()
+        if self.template is not None and asked:
+            self.used.append(step)
+        elif self.recorder is not None:
+            if not asked:
+                self.recorder.close()
+                return
+            kept = {
+                f"{i}.{n}": each for i, record in enumerate(records) for n, each in record.items()
+            }
+            if step == 0:
+                kept[MASK] = self.tokens
+            self.recorder.put(step, kept)
+
+    def close(self) -> None:
+        """The row is not computed here any more."""
+        if self.recorder is not None:
+            self.recorder.close()
+
+    def said(self, index: int, steps: int) -> set[str]:
+        """What was not computed exactly in the first `steps` steps of image `index`."""
+        used = sum(step < steps for step in self.used)
+        if not used:
+            return set()
+        share = f"{self.share:.2f} of tokens"
+        return {f"mask_cached: image {index}, {share}, {used} of steps {self.first + 1} to {steps}"}
+
+
+def _of_image(found: Mapping[str, torch.Tensor], image: int) -> dict[str, torch.Tensor]:
+    prefix = f"{image}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in found.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,115 @@
+"""Which template a row is computed with, or recorded as (InstGenIE, arXiv 2505.20600 §4)."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import torch
+
+from services.denoiser.beginning import Image
+from services.denoiser.block_runs import Option
+from services.denoiser.cache_plan import Plan, best_plan
+from services.denoiser.masked import KEPT, MASK, Masked
+from services.denoiser.recorder import Recorder
+from services.denoiser.row import Row
+from shared.families.base import Family
+from shared.families.network import FULL_FROM, MaskedNetwork, Mode
+from shared.model_files import local_directory
+from shared.templates.files import Template
+from shared.templates.key import TemplateParts, fingerprint, template_key
+from shared.templates.store import TemplateStore
+
+log = logging.getLogger(__name__)
+
+RECORDED_UP_TO: Final = 0.5
+"""Share of an image's tokens above which an edit is not recorded: later ones compute its mask's
+tokens too."""
+HEADER: Final = 128
+"""Bytes that a file says about one tensor."""
+MODES: Final[tuple[Mode, ...]] = ("keys_values", "outputs", "full")
+
+
+def plan_without_loads(depth: int, share: float = FULL_FROM) -> Plan:
+    """Of `depth` blocks that compute `share` of the tokens, whose caches are in memory that they
+    can read: by `MODES`. In units of what one D x D matrix takes for all tokens, of which a block
+    has 12, 2 of them for keys and values."""
+    ways = (12 * share, 12 * share + 2 * (1.0 - share), 12.0)
+    return best_plan([tuple(Option(0.0, seconds) for seconds in ways)] * depth)
+
+
+class Templates:
+    """Those of one model, in the host's `store`. Its one thread writes what rows record."""
+
+    def __init__(self, store: TemplateStore, family: Family, network: MaskedNetwork) -> None:
+        """`network`: as loaded just now from the family's files."""
+        self._store, self._family, self._network = store, family, network
+        self._model = fingerprint(Path(local_directory(family.source)) / family.denoiser)
+        self._writer = ThreadPoolExecutor(1, "template-writer")
+        self.modes = tuple(MODES[way] for way in plan_without_loads(network.depth).choices)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.shutdown()
+
+    def settle(self) -> None:
+        """Return when all that was recorded until now is written."""
+        self._writer.submit(lambda: None).result()
+
+    def masked(self, row: Row, image: Image, start: int) -> Masked | None:
+        """How `row` is computed, which began from `image`, without the first `start` steps, and has
+        neither adapters nor ControlNets; None: in full, and nothing is recorded. Blocks."""
+        assert image.mask is not None
+        key, steps = self._key(row, image, start), row.table.steps
+        own = self._network.partial_tokens(image.mask)
+        positions = image.mask.numel() // self._family.patch**2
+        template = self._store.find(key, range(steps))
+        masked = Masked(
+            tokens=own if template is None else _either(own, template, positions),
+            positions=positions,
+            modes=self.modes,
+            first=row.step,
+            template=template,
+        )
+        most = RECORDED_UP_TO if template is None else FULL_FROM
+        if len(masked.tokens) > most * positions or (template is None and row.step > 0):
+            log.info("%s: computed in full, %d tokens have changed", row, len(masked.tokens))
+            return None
+        if template is None:
+            step = self._network.recorded_bytes(positions)
+            header = HEADER * (2 * self._network.depth + 2)
+            nbytes = steps * row.forwards * (step + header) + own.nbytes
+            masked.recorder = Recorder(self._store, key, nbytes, steps, self._writer)
+        return masked
+
+    def _key(self, row: Row, image: Image, start: int) -> str:
+        assert image.digest is not None
+        kept = f"{' '.join(KEPT)}, float16 of {self._network.dtype}, {row.forwards} images"
+        return template_key(
+            TemplateParts(
+                image=image.digest,
+                model=self._model,
+                adapters=(),
+                sampler=row.table.sampler,
+                steps=row.table.steps,
+                first_step=start,
+                shape=tuple(row.latents.shape[1:]),
+                kept=f"{kept}, from {'pure ' if image.pure else ''}noise",
+            )
+        )
+
+
+def _either(own: torch.Tensor, template: Template, positions: int) -> torch.Tensor:
+    """The tokens of a mask, and those that the template's mask has: what is recorded of them is of
+    another edit, and nobody else's business."""
+    either = torch.zeros(positions, dtype=torch.bool)
+    either[own] = either[template.at(0)[MASK]] = True
+    return either.nonzero()[:, 0]

@@ -1,0 +1,298 @@
+"""Edits with cached masks on a tiny FLUX: the first one is recorded, later ones compute less."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from services.denoiser.beginning import Image
+from services.denoiser.cost import CostModel
+from services.denoiser.recorder import MAX_PENDING, Recorder
+from services.denoiser.row import Row
+from services.denoiser.sharing import can_be_shared
+from services.denoiser.step import Batch
+from services.denoiser.templates import RECORDED_UP_TO, Templates, plan_without_loads
+from services.denoiser.work import step_work
+from shared.adapters.adapter import read_adapter
+from shared.families.network import MaskedNetwork
+from shared.templates.key import digest
+from shared.templates.store import TemplateStore
+from tests.flux import Atelier, Wish, make_flux
+from tests.loras import write_lora
+
+STEPS = 4
+SIZE = (128, 128)
+ROOM = 2**26
+
+
+@pytest.fixture(scope="module")
+def atelier(tmp_path_factory: pytest.TempPathFactory) -> Atelier:
+    return Atelier(make_flux(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TemplateStore:
+    return TemplateStore(tmp_path / "memory", tmp_path / "disk", ROOM, ROOM)
+
+
+@pytest.fixture
+def templates(store: TemplateStore, atelier: Atelier) -> Iterator[Templates]:
+    with another(store, atelier) as found:
+        yield found
+
+
+def another(store: TemplateStore, atelier: Atelier) -> Templates:
+    """A denoiser's."""
+    assert isinstance(atelier.network, MaskedNetwork)
+    return Templates(store, atelier.family, atelier.network)
+
+
+def picture(box: tuple[int, int, int, int] = (2, 2, 8, 8), number: int = 0) -> Image:
+    """An image of which `box` (left, top, right, bottom; latent positions) is drawn anew."""
+    mean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(number))
+    std = torch.full_like(mean, 0.1)
+    mask = torch.zeros(1, 1, 16, 16)
+    left, top, right, bottom = box
+    mask[..., top:bottom, left:right] = 1.0
+    found = digest(torch.cat([mean, std]).numpy().tobytes())
+    return Image(mean, std, mask, pure=True, digest=found)
+
+
+def edit(
+    atelier: Atelier,
+    image: Image,
+    templates: Templates | None,
+    prompt: str = "a red cube",
+    seed: int = 1,
+    guidance: float = 1.0,
+) -> Row:
+    wish = Wish(prompt, seed=seed, steps=STEPS, guidance=guidance, size=SIZE)
+    row = atelier.row(wish, image=image)
+    row.masked = None if templates is None else templates.masked(row, image, 0)
+    return row
+
+
+def painted(atelier: Atelier, templates: Templates, *rows: Row) -> list[torch.Tensor]:
+    atelier.paint(rows)
+    templates.settle()
+    return [row.latents for row in rows]
+
+
+def test_outside_the_mask_all_edits_of_an_image_begin_alike(atelier: Atelier) -> None:
+    image = picture()
+    assert image.mask is not None
+    first, second = (edit(atelier, image, None, seed=seed) for seed in (1, 2))
+    outside = image.mask.expand_as(first.latents) == 0
+    assert torch.equal(first.latents[outside], second.latents[outside])
+    assert not torch.isclose(first.latents[~outside], second.latents[~outside]).any()
+    other = edit(atelier, picture(number=1), None)
+    assert not torch.isclose(first.latents[outside], other.latents[outside]).any()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_first_edit_is_exact_and_a_later_one_uses_what_it_recorded(
+    atelier: Atelier, templates: Templates, guidance: float
+) -> None:
+    plain = edit(atelier, picture(), None, guidance=guidance)
+    atelier.paint([plain])
+    first = edit(atelier, picture(), templates, guidance=guidance)
+    [exact] = painted(atelier, templates, first)
+    torch.testing.assert_close(exact, plain.latents, atol=1e-5, rtol=1e-5)
+    assert first.masked is not None
+    assert first.masked.said(0, STEPS) == set()
+
+    again = edit(atelier, picture(), templates, guidance=guidance)
+    [found] = painted(atelier, templates, again)
+    torch.testing.assert_close(found, exact, atol=2e-2, rtol=2e-2)
+    assert not torch.equal(found, exact)
+    assert again.masked is not None
+    told = f"mask_cached: image 0, 0.14 of tokens, {STEPS} of steps 1 to {STEPS}"
+    assert again.masked.said(0, STEPS) == {told}
+
+
+def test_another_prompt_and_mask_use_the_template_of_the_image(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    painted(atelier, templates, edit(atelier, picture(), templates))
+    image = picture((6, 6, 12, 12))
+    row = edit(atelier, image, templates, prompt="a blue ball", seed=5)
+    assert row.masked is not None
+    assert row.masked.template is not None
+    # 9 tokens each, one in common: what another edit made there is never seen.
+    assert len(row.masked.tokens) == 17
+    [found] = painted(atelier, templates, row)
+    assert image.mask is not None
+    assert row.kept is not None
+    outside = image.mask.expand_as(found) == 0
+    assert torch.equal(found[outside], row.kept.image[outside])
+    assert store.statistics().hits == 1
+
+
+def test_another_denoiser_of_the_host_finds_the_template(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    painted(atelier, templates, edit(atelier, picture(), templates))
+    with another(store, atelier) as elsewhere:
+        row = edit(atelier, picture(), elsewhere)
+        assert row.masked is not None
+        assert row.masked.template is not None
+
+
+def test_rows_in_one_step_do_not_notice_each_other(atelier: Atelier, templates: Templates) -> None:
+    plain = Wish("a green cone", steps=STEPS, size=SIZE)
+    alone = atelier.row(plain)
+    atelier.paint([alone])
+    painted(atelier, templates, edit(atelier, picture(), templates))
+    expected = painted(atelier, templates, edit(atelier, picture(), templates, seed=3))
+    rows = (
+        atelier.row(plain),
+        edit(atelier, picture(), templates, seed=3),
+        edit(atelier, picture(number=1), templates),
+    )
+    found = painted(atelier, templates, *rows)
+    torch.testing.assert_close(found[0], alone.latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[1], expected[0], atol=1e-5, rtol=1e-5)
+    later = edit(atelier, picture(number=1), templates)
+    assert later.masked is not None
+    assert later.masked.template is not None
+
+
+def test_beside_a_row_with_loras_all_is_computed(
+    atelier: Atelier, templates: Templates, store: TemplateStore, tmp_path: Path
+) -> None:
+    [expected] = painted(atelier, templates, edit(atelier, picture(), templates))
+    networks = {"transformer": atelier.pipeline.transformer}
+    file = write_lora(tmp_path / "style.safetensors", networks, seed=1, endings=("attn.to_q",))
+    adapter = read_adapter("style", file, atelier.family)
+    styled = atelier.row(Wish("a tree", steps=STEPS, size=SIZE), ((adapter, 1.0),))
+    row, unknown = edit(atelier, picture(), templates), edit(atelier, picture(number=1), templates)
+    [found, *_] = painted(atelier, templates, row, unknown, styled)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert row.masked is not None
+    assert row.masked.said(0, STEPS) == set()
+    assert store.statistics().templates == 1
+
+
+def test_a_template_that_was_cut_short_is_recorded_anew(
+    atelier: Atelier, templates: Templates, store: TemplateStore, tmp_path: Path
+) -> None:
+    [expected] = painted(atelier, templates, edit(atelier, picture(), templates))
+    [file] = (tmp_path / "memory").glob("*/2.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    row = edit(atelier, picture(), templates)
+    assert row.masked is not None
+    assert row.masked.template is None
+    assert torch.equal(painted(atelier, templates, row)[0], expected)
+    assert (store.statistics().distrusted, store.statistics().recorded) == (1, 2)
+
+
+def test_what_is_not_finished_is_no_template(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    row = edit(atelier, picture(), templates)
+    assert row.masked is not None
+    row.masked.partials(0, 1, row.latents.device)
+    row.masked.taken(0)
+    row.masked.close()
+    row.masked.taken(1)
+    templates.settle()
+    found = store.statistics()
+    assert (found.templates, found.bytes, found.recorded) == (0, 0, 0)
+
+
+def test_a_step_that_was_not_recorded_is_the_end_of_the_recording(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    """As one with others' adapters in a bank is."""
+    row = edit(atelier, picture(), templates)
+    assert row.masked is not None
+    row.masked.partials(0, 1, row.latents.device)
+    row.masked.taken(0)
+    assert row.masked.active
+    row.masked.taken(1)
+    assert not row.masked.active
+    templates.settle()
+    assert store.statistics().bytes == 0
+
+
+def test_a_recording_that_is_too_slow_is_given_up(store: TemplateStore) -> None:
+    busy = threading.Event()
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(busy.wait)
+        recorder = Recorder(store, digest(b"template"), 1000, MAX_PENDING + 2, writer)
+        for step in range(MAX_PENDING):
+            recorder.put(step, {"0.key.0": torch.zeros(4)})
+            assert not recorder.over
+        recorder.put(MAX_PENDING, {"0.key.0": torch.zeros(4)})
+        assert recorder.over
+        busy.set()
+    assert store.statistics().bytes == 0
+
+
+def test_of_several_that_record_the_first_one_does(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    painted(atelier, templates, *(edit(atelier, picture(), templates, seed=k) for k in (1, 2)))
+    assert (store.statistics().templates, store.statistics().recorded) == (1, 1)
+
+
+def test_a_row_goes_on_elsewhere_with_the_template(atelier: Atelier, templates: Templates) -> None:
+    painted(atelier, templates, edit(atelier, picture(), templates))
+    row, kept = edit(atelier, picture(), templates, seed=2), {}
+    atelier.paint([row], kept.__setitem__)
+    resumed = edit(atelier, picture(), None, seed=2).resume(2, kept[2])
+    resumed.masked = templates.masked(resumed, picture(), 0)
+    atelier.paint([resumed])
+    torch.testing.assert_close(resumed.latents, row.latents, atol=1e-5, rtol=1e-5)
+    assert resumed.masked is not None
+    assert resumed.masked.said(0, STEPS) == {
+        f"mask_cached: image 0, 0.14 of tokens, 2 of steps 3 to {STEPS}"
+    }
+
+
+def test_a_row_that_goes_on_where_its_template_is_gone_is_computed_in_full(
+    atelier: Atelier, templates: Templates
+) -> None:
+    row, kept = edit(atelier, picture(), None), {}
+    atelier.paint([row], kept.__setitem__)
+    resumed = edit(atelier, picture(), None).resume(2, kept[2])
+    assert templates.masked(resumed, picture(), 0) is None
+
+
+def test_a_large_mask_is_not_recorded(atelier: Atelier, templates: Templates) -> None:
+    assert RECORDED_UP_TO < 0.75
+    assert edit(atelier, picture((0, 0, 16, 12)), templates).masked is None
+
+
+def test_what_a_row_computes_is_what_is_predicted_of_it(
+    atelier: Atelier, templates: Templates
+) -> None:
+    first = edit(atelier, picture(), templates)
+    painted(atelier, templates, first)
+    row = edit(atelier, picture(), templates)
+    full, part = step_work(first), step_work(row)
+    share = (9 + 12) / (64 + 12)
+    assert full.tokens == 16 * 16
+    assert part.tokens == round(share * full.tokens)
+    assert part.pairs == part.tokens * full.tokens
+    cost = CostModel().observe(full, 1.0)
+    assert cost.predict(part) < cost.predict(full)
+
+
+def test_half_of_a_masked_row_is_nobody_elses_to_compute(
+    atelier: Atelier, templates: Templates
+) -> None:
+    painted(atelier, templates, edit(atelier, picture(), templates, guidance=3.0))
+    row = edit(atelier, picture(), templates, guidance=3.0)
+    assert row.masked is not None
+    assert row.masked.template is not None
+    assert not can_be_shared(Batch.of([row], atelier.network))
+
+
+def test_where_caches_need_no_load_the_plan_uses_them_in_every_block() -> None:
+    plan = plan_without_loads(57)
+    assert plan.needs_no_load
+    assert plan.choices == (0,) * 57
