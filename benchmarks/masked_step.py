@@ -9,8 +9,7 @@ round. What may be computed in either way is: above `FULL_FROM` of the tokens a 
 an image in full (`shared/families/network.py`), and so does this.
 
 The network has the shape of FLUX with random weights: 1,024 image tokens of 768 channels and 128 of
-a prompt, as in FLUX an eighth; 2 double and 4 single blocks. `--model` measures a model's own, such
-as `pocket/models/pocket-flux`.
+a prompt, as in FLUX an eighth; 2 double and 4 single blocks. `--own` measures that of `--model`.
 """
 
 import argparse
