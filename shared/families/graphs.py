@@ -7,11 +7,13 @@ bits, without either (`shared/torch_graph.py`).
 """
 
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
 import torch
 
+from shared.adapters.adapter import Adapter
+from shared.adapters.bank import Bank, Use
 from shared.families.network import Conditioning, Network
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,34 @@ class Traceable(Network, Protocol):
         """Arguments for `predict`, drawn from a fixed seed: `images` of `height` x `width` times
         the smallest latents that it takes, prompts of so many tokens."""
         ...
+
+
+N = TypeVar("N", bound=Network)
+
+
+class Traced(Generic[N]):
+    """All of a `Network` but `predict`, as `network` has it. They share their weights, which may be
+    changed in place."""
+
+    def __init__(self, network: N) -> None:
+        self._network = network
+
+    @property
+    def device(self) -> torch.device:
+        return self._network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._network.dtype
+
+    def check(self, adapter: Adapter) -> None:
+        self._network.check(adapter)
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return self._network.bank(images)
+
+    def merge(self, uses: Sequence[Use]) -> None:
+        self._network.merge(uses)
 
 
 def trusted(network: Traceable, trace: Callable[[], Network]) -> Network:

@@ -4,28 +4,19 @@ from collections.abc import Sequence
 
 import torch
 
-from shared.adapters.adapter import Adapter
-from shared.adapters.bank import Bank, Use
+from shared.adapters.bank import Bank
 from shared.families.flux.transformer import FluxTransformer
-from shared.families.graphs import TRIALS, trusted
+from shared.families.graphs import TRIALS, Traced, trusted
 from shared.families.network import Conditioning, Control, Mode, Network, Partial
 from shared.torch_graph import Graph, graph_of
 
 
-class TracedTransformer:
-    """Implements `Network`: `network`, but by the graph of its `answer`, if there are no adapters.
-    They share their weights, which may be changed in place."""
+class TracedTransformer(Traced[FluxTransformer]):
+    """Implements `Network`: `network`, but by the graph of its `answer`, if there is no bank."""
 
     def __init__(self, network: FluxTransformer, answer: Graph) -> None:
-        self._network, self._answer = network, answer
-
-    @property
-    def device(self) -> torch.device:
-        return self._network.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._network.dtype
+        super().__init__(network)
+        self._answer = answer
 
     def predict(
         self,
@@ -59,15 +50,6 @@ class TracedTransformer:
     ) -> torch.Tensor:
         """By the interpreter: which tokens are computed is another matter in every call."""
         return self._network.predict_partly(x, t, told, partials, modes)
-
-    def check(self, adapter: Adapter) -> None:
-        self._network.check(adapter)
-
-    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
-        return self._network.bank(images)
-
-    def merge(self, uses: Sequence[Use]) -> None:
-        self._network.merge(uses)
 
 
 def traced(network: FluxTransformer) -> Network:

@@ -1,32 +1,21 @@
 """SDXL's UNet as a graph; see `shared/families/graphs.py`."""
 
-from collections.abc import Sequence
-
 import torch
 
-from shared.adapters.adapter import Adapter
-from shared.adapters.bank import Bank, Use
-from shared.families.graphs import TRIALS, trusted
+from shared.adapters.bank import Bank
+from shared.families.graphs import TRIALS, Traced, trusted
 from shared.families.network import Conditioning, Control, Network
 from shared.families.sdxl.unet import SdxlUnet, steered
 from shared.torch_graph import Graph, graph_of
 
 
-class TracedUnet:
+class TracedUnet(Traced[SdxlUnet]):
     """Implements `Network`: `network`, but by the graphs of its halves for latents that its levels
-    can halve, if there are no adapters. They share their weights, which may be changed in place."""
+    can halve, if there is no bank."""
 
     def __init__(self, network: SdxlUnet, encode: Graph, decode: Graph) -> None:
-        self._network = network
+        super().__init__(network)
         self._encode, self._decode = encode, decode
-
-    @property
-    def device(self) -> torch.device:
-        return self._network.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._network.dtype
 
     def predict(
         self,
@@ -42,15 +31,6 @@ class TracedUnet:
             halfway = self._encode(x, t, *told)
             return self._decode(told.embeds, *steered(halfway, control))  # type: ignore[no-any-return]
         return self._network.predict(x, t, told, bank, control)
-
-    def check(self, adapter: Adapter) -> None:
-        self._network.check(adapter)
-
-    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
-        return self._network.bank(images)
-
-    def merge(self, uses: Sequence[Use]) -> None:
-        self._network.merge(uses)
 
 
 def traced(network: SdxlUnet) -> Network:
