@@ -121,17 +121,13 @@ async def _with(model: str, denoisers: int, form: Format, size: Size) -> Found:
         found = await _recorded(sides, firsts, size)
         for number in range(size.rounds):
             orders = poisson(size.backlog, size.templates, BACKLOG_SEED + number)
-            wanted = requests_of(orders, files, form)
-            for name in _in_turn(number):
-                count = size.backlog if name == "cached" else size.backlog_in_full
-                load = await all_at_once(sides.by_name[name], wanted[:count])
-                found.backlogs[name].append(load)
-                say(f"round {number + 1}/{size.rounds}, {name}: {load.per_second:.3f} edits/s")
-        found.rate = max(median(l.per_second for l in found.backlogs[name]) for name in BASELINES)
+            await _saturated(found, sides, requests_of(orders, files, form), size)
+        rates = [median(load.per_second for load in found.backlogs[name]) for name in BASELINES]
+        found.rate = max(rates)
         orders = poisson(size.arrivals, size.templates, POISSON_SEED)
-        wanted = requests_of(orders, files, form)
         due = [order.at / found.rate for order in orders]
-        for name in _in_turn(1):
+        wanted = requests_of(orders, files, form)
+        for name in SIDES:
             load = found.arrived[name] = await arriving(sides.by_name[name], wanted, due)
             say(f"{name}: {fmean(load.latencies):.2f} s at {found.rate:.3f} edits/s")
     return found
@@ -147,8 +143,16 @@ async def _recorded(sides: Sides, firsts: Sequence[GenerationRequest], size: Siz
     return Found(recording, difference(*pair).max_abs_diff, sides.batch, sides.layouts)
 
 
-def _in_turn(number: int) -> tuple[str, ...]:
-    return SIDES if number % 2 == 0 else SIDES[::-1]
+async def _saturated(
+    found: Found, sides: Sides, wanted: Sequence[GenerationRequest], size: Size
+) -> None:
+    """One round."""
+    number = len(found.backlogs["cached"])
+    for name in SIDES if number % 2 == 0 else SIDES[::-1]:
+        count = size.backlog if name == "cached" else size.backlog_in_full
+        load = await all_at_once(sides.by_name[name], wanted[:count])
+        found.backlogs[name].append(load)
+        say(f"round {number + 1}/{size.rounds}, {name}: {load.per_second:.3f} edits/s")
 
 
 # ---------------------------------------------------------------------------------------- figures
@@ -166,11 +170,9 @@ def summary(found: Mapping[str, Found]) -> Results:
 
 def figures(found: Found) -> Results:
     """Of one number of denoisers. `throughput_ratio`: the median of those within a round."""
-    rounds = zip(
-        *([load.per_second for load in found.backlogs[name]] for name in SIDES), strict=True
-    )
-    by_round = [dict(zip(SIDES, one, strict=True)) for one in rounds]
-    ratios = [one["cached"] / max(one[name] for name in BASELINES) for one in by_round]
+    each = {name: [load.per_second for load in found.backlogs[name]] for name in SIDES}
+    baselines = map(max, *(each[name] for name in BASELINES))
+    ratios = [ours / theirs for ours, theirs in zip(each["cached"], baselines, strict=True)]
     means = {name: fmean(found.arrived[name].latencies) for name in SIDES}
     best = min(means[name] for name in BASELINES)
     return {

@@ -67,9 +67,10 @@ def flux_model(directory: Path, base: str, shape: Shape, pixels: int, seed: int 
     told = {name: family.config[name] for name in names}
     random_transformer(shape, told, seed).save_pretrained(directory / "transformer")
     _thin(Path(base) / "vae").save_pretrained(directory / "vae")
-    card = json.loads((directory / CARD_FILE).read_text())
+    file = directory / CARD_FILE
+    card = json.loads(file.read_text()) if file.is_file() else {}
     card |= {f"{most}{side}": pixels for most in ("", "max_") for side in ("width", "height")}
-    (directory / CARD_FILE).write_text(json.dumps(card | {"name": directory.name}))
+    file.write_text(json.dumps(card | {"name": directory.name}))
     return directory
 
 
