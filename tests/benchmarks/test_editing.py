@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from statistics import fmean
+from typing import cast
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from benchmarks.edits import mixed
 from services.denoiser.masked import Masked
 from shared.jobs.edits import shown
 from shared.messages import GenerationRequest
+from shared.templates.files import Template
 from tests.conftest import run
 
 FORM = Format(side=4, patch=16, steps=2)
@@ -110,7 +112,9 @@ def test_an_edit_that_fails_ends_the_measurement() -> None:
 
 
 def test_the_share_is_read_from_what_a_denoiser_says() -> None:
-    masked = Masked(tokens=torch.arange(16), positions=64, modes=(), template=object())  # type: ignore[arg-type]
+    some = torch.arange(16)
+    template = cast(Template, "any")
+    masked = Masked(tokens=some, edited=some, positions=64, modes=(), template=template)
     masked.used = [0, 1]
     assert computed_share(sorted(masked.said(index=0, steps=2))) == 0.25
     assert computed_share(["control_lag edges: image 0"]) == 1.0
