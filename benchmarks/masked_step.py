@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import torch
 
+from benchmarks.flux_model import Shape, random_transformer
 from benchmarks.program import Options, Results, run_program, say
 from shared.families.flux.masked import MaskedCall
 from shared.families.flux.traced import traced
@@ -38,16 +39,19 @@ class Size:
 
     side: int
     tokens: int
-    heads: int
-    head: int
-    doubles: int
-    singles: int
+    shape: Shape
     batches: tuple[int, ...]
     rounds: int
 
 
-FULL: Final = Size(32, 128, 12, 64, 2, 4, batches=(1, 4, 8), rounds=5)
-QUICK: Final = Size(8, 8, 2, 16, 1, 1, batches=(1, 2), rounds=1)
+FULL: Final = Size(32, 128, Shape(12, 64, 2, 4), batches=(1, 4, 8), rounds=5)
+QUICK: Final = Size(8, 8, Shape(2, 16, 1, 1), batches=(1, 2), rounds=1)
+CONDITIONING: Final = {
+    "in_channels": 64,
+    "joint_attention_dim": 256,
+    "pooled_projection_dim": 128,
+    "guidance_embeds": True,
+}
 Call = tuple[torch.Tensor, torch.Tensor, Conditioning]
 
 
@@ -55,7 +59,7 @@ async def measure(options: Options) -> Results:
     torch.set_num_threads(1)
     size = QUICK if options.quick else FULL
     own = options.own.own
-    network = FluxTransformer.load(options.model) if own else FluxTransformer(_random(size))
+    network = FluxTransformer.load(options.model) if own else _random(size.shape)
     side, tokens = (8, 40) if own else (size.side, size.tokens)
     with torch.inference_mode():
         steps = {
@@ -125,21 +129,8 @@ def ellipse(side: int, ratio: float, seed: int) -> torch.Tensor:
     return distance.argsort()[: max(1, round(ratio * side**2))].sort().values
 
 
-def _random(size: Size) -> Any:
-    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-
-    torch.manual_seed(0)
-    return FluxTransformer2DModel(
-        in_channels=64,
-        num_layers=size.doubles,
-        num_single_layers=size.singles,
-        attention_head_dim=size.head,
-        num_attention_heads=size.heads,
-        joint_attention_dim=256,
-        pooled_projection_dim=128,
-        axes_dims_rope=(size.head // 4, 3 * size.head // 8, 3 * size.head // 8),
-        guidance_embeds=True,
-    )
+def _random(shape: Shape) -> FluxTransformer:
+    return FluxTransformer(random_transformer(shape, CONDITIONING))
 
 
 def summary(steps: dict[str, dict[str, list[float]]]) -> Results:

@@ -104,7 +104,7 @@ async def serving(options: Options) -> AsyncIterator[tuple[str, Setup]]:
             catalogue,
             options.graph,
         )
-        async with drawing(pipeline.draw, thread, options.policy) as queue:
+        async with drawing(pipeline.draw, [thread], options.policy) as queue:
             app = make_app(queue, catalogue)
             runner = web.AppRunner(
                 app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS

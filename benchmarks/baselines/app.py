@@ -5,6 +5,7 @@ import base64
 import time
 from typing import Final
 
+import torch
 from aiohttp import web
 
 from benchmarks.baselines.drawing import Queue
@@ -25,7 +26,7 @@ QUEUE: Final = web.AppKey("QUEUE", Queue)
 CATALOGUE: Final = web.AppKey("CATALOGUE", Catalogue)
 
 
-def make_app(queue: Queue, catalogue: Catalogue) -> web.Application:
+def make_app(queue: Queue[torch.Tensor], catalogue: Catalogue) -> web.Application:
     """Serve it with `handler_cancellation`: a client that hangs up gives up its place."""
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[translate_errors])
     app[QUEUE], app[CATALOGUE] = queue, catalogue

@@ -13,6 +13,7 @@ import torch
 import transformers
 from PIL import Image
 
+from benchmarks.baselines.inpainting import EditJob, edit_arguments, inpainter, kept, originals_of
 from services.denoiser.schedules import make_scheduler
 from shared.families.network import Conditioning
 from shared.families.registry import family_of
@@ -65,9 +66,9 @@ class Pipeline:
         self._is_flux = self._family.pipeline == "FluxPipeline"
         if graph and self._is_flux:
             raise ValueError("only SDXL's UNet runs as a graph here")
-        extra = {} if self._is_flux else {"add_watermarker": False}
+        self._extra = {} if self._is_flux else {"add_watermarker": False}
         self._pipeline: Any = getattr(diffusers, self._family.pipeline).from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, **extra
+            source, dtype=torch.float32, use_safetensors=True, **self._extra
         )
         self._pipeline.set_progress_bar_config(disable=True)
         config = self._pipeline.scheduler.config
@@ -77,6 +78,8 @@ class Pipeline:
         self._guides: tuple[Guide, ...] = ()
         self._steered: Any = None
         """The pipeline of the same parts with the ControlNets of `_guides`, if there are any."""
+        self._inpainter: Any = None
+        """The pipeline of the same parts for edits, once there was one."""
         self._fused = False
         self._network: Any = getattr(self._pipeline, self._family.denoiser)
         self._interpreted = self._network.forward
@@ -180,13 +183,15 @@ class Pipeline:
     def draw(
         self, specs: Sequence[JobSpec], on_step: Callable[[], object] | None = None
     ) -> list[torch.Tensor]:
-        """One image of each spec, from its seed: uint8 pixels (height, width, 3).
+        """One image of each spec, from its seed: uint8 pixels (height, width, 3). An `EditJob` is
+        drawn by diffusers' inpaint pipeline, and keeps what its mask does not show.
 
         All must be `compatible`: they take every step together, prompts are encoded and latents
         decoded in one batch, and both halves of guidance are one forward. `on_step` is called after
         each step."""
         first = specs[0]
-        pipeline = self._pipeline if self._steered is None else self._steered
+        originals = originals_of(specs)
+        pipeline = self._pipeline_for(first)
         pipeline.scheduler = self._schedulers[first.sampler]
         images: torch.Tensor = pipeline(
             prompt=[spec.prompt for spec in specs],
@@ -198,10 +203,20 @@ class Pipeline:
             callback_on_step_end=None if on_step is None else _telling(on_step),
             **self._guidance(specs),
             **self._steering(),
+            **edit_arguments(originals, first),
         ).images
         # As diffusers makes a picture file's bytes of it.
         pixels = (images.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8)
-        return list(pixels)
+        return kept(list(pixels), originals)
+
+    def _pipeline_for(self, spec: JobSpec) -> Any:
+        if spec.edit is None:
+            return self._pipeline if self._steered is None else self._steered
+        if self._guides or not isinstance(spec, EditJob):
+            raise ValueError("only edits with a mask and without ControlNets are drawn here")
+        if self._inpainter is None:
+            self._inpainter = inpainter(self._pipeline, **self._extra)
+        return self._inpainter
 
     def _guidance(self, specs: Sequence[JobSpec]) -> dict[str, Any]:
         """In the pipeline's words; see `shared.families.flux.family.Flux`."""
@@ -233,7 +248,8 @@ class Pipeline:
 
 def compatible(spec: JobSpec) -> tuple[object, ...]:
     """Specs with equal values can be drawn by one call of the pipeline: it takes one number of
-    steps, guidance, sampler and size for a batch, and either negative prompts for all or none."""
+    steps, guidance, sampler, size and strength for a batch, and either negative prompts for all or
+    none."""
     return (
         spec.model,
         spec.steps,
@@ -242,6 +258,7 @@ def compatible(spec: JobSpec) -> tuple[object, ...]:
         spec.width,
         spec.height,
         spec.negative_prompt is None,
+        None if spec.edit is None else spec.edit.strength,
     )
 
 

@@ -64,7 +64,7 @@ class QueueTarget:
     takes = HTTP_FIELDS
     source = None
 
-    def __init__(self, queue: Queue, catalogue: Catalogue) -> None:
+    def __init__(self, queue: Queue[Any], catalogue: Catalogue) -> None:
         self._queue, self._catalogue = queue, catalogue
 
     async def send(self, shot: Shot) -> Answer:
@@ -121,7 +121,7 @@ class Tuning:
 
         asked = workload(mix(), Poisson(rate=1.0), self.seconds, seed=7)
         loop = asyncio.get_running_loop()
-        async with drawing(draw, self.thread, policy) as queue:
+        async with drawing(draw, [self.thread], policy) as queue:
             run = asyncio.create_task(
                 run_closed(
                     asked, QueueTarget(queue, self.catalogue), users=USERS, limits=Limits(drain=0.0)
@@ -138,7 +138,7 @@ class Tuning:
     async def load(self, policy: Policy, rate: float) -> list[float]:
         """Latencies of Poisson requests, the same for every policy."""
         shots = schedule(workload(mix(), Poisson(rate=rate), self.seconds, seed=8))
-        async with drawing(self.pipeline.draw, self.thread, policy) as queue:
+        async with drawing(self.pipeline.draw, [self.thread], policy) as queue:
             outcomes: list[Outcome] = await run_open(shots, QueueTarget(queue, self.catalogue))
         return [outcome.latency for outcome in outcomes]
 

@@ -144,11 +144,11 @@ class Painter:
 
 
 @asynccontextmanager
-async def queue_of(painter: Painter, policy: Policy) -> AsyncIterator[Queue]:
-    draw: Draw = painter.draw
+async def queue_of(painter: Painter, policy: Policy) -> AsyncIterator[Queue[torch.Tensor]]:
+    draw: Draw[torch.Tensor] = painter.draw
     with ThreadPoolExecutor(1) as thread:
         try:
-            async with drawing(draw, thread, policy) as queue:
+            async with drawing(draw, [thread], policy) as queue:
                 yield queue
         finally:
             painter.gate.set()
@@ -305,7 +305,7 @@ def test_a_deadline_that_passes_while_the_queue_is_busy_is_noticed() -> None:
 
 
 @asynccontextmanager
-async def listening(queue: Queue) -> AsyncIterator[str]:
+async def listening(queue: Queue[torch.Tensor]) -> AsyncIterator[str]:
     """At the address yielded."""
     runner = web.AppRunner(make_app(queue, CATALOGUE), access_log=None, handler_cancellation=True)
     await runner.setup()

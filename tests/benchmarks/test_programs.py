@@ -27,6 +27,7 @@ PROGRAMS = (
     "balance",
     "fidelity",
     "masked_step",
+    "editing",
     "controlnet",
     "swift",
     "serving",
