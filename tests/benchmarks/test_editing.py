@@ -124,7 +124,7 @@ def test_the_share_is_read_from_what_a_denoiser_says() -> None:
 def found_with(cached: float, latency: float) -> Found:
     """Two rounds; the baselines edit 0.5 and 0.4 a second, in 8 and 9 seconds."""
     seconds = dict(zip(SIDES, (latency, 7.0, 8.0, 9.0), strict=True))
-    found = Found(Load(2.0, (1.0,), (1.0,)), 1, 4, ("contiguous",), rate=0.5)
+    found = Found({"recording": Load(2.0, (1.0,), (1.0,))}, 1, 4, ("contiguous",), rate=0.5)
     for name, rate in zip(SIDES, (cached, 0.6, 0.5, 0.4), strict=True):
         shares = (0.2, 1.0) if name == "cached" else (1.0, 1.0)
         found.backlogs[name] = [Load(2.0 / rate, (1.0, 1.0), shares)] * 2
@@ -135,7 +135,7 @@ def found_with(cached: float, latency: float) -> Found:
 def test_ratios_are_against_the_better_baseline() -> None:
     one = figures(found_with(cached=1.5, latency=0.5))
     assert (one["throughput_ratio"], one["mean_latency_ratio"]) == (3.0, 16.0)
-    assert one["recording_edits_per_second"] == 0.5
+    assert one["firsts"]["recording"] == {"edits_per_second": 0.5, "computed_share": 1.0}
     cached = one["sides"]["cached"]
     assert (cached["computed_share"], cached["with_template"], cached["edits"]) == (0.6, 3, 6)
 
