@@ -14,9 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log
+from pathlib import Path
 from random import Random
 from typing import Final
 
+from services.fleet.plan import DEFAULT_MODEL
+
+MODEL: Final = str(Path(DEFAULT_MODEL).with_name("pocket-flux"))
+"""The model that ships and whose masks can be cached."""
 LEAST: Final = 0.002
 """No mask covers less of a picture,"""
 MOST: Final = 1.0

@@ -26,6 +26,7 @@ PROGRAMS = (
     "plan",
     "balance",
     "fidelity",
+    "edit_fidelity",
     "masked_step",
     "controlnet",
     "swift",
