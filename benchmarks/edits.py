@@ -83,5 +83,10 @@ def arrivals(masks: Sequence[float], rate: float, lot: Random) -> list[Edit]:
     return edits
 
 
+def zipf(count: int) -> list[float]:
+    """How often each of `count` things is asked for: the k-th 1/k times as often as the first."""
+    return [1.0 / place for place in range(1, count + 1)]
+
+
 def _within(ratio: float) -> float:
     return min(MOST, max(LEAST, ratio))

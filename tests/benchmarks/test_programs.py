@@ -27,6 +27,7 @@ PROGRAMS = (
     "balance",
     "fidelity",
     "edit_fidelity",
+    "cache_sharing",
     "masked_step",
     "controlnet",
     "swift",
