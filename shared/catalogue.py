@@ -70,6 +70,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """See `Family.embedded_guidance`."""
     masks: bool
     """See `Family.masks`."""
+    rounds_up: bool
+    """See `Family.rounds_up`."""
 
 
 class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +172,7 @@ def read_card(source: str) -> ModelCard:
         interface=family.control_interface(family.config),
         embedded_guidance=family.embedded_guidance,
         masks=family.masks,
+        rounds_up=family.rounds_up,
     )
 
 

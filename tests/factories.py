@@ -26,6 +26,7 @@ def card(**changes: Any) -> ModelCard:
         interface="",
         embedded_guidance=False,
         masks=False,
+        rounds_up=False,
     )
     return msgspec.structs.replace(plain, **changes)
 

@@ -156,10 +156,10 @@ class Atelier:
             Conditioning(one.embeds[None], one.pooled[None], numbers)
             for one in self.encoder([wish.prompt, wish.negative], [uses, uses])
         )
-        settings: dict[str, Any] = {"job_id": wish.prompt, "node": "denoise-0", "index": 0}
+        table = self.sampling.table(wish.sampler, wish.steps, *wish.size)
+        settings = {"job_id": wish.prompt, "node": "denoise-0", "index": 0, "table": table}
         return Row.begin(
             seed=wish.seed,
-            table=self.sampling.table(wish.sampler, wish.steps, *wish.size),
             shape=self.sampling.latents(*wish.size),
             cond=cond,
             uncond=uncond if guided else None,

@@ -13,17 +13,21 @@ from shared.templates.files import Template
 KEPT: Final = ("key", "value")
 """What is recorded of each block; see `docs/adr/0024-templates-are-recorded-edits.md`."""
 MASK: Final = "mask"
-"""In the first step of a template: the tokens that changed while it was recorded."""
+"""In the first step of a template: the tokens of which an edit was recorded, not the image."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Masked:
-    """Either there is a `template`, and only `tokens` are computed; or all is, and it is recorded.
+    """There is a `template`, and only `tokens` are computed; or a `recorder`, for what is computed;
+    or both: what another edit painted, and this one does not, is mended in the template.
 
     For the thread that computes, but for `close` and `said`."""
 
     tokens: torch.Tensor
-    """Places (M,), int64, ascending: those in the mask, and those in the template's own."""
+    """Places (M,), int64, ascending: those in the mask, and those that the template has an edit
+    of."""
+    edited: torch.Tensor
+    """Of those, the ones that what is recorded will have an edit of."""
     positions: int
     """Tokens of the image."""
     modes: Sequence[Mode]
@@ -39,7 +43,11 @@ class Masked:
     @property
     def active(self) -> bool:
         """Whether the network has to be asked for more or less than its answer."""
-        return self.template is not None or (self.recorder is not None and not self.recorder.over)
+        return self.template is not None or self._recording
+
+    @property
+    def _recording(self) -> bool:
+        return self.recorder is not None and not self.recorder.over
 
     @property
     def share(self) -> float:
@@ -49,11 +57,18 @@ class Masked:
     def partials(self, step: int, images: int, device: torch.device) -> list[Partial]:
         """For its `images` in `step`, the unconditional one first."""
         self._asked = step
-        if self.template is not None:
-            tokens, found = self.tokens.to(device), self.template.at(step)
-            return [Partial(tokens, _of_image(found, i)) for i in range(images)]
+        recording = self._recording  # the writer may end it at any time
         self._records = tuple({} for _ in range(images))
-        return [Partial(record=record, kinds=KEPT) for record in self._records]
+        if self.template is None:
+            return [Partial(record=record, kinds=KEPT) for record in self._records]
+        tokens, found = self.tokens.to(device), self.template.at(step)
+        if not recording:
+            return [Partial(tokens, _of_image(found, i)) for i in range(images)]
+        renewed = tokens[~torch.isin(tokens, self.edited.to(device))]
+        return [
+            Partial(tokens, _of_image(found, i), record, KEPT, renewed)
+            for i, record in enumerate(self._records)
+        ]
 
     def taken(self, step: int) -> None:
         """`step` is done."""
@@ -61,16 +76,15 @@ class Masked:
         records, self._records = self._records, ()
         if self.template is not None and asked:
             self.used.append(step)
-        elif self.recorder is not None:
-            if not asked:
-                self.recorder.close()
-                return
-            kept = {
-                f"{i}.{n}": each for i, record in enumerate(records) for n, each in record.items()
-            }
-            if step == 0:
-                kept[MASK] = self.tokens
-            self.recorder.put(step, kept)
+        if self.recorder is None:
+            return
+        if not asked:
+            self.recorder.close()
+            return
+        kept = {f"{i}.{n}": each for i, record in enumerate(records) for n, each in record.items()}
+        if step == 0:
+            kept[MASK] = self.edited
+        self.recorder.put(step, kept)
 
     def close(self) -> None:
         """The row is not computed here any more."""

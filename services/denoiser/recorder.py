@@ -22,11 +22,17 @@ class Recorder:
     recorders of a key has it, the others are `over`."""
 
     def __init__(
-        self, store: TemplateStore, key: str, nbytes: int, steps: int, writer: Executor
+        self,
+        store: TemplateStore,
+        key: str,
+        nbytes: int,
+        steps: int,
+        writer: Executor,
+        replaced: bool = False,
     ) -> None:
-        """`nbytes`: of all `steps` together."""
+        """`nbytes`: of all `steps` together. `replaced`: in the place of the one that is there."""
         self._store, self._key, self._nbytes = store, key, nbytes
-        self._last, self._writer = steps - 1, writer
+        self._last, self._writer, self._replaced = steps - 1, writer, replaced
         self._room = threading.Semaphore(MAX_PENDING)
         self._recording: Recording | None = None
         self._complete = False
@@ -66,7 +72,7 @@ class Recorder:
 
     def _written(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
         if self._recording is None:
-            self._recording = self._store.record(self._key, self._nbytes)
+            self._recording = self._store.record(self._key, self._nbytes, self._replaced)
         if self._recording is None:  # somebody else records it, or it is too large
             self.over = True
             return

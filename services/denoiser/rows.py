@@ -41,12 +41,14 @@ def build_row(
         for prefix in texts
         for name in (f"{prefix}embeds", f"{prefix}pooled")
     }
-    numbers = torch.tensor([model.sampling.family.numbers(spec.width, spec.height, spec.guidance)])
+    family, start = model.sampling.family, 0
+    if spec.edit is not None:
+        start = spec.steps - taken(spec.steps, spec.edit.strength, family.rounds_up)
+    numbers = torch.tensor([family.numbers(spec.width, spec.height, spec.guidance)])
     halves = [
         Conditioning(tensors[f"{prefix}embeds"][None], tensors[f"{prefix}pooled"][None], numbers)
         for prefix in texts
     ]
-    start = 0 if spec.edit is None else spec.steps - taken(spec.steps, spec.edit.strength)
     table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
     image = _image(spec, inputs, transport)
     row = Row.begin(

@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,15 +18,14 @@ from services.denoiser.row import Row
 from shared.families.base import Family
 from shared.families.network import FULL_FROM, MaskedNetwork, Mode
 from shared.model_files import local_directory
-from shared.templates.files import Template
 from shared.templates.key import TemplateParts, fingerprint, template_key
 from shared.templates.store import TemplateStore
 
 log = logging.getLogger(__name__)
 
-RECORDED_UP_TO: Final = 0.5
-"""Share of an image's tokens above which an edit is not recorded: later ones compute its mask's
-tokens too."""
+RENEWED_FROM: Final = 0.02
+"""Share of an image's tokens from which it is worth writing a template anew, when an edit computes
+so many that were recorded of another edit, and leaves them as they are in the image."""
 HEADER: Final = 128
 """Bytes that a file says about one tensor."""
 MODES: Final[tuple[Mode, ...]] = ("keys_values", "outputs", "full")
@@ -37,6 +37,41 @@ def plan_without_loads(depth: int, share: float = FULL_FROM) -> Plan:
     has 12, 2 of them for keys and values."""
     ways = (12 * share, 12 * share + 2 * (1.0 - share), 12.0)
     return best_plan([tuple(Option(0.0, seconds) for seconds in ways)] * depth)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """Of an edit's `tokens` (M,) those are `edited` of which its recording will have the edit, and
+    not the image. Not `cached`: all of the image is computed."""
+
+    tokens: torch.Tensor
+    edited: torch.Tensor
+    cached: bool
+    recorded: bool
+
+
+def planned(own: torch.Tensor, before: torch.Tensor | None, positions: int, whole: bool) -> Planned:
+    """How an edit of the tokens `own` is computed, if there is a template that has another edit at
+    the tokens `before`; None: there is none. All int64, ascending, below `positions`. `whole`: none
+    of its steps was taken before.
+
+    What is recorded at the tokens of another edit is nobody else's business, so they are computed
+    as well. They come out as they are in the image, and take their place in the template: what is
+    left in it of any edit is what all of them had in common."""
+    if before is None:
+        recorded = whole and len(own) <= FULL_FROM * positions
+        return Planned(own, own, cached=False, recorded=recorded)
+    theirs, ours = (torch.zeros(positions, dtype=torch.bool) for _ in range(2))
+    theirs[before] = ours[own] = True
+    cached = int((theirs | ours).sum()) <= FULL_FROM * positions
+    left = theirs & ours if cached else ours
+    mended = int(theirs.sum() - left.sum())
+    return Planned(
+        tokens=(theirs | ours).nonzero()[:, 0],
+        edited=left.nonzero()[:, 0],
+        cached=cached,
+        recorded=whole and mended >= RENEWED_FROM * positions,
+    )
 
 
 class Templates:
@@ -72,22 +107,25 @@ class Templates:
         own = self._network.partial_tokens(image.mask)
         positions = image.mask.numel() // self._family.patch**2
         template = self._store.find(key, range(steps))
+        before = None if template is None else template.at(0)[MASK]
+        found = planned(own, before, positions, whole=row.step == 0)
+        if not found.cached and not found.recorded:
+            log.info("%s: computed in full, and not recorded", row)
+            return None
         masked = Masked(
-            tokens=own if template is None else _either(own, template, positions),
+            tokens=found.tokens,
+            edited=found.edited,
             positions=positions,
             modes=self.modes,
             first=row.step,
-            template=template,
+            template=template if found.cached else None,
         )
-        most = RECORDED_UP_TO if template is None else FULL_FROM
-        if len(masked.tokens) > most * positions or (template is None and row.step > 0):
-            log.info("%s: computed in full, %d tokens have changed", row, len(masked.tokens))
-            return None
-        if template is None:
+        if found.recorded:
             step = self._network.recorded_bytes(positions)
             header = HEADER * (2 * self._network.depth + 2)
             nbytes = steps * row.forwards * (step + header) + own.nbytes
-            masked.recorder = Recorder(self._store, key, nbytes, steps, self._writer)
+            replaced = template is not None
+            masked.recorder = Recorder(self._store, key, nbytes, steps, self._writer, replaced)
         return masked
 
     def _key(self, row: Row, image: Image, start: int) -> str:
@@ -105,11 +143,3 @@ class Templates:
                 kept=f"{kept}, from {'pure ' if image.pure else ''}noise",
             )
         )
-
-
-def _either(own: torch.Tensor, template: Template, positions: int) -> torch.Tensor:
-    """The tokens of a mask, and those that the template's mask has: what is recorded of them is of
-    another edit, and nobody else's business."""
-    either = torch.zeros(positions, dtype=torch.bool)
-    either[own] = either[template.at(0)[MASK]] = True
-    return either.nonzero()[:, 0]

@@ -1,6 +1,7 @@
 """The `encode_image` node: the image that a job begins from, once for all of its rows."""
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -13,6 +14,7 @@ from shared.bus.base import Bus
 from shared.compute import BatchedCompute
 from shared.errors import ArenaFull, InvalidRequest
 from shared.jobs.graph import NodeKind
+from shared.recent import Recent
 from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
@@ -22,6 +24,8 @@ MAX_BATCH: Final = 1
 """Images per forward pass; an image is encoded once, however many begin from it."""
 CAPACITY: Final = 4
 """Images in hand."""
+MAX_REMEMBERED: Final = 64 * 1024 * 1024
+"""Bytes of what images were encoded to: those that are edited again are not encoded again."""
 LIFETIME: Final = 3600.0
 """Seconds after which what was made of an image may be dropped, if nobody released it."""
 
@@ -49,6 +53,7 @@ class ImageEncoder:
             )
             for name, autoencoder in autoencoders.items()
         }
+        self._encoded: Recent[tuple[str, tuple[int, ...], str], Posterior] = Recent(MAX_REMEMBERED)
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs `image_mean` and `image_std`, float32 (channels, height/8, width/8); with a mask
@@ -60,9 +65,18 @@ class ImageEncoder:
         mask = await self._file(task, "mask") if has_file else None
         original = await asyncio.to_thread(read_original, spec, image, mask)
         task.progressed()
-        posterior = await self._compute[spec.model].submit(original.pixels)
+        posterior = await self._posterior(spec.model, original.pixels)
         task.progressed()
         return self._put(task, _tensors(task, original, posterior))
+
+    async def _posterior(self, model: str, pixels: torch.Tensor) -> Posterior:
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(pixels.numpy().data).hexdigest())
+        key = (model, tuple(pixels.shape), digest)
+        found = self._encoded.get(key)
+        if found is None:
+            found = await self._compute[model].submit(pixels)
+            self._encoded.put(key, found, sum(tensor.nbytes for tensor in found))
+        return found
 
     async def _file(self, task: Task, name: Literal["image", "mask"]) -> bytes:
         data = await self._bus.stored(subjects.job_input(task.job_id, name))

@@ -47,6 +47,8 @@ class Family(ABC):
     """Whether its network can compute the masked tokens of an image alone (`MaskedNetwork`)."""
     even_sigmas: ClassVar[bool]
     """Whether its pipeline overrules the flow scheduler's noise levels: see `read_schedule`."""
+    rounds_up: ClassVar[bool]
+    """Whether its image-to-image pipeline takes a step that `strength` asks for a part of."""
 
     def __init__(self, source: str, config: Mapping[str, Any]) -> None:
         """`config`: of the denoising network."""

@@ -87,13 +87,15 @@ class Partial:
 
     `masked` (M,), int64, ascending: its tokens that change; None: all of them. `recorded`: of this
     step, by the names that `record` is given, in any floating dtype; needed if `masked` is there.
-    `record`: where to put what can be recorded of it, if its name begins with one of `kinds`; only
-    if `masked` is None."""
+    `record`: where to put what can be recorded of it, if its name begins with one of `kinds`. If
+    `masked` is there, that is what is `recorded`, but for the tokens in `renewed` (R,), int64,
+    some of the masked ones."""
 
     masked: torch.Tensor | None = None
     recorded: Tensors | None = None
     record: dict[str, torch.Tensor] | None = None
     kinds: tuple[str, ...] = ("key", "value", "output")
+    renewed: torch.Tensor | None = None
 
 
 @runtime_checkable

@@ -69,15 +69,17 @@ def edit_spec(
     strength = default if request.strength is None else request.strength
     if not 0.0 < strength <= 1.0:  # also refuses NaN
         raise InvalidRequest("strength", strength, "a number above 0, up to 1")
-    if taken(steps, strength) < 1:
+    if taken(steps, strength, card.rounds_up) < 1:
         allowed = f"at least {1 / steps:.4g} with {steps} steps, or more steps"
         raise InvalidRequest("strength", strength, allowed)
     return EditSpec(strength=strength, mask=original.mask, mask_mode=request.mask_mode)
 
 
-def taken(steps: int, strength: float) -> int:
-    """The last of `steps` steps that are taken, as diffusers' pipelines count them."""
-    return min(int(steps * strength), steps)
+def taken(steps: int, strength: float, rounds_up: bool) -> int:
+    """The last of `steps` steps that are taken, as diffusers' pipelines count them; `rounds_up`:
+    see `Family.rounds_up`."""
+    wanted = min(steps * strength, steps)
+    return steps - int(steps - wanted) if rounds_up else int(wanted)
 
 
 def _refuse_what_needs_an_image(request: GenerationRequest) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from shared.templates.key import metadata
 
 PART: Final = ".part"
+GONE: Final = ".gone"
 _LOCK: Final = "lock"
 
 
@@ -48,7 +50,7 @@ class Part:
 
     def __init__(self, path: Path, fd: int, key: str) -> None:
         """Only for `claim`."""
-        self.path, self._fd, self._key = path, fd, key
+        self.path, self._fd, self.key = path, fd, key
 
     @classmethod
     def claim(cls, directory: Path, key: str, nbytes: int) -> Self | None:
@@ -69,15 +71,19 @@ class Part:
         """Raises `OSError` where there is no room for it."""
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            save_file(flat, self.path / _name(step), metadata=dict(metadata(self._key, step)))
+            save_file(flat, self.path / _name(step), metadata=dict(metadata(self.key, step)))
         except SafetensorError as error:
             raise OSError(f"step {step} of a template cannot be written: {error}") from error
 
     def publish(self) -> None:
-        """Under its own name."""
+        """Under its own name, in the place of what had it. For a moment nobody has it."""
         (self.path / _LOCK).unlink()
         touch(self.path)
-        self.path.rename(self.path.with_suffix(""))
+        named, gone = self.path.with_suffix(""), self.path.with_suffix(GONE)
+        with suppress(FileNotFoundError):
+            named.rename(gone)
+        self.path.rename(named)
+        shutil.rmtree(gone, ignore_errors=True)
         os.close(self._fd)
 
     def remove(self) -> None:
@@ -91,8 +97,19 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(now, now))
 
 
+def number(path: Path) -> int | None:
+    """By which what has this name now is told from what had it before; None: nothing has it."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def remove_abandoned(directory: Path) -> None:
-    """Parts whose recorder is gone."""
+    """Parts whose recorder is gone, and what such a one was about to replace. Under the store's
+    lock."""
+    for path in directory.glob(f"*{GONE}"):
+        shutil.rmtree(path, ignore_errors=True)
     for path in directory.glob(f"*{PART}"):
         try:
             fd = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

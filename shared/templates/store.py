@@ -25,6 +25,8 @@ from shared.templates.files import Part, Template, TemplateUnreadable
 
 log = logging.getLogger(__name__)
 
+MAX_LOOKS: Final = 3
+"""At a template that is replaced while it is opened."""
 _LOCK: Final = ".lock"
 
 
@@ -73,28 +75,39 @@ class TemplateStore:
         """Template `key`, mapped; None if it is not there. A file that cannot be trusted is removed
         with all of its template."""
         for directory in (self._memory, self._disk):
-            path = directory / key
-            try:
-                files.touch(path)
-                found = Template(path, key, steps)
-            except FileNotFoundError:
-                continue
-            except TemplateUnreadable as error:
-                log.warning("template %s is recorded anew: %s", key[:12], error)
-                self._count("distrusted")
-                shutil.rmtree(path, ignore_errors=True)
-                continue
-            self._count("hits")
-            return found
+            if (found := self._mapped(directory / key, key, steps)) is not None:
+                self._count("hits")
+                return found
         self._count("misses")
         return None
 
-    def record(self, key: str, nbytes: int) -> "Recording | None":
+    def _mapped(self, path: Path, key: str, steps: range) -> Template | None:
+        """What has this name, all of one recording: it may be replaced at any moment."""
+        for _ in range(MAX_LOOKS):
+            try:
+                files.touch(path)
+                number, error = files.number(path), None
+                found: Template | None = Template(path, key, steps)
+            except FileNotFoundError:
+                return None
+            except TemplateUnreadable as unreadable:
+                found, error = None, unreadable
+            if files.number(path) != number:
+                continue
+            if error is not None:
+                log.warning("template %s is recorded anew: %s", key[:12], error)
+                self._count("distrusted")
+                shutil.rmtree(path, ignore_errors=True)
+            return found
+        return None
+
+    def record(self, key: str, nbytes: int, replaced: bool = False) -> "Recording | None":
         """To record template `key`, of `nbytes` in all; room is made for it now. None if it is
-        there already, if somebody records it, or if it is too large."""
+        there already, unless it is to be `replaced`; if somebody records it, or if it is too
+        large."""
         with self._locked():
             files.remove_abandoned(self._memory)
-            if (self._memory / key).exists() or (self._disk / key).exists():
+            if not replaced and ((self._memory / key).exists() or (self._disk / key).exists()):
                 return None
             if nbytes > self._max_bytes:
                 self._count("refused")
@@ -122,6 +135,7 @@ class TemplateStore:
         """Only for `Recording`."""
         with self._locked():
             part.publish()
+            shutil.rmtree(self._disk / part.key, ignore_errors=True)
         self._count("recorded")
 
     def _make_room(self, nbytes: int) -> None:

@@ -1,11 +1,11 @@
 """Tensors that are needed again and again: read once, and kept while there is room."""
 
 import asyncio
-from collections import OrderedDict
 from typing import Final
 
 import torch
 
+from shared.recent import Recent
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
@@ -20,24 +20,15 @@ class TensorCache:
 
     def __init__(self, transport: Transport, max_bytes: int = MAX_BYTES) -> None:
         self._transport = transport
-        self._max_bytes = max_bytes
-        self._held: OrderedDict[TensorHandle, torch.Tensor] = OrderedDict()
-        self._bytes = 0
+        self._held: Recent[TensorHandle, torch.Tensor] = Recent(max_bytes)
 
     def __repr__(self) -> str:
-        return f"<TensorCache {len(self._held)} tensors, {self._bytes}/{self._max_bytes} bytes>"
+        return f"<TensorCache {self._held}>"
 
     async def get(self, handle: TensorHandle) -> torch.Tensor:
         """Raises `HandleLost`."""
         held = self._held.get(handle)
-        if held is not None:
-            self._held.move_to_end(handle)
-            return held
-        tensor = await asyncio.to_thread(get_tensor, self._transport, handle)
-        if handle not in self._held:
-            self._held[handle] = tensor
-            self._bytes += handle.nbytes
-        while self._bytes > self._max_bytes and len(self._held) > 1:
-            oldest, _ = self._held.popitem(last=False)
-            self._bytes -= oldest.nbytes
-        return tensor
+        if held is None:
+            held = await asyncio.to_thread(get_tensor, self._transport, handle)
+            self._held.put(handle, held, handle.nbytes)
+        return held

@@ -20,6 +20,7 @@ CARD = ModelCard(
     interface="",
     embedded_guidance=False,
     masks=False,
+    rounds_up=False,
 )
 
 

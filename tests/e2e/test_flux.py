@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from shared.client import Darkroom, new_job_id
+from shared.messages import GenerationRequest, JobDone, StepProgress
 from tests import pictures
 from tests.conftest import eventually, run
 from tests.e2e.conftest import RunningFleet, running_fleet
+from tests.e2e.test_kills import largest_difference
 from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 
 ASKED = ("--steps", "4", "--size", "64x64", "--json")
@@ -96,3 +99,43 @@ def test_a_later_edit_with_cached_masks_says_what_it_left_out(
         return bool(found)
 
     run(eventually(later, within=60), timeout=90)
+
+
+def test_a_cached_edit_outlives_the_kill_of_its_denoiser(flux_fleet: RunningFleet) -> None:
+    shown = (16, 0, 64, 48)
+
+    def request(seed: int) -> GenerationRequest:
+        return GenerationRequest(
+            job_id=new_job_id(),
+            prompt="a red cube",
+            steps=100,
+            seed=seed,
+            image=pictures.file(pictures.picture((64, 64), seed=5)),
+            mask=pictures.file(pictures.mask((64, 64), shown)),
+            mask_mode="cached",
+        )
+
+    async def scenario() -> None:
+        async with Darkroom.connect(flux_fleet.nats_url) as darkroom:
+
+            async def whole() -> bool:
+                job = await darkroom.submit(request(1))
+                done, [image] = await job.outcome(), await job.images()
+                assert isinstance(done, JobDone)
+                expected[:] = [image.data]
+                return bool(done.approximations)
+
+            expected: list[bytes] = []
+            await eventually(whole, within=60)  # a template is written behind its edit
+            job = await darkroom.submit(request(1))
+            async for event in job.events():
+                if isinstance(event, StepProgress) and event.step >= 30:
+                    flux_fleet.kill("denoiser")
+                    break
+            done, [image] = await job.outcome(), await job.images()
+            assert isinstance(done, JobDone)
+            assert len(done.approximations) == 2  # of the steps until its checkpoint, and after it
+            assert all("mask_cached" in said for said in done.approximations)
+            assert largest_difference(image.data, expected[0]) <= 1
+
+    run(scenario(), timeout=180)

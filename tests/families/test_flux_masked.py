@@ -94,6 +94,24 @@ def test_what_is_recorded_beside_masked_images_is_what_is_recorded_alone() -> No
         torch.testing.assert_close(again[name], tensor, atol=1e-3, rtol=1e-2)
 
 
+@pytest.mark.parametrize("modes", MODES)
+@torch.inference_mode()
+def test_what_was_recorded_of_some_masked_tokens_is_renewed(modes: tuple[Mode, ...]) -> None:
+    """As it is recorded when all is computed; the rest stays as it was."""
+    net, (places, _, _) = network(), PLACES
+    expected, _, _ = recorded(net)
+    before = {name: each.clone().index_fill_(0, places, 0.0) for name, each in expected.items()}
+    after: dict[str, torch.Tensor] = {}
+    renewed = places[1:]
+    partial = Partial(places, before, after, ("key", "value"), renewed)
+    call(net, [partial, Partial()], modes)
+    assert after.keys() == {name for name in expected if not name.startswith("output")}
+    for name, each in after.items():
+        torch.testing.assert_close(each[renewed], expected[name][renewed], atol=2e-2, rtol=2e-2)
+        kept = torch.ones(len(each), dtype=torch.bool).index_fill_(0, renewed, False)
+        assert torch.equal(each[kept], before[name][kept])
+
+
 @torch.inference_mode()
 def test_masked_tokens_see_each_other_and_the_template() -> None:
     """Another template elsewhere changes the answer, so does another latent within the mask; one

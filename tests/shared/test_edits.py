@@ -84,12 +84,14 @@ def test_a_photograph_is_turned_as_its_camera_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "strength", "last"), [(25, 1.0, 25), (25, 0.5, 12), (10, 0.3, 3), (4, 0.25, 1)]
+    ("steps", "strength", "down", "up"),
+    [(25, 1.0, 25, 25), (25, 0.5, 12, 13), (10, 0.3, 3, 3), (4, 0.25, 1, 1), (6, 0.01, 0, 1)],
 )
 def test_strength_is_the_share_of_the_steps_that_are_taken(
-    steps: int, strength: float, last: int
+    steps: int, strength: float, down: int, up: int
 ) -> None:
-    assert taken(steps, strength) == last
+    assert taken(steps, strength, rounds_up=False) == down
+    assert taken(steps, strength, rounds_up=True) == up
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from shared.errors import Misconfigured
+from shared.templates import files
 from shared.templates.key import TemplateParts, digest, fingerprint, template_key
 from shared.templates.store import TemplateStore
 
@@ -145,6 +147,63 @@ def test_who_has_mapped_a_template_keeps_it_when_it_is_evicted(tmp_path: Path) -
     record(one, OTHER)
     assert one.find(KEY, STEPS) is None
     assert torch.equal(found.at(3)["k.0"], tensors(3)["k.0"])
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_a_template_can_be_replaced(tmp_path: Path, where: str) -> None:
+    small = store(tmp_path, room=ROOM if where == "disk" else 20 * ROOM)
+    record(small)
+    if where == "disk":
+        record(small, OTHER)
+    before = small.find(KEY, STEPS)
+    assert before is not None
+    assert small.record(KEY, NBYTES) is None
+    recording = small.record(KEY, NBYTES, replaced=True)
+    assert recording is not None
+    assert small.record(KEY, NBYTES, replaced=True) is None
+    for step in STEPS:
+        recording.write(step, tensors(step + 10))
+    assert same(small)
+    recording.finish()
+    after = small.find(KEY, STEPS)
+    assert after is not None
+    for step in STEPS:
+        assert torch.equal(before.at(step)["k.0"], tensors(step)["k.0"])
+        assert torch.equal(after.at(step)["k.0"], tensors(step + 10)["k.0"])
+    assert len(list(tmp_path.glob(f"*/{KEY}"))) == 1
+
+
+def test_a_template_that_is_replaced_while_it_is_opened_is_of_one_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, opened = store(tmp_path), files._mapped
+    record(one)
+    recording = one.record(KEY, NBYTES, replaced=True)
+    assert recording is not None
+    for step in STEPS:
+        recording.write(step, tensors(step + 10))
+
+    def replacing(path: Path, key: str, step: int) -> Any:
+        found = opened(path, key, step)
+        recording.finish()
+        return found
+
+    monkeypatch.setattr(files, "_mapped", replacing)
+    found = one.find(KEY, STEPS)
+    assert found is not None
+    for step in STEPS:
+        assert torch.equal(found.at(step)["k.0"], tensors(step + 10)["k.0"])
+    assert one.statistics().distrusted == 0
+
+
+def test_what_was_about_to_be_replaced_when_a_process_died_is_removed(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    record(one)
+    (tmp_path / "memory" / KEY).rename(tmp_path / "memory" / f"{KEY}{files.GONE}")
+    record(one, OTHER)
+    assert one.statistics().templates == 1
+    record(one)
+    assert same(one)
 
 
 def test_a_template_that_is_larger_than_the_bound_is_refused(tmp_path: Path) -> None:

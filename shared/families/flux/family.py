@@ -33,6 +33,7 @@ class Flux(Family):
     patch = 2
     masks = True
     even_sigmas = True
+    rounds_up = True
     native_side = 128
 
     @property

@@ -222,9 +222,23 @@ class MaskedCall:
 
     def _record(self, name: str, tensor: torch.Tensor, tokens: Tokens) -> None:
         """Of whole images, what somebody wants to keep: (N, D), as float16."""
-        for partial, own in zip(self._partials, _split(tensor, tokens.counts), strict=True):
-            if partial.record is not None and name.startswith(partial.kinds):
-                partial.record[name] = own.flatten(1).to(torch.float16)
+        parts = zip(
+            self._partials,
+            _split(tensor, tokens.counts),
+            _split(tokens.place, tokens.counts),
+            strict=True,
+        )
+        for partial, own, places in parts:
+            if partial.record is None or not name.startswith(partial.kinds):
+                continue
+            kept = own.flatten(1).to(torch.float16)
+            if partial.masked is not None:
+                assert partial.recorded is not None
+                assert partial.renewed is not None
+                new = torch.isin(places, partial.renewed)
+                before = partial.recorded[name].to(kept)
+                kept = before.index_copy(0, places[new], kept[new])
+            partial.record[name] = kept
 
     def _heads(self, attn: Any, packed_tokens: torch.Tensor) -> torch.Tensor:
         return packed_tokens.view(len(packed_tokens), -1, attn.head_dim)

@@ -42,6 +42,7 @@ class Sdxl(Family):
     patch = 1
     masks = False
     even_sigmas = False
+    rounds_up = False
     embedded_guidance = False
     default_guidance = 5.0
 

@@ -73,7 +73,9 @@ def edited(
     source: str, masked: bool, strength: float, sampler: str, steps: int, **fields: Any
 ) -> Row:
     """The row of an edit; see `make_row`."""
-    table = build_step_table(SDXL, sampler, steps, start=steps - taken(steps, strength))
+    table = build_step_table(
+        SDXL, sampler, steps, start=steps - taken(steps, strength, rounds_up=False)
+    )
     return make_row(table=table, image=image(source, masked, strength), **fields)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.denoiser.beginning import Image
 from services.denoiser.cost import CostModel
@@ -14,7 +16,7 @@ from services.denoiser.recorder import MAX_PENDING, Recorder
 from services.denoiser.row import Row
 from services.denoiser.sharing import can_be_shared
 from services.denoiser.step import Batch
-from services.denoiser.templates import RECORDED_UP_TO, Templates, plan_without_loads
+from services.denoiser.templates import Templates, plan_without_loads, planned
 from services.denoiser.work import step_work
 from shared.adapters.adapter import read_adapter
 from shared.families.network import MaskedNetwork
@@ -262,9 +264,82 @@ def test_a_row_that_goes_on_where_its_template_is_gone_is_computed_in_full(
     assert templates.masked(resumed, picture(), 0) is None
 
 
-def test_a_large_mask_is_not_recorded(atelier: Atelier, templates: Templates) -> None:
-    assert RECORDED_UP_TO < 0.75
-    assert edit(atelier, picture((0, 0, 16, 12)), templates).masked is None
+def computed(atelier: Atelier, templates: Templates, box: tuple[int, int, int, int]) -> int:
+    """Tokens of an edit of `box`, which is made."""
+    row = edit(atelier, picture(box), templates, prompt="a ball", seed=3)
+    painted(atelier, templates, row)
+    assert row.masked is not None
+    return len(row.masked.tokens) if row.masked.template is not None else row.masked.positions
+
+
+def test_what_an_edit_painted_is_mended_by_the_next_one(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    one, two = (2, 2, 8, 8), (6, 6, 12, 12)
+    boxes = (one, two, one, two, (12, 12, 16, 16), one)
+    # 64 tokens; 9 each, one in common, which the one elsewhere mends: but that is not worth it.
+    assert [computed(atelier, templates, box) for box in boxes] == [64, 17, 9, 9, 5, 9]
+    assert (store.statistics().templates, store.statistics().recorded) == (1, 2)
+
+
+def test_what_is_mended_is_what_is_in_the_image(atelier: Atelier, templates: Templates) -> None:
+    """What another edit is given of it is what it would be given if nothing had been painted."""
+    elsewhere, here = (12, 12, 16, 16), (2, 2, 8, 8)
+    painted(atelier, templates, edit(atelier, picture(elsewhere), templates, prompt="a ball"))
+    first = edit(atelier, picture(here), templates)
+    assert first.masked is not None
+    assert first.masked.template is not None
+    [exact] = painted(atelier, templates, first)
+    again = edit(atelier, picture(here), templates)
+    assert again.masked is not None
+    assert again.masked.template is not None
+    assert len(again.masked.tokens) == 9
+    [found] = painted(atelier, templates, again)
+    torch.testing.assert_close(found, exact, atol=2e-2, rtol=2e-2)
+
+
+def test_a_template_of_a_large_edit_is_recorded_anew(
+    atelier: Atelier, templates: Templates, store: TemplateStore
+) -> None:
+    most, some = (0, 0, 16, 12), (0, 12, 6, 16)
+    assert [computed(atelier, templates, box) for box in (most, some, some)] == [64, 54, 6]
+    assert store.statistics().recorded == 2
+    other = picture((0, 0, 16, 12), number=1), picture((0, 10, 16, 16), number=1)
+    rows = [edit(atelier, image, templates) for image in other]
+    painted(atelier, templates, rows[0])
+    row = edit(atelier, other[1], templates)
+    assert row.masked is not None
+    assert row.masked.template is None
+    painted(atelier, templates, row)
+    again = edit(atelier, other[1], templates)
+    assert again.masked is not None
+    assert len(again.masked.tokens) == 24
+
+
+def test_an_edit_of_nearly_all_of_an_image_is_not_recorded(
+    atelier: Atelier, templates: Templates
+) -> None:
+    assert edit(atelier, picture((0, 0, 16, 14)), templates).masked is None
+
+
+PLACES = st.sets(st.integers(0, 99), min_size=1).map(lambda found: torch.tensor(sorted(found)))
+
+
+@given(PLACES, st.none() | PLACES, st.booleans())
+def test_nothing_of_an_edit_is_seen_by_others(
+    own: torch.Tensor, before: torch.Tensor | None, whole: bool
+) -> None:
+    found = planned(own, before, 100, whole)
+    ours, tokens, edited = (set(each.tolist()) for each in (own, found.tokens, found.edited))
+    theirs = set() if before is None else set(before.tolist())
+    if found.cached:
+        assert before is not None
+        assert tokens == ours | theirs
+    assert found.cached == (before is not None and len(ours | theirs) <= 85)
+    if found.recorded:
+        assert whole
+        assert edited == (ours & theirs if found.cached else ours)
+        assert before is None or len(edited) <= len(theirs) - 2
 
 
 def test_what_a_row_computes_is_what_is_predicted_of_it(

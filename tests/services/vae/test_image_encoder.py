@@ -1,6 +1,7 @@
 """A vae process: what it makes of an image and its mask, and what it puts back when it decodes."""
 
 import io
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from pocket.captions import parse
 from pocket.render import render
 from services.fleet.plan import DEFAULT_MODEL
+from services.vae.autoencoder import Autoencoder, Posterior
 from services.vae.image_encoder import ImageEncoder
 from services.vae.originals import read_original
 from services.vae.service import ImageDecoder, load
@@ -143,6 +145,37 @@ def test_what_is_encoded_is_decoded_again() -> None:
         difference = np.abs(found.astype(int) - np.asarray(image).astype(int))
         assert difference.mean() < 12
         world.close()
+
+    run(scenario())
+
+
+class Counting(Autoencoder):
+    def __init__(self) -> None:
+        super().__init__(DEFAULT_MODEL, "cpu", torch.float32)
+        self.encoded: list[tuple[int, ...]] = []
+
+    def encode(self, images: Sequence[torch.Tensor]) -> list[Posterior]:
+        self.encoded += [tuple(image.shape) for image in images]
+        return super().encode(images)
+
+
+def test_an_image_that_is_edited_again_is_not_encoded_again() -> None:
+    async def scenario() -> None:
+        files = [pictures.file(pictures.picture(seed=seed)) for seed in (0, 1)]
+        counting, found = Counting(), []
+        world = await World.create(image=files[0])
+        encoder = ImageEncoder({MODEL: counting}, world.bus, world.transport)
+        for image in (*files, *files):
+            another = await World.create(image=image)
+            encoder._bus = another.bus
+            another.encoder, another.transport = encoder, world.transport
+            found.append(await another.encode())
+        assert len(counting.encoded) == 2
+        for first, again in zip(found[:2], found[2:], strict=True):
+            for name, tensor in first.items():
+                assert torch.equal(tensor, again[name])
+        assert not torch.equal(found[0]["image_mean"], found[1]["image_mean"])
+        encoder.close()
 
     run(scenario())
 
