@@ -144,10 +144,17 @@ class Side:
 
     async def outcome(self) -> Outcome:
         """Raises `Misconfigured` unless both denoisers answer."""
-        stores = tuple(one["templates"] for one in await denoisers(self._fleet.fleet.bus))
+        stores, before = await self._stores(), None
+        while stores != before:  # something is still being written
+            stores, before = await self._stores(), stores
         if len(stores) != DENOISERS:
             raise Misconfigured(f"{len(stores)} denoisers of {DENOISERS} gave their statistics")
         return Outcome(tuple(self.cached), stores)
+
+    async def _stores(self) -> tuple[Mapping[str, int], ...]:
+        """In an order of their own, for denoisers answer in any."""
+        found = [one["templates"] for one in await denoisers(self._fleet.fleet.bus)]
+        return tuple(sorted(found, key=lambda store: sorted(store.items())))
 
     async def _drawn(self, order: Order) -> bool:
         async with self._room:

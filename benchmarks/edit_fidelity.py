@@ -34,7 +34,6 @@ from benchmarks.edits import MODEL
 from benchmarks.fleet import OwnFleet, denoisers, own_fleet, render
 from benchmarks.pixels import rgb
 from benchmarks.program import Options, Results, run_program, say
-from services.denoiser.templates import RECORDED_UP_TO
 from shared.catalogue import Catalogue
 from shared.errors import Misconfigured
 from shared.families.network import FULL_FROM
@@ -42,6 +41,8 @@ from shared.messages import GenerationRequest
 
 SEED: Final = 5
 """Of the scenes: others than those of the training, and of other programs."""
+FIRST_AT_MOST: Final = 0.5
+"""Share of a picture's tokens in the mask of its first edit, so that many others can be cached."""
 OTHER_SEED: Final = 1 << 20
 """Added to a seed: one that no edit has."""
 IN_FLIGHT: Final = 12
@@ -103,7 +104,7 @@ def plan(size: Size, token: int) -> list[Series]:
 
 
 def _edits(original: Original, count: int, token: int, lot: Random) -> tuple[SceneEdit, ...]:
-    first = edit(original.scene, lot, lambda e: token_share([e.mask], token) <= RECORDED_UP_TO)
+    first = edit(original.scene, lot, lambda e: token_share([e.mask], token) <= FIRST_AT_MOST)
 
     def fits(found: SceneEdit) -> bool:
         """Another one, that is not computed in full for what the first one changed."""
@@ -134,7 +135,7 @@ class Studio:
         return await asyncio.gather(*found)
 
     async def _others(self, series: Series) -> list[tuple[Picture, bool]]:
-        """One after another: each may find what the one before it left in the template."""
+        """One after another: each may mend the template, and the next one is computed with that."""
         return [await self._cached(series, number) for number in range(1, len(series.edits))]
 
     async def _cached(self, series: Series, number: int) -> tuple[Picture, bool]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.edit_fidelity import FULL, Series, plan
+from benchmarks.edit_fidelity import FIRST_AT_MOST, FULL, Series, plan
 from benchmarks.edit_figures import Drawn, right, rows, sheet, summary
 from benchmarks.edited_scenes import (
     Picture,
@@ -20,7 +20,6 @@ from benchmarks.edited_scenes import (
 from pocket.captions import parse
 from pocket.render import render
 from pocket.scenes import SIDE, Item, Scene, held_out
-from services.denoiser.templates import RECORDED_UP_TO
 from shared.families.network import FULL_FROM
 from shared.jobs.edits import read_mask, shown
 
@@ -55,7 +54,7 @@ def test_all_edits_but_the_first_ones_can_be_cached(planned: list[Series]) -> No
     assert len(planned) == FULL.templates
     for series in planned:
         first, *later = series.edits
-        assert token_share([first.mask], TOKEN) <= RECORDED_UP_TO
+        assert token_share([first.mask], TOKEN) <= FIRST_AT_MOST
         assert len(later) == FULL.edits
         for edit in later:
             assert token_share([first.mask, edit.mask], TOKEN) <= FULL_FROM
