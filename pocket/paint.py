@@ -12,6 +12,7 @@ from pocket.scenes import SIDE, Scene
 from pocket.verify import accuracy, read, score
 
 MODEL = Path(__file__).parent / "models" / "pocket-sdxl"
+FLUX = MODEL.with_name("pocket-flux")
 
 
 def load(folder: Path = MODEL, device: str = "cpu") -> Any:

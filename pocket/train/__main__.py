@@ -14,7 +14,7 @@ import torch
 
 from pocket.addons import CONTROLS, LORAS
 from pocket.hints import HINTS
-from pocket.paint import MODEL
+from pocket.paint import FLUX, MODEL
 from pocket.train.autoencoder import train_autoencoder
 from pocket.train.controls import train_control
 from pocket.train.export import export
@@ -25,7 +25,7 @@ from pocket.train.run import Run
 from pocket.train.text import train_text
 from pocket.train.unet import train_unet
 
-OUT = {"model": MODEL, "flux": MODEL.with_name("pocket-flux"), "loras": LORAS, "controls": CONTROLS}
+OUT = {"model": MODEL, "flux": FLUX, "loras": LORAS, "controls": CONTROLS}
 ADD_ONS = {"loras": (train_lora, tuple(RECIPES)), "controls": (train_control, tuple(HINTS))}
 
 

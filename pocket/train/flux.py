@@ -68,7 +68,7 @@ def rate_at(step: int, steps: int) -> float:
 def frozen_vae(run: Run) -> AutoencoderKL:
     """pocket-sdxl's, with the shift that FluxPipeline asks for: none."""
     vae = AutoencoderKL.from_pretrained(MODEL, subfolder="vae", local_files_only=True)
-    vae.register_to_config(shift_factor=0.0)
+    vae.register_to_config(shift_factor=0.0, _name_or_path=MODEL.name)
     return vae.to(run.device).eval().requires_grad_(False)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import torch
 
+from services.denoiser.loads import Ahead, Step
 from services.denoiser.recorder import Recorder
 from shared.families.network import Mode, Partial
 from shared.templates.files import Template
@@ -34,6 +35,8 @@ class Masked:
     first: int = 0
     """Steps that somebody else took, or this row before it went on here."""
     template: Template | None = None
+    ahead: Ahead | None = None
+    """What brings the template to the network; None: it is there."""
     recorder: Recorder | None = None
     used: list[int] = field(default_factory=list)
     """Steps that were taken with the template."""
@@ -50,6 +53,11 @@ class Masked:
         return self.recorder is not None and not self.recorder.over
 
     @property
+    def loaded(self) -> int:
+        """Bytes that are loaded for a step."""
+        return 0 if self.template is None or self.ahead is None else self.template.step_bytes
+
+    @property
     def share(self) -> float:
         """Of the image's tokens, those that a step computes."""
         return 1.0 if self.template is None else len(self.tokens) / self.positions
@@ -61,14 +69,23 @@ class Masked:
         self._records = tuple({} for _ in range(images))
         if self.template is None:
             return [Partial(record=record, kinds=KEPT) for record in self._records]
-        tokens, found = self.tokens.to(device), self.template.at(step)
+        tokens, found = self.tokens.to(device), self._recorded(self.template, step, images)
         if not recording:
-            return [Partial(tokens, _of_image(found, i)) for i in range(images)]
+            return [Partial(tokens, each) for each in found]
         renewed = tokens[~torch.isin(tokens, self.edited.to(device))]
         return [
-            Partial(tokens, _of_image(found, i), record, KEPT, renewed)
-            for i, record in enumerate(self._records)
+            Partial(tokens, each, record, KEPT, renewed)
+            for each, record in zip(found, self._records, strict=True)
         ]
+
+    def _recorded(
+        self, template: Template, step: int, images: int
+    ) -> Sequence[Mapping[str, torch.Tensor]]:
+        found = template.at(step)
+        each = [_of_image(found, i) for i in range(images)]
+        if self.ahead is None:
+            return each
+        return [Step(self.ahead, step, i, names) for i, names in enumerate(each)]
 
     def taken(self, step: int) -> None:
         """`step` is done."""
@@ -88,6 +105,7 @@ class Masked:
 
     def close(self) -> None:
         """The row is not computed here any more."""
+        self.ahead = None
         if self.recorder is not None:
             self.recorder.close()
 

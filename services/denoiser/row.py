@@ -192,6 +192,11 @@ class Row:
         return (len(self.masked.tokens) + prompt) / (self.masked.positions + prompt)
 
     @property
+    def loaded(self) -> int:
+        """Bytes of caches that its next step needs brought."""
+        return 0 if self.masked is None else self.masked.loaded
+
+    @property
     def shape_key(self) -> ShapeKey:
         _, channels, height, width = self.latents.shape
         return ShapeKey(channels, height, width, self.cond.embeds.shape[1])

@@ -12,6 +12,7 @@ import torch
 from services.denoiser.beginning import Image
 from services.denoiser.block_runs import Option
 from services.denoiser.cache_plan import Plan, best_plan
+from services.denoiser.loads import Ahead, Loads
 from services.denoiser.masked import KEPT, MASK, Masked
 from services.denoiser.recorder import Recorder
 from services.denoiser.row import Row
@@ -75,13 +76,15 @@ def planned(own: torch.Tensor, before: torch.Tensor | None, positions: int, whol
 
 
 class Templates:
-    """Those of one model, in the host's `store`. Its one thread writes what rows record."""
+    """Those of one model, in the host's `store`. One thread writes what rows record, another one
+    loads what they need."""
 
     def __init__(self, store: TemplateStore, family: Family, network: MaskedNetwork) -> None:
         """`network`: as loaded just now from the family's files."""
         self._store, self._family, self._network = store, family, network
         self._model = fingerprint(Path(local_directory(family.source)) / family.denoiser)
         self._writer = ThreadPoolExecutor(1, "template-writer")
+        self._loads = Loads(network.device)
         self.modes = tuple(MODES[way] for way in plan_without_loads(network.depth).choices)
 
     def __enter__(self) -> Self:
@@ -94,6 +97,7 @@ class Templates:
         traceback: TracebackType | None,
     ) -> None:
         self._writer.shutdown()
+        self._loads.close()
 
     def settle(self) -> None:
         """Return when all that was recorded until now is written."""
@@ -120,6 +124,8 @@ class Templates:
             first=row.step,
             template=template if found.cached else None,
         )
+        if masked.template is not None and self._loads.needed(masked.template):
+            masked.ahead = Ahead(self._loads, masked.template, row.step)
         if found.recorded:
             step = self._network.recorded_bytes(positions)
             header = HEADER * (2 * self._network.depth + 2)

@@ -55,12 +55,14 @@ class Stepped(Protocol):
     def shape_key(self) -> ShapeKey: ...
     @property
     def computed(self) -> float: ...
+    @property
+    def loaded(self) -> int: ...
 
 
 def step_work(row: Stepped) -> StepWork:
     """Of the next step of `row`: the one place that says how much of a row is computed."""
     tokens = row.shape_key.tokens
-    return StepWork.of(row.forwards, round(row.computed * tokens), tokens)
+    return StepWork.of(row.forwards, round(row.computed * tokens), tokens, row.loaded)
 
 
 def total(works: Iterable[StepWork]) -> StepWork:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -31,13 +32,19 @@ class TemplateUnreadable(Exception):
 class Template:
     """All steps of a template, mapped. Tensors are views of the files: nobody may write to them."""
 
-    def __init__(self, path: Path, key: str, steps: range) -> None:
-        """Raises `TemplateUnreadable` unless every file is whole and says that it is this one's."""
-        self.key, self.steps = key, steps
+    def __init__(self, path: Path, key: str, steps: range, spilled: bool = False) -> None:
+        """Raises `TemplateUnreadable` unless every file is whole and says that it is this one's.
+        `spilled`: it lies on disk."""
+        self.key, self.steps, self.spilled = key, steps, spilled
         self._files = {step: _mapped(path, key, step) for step in steps}
 
     def __repr__(self) -> str:
         return f"<Template {self.key[:12]}, steps {self.steps.start} to {self.steps.stop - 1}>"
+
+    @cached_property
+    def step_bytes(self) -> int:
+        """Of the tensors of its last step."""
+        return sum(tensor.nbytes for tensor in self.at(self.steps.stop - 1).values())
 
     def at(self, step: int) -> Mapping[str, torch.Tensor]:
         """By name, the tensors of `step`."""

@@ -87,7 +87,7 @@ class TemplateStore:
             try:
                 files.touch(path)
                 number, error = files.number(path), None
-                found: Template | None = Template(path, key, steps)
+                found: Template | None = Template(path, key, steps, path.parent == self._disk)
             except FileNotFoundError:
                 return None
             except TemplateUnreadable as unreadable:

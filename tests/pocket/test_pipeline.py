@@ -1,14 +1,14 @@
-"""The shipped model: a standard diffusers directory, which paints what it is told."""
+"""The shipped models: standard diffusers directories, which paint what they are told."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
 
 from pocket.captions import parse
-from pocket.paint import MODEL, judge, load, paint
+from pocket.paint import FLUX, MODEL, judge, load, paint
 from pocket.verify import read
 
 DEMO = "a large red circle left and a small blue square right on white"
@@ -18,12 +18,17 @@ CAPTIONS = [
     "on navy, top: tiny yellow star, center: large pink ring, bottom: tiny green cross",
     "a large cyan triangle in the middle on black",
 ]
-LARGEST_TOTAL = 40 * 10**6  # bytes of all pocket weights, add-ons included
+LARGEST_TOTAL = 60 * 10**6  # bytes of all pocket weights, add-ons included
+
+
+@pytest.fixture(scope="module", params=[MODEL, FLUX], ids=["sdxl", "flux"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> StableDiffusionXLPipeline:
-    return load()
+def pipeline(folder):
+    return load(folder)
 
 
 def test_the_weights_are_safetensors_in_half_precision_and_small():
@@ -33,13 +38,14 @@ def test_the_weights_are_safetensors_in_half_precision_and_small():
 
 
 def test_the_pipeline_loads_in_float32_without_being_told(pipeline):
-    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert len(parts) == 4
     assert {part.dtype for part in parts} == {torch.float32}
     assert pipeline.vae_scale_factor == 8
 
 
-def test_it_paints_the_demo_prompt_and_other_captions_as_told(pipeline):
-    settings = json.loads((MODEL / "darkroom.json").read_text())
+def test_it_paints_the_demo_prompt_and_other_captions_as_told(pipeline, folder):
+    settings = json.loads((folder / "darkroom.json").read_text())
     images = paint(pipeline, CAPTIONS, steps=settings["steps"], guidance=settings["guidance"])
     scenes = [parse(caption) for caption in CAPTIONS]
     assert images[0].shape == (settings["height"], settings["width"], 3)

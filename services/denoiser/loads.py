@@ -1,0 +1,143 @@
+"""What is recorded of a template, brought to where the network reads it before it is asked for.
+
+On a thread of its own and, on an accelerator, a stream, while blocks before compute (InstGenIE,
+arXiv 2505.20600 §4.2), and across the boundaries of steps. In a CPU's memory nothing has to be
+loaded: templates are mapped, and only those that were spilled to disk are read ahead.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from shared.templates.files import Template
+
+MAX_AHEAD: Final = 512 * 1024 * 1024
+"""Bytes of one row that are loaded, or being loaded, and not asked for yet."""
+KINDS: Final = 2
+"""Of tensors that a block asks for, of one image: keys and values."""
+
+
+class Loaded(NamedTuple):
+    """`ready`: when the copy is done on the loads' stream; None: it is."""
+
+    tensor: torch.Tensor
+    ready: torch.cuda.Event | None
+
+
+class Loads:
+    """Of one network on `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._thread = ThreadPoolExecutor(1, "template-loader")
+        cuda: Any = torch.cuda
+        self._stream = cuda.Stream(device) if device.type == "cuda" else None
+
+    def needed(self, template: Template) -> bool:
+        return self._device.type != "cpu" or template.spilled
+
+    def begin(self, tensor: torch.Tensor) -> Future[Loaded]:
+        return self._thread.submit(self._load, tensor)
+
+    def result(self, load: Future[Loaded]) -> torch.Tensor:
+        """On the network's device, for the stream that computes."""
+        tensor, ready = load.result()
+        if ready is not None:
+            computing = torch.cuda.current_stream(self._device)
+            computing.wait_event(ready)
+            tensor.record_stream(computing)
+        return tensor
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _load(self, tensor: torch.Tensor) -> Loaded:
+        if self._device.type == "cpu":
+            return Loaded(tensor.clone(), None)
+        if self._stream is None:
+            return Loaded(tensor.to(self._device), None)
+        with torch.cuda.stream(self._stream):
+            moved = tensor.pin_memory().to(self._device, non_blocking=True)
+            return Loaded(moved, self._stream.record_event())
+
+
+class Place(NamedTuple):
+    step: int
+    name: str
+
+
+class Ahead:
+    """The tensors of a template from step `first` on, in the order in which blocks ask for them."""
+
+    def __init__(
+        self, loads: Loads, template: Template, first: int, max_bytes: int = MAX_AHEAD
+    ) -> None:
+        self._loads, self._template, self._max_bytes = loads, template, max_bytes
+        self._coming = _in_order(template, first)
+        self._begun: OrderedDict[Place, tuple[Future[Loaded], int]] = OrderedDict()
+        self._bytes = 0
+        self._top_up()
+
+    def __repr__(self) -> str:
+        return f"<Ahead of {self._template}: {len(self._begun)} tensors, {self._bytes} bytes>"
+
+    def take(self, step: int, name: str) -> torch.Tensor:
+        """It is not asked for again, nor is anything of the steps before."""
+        for place in [place for place in self._begun if place.step < step]:
+            self._forget(place)
+        load = self._forget(Place(step, name))
+        if load is None:
+            load = self._loads.begin(self._template.at(step)[name])
+        self._top_up()
+        return self._loads.result(load)
+
+    def _forget(self, place: Place) -> Future[Loaded] | None:
+        load, nbytes = self._begun.pop(place, (None, 0))
+        self._bytes -= nbytes
+        return load
+
+    def _top_up(self) -> None:
+        while self._bytes < self._max_bytes and (found := next(self._coming, None)) is not None:
+            place, tensor = found
+            self._begun[place] = self._loads.begin(tensor), tensor.nbytes
+            self._bytes += tensor.nbytes
+
+
+class Step(Mapping[str, torch.Tensor]):
+    """What is recorded of one image in `step`, by the names that a network gives. What is looked up
+    is waited for, and kept until the next block's is: a block may need it twice."""
+
+    def __init__(self, ahead: Ahead, step: int, image: int, names: Iterable[str]) -> None:
+        self._ahead, self._step = ahead, step
+        self._whole = {name: f"{image}.{name}" for name in names}
+        self._held: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._held:
+            self._held[name] = self._ahead.take(self._step, self._whole[name])
+            if len(self._held) > KINDS:
+                self._held.popitem(last=False)
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+
+def _in_order(template: Template, first: int) -> Iterator[tuple[Place, torch.Tensor]]:
+    """Block by block, of each the keys of all images, then the values."""
+    for step in range(first, template.steps.stop):
+        found = template.at(step)
+        for name in sorted((name for name in found if name.count(".") == 2), key=_block_first):
+            yield Place(step, name), found[name]
+
+
+def _block_first(name: str) -> tuple[int, str, int]:
+    """Of a name that says image, kind and block."""
+    image, kind, block = name.split(".")
+    return int(block), kind, int(image)
