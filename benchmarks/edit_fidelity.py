@@ -88,7 +88,7 @@ async def measure(options: Options) -> Results:
     if not cached:
         raise Misconfigured(f"none of {len(drawn)} edits was cached")
     if options.own.contact_sheet is not None:
-        shown = cached[:: max(1, len(cached) // SHOWN)][:SHOWN]
+        shown = Random(SEED).sample(cached, min(SHOWN, len(cached)))
         sheet(shown).save(options.own.contact_sheet, optimize=True)
     return summary(drawn)
 
