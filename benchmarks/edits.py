@@ -14,9 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log
+from pathlib import Path
 from random import Random
 from typing import Final
 
+from services.fleet.plan import DEFAULT_MODEL
+
+MODEL: Final = str(Path(DEFAULT_MODEL).with_name("pocket-flux"))
+"""The model that ships and whose masks can be cached."""
 LEAST: Final = 0.002
 """No mask covers less of a picture,"""
 MOST: Final = 1.0
@@ -76,6 +81,11 @@ def arrivals(masks: Sequence[float], rate: float, lot: Random) -> list[Edit]:
         now += lot.expovariate(rate)
         edits.append(Edit(now, mask))
     return edits
+
+
+def zipf(count: int) -> list[float]:
+    """How often each of `count` things is asked for: the k-th 1/k times as often as the first."""
+    return [1.0 / place for place in range(1, count + 1)]
 
 
 def _within(ratio: float) -> float:

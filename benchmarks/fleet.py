@@ -7,12 +7,18 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from services.fleet.plan import FleetOptions
 from services.fleet.running import Fleet, running_fleet
+from shared.bus.base import Bus
+from shared.bus.service import data_of
 from shared.client import Darkroom
 from shared.config import Settings
 from shared.messages import GenerationRequest, ImageResult, JobDone, StepProgress
+
+ANSWER_SECONDS: Final = 0.5
+"""How long statistics are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,12 @@ async def own_fleet(
             Darkroom.connect(fleet.nats.url, "benchmark") as darkroom,
         ):
             yield OwnFleet(darkroom, fleet.nats.url, arenas, fleet)
+
+
+async def denoisers(bus: Bus) -> list[dict[str, Any]]:
+    """What each says of itself (`services/denoiser/__main__.py`)."""
+    replies = await bus.gather("$SRV.STATS.darkroom-denoiser", b"", ANSWER_SECONDS)
+    return [dict(data_of(reply)) for reply in replies]
 
 
 async def render(darkroom: Darkroom, request: GenerationRequest) -> Rendered:

@@ -23,13 +23,12 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks import requests
-from benchmarks.fleet import OwnFleet, Rendered, own_fleet, render
+from benchmarks.fleet import OwnFleet, Rendered, denoisers, own_fleet, render
 from benchmarks.large_model import LARGE, SMALL, large_model, parameters
 from benchmarks.numbers import MILLISECONDS, between
 from benchmarks.pixels import difference
 from benchmarks.places import pin
 from benchmarks.program import Options, Results, run_program, say
-from shared.bus.service import data_of
 from shared.messages import GenerationRequest
 
 WARM_UP: Final = 3
@@ -124,9 +123,8 @@ def _step(drawn: Rendered) -> float:
 
 async def _statistics(fleet: OwnFleet) -> list[dict[str, Any]]:
     """Of each denoiser's engine."""
-    replies = await fleet.fleet.bus.gather("$SRV.STATS.darkroom-denoiser", b"", 0.5)
-    found: list[Any] = [data_of(reply)["engines"] for reply in replies]
-    return [engine for engines in found for engine in engines.values()]
+    found = await denoisers(fleet.fleet.bus)
+    return [engine for denoiser in found for engine in denoiser["engines"].values()]
 
 
 def summary(turns: Sequence[Turn], engines: Sequence[Mapping[str, Any]], size: Size) -> Results:

@@ -33,7 +33,7 @@ _LOCK: Final = ".lock"
 @dataclass(frozen=True, slots=True)
 class TemplateStatistics:
     """Templates and bytes are the host's, counts are this process's. `refused`: recordings for
-    which there was no room at all; `distrusted`: files that were cut short or another's."""
+    which there was no room; `distrusted`: files that were cut short or another's."""
 
     templates: int
     bytes: int
@@ -103,17 +103,17 @@ class TemplateStore:
 
     def record(self, key: str, nbytes: int, replaced: bool = False) -> "Recording | None":
         """To record template `key`, of `nbytes` in all; room is made for it now. None if it is
-        there already, unless it is to be `replaced`; if somebody records it, or if it is too
-        large."""
+        there already, unless it is to be `replaced`; if somebody records it; or if it is too large
+        beside what is being recorded."""
         with self._locked():
             files.remove_abandoned(self._memory)
             if not replaced and ((self._memory / key).exists() or (self._disk / key).exists()):
                 return None
-            if nbytes > self._max_bytes:
-                self._count("refused")
-                return None
-            self._make_room(nbytes)
             part = Part.claim(self._memory, key, nbytes)
+            if part is not None and not self._make_room():
+                self._count("refused")
+                part.remove()
+                part = None
         return None if part is None else Recording(part, self)
 
     def statistics(self) -> TemplateStatistics:
@@ -138,16 +138,20 @@ class TemplateStore:
             shutil.rmtree(self._disk / part.key, ignore_errors=True)
         self._count("recorded")
 
-    def _make_room(self, nbytes: int) -> None:
-        for path in _oldest(self._memory, self._max_bytes - nbytes):
+    def _make_room(self) -> bool:
+        """For all that is being recorded. False: there is none, and nothing has gone."""
+        going = _oldest(self._memory, self._max_bytes)
+        for path in going or ():
             self._spill(path)
+        return going is not None
 
     def _spill(self, path: Path) -> None:
         """From memory to disk, where what was not used for longest makes room for it."""
         nbytes = sum(entry.stat().st_size for entry in os.scandir(path))
+        going = _oldest(self._disk, self._max_spilled_bytes - nbytes)
         try:
-            if nbytes <= self._max_spilled_bytes:
-                for old in _oldest(self._disk, self._max_spilled_bytes - nbytes):
+            if going is not None:
+                for old in going:
                     shutil.rmtree(old, ignore_errors=True)
                     self._count("evictions")
                 target = self._disk / f"{path.name}{files.PART}"
@@ -210,9 +214,9 @@ class Recording:
             self._part = None
 
 
-def _oldest(directory: Path, room: int) -> list[Path]:
+def _oldest(directory: Path, room: int) -> list[Path] | None:
     """The templates that have to go, least recently used first, until `room` bytes hold the rest.
-    Those being recorded stay."""
+    Those being recorded stay; None: they alone take more."""
     found = sorted(files.sizes(directory), key=lambda each: each[2])
     total, going = sum(nbytes for _, nbytes, _ in found), []
     for path, nbytes, _ in found:
@@ -221,4 +225,4 @@ def _oldest(directory: Path, room: int) -> list[Path]:
         if path.suffix != files.PART:
             going.append(path)
             total -= nbytes
-    return going
+    return going if total <= room else None

@@ -26,6 +26,8 @@ PROGRAMS = (
     "plan",
     "balance",
     "fidelity",
+    "edit_fidelity",
+    "cache_sharing",
     "masked_step",
     "editing",
     "controlnet",

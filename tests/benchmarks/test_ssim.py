@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.ssim import C1, SIDE, ssim
+from benchmarks.ssim import C1, SIDE, ssim, ssim_within
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8)
@@ -66,3 +66,20 @@ def test_pictures_of_different_or_too_small_sizes_are_refused() -> None:
         ssim(NOISE, NOISE[:, :-1])
     with pytest.raises(ValueError, match="no SSIM"):
         ssim(NOISE[: SIDE - 1], NOISE[: SIDE - 1])
+
+
+def test_within_a_part_only_the_windows_around_it_count() -> None:
+    other = NOISE.copy()
+    other[:, 30:] = 0
+    left, everything = np.zeros((32, 40), bool), np.ones((32, 40), bool)
+    left[:, :24] = True
+    assert ssim_within(NOISE, other, left) == pytest.approx(1.0, abs=1e-12)
+    assert ssim_within(NOISE, other, ~left) < 0.8
+    assert ssim_within(NOISE, other, everything) == ssim(NOISE, other)
+
+
+def test_a_part_at_the_edge_has_no_window() -> None:
+    edge = np.zeros((32, 40), bool)
+    edge[:4] = True
+    with pytest.raises(ValueError, match="160 pixels"):
+        ssim_within(NOISE, NOISE, edge)

@@ -90,6 +90,35 @@ def test_only_one_records_a_template_at_a_time(tmp_path: Path) -> None:
     assert one.record(KEY, NBYTES) is None
 
 
+def test_what_is_being_recorded_counts_against_the_bound(tmp_path: Path) -> None:
+    one = store(tmp_path, room=ROOM, disk=0)
+    recordings = [one.record(key, NBYTES) for key in (KEY, OTHER)]
+    assert all(recordings)
+    assert one.record(THIRD, NBYTES) is None
+    assert one.statistics().refused == 1
+    for recording in recordings:
+        assert recording is not None
+        recording.drop()
+    record(one, THIRD)
+    assert same(one, THIRD)
+
+
+def test_nothing_goes_for_a_recording_that_has_no_room_in_any_case(tmp_path: Path) -> None:
+    record(store(tmp_path))
+    one = store(tmp_path, room=files_bytes(tmp_path) + NBYTES, disk=0)
+    assert one.record(OTHER, NBYTES) is not None
+    assert one.record(THIRD, 2 * NBYTES + 1) is None
+    assert same(one)
+
+
+def test_nothing_goes_for_a_recording_that_somebody_else_has(tmp_path: Path) -> None:
+    record(store(tmp_path))
+    one = store(tmp_path, room=files_bytes(tmp_path) + NBYTES, disk=0)
+    assert one.record(OTHER, NBYTES) is not None
+    assert one.record(OTHER, NBYTES) is None
+    assert same(one)
+
+
 def test_what_a_dead_process_was_recording_is_removed(tmp_path: Path) -> None:
     killed = subprocess.run(
         [
