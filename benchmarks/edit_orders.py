@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.edits import arrivals, mixed
+from benchmarks.edits import arrivals, mixed, zipf
 from benchmarks.masked_step import ellipse
 from pocket.captions import sample_captions
 from pocket.render import render
@@ -59,11 +59,6 @@ def masks(
     taken = drawn[MANY // 2 :: MANY]
     lot.shuffle(taken)
     return taken
-
-
-def zipf(count: int) -> list[float]:
-    """How often each of `count` things is asked for: the k-th 1/k times as often as the first."""
-    return [1.0 / place for place in range(1, count + 1)]
 
 
 def poisson(count: int, templates: int, seed: int) -> list[Order]:

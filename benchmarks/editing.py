@@ -29,7 +29,8 @@ import msgspec
 from benchmarks.edit_load import Load, all_at_once, arriving
 from benchmarks.edit_orders import Format, first_edits, poisson, requests_of, template_files
 from benchmarks.edit_sides import BASELINES, SIDES, TRIED_STEPS, Sides, open_sides
-from benchmarks.flux_model import POCKET_FLUX, Shape, flux_model
+from benchmarks.edits import MODEL
+from benchmarks.flux_model import Shape, flux_model
 from benchmarks.numbers import percentile
 from benchmarks.pixels import difference
 from benchmarks.program import Options, Results, cores, run_program, say
@@ -234,7 +235,7 @@ def rows(report: Results) -> list[list[str]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(model=POCKET_FLUX)
+    parser.set_defaults(model=MODEL)
     parser.add_argument("--own", action="store_true", help="--model itself, at its own size")
 
 

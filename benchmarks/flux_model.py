@@ -17,13 +17,10 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-import pocket
 from shared.catalogue import CARD_FILE
 from shared.errors import Misconfigured
 from shared.families.registry import family_of
 
-POCKET_FLUX: Final = str(Path(pocket.__file__).parent / "models" / "pocket-flux")
-"""FLUX in miniature, which ships with the code."""
 THIN: Final = 8
 """Channels on each level of the autoencoder."""
 
