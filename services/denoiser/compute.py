@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from services.denoiser.block_modes import choose_modes
 from services.denoiser.cost import CostModel
 from services.denoiser.entry import Entry
 from services.denoiser.interval import NEVER, Interval
@@ -292,6 +293,7 @@ class Compute:
         """One step of `entries`. If it fails, each takes it alone: only the culprit fails then."""
         try:
             batch = self._batch(tuple(entry.row for entry in entries))
+            choose_modes(batch.rows, self.cost)
             self._tell()
             started, waited, shared = time.perf_counter(), self._waited(), self._shared()
             stepped = step(self._network, batch, self._way(batch, entries))

@@ -5,6 +5,7 @@ arXiv 2505.20600 §4.2), and across the boundaries of steps. In a CPU's memory n
 loaded: templates are mapped, and only those that were spilled to disk are read ahead.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,10 @@ MAX_AHEAD: Final = 512 * 1024 * 1024
 """Bytes of one row that are loaded, or being loaded, and not asked for yet."""
 KINDS: Final = 2
 """Of tensors that a block asks for, of one image: keys and values."""
+BYTES_PER_SECOND: Final = 2e9
+"""Before anything was loaded."""
+MEMORY: Final = 64
+"""What was loaded per second follows about so many loads."""
 
 
 class Loaded(NamedTuple):
@@ -35,6 +40,11 @@ class Loads:
         self._thread = ThreadPoolExecutor(1, "template-loader")
         cuda: Any = torch.cuda
         self._stream = cuda.Stream(device) if device.type == "cuda" else None
+        self._seconds_per_byte = 1.0 / BYTES_PER_SECOND
+
+    def seconds(self, nbytes: int) -> float:
+        """How long it takes to load so much, as seen."""
+        return self._seconds_per_byte * nbytes
 
     def needed(self, template: Template) -> bool:
         return self._device.type != "cpu" or template.spilled
@@ -55,6 +65,15 @@ class Loads:
         self._thread.shutdown(cancel_futures=True)
 
     def _load(self, tensor: torch.Tensor) -> Loaded:
+        began = time.perf_counter()
+        loaded = self._loaded(tensor)
+        if loaded.ready is not None:
+            loaded.ready.synchronize()
+        took = (time.perf_counter() - began) / tensor.nbytes
+        self._seconds_per_byte += (took - self._seconds_per_byte) / MEMORY
+        return loaded
+
+    def _loaded(self, tensor: torch.Tensor) -> Loaded:
         if self._device.type == "cpu":
             return Loaded(tensor.clone(), None)
         if self._stream is None:
@@ -79,10 +98,27 @@ class Ahead:
         self._coming = _in_order(template, first)
         self._begun: OrderedDict[Place, tuple[Future[Loaded], int]] = OrderedDict()
         self._bytes = 0
+        self._block_bytes = sum(
+            tensor.nbytes for name, tensor in template.at(first).items() if _block(name) == 0
+        )
+        self.skipped = 0
+        """Blocks, the first ones of each step, of which nothing more is loaded unless it is asked
+        for."""
         self._top_up()
 
     def __repr__(self) -> str:
         return f"<Ahead of {self._template}: {len(self._begun)} tensors, {self._bytes} bytes>"
+
+    @property
+    def block_seconds(self) -> float:
+        """To load what one block needs in a step."""
+        return self._loads.seconds(self._block_bytes)
+
+    @property
+    def head_seconds(self) -> float:
+        """What was loaded already would take so long."""
+        done = (nbytes for load, nbytes in self._begun.values() if load.done())
+        return self._loads.seconds(sum(done))
 
     def take(self, step: int, name: str) -> torch.Tensor:
         """It is not asked for again, nor is anything of the steps before."""
@@ -102,6 +138,8 @@ class Ahead:
     def _top_up(self) -> None:
         while self._bytes < self._max_bytes and (found := next(self._coming, None)) is not None:
             place, tensor = found
+            if _block(place.name) < self.skipped:
+                continue
             self._begun[place] = self._loads.begin(tensor), tensor.nbytes
             self._bytes += tensor.nbytes
 
@@ -133,11 +171,12 @@ def _in_order(template: Template, first: int) -> Iterator[tuple[Place, torch.Ten
     """Block by block, of each the keys of all images, then the values."""
     for step in range(first, template.steps.stop):
         found = template.at(step)
-        for name in sorted((name for name in found if name.count(".") == 2), key=_block_first):
+        names = [name for name in found if _block(name) >= 0]
+        for name in sorted(names, key=lambda name: (_block(name), name.split(".")[1::-1])):
             yield Place(step, name), found[name]
 
 
-def _block_first(name: str) -> tuple[int, str, int]:
-    """Of a name that says image, kind and block."""
-    image, kind, block = name.split(".")
-    return int(block), kind, int(image)
+def _block(name: str) -> int:
+    """Of a name that says image, kind and block; -1: it says none."""
+    _, _, block = name.rpartition(".")
+    return int(block) if block.isdigit() else -1

@@ -32,6 +32,7 @@ class Masked:
     positions: int
     """Tokens of the image."""
     modes: Sequence[Mode]
+    """Of the blocks, in the next step."""
     first: int = 0
     """Steps that somebody else took, or this row before it went on here."""
     template: Template | None = None
@@ -55,7 +56,14 @@ class Masked:
     @property
     def loaded(self) -> int:
         """Bytes that are loaded for a step."""
-        return 0 if self.template is None or self.ahead is None else self.template.step_bytes
+        if self.template is None or self.ahead is None:
+            return 0
+        return round(self.cached_blocks * self.template.step_bytes)
+
+    @property
+    def cached_blocks(self) -> float:
+        """Share of the blocks that use what is recorded."""
+        return 1.0 - self.modes.count("full") / len(self.modes)
 
     @property
     def share(self) -> float:
@@ -91,7 +99,7 @@ class Masked:
         """`step` is done."""
         asked, self._asked = self._asked == step, None
         records, self._records = self._records, ()
-        if self.template is not None and asked:
+        if self.template is not None and asked and self.cached_blocks > 0.0:
             self.used.append(step)
         if self.recorder is None:
             return

@@ -184,12 +184,19 @@ class Row:
         return 1 if self.uncond is None else 2
 
     @property
-    def computed(self) -> float:
-        """Share of its positions, those of the prompt included, that its next step computes."""
+    def share(self) -> float:
+        """Share of its positions, those of the prompt included, that a block computes which has
+        caches."""
         if self.masked is None or self.masked.template is None:
             return 1.0
         prompt = self.cond.embeds.shape[1]
         return (len(self.masked.tokens) + prompt) / (self.masked.positions + prompt)
+
+    @property
+    def computed(self) -> float:
+        """The same of its next step: of all blocks."""
+        cached = 1.0 if self.masked is None else self.masked.cached_blocks
+        return 1.0 - cached * (1.0 - self.share)
 
     @property
     def loaded(self) -> int:

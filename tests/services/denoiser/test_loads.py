@@ -100,7 +100,7 @@ def test_an_edit_with_a_template_on_disk_is_the_same(tmp_path: Path) -> None:
         assert step_work(row).loaded == 0
         [expected] = painted(atelier, templates, row)
         spilling = TemplateStore(tmp_path / "memory", tmp_path / "disk", nothing, room)
-        spilling._make_room(0)
+        spilling._make_room()
         row = edit(atelier, picture(), templates)
         assert row.masked is not None
         assert row.masked.ahead is not None

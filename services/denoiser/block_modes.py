@@ -1,0 +1,59 @@
+"""Which blocks of a step use their caches when these have to be loaded first."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from services.denoiser.block_runs import Option
+from services.denoiser.cache_plan import best_plan
+from services.denoiser.cost import CostModel
+from services.denoiser.row import Row
+from services.denoiser.work import StepWork, total
+from shared.families.network import Mode
+
+FULL: Final[tuple[Mode, ...]] = ("full",)
+CACHED: Final[tuple[Mode, ...]] = ("keys_values",)
+
+
+def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:
+    """Have the masked ones of `rows`, which take their next step together, agree on the modes of
+    its blocks, and load in the steps to come what these need."""
+    masked = [row.masked for row in rows if row.masked is not None]
+    if not masked:
+        return
+    depth = len(masked[0].modes)
+    ahead = [each.ahead for each in masked if each.ahead is not None]
+    modes = CACHED * depth
+    if ahead and cost.known:
+        works = (StepWork.full(row.forwards, row.shape_key.tokens) for row in rows)
+        parts = (StepWork.of(row.forwards, *_positions(row)) for row in rows)
+        modes = block_modes(
+            depth,
+            whole=cost.predict(total(works)) / depth,
+            part=cost.predict(total(parts)) / depth,
+            load=sum(each.block_seconds for each in ahead),
+            head=sum(each.head_seconds for each in ahead),
+        )
+    for each in masked:
+        each.modes = modes
+        if each.ahead is not None:
+            each.ahead.skipped = modes.count("full")
+
+
+def block_modes(
+    depth: int, whole: float, part: float, load: float, head: float
+) -> tuple[Mode, ...]:
+    """Of `depth` blocks that are all alike: `whole` seconds to compute one in full, `part` with its
+    caches, which take `load` seconds to load; the loads began `head` seconds ago.
+
+    Those in full come first: nothing is loaded for them, and it is known of all tokens what the
+    next block is given, as long as no block before used its caches. Of equal blocks that is an
+    optimal order, too (`block_runs.py`)."""
+    plan = best_plan([(Option(load, min(part, whole)), Option(0.0, whole))] * depth, head)
+    full = plan.choices.count(1)
+    return FULL * full + CACHED * (depth - full)
+
+
+def _positions(row: Row) -> tuple[int, int]:
+    """Those that a block with caches computes, and those that they attend to."""
+    tokens = row.shape_key.tokens
+    return round(row.share * tokens), tokens
