@@ -154,44 +154,41 @@ class MaskedCall:
         self._record(f"key.{number}", k, tokens)
         self._record(f"value.{number}", v, tokens)
         text_q, text_k = (self._placed(each, self._text, 0) for each in text[:2])
+        keys = self._whole(text_k, k, number, "key", mode)
+        values = self._whole(text[2], v, number, "value", mode)
+        asks = zip(_split(text_q, self._text.counts), _split(q, asking.counts), strict=True)
         found_text, found = [], []
-        for i, parts in enumerate(
-            zip(
-                _split(text_q, self._text.counts),
-                _split(text_k, self._text.counts),
-                _split(text[2], self._text.counts),
-                _split(q, asking.counts),
-                self._whole(k, number, "key", mode),
-                self._whole(v, number, "value", mode),
-                strict=True,
-            )
-        ):
-            own_text_q, own_text_k, own_text_v, own_q, own_k, own_v = parts
-            out = _attention(
-                torch.cat([own_text_q, own_q]),
-                torch.cat([own_text_k, own_k]),
-                torch.cat([own_text_v, own_v]),
-            )
-            found_text.append(out[: self._text.counts[i]])
-            found.append(out[self._text.counts[i] :])
+        for i, queries in enumerate(asks):
+            out = _attention(torch.cat(queries), keys[i], values[i])
+            found_text.append(out[:length])
+            found.append(out[length:])
         return torch.cat(found_text), torch.cat(found)
 
     def _whole(
-        self, computed: torch.Tensor, number: int, name: str, mode: Mode
+        self, text: torch.Tensor, computed: torch.Tensor, number: int, name: str, mode: Mode
     ) -> list[torch.Tensor]:
-        """Keys or values of all tokens of each image (N, heads, width)."""
+        """Keys or values of all tokens of each image, those of the prompt first (heads, L + N,
+        width): each head's lie together, as attention reads them."""
         tokens, _ = self._tokens(mode)
-        parts = _split(computed, tokens.counts)
-        if mode != "keys_values":
-            return parts
-        for i, partial in enumerate(self._partials):
-            if partial.masked is not None:
+        length, (_, heads, width) = self._text.counts[0], computed.shape
+        wholes = []
+        for partial, prompt, own in zip(
+            self._partials,
+            _split(text, self._text.counts),
+            _split(computed, tokens.counts),
+            strict=True,
+        ):
+            whole = computed.new_empty(heads, length + self._positions, width)
+            whole[:, :length] = prompt.transpose(0, 1)
+            if mode != "keys_values" or partial.masked is None:
+                whole[:, length:] = own.transpose(0, 1)
+            else:
                 assert partial.recorded is not None
-                whole = partial.recorded[f"{name}.{number}"].to(computed)  # a copy, or ours to read
-                parts[i] = whole.view(-1, *computed.shape[1:]).index_copy(
-                    0, partial.masked, parts[i]
-                )
-        return parts
+                recorded = partial.recorded[f"{name}.{number}"].view(-1, heads, width)
+                whole[:, length:] = recorded.transpose(0, 1)  # in this network's dtype
+                whole[:, length:].index_copy_(1, partial.masked, own.transpose(0, 1))
+            wholes.append(whole)
+        return wholes
 
     # ----------------------------------------------------------------------------------- tokens
 
@@ -277,6 +274,6 @@ def _modulated(
 
 
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Of one image: q (Q, heads, width), k and v (K, heads, width). Returns (Q, D)."""
-    q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
-    return scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
+    """Of one image: q (Q, heads, width), k and v (heads, K, width). Returns (Q, D)."""
+    found = scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None])
+    return found[0].transpose(0, 1).flatten(1)
