@@ -183,12 +183,15 @@ class Atelier:
 
     def expected(self, wish: Wish) -> torch.Tensor:
         """What diffusers paints."""
-        config = self.sampling.scheduler_config
-        self.pipeline.scheduler = scheduler_for(config, wish.sampler)
+        return self.painted(self.pipeline, wish)
+
+    def painted(self, pipeline: Any, wish: Wish, **told: Any) -> torch.Tensor:
+        """What a pipeline of these parts paints, if it is `told` this as well."""
+        pipeline.scheduler = scheduler_for(self.sampling.scheduler_config, wish.sampler)
         guidance: dict[str, Any] = {"guidance_scale": wish.guidance}
         if not self.family.embedded_guidance:
             guidance = {"true_cfg_scale": wish.guidance, "negative_prompt": wish.negative}
-        image = self.pipeline(
+        image = pipeline(
             wish.prompt,
             num_inference_steps=wish.steps,
             width=wish.size[0],
@@ -197,6 +200,7 @@ class Atelier:
             max_sequence_length=TOKENS,
             output_type="np",
             **guidance,
+            **told,
         ).images[0]
         return torch.from_numpy(image * 255).round()
 

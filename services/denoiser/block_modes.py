@@ -35,8 +35,8 @@ def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:
         )
     for each in masked:
         each.modes = modes
-        if each.ahead is not None:
-            each.ahead.skipped = modes.count("full")
+    for loads in ahead:
+        loads.skipped = modes.count("full")
 
 
 def block_modes(

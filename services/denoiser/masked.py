@@ -91,9 +91,10 @@ class Masked:
     ) -> Sequence[Mapping[str, torch.Tensor]]:
         found = template.at(step)
         each = [_of_image(found, i) for i in range(images)]
-        if self.ahead is None:
+        ahead = self.ahead  # it may be closed at any time
+        if ahead is None:
             return each
-        return [Step(self.ahead, step, i, names) for i, names in enumerate(each)]
+        return [Step(ahead, step, i, names) for i, names in enumerate(each)]
 
     def taken(self, step: int) -> None:
         """`step` is done."""

@@ -8,14 +8,13 @@ import torch
 from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
 from PIL import Image as Pil
 
-from benchmarks.baselines.pipeline import scheduler_for
 from services.denoiser.beginning import Image
 from services.denoiser.row import Row
 from services.vae.originals import read_original
 from shared.jobs.edits import taken
 from shared.messages import EditSpec
 from tests import factories, pictures
-from tests.flux import DYNAMIC, TOKENS, Atelier, Wish, apart, make_flux
+from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 
 SIZE = (64, 64)
 BOX = (16, 8, 48, 40)
@@ -55,24 +54,8 @@ def expected(atelier: Atelier, wish: Wish, masked: bool, strength: float) -> tor
     kind = FluxInpaintPipeline if masked else FluxImg2ImgPipeline
     pipe: Any = kind(**atelier.pipeline.components)
     pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = scheduler_for(atelier.sampling.scheduler_config, wish.sampler)
-    guidance: dict[str, Any] = {"guidance_scale": wish.guidance}
-    if not atelier.family.embedded_guidance:
-        guidance = {"true_cfg_scale": wish.guidance, "negative_prompt": wish.negative}
-    image = pipe(
-        wish.prompt,
-        image=PICTURE,
-        strength=strength,
-        num_inference_steps=wish.steps,
-        width=wish.size[0],
-        height=wish.size[1],
-        generator=torch.Generator("cpu").manual_seed(wish.seed),
-        max_sequence_length=TOKENS,
-        output_type="np",
-        **guidance,
-        **({"mask_image": HOLES} if masked else {}),
-    ).images[0]
-    return torch.from_numpy(image * 255).round()
+    masks = {"mask_image": HOLES} if masked else {}
+    return atelier.painted(pipe, wish, image=PICTURE, strength=strength, **masks)
 
 
 def test_an_edit_is_diffusers_edit_in_any_company(atelier: Atelier) -> None:
