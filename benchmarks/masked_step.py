@@ -44,7 +44,7 @@ class Size:
     rounds: int
 
 
-FULL: Final = Size(32, 128, Shape(12, 64, 2, 4), batches=(1, 4, 8), rounds=5)
+FULL: Final = Size(32, 128, Shape(12, 64, 2, 4), batches=(1, 4, 8), rounds=3)
 QUICK: Final = Size(8, 8, Shape(2, 16, 1, 1), batches=(1, 2), rounds=1)
 CONDITIONING: Final = {
     "in_channels": 64,
