@@ -26,6 +26,8 @@ CRASHES: Final = "DARKROOM_CHAOS_CRASHES"
 POISON: Final = "DARKROOM_CHAOS_POISON"
 MUTANT: Final = "DARKROOM_CHAOS_MUTANT"
 SLOTS: Final = "DARKROOM_CHAOS_SLOTS"
+PASSED: Final = "passed"
+"""In the directory of crashes: a file `P@service` with a byte for each time that it came by P."""
 
 
 def install(environ: Mapping[str, str] = os.environ) -> None:
@@ -48,24 +50,24 @@ def service_of(command: list[str]) -> str:
 def crash_at_points(directory: Path, service: str) -> None:
     from shared import crash_points
 
-    seen: set[str] = set()
-
     def crash(point: str) -> None:
         name = f"{point}@{service}"
-        if name not in seen:
-            seen.add(name)
-            (directory / "seen" / name).touch()
+        append(directory / PASSED / name, b".")
         try:
             (directory / name).unlink()
         except FileNotFoundError:
             return
-        line = f"{point} {service} {os.getpid()}\n".encode()
-        log = os.open(directory / "crashes.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.write(log, line)
-        os.close(log)
+        append(directory / "crashes.log", f"{point} {service} {os.getpid()}\n".encode())
         die()
 
     crash_points.hook = crash
+
+
+def append(path: Path, data: bytes) -> None:
+    """At once, so that a process that dies next has written it."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(file, data)
+    os.close(file)
 
 
 def die() -> None:

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Final
 
 from shared.crash_points import POINTS
-from tests.chaos.injection import CRASHES
+from tests.chaos.injection import CRASHES, PASSED
 from tests.chaos.polling import until
 from tests.chaos.trial import Trial
 
 REACHED_WITHIN: Final = 60.0
 """Seconds in which some process must come by an armed point."""
-KNOWN_WITHIN: Final = 20.0
-"""Seconds of undisturbed load after which a point that nobody came by is nobody's."""
+KNOWN_WITHIN: Final = 60.0
+"""Seconds of undisturbed load within which every point is somebody's."""
+COMMON: Final = 5
+"""Passes in undisturbed load that make a point a service's own. Fewer can be chance: any service
+commits the outcome of a job whose planner has died, and may never do so again."""
 
 
 def prepared(directory: Path) -> dict[str, str]:
     """What a fleet has to have injected, for crashes to be armed in `directory`."""
-    (directory / "seen").mkdir(parents=True)
+    (directory / PASSED).mkdir(parents=True)
     return {CRASHES: str(directory)}
 
 
@@ -33,11 +36,10 @@ async def crash_everywhere(trial: Trial, each: int) -> None:
     crashes: Counter[str] = Counter()
 
     async def disturb() -> None:
-        await _all_seen(directory)
-        services = sorted({name.partition("@")[2] for name in _seen(directory)})
+        points = await _common(directory)
         async with asyncio.TaskGroup() as group:
-            for service in services:
-                group.create_task(_crash(trial, directory, service, each, crashes))
+            for service, own in points.items():
+                group.create_task(_crash(trial, directory, service, own, each, crashes))
 
     async with asyncio.TaskGroup() as group:
         disturbing = group.create_task(disturb())
@@ -47,11 +49,10 @@ async def crash_everywhere(trial: Trial, each: int) -> None:
 
 
 async def _crash(
-    trial: Trial, directory: Path, service: str, each: int, crashes: Counter[str]
+    trial: Trial, directory: Path, service: str, own: set[str], each: int, crashes: Counter[str]
 ) -> None:
     """Crashes of one service, where there have been fewest, until there were enough everywhere."""
-    mine = {point for point, _, who in _names(directory) if who == service}
-    while wanted := [point for point in mine if crashes[point] < each]:
+    while wanted := [point for point in own if crashes[point] < each]:
         point = min(wanted, key=lambda point: (crashes[point], POINTS.index(point)))
         crashes[point] += 1  # at once, so that other services choose other points
         await _crash_at(directory / f"{point}@{service}")
@@ -65,18 +66,23 @@ async def _crash_at(armed: Path) -> None:
     await until(lambda: not armed.exists(), f"{armed.name} to be reached", REACHED_WITHIN)
 
 
-def _names(directory: Path) -> list[tuple[str, str, str]]:
-    return [name.partition("@") for name in _seen(directory)]
+async def _common(directory: Path) -> dict[str, set[str]]:
+    """The points that each service comes by under load as it is now; together they are all."""
+    before = _passes(directory)
+    points: dict[str, set[str]] = {}
+
+    def all_known() -> bool:
+        points.clear()
+        for name, passes in (_passes(directory) - before).items():
+            if passes >= COMMON:
+                point, _, service = name.partition("@")
+                points.setdefault(service, set()).add(point)
+        return set().union(*points.values()) == set(POINTS)
+
+    await until(all_known, f"all of {POINTS} to be passed {COMMON} times", KNOWN_WITHIN)
+    return points
 
 
-def _seen(directory: Path) -> list[str]:
-    return [path.name for path in (directory / "seen").iterdir()]
-
-
-async def _all_seen(directory: Path) -> None:
-    """Return when some process came by every point; that takes a few jobs."""
-    await until(
-        lambda: {point for point, _, _ in _names(directory)} == set(POINTS),
-        f"all of {POINTS} to be reached",
-        KNOWN_WITHIN,
-    )
+def _passes(directory: Path) -> Counter[str]:
+    """By `point@service`."""
+    return Counter({path.name: path.stat().st_size for path in (directory / PASSED).iterdir()})
