@@ -15,15 +15,12 @@ import torch
 
 from shared.families.flux.packed import (
     Tokens,
-    attention,
     gated,
-    heads,
     joined,
     modulated,
-    normed,
     split,
-    turned,
 )
+from shared.families.flux.pieces import Pieces, attention
 from shared.families.flux.recorded import Recorded
 from shared.families.flux.transformer import FluxTransformer, unpacked
 from shared.families.network import Conditioning, Mode, Partial
@@ -31,7 +28,7 @@ from shared.families.network import Conditioning, Mode, Partial
 
 class MaskedCall:
     """One forward of `network` for images x (F, C, H, W) at times t (F,). `modes`: of each block,
-    for the images that have a template."""
+    for the images that have a template. `pieces`: of the network, if not its own ones."""
 
     def __init__(
         self,
@@ -41,15 +38,18 @@ class MaskedCall:
         told: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
+        pieces: Pieces | None = None,
     ) -> None:
         self._network, self._shape = network, x.shape
+        self._pieces = network.pieces if pieces is None else pieces
         self._rotary = network.rotary(x, told)
         self._stream, context = network.begin(x, t, told, self._rotary)
         self._told = torch.nn.functional.silu(context.temb)  # so all adaptive norms begin
         self._partials, self._modes = partials, modes
         self._prompt, self._positions = told.embeds.shape[1], self._stream.image.shape[1]
         self._everything = torch.arange(self._positions, device=x.device)
-        self._recorded = Recorded(partials, self._prompt + self._positions)
+        self._total = self._prompt + self._positions
+        self._recorded = Recorded(partials, self._total)
 
     @cached_property
     def _all(self) -> Tokens:
@@ -62,11 +62,17 @@ class MaskedCall:
         return Tokens.of(masks, self._prompt, self._rotary)
 
     @cached_property
+    def _room(self) -> torch.Tensor:
+        """For keys and values of one image after another (2, heads, L + N, width)."""
+        config = self._network.module.config
+        heads, width = config.num_attention_heads, config.attention_head_dim
+        return self._stream.image.new_empty(2, heads, self._total, width)
+
+    @cached_property
     def _within(self) -> torch.Tensor:
         """Where `_own` are among `_all`."""
-        total = self._prompt + self._positions
         each = self._own.split(self._own.places)
-        return torch.cat([places + image * total for image, places in enumerate(each)])
+        return torch.cat([places + image * self._total for image, places in enumerate(each)])
 
     def run(self) -> torch.Tensor:
         """The answer (F, C, H, W), zero where tokens are not computed."""
@@ -93,72 +99,70 @@ class MaskedCall:
     def _double(self, block: Any, number: int, hidden: torch.Tensor, mode: Mode) -> torch.Tensor:
         """`FluxTransformerBlock.forward`: text and image have weights of their own."""
         attn, (tokens, asking) = block.attn, self._tokens(mode)
-        own = block.norm1.linear(self._told).chunk(6, dim=1)
-        others = block.norm1_context.linear(self._told).chunk(6, dim=1)
+        prompts, own, ff_prompts, ff_own = self._pieces.doubles[number]
+        told = block.norm1.linear(self._told).chunk(6, dim=1)
+        told_text = block.norm1_context.linear(self._told).chunk(6, dim=1)
         asked = self._asking(hidden, mode)
         text, image = asking.prompts(asked), asking.own(asked)
-        y = modulated(block.norm1_context.norm, text, others, asking.prompt_counts)
-        x = given = modulated(block.norm1.norm, image, own, asking.own_counts)
+        y = modulated(block.norm1_context.norm, text, told_text, asking.prompt_counts)
+        x = given = modulated(block.norm1.norm, image, told, asking.own_counts)
         if asked is not hidden:
-            given = modulated(block.norm1.norm, tokens.own(hidden), own, tokens.own_counts)
-        width = attn.head_dim
-        found = self._attended(
-            number,
-            mode,
-            asking.together(
-                normed(attn.norm_added_q, heads(attn.add_q_proj(y), width)),
-                normed(attn.norm_q, heads(attn.to_q(x), width)),
-            ),
-            tokens.together(
-                normed(attn.norm_added_k, heads(attn.add_k_proj(y), width)),
-                normed(attn.norm_k, heads(attn.to_k(given), width)),
-            ),
-            heads(tokens.together(attn.add_v_proj(y), attn.to_v(given)), width),
+            given = modulated(block.norm1.norm, tokens.own(hidden), told, tokens.own_counts)
+        text_q, q = prompts.queries(y, asking.prompt_turns), own.queries(x, asking.own_turns)
+        text_k, text_v = prompts.keys_values(y, tokens.prompt_turns)
+        k, v = own.keys_values(given, tokens.own_turns)
+        together = (
+            asking.together(text_q, q),
+            tokens.together(text_k, k),
+            tokens.together(text_v, v),
         )
-        image = gated(image, own[2], attn.to_out[0](asking.own(found)), asking.own_counts)
-        text = gated(text, others[2], attn.to_add_out(asking.prompts(found)), asking.prompt_counts)
-        ff = block.ff(modulated(block.norm2, image, own[3:], asking.own_counts))
-        image = gated(image, own[5], ff, asking.own_counts)
-        ff = block.ff_context(
-            modulated(block.norm2_context, text, others[3:], asking.prompt_counts)
-        )
-        return asking.together(gated(text, others[5], ff, asking.prompt_counts), image)
+        found = self._attended(number, mode, *together)
+        out, text_out = attn.to_out[0](asking.own(found)), attn.to_add_out(asking.prompts(found))
+        image = gated(image, told[2], out, asking.own_counts)
+        text = gated(text, told_text[2], text_out, asking.prompt_counts)
+        x = modulated(block.norm2, image, told[3:], asking.own_counts)
+        y = modulated(block.norm2_context, text, told_text[3:], asking.prompt_counts)
+        image = gated(image, told[5], ff_own(x), asking.own_counts)
+        text = gated(text, told_text[5], ff_prompts(y), asking.prompt_counts)
+        return asking.together(text, image)
 
     def _single(self, block: Any, number: int, hidden: torch.Tensor, mode: Mode) -> torch.Tensor:
         """`FluxSingleTransformerBlock.forward`: text and image share the weights."""
-        attn, (tokens, asking) = block.attn, self._tokens(mode)
+        tokens, asking = self._tokens(mode)
+        heads, out = self._pieces.singles[number - len(self._pieces.doubles)]
         told = block.norm.linear(self._told).chunk(3, dim=1)
         asked = self._asking(hidden, mode)
         x = given = modulated(block.norm.norm, asked, told, asking.counts)
         if asked is not hidden:
             given = modulated(block.norm.norm, hidden, told, tokens.counts)
-        width = attn.head_dim
-        found = self._attended(
-            number,
-            mode,
-            normed(attn.norm_q, heads(attn.to_q(x), width)),
-            normed(attn.norm_k, heads(attn.to_k(given), width)),
-            heads(attn.to_v(given), width),
-        )
-        mlp = block.act_mlp(block.proj_mlp(x))
-        out = block.proj_out(torch.cat([found, mlp], dim=-1))
-        return gated(asked, told[2], out, asking.counts)
+        q, (k, v) = heads.queries(x, asking.turns), heads.keys_values(given, tokens.turns)
+        found = self._attended(number, mode, q, k, v)
+        return gated(asked, told[2], out(found, x), asking.counts)
 
     def _attended(
         self, number: int, mode: Mode, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         """What tokens that ask find, packed (T, D): q, k and v (T, heads, width)."""
         tokens, asking = self._tokens(mode)
-        q, k = turned(q, asking.turns), turned(k, tokens.turns)
         key, value = f"key.{number}", f"value.{number}"
         self._recorded.record(key, k, tokens)
         self._recorded.record(value, v, tokens)
         found = []
-        each = zip(asking.split(q), tokens.split(k), tokens.split(v), strict=True)
-        for image, (queries, keys, values) in enumerate(each):
-            keys = self._recorded.heads(image, key, keys, tokens)
-            values = self._recorded.heads(image, value, values, tokens)
-            found.append(attention(queries, keys, values))
+        each = zip(
+            *(
+                t.split(x)
+                for t, x in ((asking, q), (tokens, k), (tokens, v), (tokens, tokens.places))
+            )
+        )
+        for image, (queries, keys, values, places) in enumerate(each):
+            if len(keys) == self._total:
+                k, v = (x.transpose(0, 1).contiguous() for x in (keys, values))
+                found.append(attention(queries, k, v))
+                continue
+            recorded = self._recorded.of(image, key), self._recorded.of(image, value)
+            found.append(
+                self._pieces.attended(queries, keys, values, places, *recorded, *self._room)
+            )
         return joined(found)
 
     # ----------------------------------------------------------------------------------- tokens

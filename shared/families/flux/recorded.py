@@ -16,15 +16,11 @@ class Recorded:
         self._recording = [i for i, each in enumerate(partials) if each.record is not None]
         self._renewed = {i: _renewed(partials[i]) for i in self._recording}
 
-    def heads(self, image: int, name: str, x: torch.Tensor, tokens: Tokens) -> torch.Tensor:
-        """All keys, or values, of an image (heads, L + N, width), those of one head together, as
-        attention reads them: x (T, heads, width) are those of its `tokens`, the others were
-        recorded as `name`."""
-        if len(x) == self._total:
-            return x.transpose(0, 1).contiguous()
-        whole = x.new_empty(x.shape[1], self._total, x.shape[2])
-        self._fill(whole.transpose(0, 1), image, name, x, tokens)
-        return whole
+    def of(self, image: int, name: str) -> torch.Tensor:
+        """(N, D), in any floating dtype."""
+        recorded = self._partials[image].recorded
+        assert recorded is not None
+        return recorded[name]
 
     def completed(self, name: str, x: torch.Tensor, tokens: Tokens) -> torch.Tensor:
         """Of all tokens of all images: x (T, D) of `tokens`, and what was recorded as `name`."""
@@ -34,7 +30,8 @@ class Recorded:
                 wholes.append(part)
                 continue
             whole = x.new_empty(self._total, x.shape[1])
-            self._fill(whole, image, name, part, tokens)
+            whole[tokens.prompt :] = self.of(image, name)
+            whole[tokens.split(tokens.places)[image]] = part
             wholes.append(whole)
         return joined(wholes)
 
@@ -52,20 +49,10 @@ class Recorded:
         partial = self._partials[image]
         if partial.masked is None:
             return own.to(torch.float16)
-        assert partial.recorded is not None
         renewed, rows = self._renewed[image]
         complete = len(own) > len(partial.masked)
         new = own.index_select(0, renewed if complete else rows).to(torch.float16)
-        return partial.recorded[name].to(new).index_copy(0, renewed, new)
-
-    def _fill(
-        self, whole: torch.Tensor, image: int, name: str, x: torch.Tensor, tokens: Tokens
-    ) -> None:
-        """`whole` (L + N, ...) with x (T, ...) of the image's `tokens`."""
-        recorded = self._partials[image].recorded
-        assert recorded is not None
-        whole[tokens.prompt :] = recorded[name].view(-1, *x.shape[1:])  # to this network's dtype
-        whole[tokens.split(tokens.places)[image]] = x
+        return self.of(image, name).to(new).index_copy(0, renewed, new)
 
 
 def _renewed(partial: Partial) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.families.flux.pieces import Pieces, pieces
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control, Mode, Partial
 
@@ -58,6 +59,7 @@ class FluxTransformer:
             _run(block)
             for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
         )
+        self.pieces = pieces(transformer)
         self._positions = lru_cache(MAX_POSITIONS)(self._places)
 
     @classmethod
@@ -103,12 +105,13 @@ class FluxTransformer:
         told: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
+        pieces: Pieces | None = None,
     ) -> torch.Tensor:
-        """See `MaskedNetwork`."""
+        """See `MaskedNetwork`; `pieces`: another way to run those of this network."""
         from shared.families.flux.masked import MaskedCall  # it runs this network
 
         with self.adapted.using(None):
-            return MaskedCall(self, x, t, told, partials, modes).run()
+            return MaskedCall(self, x, t, told, partials, modes, pieces).run()
 
     def answer(
         self,
