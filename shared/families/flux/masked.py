@@ -144,25 +144,19 @@ class MaskedCall:
     ) -> torch.Tensor:
         """What tokens that ask find, packed (T, D): q, k and v (T, heads, width)."""
         tokens, asking = self._tokens(mode)
-        key, value = f"key.{number}", f"value.{number}"
-        self._recorded.record(key, k, tokens)
-        self._recorded.record(value, v, tokens)
+        names = f"key.{number}", f"value.{number}"
+        self._recorded.record(names[0], k, tokens)
+        self._recorded.record(names[1], v, tokens)
+        each = zip(asking.split(q), *map(tokens.split, (k, v, tokens.places)), strict=True)
         found = []
-        each = zip(
-            *(
-                t.split(x)
-                for t, x in ((asking, q), (tokens, k), (tokens, v), (tokens, tokens.places))
-            )
-        )
         for image, (queries, keys, values, places) in enumerate(each):
             if len(keys) == self._total:
-                k, v = (x.transpose(0, 1).contiguous() for x in (keys, values))
-                found.append(attention(queries, k, v))
-                continue
-            recorded = self._recorded.of(image, key), self._recorded.of(image, value)
-            found.append(
-                self._pieces.attended(queries, keys, values, places, *recorded, *self._room)
-            )
+                every = (x.transpose(0, 1).contiguous() for x in (keys, values))
+                found.append(attention(queries, *every))
+            else:
+                recorded = (self._recorded.of(image, name) for name in names)
+                computed = queries, keys, values, places
+                found.append(self._pieces.attended(*computed, *recorded, *self._room))
         return joined(found)
 
     # ----------------------------------------------------------------------------------- tokens

@@ -110,11 +110,9 @@ def attended(
     recorded of the image's. Keys and values are put together in `keys` and `values` (heads, L + N,
     width), where each head's lie together, as attention reads them. Returns (T, D)."""
     for whole, computed, recorded in ((keys, k, recorded_k), (values, v, recorded_v)):
-        tokens = whole.transpose(0, 1)
-        of_image = tokens.narrow(0, tokens.shape[0] - recorded.shape[0], recorded.shape[0])
-        of_image.copy_(
-            recorded.view(recorded.shape[0], whole.shape[0], whole.shape[2])
-        )  # to their dtype
+        tokens, count = whole.transpose(0, 1), recorded.shape[0]
+        by_heads = recorded.view(count, whole.shape[0], whole.shape[2])
+        tokens.narrow(0, tokens.shape[0] - count, count).copy_(by_heads)  # to the network's dtype
         tokens[places] = computed
     return attention(q, keys, values)
 
