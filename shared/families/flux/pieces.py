@@ -1,11 +1,12 @@
 """What FLUX's blocks do to tokens whichever image they are of, and what tokens of one image do to
 each other: functions of tensors alone, so that they may be run as graphs."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 from shared.torch_graph import Graph
 
@@ -67,8 +68,8 @@ def pieces(module: Any, run: Run = as_it_is) -> Pieces:
             Double(
                 heads(block.attn, "add", "_proj"),
                 heads(block.attn, "to"),
-                run(_called(block.ff_context), examples.one),
-                run(_called(block.ff), examples.one),
+                run(_ff(block.ff_context), examples.one),
+                run(_ff(block.ff), examples.one),
             )
             for block in module.transformer_blocks
         ),
@@ -139,18 +140,33 @@ def _keys_values(to_k: Any, norm: Any, to_v: Any, width: int) -> Graph:
     return run
 
 
-def _called(layer: Any) -> Graph:
-    return lambda x: layer(x)
+def _ff(layers: Any) -> Graph:
+    """`FeedForward.forward`."""
+    activated, _, out = layers.net
+    return lambda x: out(_gelu(activated.proj(x)))
 
 
 def _out(block: Any) -> Graph:
     """The end of `FluxSingleTransformerBlock.forward`."""
 
     def run(found: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        mlp = block.act_mlp(block.proj_mlp(x))
-        return block.proj_out(torch.cat([found, mlp], dim=-1))  # type: ignore[no-any-return]
+        mlp, weight, first = _gelu(block.proj_mlp(x)), block.proj_out.weight, found.shape[1]
+        # Its product with what was found, and then with the rest, which need not be made one.
+        out = linear(found, weight[:, :first], block.proj_out.bias)
+        return out.addmm_(mlp, weight[:, first:].t())
 
     return run
+
+
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    """By tanh: as x · σ(2u), with u = √(2/π) (x + 0.044715 x³), which takes two thirds of the time
+    of torch's own on a CPU."""
+    if x.device.type != "cpu":
+        return gelu(x, approximate="tanh")
+    wide = x.float()
+    slope = 2.0 * math.sqrt(2.0 / math.pi)
+    sigma = wide.square().mul_(0.044715 * slope).add_(slope).mul_(wide).sigmoid_()
+    return sigma.mul_(wide).to(x.dtype)
 
 
 class _Examples:
