@@ -15,7 +15,8 @@ from shared.families.network import Conditioning, Control, Mode, Partial
 PATCH: Final = 2
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
-
+SMALL: Final = 1 << 18
+"""Weights of a layer; larger ones gain nothing where tokens are many, and lose some percent."""
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines (L + N, head width) of the places of all tokens, the text's first."""
@@ -50,6 +51,7 @@ class FluxTransformer:
 
     def __init__(self, transformer: Any) -> None:
         self.module = transformer.requires_grad_(False).eval()
+        _transpose_small(transformer)
         # Asked for several times a step; the module would look at all its parameters each time.
         self.device: torch.device = transformer.device
         self.dtype: torch.dtype = transformer.dtype
@@ -199,6 +201,14 @@ def unpacked(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     images, channels, height, width = shape
     tokens = tokens.view(images, height // PATCH, width // PATCH, channels, PATCH, PATCH)
     return tokens.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+
+
+def _transpose_small(module: torch.nn.Module) -> None:
+    """Lay small layers' weights out the other way round, as they are read when they are multiplied
+    with few tokens: on a CPU that takes up to a third less time."""
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.weight.numel() <= SMALL:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
 
 
 def _run(block: Any) -> Block:
