@@ -16,7 +16,8 @@ PATCH: Final = 2
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
 SMALL: Final = 1 << 18
-"""Weights of a layer; larger ones gain nothing where tokens are many, and lose some percent."""
+"""Weights of a layer; see `_transpose_small`. Larger ones gain little, and lose some percent where
+tokens are many."""
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines (L + N, head width) of the places of all tokens, the text's first."""
@@ -204,11 +205,13 @@ def unpacked(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _transpose_small(module: torch.nn.Module) -> None:
-    """Lay small layers' weights out the other way round, as they are read when they are multiplied
-    with few tokens: on a CPU that takes up to a third less time."""
+    """Lay out small layers' weights in a CPU's memory column by column: multiplied with a hundred
+    tokens or fewer, that takes up to a third less time. They look the same to everybody."""
     for layer in module.modules():
         if isinstance(layer, torch.nn.Linear) and layer.weight.numel() <= SMALL:
-            layer.weight.data = layer.weight.data.t().contiguous().t()
+            weight = layer.weight.data
+            if weight.device.type == "cpu":
+                layer.weight.data = weight.t().contiguous().t()
 
 
 def _run(block: Any) -> Block:
