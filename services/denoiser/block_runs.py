@@ -9,9 +9,7 @@ ends at `max(b + s, a + t)`: s, all its computation; t, its end if its loads alo
 the loader is done at `a + l`.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
 from math import comb
 from typing import Final, NamedTuple
 
@@ -23,8 +21,6 @@ Integers = NDArray[np.int64]
 
 MAX_COUNTS: Final = 1024
 """Ways to distribute the options over a run of equal blocks; a longer run is cut."""
-PRICES: Final = np.array([0.0, 0.3, 0.5, 0.7, 0.85, 1.0])
-"""Of a second of computation, a second of loading costing the rest of 1: for lower bounds."""
 
 
 class Option(NamedTuple):
@@ -49,20 +45,15 @@ class Run(NamedTuple):
     s: Reals
     l: Reals  # noqa: E741 (as in the docstring above)
     t: Reals
-    floor: Reals
-    """What it costs at least, at each of `PRICES`."""
 
 
-def runs_of(blocks: Sequence[Block]) -> list[Run]:
-    return [run for block, same in groupby(blocks) for run in _runs(block, len(list(same)))]
-
-
-def _runs(block: Block, length: int) -> list[Run]:
+def runs(block: Block, length: int) -> list[Run]:
+    """Of `length` blocks, one after another."""
     kinds = _in_order(block)
     longest = next(n for n in range(length, 0, -1) if _ways(n, len(kinds)) <= MAX_COUNTS or n == 1)
     lengths = [longest] * (length // longest) + [length % longest] * (length % longest > 0)
-    runs = {n: _run(block, kinds, n) for n in set(lengths)}
-    return [runs[n] for n in lengths]
+    made = {n: _run(block, kinds, n) for n in set(lengths)}
+    return [made[n] for n in lengths]
 
 
 def _in_order(block: Block) -> tuple[int, ...]:
@@ -90,8 +81,7 @@ def _run(block: Block, kinds: tuple[int, ...], length: int) -> Run:
     before, after = loads.cumsum(1) - loads, s[:, None] - computes.cumsum(1)
     ends = before + np.maximum(load + computes, loads + compute) + after
     t = np.where(counts > 0, ends, -np.inf).max(1)
-    floor = length * (np.outer(PRICES, compute) + np.outer(1.0 - PRICES, load)).min(1)
-    return Run(kinds, counts, s, l, t, floor)
+    return Run(kinds, counts, s, l, t)
 
 
 def _ways(length: int, kinds: int) -> int:
