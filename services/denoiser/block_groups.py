@@ -37,7 +37,7 @@ class Segments:
         found: list[int] = []
         for part, way in zip(self._parts, ways, strict=True):
             if isinstance(part, Run):
-                found.extend(np.repeat(part.kinds, part.counts[way]).tolist())
+                found.extend(np.repeat(part.kinds, part.counts[:, way]).tolist())
             else:
                 found.extend(combined[way][: len(part)])
         return tuple(found)

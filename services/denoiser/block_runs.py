@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
     kinds: tuple[int, ...]
     counts: Integers
-    """(ways, kinds)"""
+    """(kinds, ways)"""
     s: Reals
     l: Reals  # noqa: E741 (as in the docstring above)
     t: Reals
@@ -73,14 +73,13 @@ def _in_order(block: Block) -> tuple[int, ...]:
 
 def _run(block: Block, kinds: tuple[int, ...], length: int) -> Run:
     counts = _counts(length, len(kinds))
-    load = np.array([block[i].load for i in kinds])
-    compute = np.array([block[i].compute for i in kinds])
+    load, compute = np.array([block[i] for i in kinds]).T[:, :, None]
     loads, computes = counts * load, counts * compute
-    s, l = computes.sum(1), loads.sum(1)  # noqa: E741
+    s, l = computes.sum(0), loads.sum(0)  # noqa: E741
     # Of the blocks with one option, it is the first or the last whose load can hold up the others.
-    before, after = loads.cumsum(1) - loads, s[:, None] - computes.cumsum(1)
+    before, after = loads.cumsum(0) - loads, s - computes.cumsum(0)
     ends = before + np.maximum(load + computes, loads + compute) + after
-    t = np.where(counts > 0, ends, -np.inf).max(1)
+    t = np.where(counts > 0, ends, -np.inf).max(0)
     return Run(kinds, counts, s, l, t)
 
 
@@ -90,9 +89,9 @@ def _ways(length: int, kinds: int) -> int:
 
 @lru_cache(maxsize=256)
 def _counts(length: int, kinds: int) -> Integers:
-    """All ways to write `length` as a sum of `kinds` numbers, (ways, kinds)."""
+    """All ways to write `length` as a sum of `kinds` numbers, (kinds, ways)."""
     if kinds == 1:
         return np.array([[length]])
     rest = [_counts(length - n, kinds - 1) for n in range(length + 1)]
-    first = np.repeat(np.arange(length + 1), [len(part) for part in rest])
-    return np.column_stack([first, np.concatenate(rest)])
+    first = np.repeat(np.arange(length + 1), [part.shape[1] for part in rest])
+    return np.concatenate((first[None], np.concatenate(rest, axis=1)))

@@ -22,7 +22,7 @@ from services.denoiser.block_groups import NEVER, Segments, segments_of
 from services.denoiser.block_runs import Block, Integers, Reals
 from services.denoiser.plan_bounds import Bounds, bounds
 
-GAP: Final = 0.0035
+GAP: Final = 0.0025
 """Share of the bound at which the first limit is above it,"""
 WIDER: Final = 1.8
 """and by how much farther the next one each time."""
@@ -117,6 +117,8 @@ def _search(ways: Reals, known: Bounds, head: float, limit: float, width: int) -
     limit += ROUNDING * (limit + head)
     able = known.least <= limit
     kept, index = ways[:, able][:, :, None], able.nonzero()[1]
+    if not able.any(1).all():
+        return _Found(np.inf, [], complete=True)
     ends = able.sum(1).cumsum().tolist()
     margins = (limit - known.rest[1:])[:, :, None]
     weights = np.stack((known.prices, 1.0 - known.prices), axis=1)
@@ -127,11 +129,11 @@ def _search(ways: Reals, known: Bounds, head: float, limit: float, width: int) -
         plans, chosen = _extended(plans, kept[:, first:end]), None
         if plans.shape[1] > FEW:
             chosen, all_kept = _kept(plans, weights, margin, width)
-            plans, complete = plans[:, chosen], complete and all_kept
+            plans, complete = plans.take(chosen, axis=1), complete and all_kept
+            if not len(chosen):
+                return _Found(np.inf, [], complete)
         steps.append((chosen, before, first))
         first = end
-    if not plans.size:
-        return _Found(np.inf, [], complete)
     at = int(np.lexsort(plans)[0])
     return _Found(float(plans[1, at]), _ways(steps, index, at), complete)
 
@@ -149,8 +151,8 @@ def _extended(plans: Reals, ways: Reals) -> Reals:
 
 def _kept(plans: Reals, weights: Reals, margin: Reals, width: int) -> tuple[Integers, bool]:
     """Indices of the plans to go on with, and whether they are all that can be best."""
-    kept = np.flatnonzero((weights @ plans <= margin).all(0))
-    kept = kept[_front(plans[:, kept])]
+    kept = np.logical_and.reduce(weights @ plans <= margin).nonzero()[0]
+    kept = kept.take(_front(plans.take(kept, axis=1)))
     if len(kept) <= width:
         return kept, True
     over = (weights @ plans[:, kept] - margin).max(0)
@@ -160,8 +162,9 @@ def _kept(plans: Reals, weights: Reals, margin: Reals, width: int) -> tuple[Inte
 def _front(plans: Reals) -> Integers:
     """Indices of the plans that no other beats in both."""
     order: Integers = plans[0].argsort(kind="stable")
-    computed = plans[1, order]
-    better = np.ones(len(order), dtype=bool)
+    computed = plans[1].take(order)
+    better = np.empty(len(order), dtype=bool)
+    better[:1] = True
     np.less(computed[1:], np.minimum.accumulate(computed)[:-1], out=better[1:])
     return order[better]
 
