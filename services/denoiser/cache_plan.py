@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.denoiser.block_groups import NEVER, Segments, segments_of
+from services.denoiser.block_groups import Segments, segments_of
 from services.denoiser.block_runs import Block, Integers, Reals
 from services.denoiser.plan_bounds import Bounds, bounds
 
@@ -82,7 +82,8 @@ def best_plan(blocks: Sequence[Block], head: float = 0.0) -> Plan:
     loader may begin, since it was done early with the step before (`Plan.next_head`)."""
     if head < 0.0:
         raise ValueError(f"head: {head}, allowed: at least 0")
-    choices, exact = _choose(segments_of(blocks), head) if blocks else ((), True)
+    most = sum(max(option.load for option in block) for block in blocks)
+    choices, exact = _choose(segments_of(blocks), min(head, most)) if blocks else ((), True)
     loaded, computed = timeline(blocks, choices, head)
     return Plan(choices, computed, loaded + head, head, exact)
 
@@ -100,23 +101,35 @@ def _choose(segments: Segments, head: float) -> tuple[tuple[int, ...], bool]:
     """The plan for each block, and whether no other is better: the search leaves out what cannot
     end by a limit, which is raised until it finds a plan."""
     known, gap = bounds(segments.ways, head), GAP
+    first = _promising(segments.ways, known, head)
     while True:
-        limit = known.makespan * (1.0 + gap) if gap < 1.0 else NEVER / 2.0
+        limit = min(first.makespan, known.makespan * (1.0 + gap))
         found = _search(segments.ways, known, head, limit, FIRST_FRONT)
         if not found.complete:
-            limit = min(limit, found.makespan)
-            wide = _search(segments.ways, known, head, limit, MAX_FRONT)
+            bound = min(limit, found.makespan)
+            wide = _search(segments.ways, known, head, bound, MAX_FRONT)
             found = _Found(*min(found[:2], wide[:2]), wide.complete)
         if found.makespan <= limit:
             return segments.choices(found.ways), found.complete
+        if limit == first.makespan:
+            return segments.choices(first.ways), found.complete
         gap *= WIDER
+
+
+def _promising(ways: Reals, known: Bounds, head: float) -> _Found:
+    """For each segment the way whose bound is the least."""
+    least = known.least.argmin(1)
+    loaded, computed = -head, 0.0
+    for s, l, t in ways[:, np.arange(len(least)), least].T.tolist():  # noqa: E741
+        loaded, computed = loaded + l, max(computed + s, loaded + t)
+    return _Found(computed, least.tolist(), complete=False)
 
 
 def _search(ways: Reals, known: Bounds, head: float, limit: float, width: int) -> _Found:
     """The best plan that ends by `limit`, if there is one and `width` is enough."""
     limit += ROUNDING * (limit + head)
     able = known.least <= limit
-    kept, index = ways[:, able][:, :, None], able.nonzero()[1]
+    kept, index = ways[:, able].take((1, 0, 2), axis=0)[:, :, None], able.nonzero()[1]
     if not able.any(1).all():
         return _Found(np.inf, [], complete=True)
     ends = able.sum(1).cumsum().tolist()
@@ -139,14 +152,11 @@ def _search(ways: Reals, known: Bounds, head: float, limit: float, width: int) -
 
 
 def _extended(plans: Reals, ways: Reals) -> Reals:
-    """`plans` (2, plans): until when they load and compute; each with each of `ways` (3, ways, 1),
-    which changes last."""
-    loaded, computed = plans
-    s, l, t = ways  # noqa: E741
-    longer = np.empty((2, len(s), len(loaded)))
-    np.add(l, loaded, out=longer[0])
-    np.maximum(s + computed, t + loaded, out=longer[1])
-    return longer.reshape(2, -1)
+    """`plans` (2, plans): until when they load and compute; each with each of `ways` (3, ways, 1):
+    l, s, t, which changes last."""
+    longer = ways + plans.take((0, 1, 0), axis=0)[:, None]
+    np.maximum(longer[1], longer[2], out=longer[1])
+    return longer[:2].reshape(2, -1)
 
 
 def _kept(plans: Reals, weights: Reals, margin: Reals, width: int) -> tuple[Integers, bool]:

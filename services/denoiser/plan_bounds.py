@@ -17,7 +17,7 @@ from services.denoiser.block_runs import Reals
 
 Singles = NDArray[np.float32]
 
-RATIOS: Final = np.exp2(np.arange(-10.0, 11.0))
+RATIOS: Final = np.exp2(np.arange(-7.0, 8.0))
 """Prices of loading over those of computation, of which one is the best for all segments,"""
 BETWEEN: Final = np.exp2(np.array([-0.6, -0.3, 0.0, 0.3, 0.6]))
 """or one of these times that."""
