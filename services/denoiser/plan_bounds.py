@@ -21,7 +21,7 @@ RATIOS: Final = np.exp2(np.arange(-7.0, 8.0))
 """Prices of loading over those of computation, of which one is the best for all segments,"""
 BETWEEN: Final = np.exp2(np.array([-0.6, -0.3, 0.0, 0.3, 0.6]))
 """or one of these times that."""
-AROUND: Final = np.array([0.7, 0.9, 1.1, 1.4])
+AROUND: Final = np.array([0.8, 1.0, 1.2])
 """Of that one; these, and 0 and 1, are the prices of paths."""
 STARTS, ENDS = np.tril_indices(len(AROUND) + 2)
 """Indices of the prices with which a segment may begin and end: the latter is not higher."""
