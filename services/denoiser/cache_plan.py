@@ -82,10 +82,14 @@ def best_plan(blocks: Sequence[Block], head: float = 0.0) -> Plan:
     loader may begin, since it was done early with the step before (`Plan.next_head`)."""
     if head < 0.0:
         raise ValueError(f"head: {head}, allowed: at least 0")
-    most = sum(max(option.load for option in block) for block in blocks)
-    choices, exact = _choose(segments_of(blocks), min(head, most)) if blocks else ((), True)
+    choices, exact = _choose(segments_of(blocks), _usable(head, blocks)) if blocks else ((), True)
     loaded, computed = timeline(blocks, choices, head)
     return Plan(choices, computed, loaded + head, head, exact)
+
+
+def _usable(head: float, blocks: Sequence[Block]) -> float:
+    """As much of `head` as loads can take."""
+    return head and min(head, sum(max(option.load for option in block) for block in blocks))
 
 
 class _Found(NamedTuple):
