@@ -22,7 +22,7 @@ from services.denoiser.block_groups import Segments, segments_of
 from services.denoiser.block_runs import Block, Integers, Reals
 from services.denoiser.plan_bounds import Bounds, bounds
 
-GAP: Final = 0.003
+GAP: Final = 0.004
 """Share of the bound at which the first limit is above it,"""
 WIDER: Final = 1.8
 """and by how much farther the next one each time."""
