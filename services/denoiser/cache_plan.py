@@ -104,6 +104,9 @@ class _Found(NamedTuple):
 def _choose(segments: Segments, head: float) -> tuple[tuple[int, ...], bool]:
     """The plan for each block, and whether no other is better: the search leaves out what cannot
     end by a limit, which is raised until it finds a plan."""
+    if segments.ways.shape[1] == 1:
+        s, l, t = segments.ways[:, 0]  # noqa: E741
+        return segments.choices([int(np.lexsort((l, np.maximum(s, t - head)))[0])]), True
     known, gap = bounds(segments.ways, head), GAP
     first = _promising(segments.ways, known, head)
     while True:

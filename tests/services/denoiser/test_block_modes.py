@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.denoiser.block_modes import block_modes, choose_modes
+from services.denoiser.block_modes import block_modes, block_plan, choose_modes
 from services.denoiser.block_runs import Option
 from services.denoiser.cache_plan import best_plan, timeline
 from services.denoiser.cost import CostModel
@@ -42,6 +42,15 @@ def test_what_is_computed_in_full_comes_first_and_no_plan_is_better(
     found = timeline([block] * 12, choices, head).computed
     assert found == pytest.approx(best_plan([block] * 12, head).makespan)
     assert found <= 12 * whole * (1 + 1e-9)
+
+
+@given(SECONDS, SECONDS)
+def test_where_caches_need_no_load_the_plan_uses_them_in_every_block_and_says_so(
+    whole: float, part: float
+) -> None:
+    plan = block_plan(57, whole, part, load=0.0, head=0.0)
+    assert plan.needs_no_load
+    assert plan.choices == (0,) * 57
 
 
 def test_where_loads_are_quick_all_caches_are_used_and_where_they_are_slow_none() -> None:
