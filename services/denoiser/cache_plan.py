@@ -33,7 +33,9 @@ MAX_FRONT: Final = 4096
 FIRST_FRONT: Final = 512
 """The same in a first search. If it has to leave something out, its plan bounds a second one."""
 ROUNDING: Final = 3e-6
-"""Share by which a bound may be wrong."""
+"""Share of the limit and the head by which bounds, whose costs are float32, may be too high: ten
+roundings of at most s + l + t in each segment, which for a plan that ends by the limit add up to
+at most four times the limit and the head."""
 
 
 class Timeline(NamedTuple):
@@ -103,14 +105,17 @@ class _Found(NamedTuple):
 
 def _choose(segments: Segments, head: float) -> tuple[tuple[int, ...], bool]:
     """The plan for each block, and whether no other is better: the search leaves out what cannot
-    end by a limit, which is raised until it finds a plan."""
+    end by a limit, which is raised until it finds a plan, at last to when one ends that there is.
+    """
     if segments.ways.shape[1] == 1:
         s, l, t = segments.ways[:, 0]  # noqa: E741
         return segments.choices([int(np.lexsort((l, np.maximum(s, t - head)))[0])]), True
     known, gap = bounds(segments.ways, head), GAP
     first = _promising(segments.ways, known, head)
     while True:
-        limit = min(first.makespan, known.makespan * (1.0 + gap))
+        limit = first.makespan
+        if gap < 1.0:
+            limit = min(limit, known.makespan * (1.0 + gap))
         found = _search(segments.ways, known, head, limit, FIRST_FRONT)
         if not found.complete:
             bound = min(limit, found.makespan)
@@ -136,9 +141,9 @@ def _search(ways: Reals, known: Bounds, head: float, limit: float, width: int) -
     """The best plan that ends by `limit`, if there is one and `width` is enough."""
     limit += ROUNDING * (limit + head)
     able = known.least <= limit
-    kept, index = ways[:, able].take((1, 0, 2), axis=0)[:, :, None], able.nonzero()[1]
     if not able.any(1).all():
         return _Found(np.inf, [], complete=True)
+    kept, index = ways[:, able].take((1, 0, 2), axis=0)[:, :, None], able.nonzero()[1]
     ends = able.sum(1).cumsum().tolist()
     margins = (limit - known.rest[1:])[:, :, None]
     weights = np.stack((known.prices, 1.0 - known.prices), axis=1)

@@ -33,8 +33,8 @@ class Bounds(NamedTuple):
     rest: Reals
     """(segments + 1, P): what the segments from there on cost at least, if they begin at a price"""
     least: Singles
-    """(segments, ways): no plan takes less that has this way; 1e-6 of it, and of head, may be
-    wrong."""
+    """(segments, ways): no plan takes less that has this way, but for `ROUNDING`
+    (`cache_plan.py`)."""
 
     @property
     def makespan(self) -> float:

@@ -143,6 +143,15 @@ def test_however_low_the_first_limit_the_plan_is_the_best_one(
         assert plan.makespan == pytest.approx(least_makespan(blocks, 0.5), rel=1e-12)
 
 
+def test_where_the_bound_is_nothing_the_best_plan_is_found_all_the_same() -> None:
+    blocks = [(Option(0.0, 5.0 + i), Option(5.0 + i, 0.0)) for i in range(9)]
+    for missing in (1e-5, 1e-2, 1.0):
+        head = sum(5.0 + i for i in range(9)) - missing
+        plan = best_plan(blocks, head)
+        assert plan.exact
+        assert plan.makespan == pytest.approx(least_makespan(blocks, head))
+
+
 def test_no_bound_is_above_the_best_plan_that_has_the_way_it_is_of() -> None:
     lot = Random(11)
     for head in (0.0, 1.5):
