@@ -68,6 +68,12 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         fixed, per_token, per_pair, per_byte = self.coefficients
         return fixed + per_token * work.tokens + per_pair * work.pairs + per_byte * work.loaded
 
+    def untried(self, work: StepWork) -> bool:
+        """Whether measuring a step of so much work would tell more than is known: few sizes were
+        measured yet, and that one not more than a few times."""
+        cell = self.cells.get(_size(work))
+        return len(self.cells) <= MANY and (cell is None or cell.count <= FEW)
+
     def observe(self, work: StepWork, seconds: float) -> "CostModel":
         """The model after a step of `work` took `seconds`."""
         cells = dict(self.cells)
