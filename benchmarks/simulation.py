@@ -29,7 +29,7 @@ TOKENS: Final = 4096
 PROMPT: Final = 512
 """and of the prompt, which is computed in any case."""
 SHAPE: Final = ShapeKey(16, 64, 64, PROMPT)
-MEASURED: Final = {str(size): Cell(1.0, MEMORY, (0.0, 0.0, 0.0)) for size in range(MANY + 1)}
+MEASURED: Final = {str(size): Cell(1.0, MEMORY, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many sizes of steps that no other is worth a try."""
 
 
@@ -37,7 +37,7 @@ def cost_model(step: float, saved: float) -> CostModel:
     """One picture's step, in full, takes `step` seconds, of which a step with more pictures saves
     the share `saved` for each of them; known from many steps."""
     each = step * (1.0 - saved) / (TOKENS + PROMPT)
-    return CostModel(coefficients=(step * saved, each, 0.0, 0.0), cells=MEASURED)
+    return CostModel(coefficients=(step * saved, each, 0.0, 0.0, 0.0), cells=MEASURED)
 
 
 COST: Final = cost_model(0.243, saved=1 / 3)

@@ -22,8 +22,8 @@ LIMITS = Limits(max_step_seconds=1e9)
 def cost(saved: float, cells: int = MANY + 1) -> CostModel:
     """A row's step takes a second alone, of which `saved` is shared by all; so many sizes were
     measured."""
-    measured = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0)) for size in range(cells)}
-    return CostModel(coefficients=(saved, (1.0 - saved) / 100, 0.0, 0.0), cells=measured)
+    measured = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0, 0.0)) for size in range(cells)}
+    return CostModel(coefficients=(saved, (1.0 - saved) / 100, 0.0, 0.0, 0.0), cells=measured)
 
 
 def row(arrival: int, steps: int = 10, **changes: object) -> RowView:
@@ -102,7 +102,7 @@ def test_a_class_goes_before_another_however_short_that_is() -> None:
 
 def test_while_little_is_known_all_share_a_step_so_that_it_is_learnt_what_that_saves() -> None:
     rows = [row(k) for k in range(3)]
-    assert running(rows, CostModel(coefficients=(0.0, 0.01, 0.0, 0.0))) == (0, 1, 2)
+    assert running(rows, CostModel(coefficients=(0.0, 0.01, 0.0, 0.0, 0.0))) == (0, 1, 2)
     assert running(rows, cost(0.0, cells=2)) == (0, 1, 2)
 
 

@@ -16,12 +16,16 @@ from services.denoiser.work import StepWork, total
 from shared.messages import ServiceClass
 
 SHAPES = [ShapeKey(4, 8, 8, 77), ShapeKey(4, 16, 16, 77), ShapeKey(4, 16, 16, 154)]
-COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0))
-MEASURED = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0)) for size in range(MANY + 1)}
+COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0, 0.0))
+MEASURED = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many that nothing is worth a try."""
 SETTLED = [
     CostModel(coefficients=coefficients, cells=MEASURED)
-    for coefficients in ((0.01, 1e-4, 0.0, 0.0), (0.0, 1e-4, 0.0, 0.0), (0.1, 1e-6, 0.0, 0.0))
+    for coefficients in (
+        (0.01, 1e-4, 0.0, 0.0, 0.0),
+        (0.0, 1e-4, 0.0, 0.0, 0.0),
+        (0.1, 1e-6, 0.0, 0.0, 0.0),
+    )
 ]
 """Company saves something, nothing, or nearly all."""
 SAME = settings(
