@@ -1,23 +1,23 @@
-"""Which blocks of a step use their caches when these have to be loaded first."""
+"""Which blocks of a step use their caches: all, but for the first ones where loads are too slow.
+
+Where nothing is loaded it is always all of them, however long that takes: a picture must not depend
+on how busy its denoiser was.
+"""
 
 from collections.abc import Sequence
-from typing import Final
 
 from services.denoiser.block_runs import Option
-from services.denoiser.cache_plan import Plan, best_plan
+from services.denoiser.cache_plan import best_plan
 from services.denoiser.cost import CostModel
+from services.denoiser.masked import CACHED, FULL
 from services.denoiser.row import Row
 from services.denoiser.work import StepWork, total
 from shared.families.network import Mode
 
-FULL: Final[tuple[Mode, ...]] = ("full",)
-CACHED: Final[tuple[Mode, ...]] = ("keys_values",)
-
 
 def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:
     """Have the masked ones of `rows`, which take their next step together, agree on the modes of
-    its blocks, and load in the steps to come what these need. If nothing has to be loaded, and
-    before anything was measured, all use their caches."""
+    its blocks, and load in the steps to come what these need."""
     masked = [row.masked for row in rows if row.masked is not None]
     if not masked:
         return
@@ -40,20 +40,17 @@ def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:
         loads.skipped = modes.count("full")
 
 
-def block_plan(depth: int, whole: float, part: float, load: float, head: float) -> Plan:
-    """Of `depth` blocks that are all alike: `whole` seconds to compute one in full, `part` with its
-    caches, which take `load` seconds to load; the loads began `head` seconds ago. Choices: 0 with
-    caches, 1 in full."""
-    return best_plan([(Option(load, min(part, whole)), Option(0.0, whole))] * depth, head)
-
-
 def block_modes(
     depth: int, whole: float, part: float, load: float, head: float
 ) -> tuple[Mode, ...]:
-    """By `block_plan`. Those in full come first: nothing is loaded for them, and it is known of all
-    tokens what the next block is given, as long as no block before used its caches. Of equal blocks
-    that is an optimal order, too (`block_runs.py`)."""
-    full = block_plan(depth, whole, part, load, head).choices.count(1)
+    """Of `depth` blocks that are all alike: `whole` seconds to compute one in full, `part` with its
+    caches, which take `load` seconds to load; the loads began `head` seconds ago.
+
+    Those in full come first: nothing is loaded for them, and it is known of all tokens what the
+    next block is given, as long as no block before used its caches. Of equal blocks that is an
+    optimal order, too (`block_runs.py`)."""
+    plan = best_plan([(Option(load, min(part, whole)), Option(0.0, whole))] * depth, head)
+    full = plan.choices.count(1)
     return FULL * full + CACHED * (depth - full)
 
 

@@ -10,9 +10,8 @@ from typing import Final, Self
 import torch
 
 from services.denoiser.beginning import Image
-from services.denoiser.block_modes import CACHED
 from services.denoiser.loads import Ahead, Loads
-from services.denoiser.masked import KEPT, MASK, Masked
+from services.denoiser.masked import CACHED, KEPT, MASK, Masked
 from services.denoiser.recorder import Recorder
 from services.denoiser.row import Row
 from shared.families.base import Family

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.denoiser.block_modes import block_modes, block_plan, choose_modes
+from services.denoiser.block_modes import block_modes, choose_modes
 from services.denoiser.block_runs import Option
 from services.denoiser.cache_plan import best_plan, timeline
 from services.denoiser.cost import CostModel
@@ -44,15 +44,6 @@ def test_what_is_computed_in_full_comes_first_and_no_plan_is_better(
     assert found <= 12 * whole * (1 + 1e-9)
 
 
-@given(SECONDS, SECONDS)
-def test_where_caches_need_no_load_the_plan_uses_them_in_every_block_and_says_so(
-    whole: float, part: float
-) -> None:
-    plan = block_plan(57, whole, part, load=0.0, head=0.0)
-    assert plan.needs_no_load
-    assert plan.choices == (0,) * 57
-
-
 def test_where_loads_are_quick_all_caches_are_used_and_where_they_are_slow_none() -> None:
     assert block_modes(4, whole=1.0, part=0.2, load=0.1, head=0.1) == ("keys_values",) * 4
     assert block_modes(4, whole=1.0, part=0.2, load=100.0, head=0.0) == ("full",) * 4
@@ -85,6 +76,13 @@ def atelier(tmp_path_factory: pytest.TempPathFactory) -> Atelier:
 
 
 @pytest.fixture
+def busy() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
 def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, Templates]]:
     found = Spilled(atelier, tmp_path)
     with another(found.store, atelier) as templates:
@@ -93,10 +91,10 @@ def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, Templates]
 
 
 def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
-    host: tuple[Spilled, Templates],
+    host: tuple[Spilled, Templates], busy: threading.Event
 ) -> None:
     spilled, templates = host
-    near, busy = spilled.row(templates), threading.Event()
+    near = spilled.row(templates)
     spilled.spill()
     templates._loads._thread.submit(busy.wait)  # nothing is loaded meanwhile
     far = spilled.row(templates)
@@ -116,7 +114,19 @@ def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
     templates._loads._seconds_per_byte = 1.0
     choose_modes([near], known())
     assert near.masked.modes == ("keys_values",) * 4
-    busy.set()
+
+
+def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
+    host: tuple[Spilled, Templates],
+) -> None:
+    spilled, templates = host
+    row, slow = spilled.row(templates), known()
+    for _ in range(20):
+        slow = slow.observe(StepWork.of(1, 100, 256, masked=1), 10.0)
+    choose_modes([row], slow)
+    assert row.masked is not None
+    assert row.masked.modes == ("keys_values",) * 4
+    assert step_work(row).masked == 1
 
 
 def test_before_anything_was_measured_all_caches_are_used(
