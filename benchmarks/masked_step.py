@@ -28,6 +28,7 @@ from shared.families.flux.transformer import FluxTransformer
 from shared.families.network import FULL_FROM, Conditioning, MaskedNetwork, Partial
 
 RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9, 1.0)
+NAMES: Final = tuple(f"{ratio:g}" for ratio in RATIOS)
 NEARLY_ALL: Final = 0.75
 """Ratios from which on `worst_ratio` is taken."""
 
@@ -78,8 +79,8 @@ def _measured(network: FluxTransformer, call: Call, rounds: int) -> dict[str, li
     graph, records = traced(network), _recorded(network, call)
     assert isinstance(graph, MaskedNetwork)
     ways: dict[str, Callable[[], object]] = {"full": lambda: graph.predict(*call)}
-    for ratio in RATIOS:
-        ways[f"{ratio:g}"] = _way(graph, call, records, ratio)
+    for name, ratio in zip(NAMES, RATIOS, strict=True):
+        ways[name] = _way(graph, call, records, ratio)
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
@@ -156,9 +157,7 @@ def summary(steps: dict[str, dict[str, list[float]]]) -> Results:
 def rows(report: Results) -> list[list[str]]:
     batches = list(report["of_full"])
     table = [["share of a full step, at a mask of", *(f"batch {b}" for b in batches)]]
-    table += [
-        [name, *(str(report["of_full"][b][name]) for b in batches)] for name in map(str, RATIOS)
-    ]
+    table += [[name, *(str(report["of_full"][b][name]) for b in batches)] for name in NAMES]
     return [*table, ["a full step, ms", *(str(report["full_ms"][b]) for b in batches)]]
 
 
