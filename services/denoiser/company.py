@@ -44,10 +44,7 @@ def sociable(rows: Sequence[RowView], cost: StepCost) -> bool:
 
 def pays(taking: StepWork, count: int, row: RowView, in_hand: int, cost: StepCost) -> bool:
     """Whether `row` had better take part in a step of `count` others, which compute `taking`, of
-    `in_hand` rows altogether. What was never tried is worth trying."""
-    together = taking + row.work
-    if cost.untried(together):
-        return True
+    `in_hand` rows altogether."""
     alone = cost.predict(row.work)
-    saved = alone - (cost.predict(together) - cost.predict(taking))
+    saved = alone - (cost.predict(taking + row.work) - cost.predict(taking))
     return count * alone < 2 * in_hand * saved

@@ -164,10 +164,15 @@ def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost) -> list[RowV
     for row in ordered[1:]:
         if len(chosen) == limits.max_rows:
             break
-        fits = cost.predict(work + row.work) <= limits.max_step_seconds
-        if fits and (everybody or pays(work, len(chosen), row, len(ordered), cost)):
+        together = work + row.work
+        if cost.predict(together) > limits.max_step_seconds:
+            continue
+        trial = not everybody and cost.untried(together)
+        if everybody or trial or pays(work, len(chosen), row, len(ordered), cost):
             chosen.append(row)
-            work += row.work
+            work = together
+        if trial:
+            break
     return sorted(chosen, key=lambda row: row.arrival)
 
 

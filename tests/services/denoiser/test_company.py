@@ -103,7 +103,16 @@ def test_a_class_goes_before_another_however_short_that_is() -> None:
 def test_while_little_is_known_all_share_a_step_so_that_it_is_learnt_what_that_saves() -> None:
     rows = [row(k) for k in range(3)]
     assert running(rows, CostModel(coefficients=(0.0, 0.01, 0.0, 0.0, 0.0))) == (0, 1, 2)
-    assert running(rows, cost(0.0, cells=2)) == (0, 1, 2)
+
+
+def test_a_size_that_was_never_measured_is_tried_with_one_row_more_at_a_time() -> None:
+    rows, model = [row(k) for k in range(9)], cost(0.0, cells=0)
+    sizes = []
+    for _ in range(40):
+        runs = running(rows, model) if model.known else (0,)
+        sizes.append(len(runs))
+        model = model.observe(total(rows[k].work for k in runs), float(len(runs)))
+    assert sizes == [1] * 4 + [2] * 4 + [1] * 32
 
 
 def test_deadlines_and_what_is_waited_for_within_a_step_make_company_welcome() -> None:
