@@ -125,7 +125,7 @@ def test_a_job_outlives_the_kill_of_its_controlnet_and_its_image_is_the_same(
             expected, _ = await drawn(darkroom, request("edges", steps=40))
             job = await darkroom.submit(request("edges", steps=40))
             async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 20:
+                if isinstance(event, StepProgress) and event.step >= 8:
                     fleet.kill("controlnet")
                     break
             await drawn(darkroom, request())
@@ -143,7 +143,7 @@ def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) ->
             expected, _ = await drawn(darkroom, request("edges", steps=40))
             job = await darkroom.submit(request("edges", steps=40))
             async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 20:
+                if isinstance(event, StepProgress) and event.step >= 8:
                     arenas = list(fleet.arenas.glob(f"*{fleet.member('controlnet').pid}*"))
                     fleet.kill("controlnet")
                     for arena in arenas:
@@ -152,7 +152,7 @@ def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) ->
             assert arenas
             (image,) = await job.images()
             record = await darkroom.job(job.job_id)
-            assert record.nodes["hint-0"].attempt == 2
+            assert record.nodes["hint-0"].attempt >= 2
             assert largest_difference(image.data, expected) <= 1
 
     run(scenario(), timeout=120)
