@@ -1,12 +1,12 @@
 """A step in which only masked tokens are computed, against the same step computed in full.
 
 For masks of 0.02 to 1.0 of an image's tokens and batches of 1, 4 and 8, one torch thread: the
-network as a denoiser runs it in full (a graph, where it has one), and `MaskedCall` with the keys
-and values of the same step, recorded in half precision before. Masks are ellipses somewhere in the
-image, another one for each image of a batch, so that no two rows of a batch have the same tokens.
-All ways take turns in each round; a figure is the median, a ratio that of the ratios within a
-round. What may be computed in either way is: above `FULL_FROM` of the tokens a denoiser computes
-an image in full (`shared/families/network.py`), and so does this.
+network as a denoiser runs it in full (a graph, where it has one), and as it runs it partly, with
+the keys and values of the same step, recorded in half precision before. Masks are ellipses
+somewhere in the image, another one for each image of a batch, so that no two rows of a batch have
+the same tokens. All ways take turns in each round; a figure is the median, a ratio that of the
+ratios within a round. What may be computed in either way is: above `FULL_FROM` of the tokens a
+denoiser computes an image in full (`shared/families/network.py`), and so does this.
 
 The network has the shape of FLUX with random weights: 1,024 image tokens of 768 channels and 128 of
 a prompt, as in FLUX an eighth; 2 double and 4 single blocks. `--own` measures that of `--model`.
@@ -23,12 +23,12 @@ import torch
 
 from benchmarks.flux_model import Shape, random_transformer
 from benchmarks.program import Options, Results, run_program, say
-from shared.families.flux.masked import MaskedCall
 from shared.families.flux.traced import traced
 from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import FULL_FROM, Conditioning, Network, Partial
+from shared.families.network import FULL_FROM, Conditioning, MaskedNetwork, Partial
 
 RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9, 1.0)
+NAMES: Final = tuple(f"{ratio:g}" for ratio in RATIOS)
 NEARLY_ALL: Final = 0.75
 """Ratios from which on `worst_ratio` is taken."""
 
@@ -77,9 +77,10 @@ async def measure(options: Options) -> Results:
 def _measured(network: FluxTransformer, call: Call, rounds: int) -> dict[str, list[float]]:
     """Seconds of each round, by mask ratio; `full`: in full."""
     graph, records = traced(network), _recorded(network, call)
+    assert isinstance(graph, MaskedNetwork)
     ways: dict[str, Callable[[], object]] = {"full": lambda: graph.predict(*call)}
-    for ratio in RATIOS:
-        ways[f"{ratio:g}"] = _way(network, graph, call, records, ratio)
+    for name, ratio in zip(NAMES, RATIOS, strict=True):
+        ways[name] = _way(graph, call, records, ratio)
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
@@ -92,8 +93,7 @@ def _measured(network: FluxTransformer, call: Call, rounds: int) -> dict[str, li
 
 
 def _way(
-    network: FluxTransformer,
-    graph: Network,
+    graph: MaskedNetwork,
     call: Call,
     records: Sequence[dict[str, torch.Tensor]],
     ratio: float,
@@ -102,20 +102,16 @@ def _way(
     side = call[0].shape[-1] // 2
     masks = [ellipse(side, ratio, seed) for seed in range(len(records))]
     partials = [Partial(mask, record) for mask, record in zip(masks, records, strict=True)]
-    modes = ("keys_values",) * len(network.blocks)
+    modes = ("keys_values",) * graph.depth
     if ratio > FULL_FROM:
         return lambda: graph.predict(*call)
-    return lambda: MaskedCall(network, *call, partials, modes).run()
+    return lambda: graph.predict_partly(*call, partials, modes)
 
 
 def _recorded(network: FluxTransformer, call: Call) -> list[dict[str, torch.Tensor]]:
     records: list[dict[str, torch.Tensor]] = [{} for _ in call[0]]
-    MaskedCall(
-        network,
-        *call,
-        [Partial(record=record) for record in records],
-        ("full",) * len(network.blocks),
-    ).run()
+    partials = [Partial(record=record) for record in records]
+    network.predict_partly(*call, partials, ("full",) * network.depth)
     return records
 
 
@@ -161,9 +157,7 @@ def summary(steps: dict[str, dict[str, list[float]]]) -> Results:
 def rows(report: Results) -> list[list[str]]:
     batches = list(report["of_full"])
     table = [["share of a full step, at a mask of", *(f"batch {b}" for b in batches)]]
-    table += [
-        [name, *(str(report["of_full"][b][name]) for b in batches)] for name in map(str, RATIOS)
-    ]
+    table += [[name, *(str(report["of_full"][b][name]) for b in batches)] for name in NAMES]
     return [*table, ["a full step, ms", *(str(report["full_ms"][b]) for b in batches)]]
 
 

@@ -93,7 +93,8 @@ def _planning(repetitions: int) -> dict[str, dict[str, float]]:
         "two kinds": lambda: flux_blocks(lot),
         "different": lambda: different_blocks(57, lot),
     }
-    best_plan(flux_blocks(lot))  # tables of counts are made once in a process
+    for blocks in (flux_blocks(lot), different_blocks(57, Random(0))):
+        best_plan(blocks)  # tables of counts and combinations are made once in a process
     return {
         f"{name}, {rule}": _times(plan, [make() for _ in range(repetitions)])
         for name, make in kinds.items()

@@ -58,6 +58,10 @@ async def main(running: Process) -> None:
             )
             for name, card in cards.items()
         }
+        metrics.watch_cache("fetched_loras", files.reading)
+        if store is not None:
+            metrics.watch_cache("templates", store.in_memory)
+            metrics.watch_cache("spilled_templates", store.on_disk)
         for model in models.values():
             if model.templates is not None:
                 engines.enter_context(model.templates)

@@ -1,17 +1,18 @@
-"""Which blocks of a step use their caches when these have to be loaded first."""
+"""Which blocks of a step use their caches: all, but for the first ones where loads are too slow.
+
+Where nothing is loaded it is always all of them, however long that takes: a picture must not depend
+on how busy its denoiser was.
+"""
 
 from collections.abc import Sequence
-from typing import Final
 
 from services.denoiser.block_runs import Option
 from services.denoiser.cache_plan import best_plan
 from services.denoiser.cost import CostModel
+from services.denoiser.masked import CACHED, FULL
 from services.denoiser.row import Row
 from services.denoiser.work import StepWork, total
 from shared.families.network import Mode
-
-FULL: Final[tuple[Mode, ...]] = ("full",)
-CACHED: Final[tuple[Mode, ...]] = ("keys_values",)
 
 
 def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:

@@ -9,9 +9,7 @@ ends at `max(b + s, a + t)`: s, all its computation; t, its end if its loads alo
 the loader is done at `a + l`.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
 from math import comb
 from typing import Final, NamedTuple
 
@@ -23,8 +21,6 @@ Integers = NDArray[np.int64]
 
 MAX_COUNTS: Final = 1024
 """Ways to distribute the options over a run of equal blocks; a longer run is cut."""
-PRICES: Final = np.array([0.0, 0.3, 0.5, 0.7, 0.85, 1.0])
-"""Of a second of computation, a second of loading costing the rest of 1: for lower bounds."""
 
 
 class Option(NamedTuple):
@@ -45,24 +41,19 @@ class Run(NamedTuple):
 
     kinds: tuple[int, ...]
     counts: Integers
-    """(ways, kinds)"""
+    """(kinds, ways)"""
     s: Reals
     l: Reals  # noqa: E741 (as in the docstring above)
     t: Reals
-    floor: Reals
-    """What it costs at least, at each of `PRICES`."""
 
 
-def runs_of(blocks: Sequence[Block]) -> list[Run]:
-    return [run for block, same in groupby(blocks) for run in _runs(block, len(list(same)))]
-
-
-def _runs(block: Block, length: int) -> list[Run]:
+def runs(block: Block, length: int) -> list[Run]:
+    """Of `length` blocks, one after another."""
     kinds = _in_order(block)
     longest = next(n for n in range(length, 0, -1) if _ways(n, len(kinds)) <= MAX_COUNTS or n == 1)
     lengths = [longest] * (length // longest) + [length % longest] * (length % longest > 0)
-    runs = {n: _run(block, kinds, n) for n in set(lengths)}
-    return [runs[n] for n in lengths]
+    made = {n: _run(block, kinds, n) for n in set(lengths)}
+    return [made[n] for n in lengths]
 
 
 def _in_order(block: Block) -> tuple[int, ...]:
@@ -82,16 +73,14 @@ def _in_order(block: Block) -> tuple[int, ...]:
 
 def _run(block: Block, kinds: tuple[int, ...], length: int) -> Run:
     counts = _counts(length, len(kinds))
-    load = np.array([block[i].load for i in kinds])
-    compute = np.array([block[i].compute for i in kinds])
+    load, compute = np.array([block[i] for i in kinds]).T[:, :, None]
     loads, computes = counts * load, counts * compute
-    s, l = computes.sum(1), loads.sum(1)  # noqa: E741
+    s, l = computes.sum(0), loads.sum(0)  # noqa: E741
     # Of the blocks with one option, it is the first or the last whose load can hold up the others.
-    before, after = loads.cumsum(1) - loads, s[:, None] - computes.cumsum(1)
+    before, after = loads.cumsum(0) - loads, s - computes.cumsum(0)
     ends = before + np.maximum(load + computes, loads + compute) + after
-    t = np.where(counts > 0, ends, -np.inf).max(1)
-    floor = length * (np.outer(PRICES, compute) + np.outer(1.0 - PRICES, load)).min(1)
-    return Run(kinds, counts, s, l, t, floor)
+    t = np.where(counts > 0, ends, -np.inf).max(0)
+    return Run(kinds, counts, s, l, t)
 
 
 def _ways(length: int, kinds: int) -> int:
@@ -100,9 +89,9 @@ def _ways(length: int, kinds: int) -> int:
 
 @lru_cache(maxsize=256)
 def _counts(length: int, kinds: int) -> Integers:
-    """All ways to write `length` as a sum of `kinds` numbers, (ways, kinds)."""
+    """All ways to write `length` as a sum of `kinds` numbers, (kinds, ways)."""
     if kinds == 1:
         return np.array([[length]])
     rest = [_counts(length - n, kinds - 1) for n in range(length + 1)]
-    first = np.repeat(np.arange(length + 1), [len(part) for part in rest])
-    return np.column_stack([first, np.concatenate(rest)])
+    first = np.repeat(np.arange(length + 1), [part.shape[1] for part in rest])
+    return np.concatenate((first[None], np.concatenate(rest, axis=1)))

@@ -2,18 +2,14 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Final
 
 import torch
 
-from services.denoiser.block_modes import choose_modes
 from services.denoiser.cost import CostModel
 from services.denoiser.entry import Entry
 from services.denoiser.interval import NEVER, Interval
-from services.denoiser.merging import Merging
 from services.denoiser.outcomes import (
     EngineStatistics,
     EngineStopped,
@@ -24,24 +20,13 @@ from services.denoiser.outcomes import (
 )
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.row import Row
-from services.denoiser.shape import ShapeKey
 from services.denoiser.sharing import AskHalf, Half, Sharing
-from services.denoiser.steering import (
-    LEAST_PATIENCE,
-    PATIENCE_STEPS,
-    Ask,
-    Interrupted,
-    Steering,
-)
-from services.denoiser.step import Batch, Predict, predict, step
+from services.denoiser.steering import Ask, Steering
+from services.denoiser.stepper import Stepper
 from services.denoiser.views import RowView
-from services.denoiser.work import step_work, total
 from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
 from shared.families.network import Network
-
-MAX_BATCHES: Final = 4
-"""Shapes whose last batch is kept, with its concatenated embeddings."""
 
 
 class Compute:
@@ -61,17 +46,15 @@ class Compute:
         """`ask`: how ControlNets are asked; `ask_half`: how other denoisers are. None: there are
         none."""
         self._steering = None if ask is None else Steering(ask, self._wake)
-        self._sharing = None if ask_half is None else Sharing(ask_half)
+        sharing = None if ask_half is None else Sharing(ask_half)
+        self._stepper = Stepper(network, cost, self._steering, sharing, about_to=self._tell)
         self._network, self._limits = network, limits
-        self.cost = cost
         self._deliver, self._crashed = deliver, crashed
-        self._merging = Merging(network)
         self._turn = Turn()
         self._news: list[Outcome] = []
         """What happened and is not told yet."""
         self._hopeless: list[Entry] = []
         """Given up by the last plan, and not yet told."""
-        self._batches: OrderedDict[ShapeKey, Batch] = OrderedDict()
         self._changed = threading.Condition()
         # Under `_changed`: entries by ticket, both in order of arrival; whether to end; whether a
         # step runs; whether only rows that are alone may step, but for one step `_owed` to others.
@@ -82,9 +65,7 @@ class Compute:
         self._half: tuple[Half, Future[torch.Tensor]] | None = None
         """To be computed for another denoiser, while there is nothing else to do."""
         self._next_ticket = 0
-        self._steps = self._row_steps = self._finished = self._failed = self._parks = 0
-        self._halves = 0
-        self._step_seconds = 0.0
+        self._finished = self._failed = self._parks = 0
         # A daemon, so that a process whose event loop died is not kept alive by it.
         self._thread = threading.Thread(target=self._run, name="denoiser-steps", daemon=True)
 
@@ -164,6 +145,11 @@ class Compute:
             return [entry.view(now, margin) for entry in entries]
 
     @property
+    def cost(self) -> CostModel:
+        """As learnt so far."""
+        return self._stepper.cost
+
+    @property
     def declining(self) -> bool:
         """At the last step boundary somebody was kept waiting who has not been in the batch yet."""
         return self._declining
@@ -177,20 +163,21 @@ class Compute:
             self._changed.notify_all()
 
     def statistics(self) -> EngineStatistics:
-        steering = self._steering
+        steering, stepper = self._steering, self._stepper
+        taken = stepper.taken
         with self._changed:
             return EngineStatistics(
                 rows=len(self._admitted),
                 waiting=len(self._waiting),
                 parked=sum(entry.parked for entry in self._waiting.values()),
                 parks=self._parks,
-                steps=self._steps,
-                row_steps=self._row_steps,
-                step_seconds=self._step_seconds,
+                steps=taken.steps,
+                row_steps=taken.rows,
+                step_seconds=taken.seconds,
                 finished=self._finished,
                 failed=self._failed,
-                shared_steps=self._shared(),
-                halves=self._halves,
+                shared_steps=stepper.shared,
+                halves=stepper.halves,
                 control_rounds=0 if steering is None else steering.rounds,
                 control_seconds=0.0 if steering is None else steering.seconds,
                 control_hops=0.0 if steering is None else steering.hops,
@@ -207,7 +194,7 @@ class Compute:
                 self._assist()
                 given_up = self._give_up()
                 self._settle([*given_up, *(self._advance(entries) if entries else ())])
-            self._merging.settle(())  # the network is not only this engine's
+            self._stepper.end()
             self._news += self._leftovers()
             self._tell()
         except BaseException as error:
@@ -225,7 +212,7 @@ class Compute:
                 if self._stopping:
                     return None
                 if not self._admitted and not self._waiting:
-                    self._batches.clear()
+                    self._stepper.rest()
                     self._owed = False
                     if self._half is not None:
                         self._stepping = True
@@ -266,7 +253,6 @@ class Compute:
             entry.passed_over = 0
         return running
 
-    @torch.inference_mode()
     def _assist(self) -> None:
         """Compute what another denoiser asked for, if one did."""
         with self._changed:
@@ -274,13 +260,8 @@ class Compute:
         if asked is None or not asked[1].set_running_or_notify_cancel():
             return  # or who asked is gone, because there is other work
         half, answer = asked
-        device, dtype = self._network.device, self._network.dtype
         try:
-            self._merging.settle(())
-            x, t = half.x.to(device, dtype), torch.tensor([half.t], device=device)
-            out = self._network.predict(x, t, half.told.to(device, dtype))
-            answer.set_result(out.cpu())
-            self._halves += 1
+            answer.set_result(self._stepper.answer(half))
         except Exception as error:
             answer.set_exception(error)
 
@@ -290,86 +271,10 @@ class Compute:
         return [Failed(e.ticket, _too_late(e.row)) for e in entries]
 
     def _advance(self, entries: list[Entry]) -> list[Outcome]:
-        """One step of `entries`. If it fails, each takes it alone: only the culprit fails then."""
-        try:
-            batch = self._batch(tuple(entry.row for entry in entries))
-            choose_modes(batch.rows, self.cost)
-            self._tell()
-            started, waited, shared = time.perf_counter(), self._waited(), self._shared()
-            stepped = step(self._network, batch, self._way(batch, entries))
-            seconds = time.perf_counter() - started
-        except Interrupted as interrupted:
-            return self._without(interrupted, entries)
-        except Exception as error:
-            if len(entries) == 1:
-                return [Failed(entries[0].ticket, error)]
-            return [outcome for entry in entries for outcome in self._advance([entry])]
-        hindered = batch.bank is not None and any(row.computed < 1.0 for row in batch.rows)
-        if self._shared() == shared and not hindered:
-            self._learn(batch, seconds - self._waited() + waited)
-        self._count(batch, seconds)
-        outcomes: list[Outcome] = []
-        for i, entry in enumerate(entries):
-            outcomes += entry.take(stepped, i, seconds)
-            if self._steering is not None:
-                self._steering.ahead(entry.row, self._network.dtype)
-        return outcomes
-
-    def _waited(self) -> float:
-        """Seconds that steps waited for ControlNets: no cost of the network's."""
-        return 0.0 if self._steering is None else self._steering.waited
-
-    def _shared(self) -> int:
-        """Steps that another denoiser took half of."""
-        return 0 if self._sharing is None else self._sharing.steps
-
-    def _way(self, batch: Batch, entries: list[Entry]) -> Predict:
-        """How the batch's answers are had: all here, or with ControlNets', or half of them from
-        another denoiser."""
-        seconds = self.cost.predict(total(step_work(row) for row in batch.rows))
-        if self._steering is not None and any(row.steered is not None for row in batch.rows):
-            return self._steering.predict(max(LEAST_PATIENCE, PATIENCE_STEPS * seconds))
-        lonely = len(self._admitted) == 1 and not self._waiting and not entries[0].alone
-        if self._sharing is not None and lonely and self.cost.known:
-            return self._sharing.predict if self._sharing.pays(batch, seconds) else predict
-        return predict
-
-    def _without(self, interrupted: Interrupted, entries: list[Entry]) -> list[Outcome]:
-        """The step of those `entries` that were answered; the others are let go, or wait."""
-        failed = interrupted.failed
-        outcomes: list[Outcome] = [
-            Failed(entry.ticket, failed[entry.row]) for entry in entries if entry.row in failed
-        ]
-        ready = [e for e in entries if e.row not in failed and e.row not in interrupted.late]
-        return outcomes + (self._advance(ready) if ready else [])
-
-    def _batch(self, rows: tuple[Row, ...]) -> Batch:
-        shape = rows[0].shape_key
-        batch = self._batches.pop(shape, None)
-        self._merging.settle([entry.row for entry in self._admitted.values()])
-        merged = self._merging.merged
-        if batch is None or not batch.still_is(rows, merged):
-            batch = Batch.of(rows, self._network, merged)
-            for row, uses in zip(rows, batch.adapters, strict=True):
-                for adapter, _ in uses:
-                    row.joined.setdefault(adapter.name, row.step)
-        self._batches[shape] = batch
-        if len(self._batches) > MAX_BATCHES:
-            self._batches.popitem(last=False)
-        return batch
-
-    def _learn(self, batch: Batch, seconds: float) -> None:
-        """A step that was taken here alone, and of which the rows are not told yet, was `seconds`
-        of work."""
-        work = total(step_work(row) for row in batch.rows)
-        self.cost = self.cost.observe(work, seconds)
-        self._merging.observe(work, seconds, batch.bank is not None)
-
-    def _count(self, batch: Batch, seconds: float) -> None:
-        with self._changed:
-            self._steps += 1
-            self._row_steps += len(batch.rows)
-            self._step_seconds += seconds
+        """One step of `entries`."""
+        admitted = [entry.row for entry in self._admitted.values()]
+        lonely = len(admitted) == 1 and not self._waiting and not entries[0].alone
+        return self._stepper.advance(entries, admitted, lonely)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """Let go of the rows that ended; it is told soon."""

@@ -35,7 +35,7 @@ TIMEOUT_ROUNDS: Final = 8.0
 FIRST_TRIES: Final = 3
 """Replicas that may be asked the first question of all, as nobody knows how long it takes."""
 MOST_UNANSWERED: Final = 8
-"""Askings of one question that may be without an answer at a time."""
+"""Askings of one question that may be without an answer at a time; at least 2."""
 SMALL_BYTES: Final = 1024 * 1024
 """A tensor of at most this many is read in the event loop."""
 _NEWEST: Final = 0.2
@@ -82,22 +82,24 @@ class ControlNets:
 
     async def _insist(self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle) -> Answer:
         """Ask until one answers. Who takes long may answer still, while another is asked as well:
-        it may be slow, or gone. Raises `ControlUnavailable` if none does within the time."""
+        it may be slow, or gone. Of many without an answer the second one makes room for another:
+        the first may be only slow, as all are, and one that is gone may be asked any number of
+        times. Raises `ControlUnavailable` if none does within the time."""
         began, reason = time.monotonic(), "nobody answered"
-        tries: set[asyncio.Task[Answer]] = set()
+        tries: list[asyncio.Task[Answer]] = []
         try:
             while (left := began + self._seconds - time.monotonic()) > 0.0:
-                if len(tries) < MOST_UNANSWERED:
-                    tries.add(asyncio.create_task(self._try(model, rows, x, began, left)))
+                if len(tries) == MOST_UNANSWERED:
+                    tries.pop(1).cancel()
+                tries.append(asyncio.create_task(self._try(model, rows, x, began, left)))
                 patience = min(left, self._timeout(model))
-                done, tries = await asyncio.wait(
-                    tries, timeout=patience, return_when=FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(tries, timeout=patience, return_when=FIRST_COMPLETED)
                 for one in done:
                     if (error := _worth_asking_again(one)) is None:
                         return one.result()
                     reason = error.message
-                self.retries += len(tries) < MOST_UNANSWERED
+                    tries.remove(one)
+                self.retries += 1
                 if done:
                     await asyncio.sleep(RETRY_SECONDS)
         finally:

@@ -1,11 +1,11 @@
 """How long a step takes, learnt from the steps that were taken. Pure, no torch.
 
-`seconds = fixed + per_token·T + per_pair·P + per_byte·B`: what every step pays (weights read,
-kernels started); what grows with the positions T that are computed (convolutions, projections);
-attention, with P pairs of positions; and what is seen of loading B bytes of caches. F forwards (a
-guided row needs two) of N latent positions each, in full, have T = F·N and P = F·N². InstGenIE
-(arXiv 2505.20600) found linear models, of computation and of loading, to explain 99.8% of a step's
-time.
+`seconds = fixed + per_token·T + per_pair·P + per_byte·B + per_masked·M`: what every step pays
+(weights read, kernels started); what grows with the positions T that are computed (convolutions,
+projections); attention, with P pairs of positions; what is seen of loading B bytes of caches; and
+what it takes beside the arithmetic that M images are masked. F forwards (a guided row needs two) of
+N latent positions each, in full, have T = F·N and P = F·N². InstGenIE (arXiv 2505.20600) found
+linear models, of computation and of loading, to explain 99.8% of a step's time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,8 +32,11 @@ EVERY: Final = 16
 measurements yet is worth one at each, unless there are many."""
 FEW: Final = 3
 
-PRIOR: Final = (0.02, 2e-5, 1e-9, 1e-10)
-"""Seconds, before anything was measured: a small network on two CPU cores, and a copy in memory."""
+PRIOR: Final = (0.02, 2e-5, 1e-9, 1e-10, 2e-3)
+"""Seconds, before anything was measured: a small network on two CPU cores, a copy in memory, and
+the interpreter between the kernels of a masked image."""
+OPTIONAL: Final = (3, 4)
+"""Terms of which most models have nothing to tell."""
 _PULL: Final = 1e-4
 """Weight of the prior against one measured cell: it only decides what measurements leave open."""
 
@@ -43,14 +46,14 @@ class Cell(msgspec.Struct, frozen=True, array_like=True):
 
     seconds: float
     count: int
-    work: tuple[float, float, float]
-    """Tokens, pairs, and bytes loaded."""
+    work: tuple[float, float, float, float]
+    """Tokens, pairs, bytes loaded, and masked images."""
 
 
 class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     """Replaced, not changed, by `observe`. Goes over the wire as it is."""
 
-    coefficients: tuple[float, float, float, float] = PRIOR
+    coefficients: tuple[float, float, float, float, float] = PRIOR
     cells: dict[str, Cell] = {}
     """By size, least recently measured first."""
     unfitted: int = 0
@@ -65,22 +68,27 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         """Seconds that a step takes; 0 for an empty one. Grows with all that `work` is."""
         if work.tokens <= 0:
             return 0.0
-        fixed, per_token, per_pair, per_byte = self.coefficients
-        return fixed + per_token * work.tokens + per_pair * work.pairs + per_byte * work.loaded
+        fixed, *each = self.coefficients
+        return fixed + sum(a * b for a, b in zip(each, _terms(work), strict=True))
+
+    def untried(self, work: StepWork) -> bool:
+        """Whether measuring a step of so much work would tell more than is known: few sizes were
+        measured yet, and that one not more than a few times."""
+        cell = self.cells.get(_size(work))
+        return len(self.cells) <= MANY and (cell is None or cell.count <= FEW)
 
     def observe(self, work: StepWork, seconds: float) -> "CostModel":
         """The model after a step of `work` took `seconds`."""
         cells = dict(self.cells)
         key = _size(work)
-        old = cells.pop(key, None) or Cell(0.0, 0, (0.0, 0.0, 0.0))
+        old = cells.pop(key, None) or Cell(0.0, 0, (0.0, 0.0, 0.0, 0.0))
         count = min(old.count + 1, MEMORY)
         seconds = max(seconds, 1e-6)
-        tokens, pairs, loaded = (
-            mean + (new - mean) / count
-            for mean, new in zip(old.work, (work.tokens, work.pairs, work.loaded), strict=True)
+        tokens, pairs, loaded, masked = (
+            mean + (new - mean) / count for mean, new in zip(old.work, _terms(work), strict=True)
         )
         mean = old.seconds + (seconds - old.seconds) / count
-        cells[key] = Cell(mean, count, (tokens, pairs, loaded))
+        cells[key] = Cell(mean, count, (tokens, pairs, loaded, masked))
         if len(cells) > MAX_CELLS:
             del cells[next(iter(cells))]
         known = count > FEW or len(cells) > MANY
@@ -90,17 +98,22 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _size(work: StepWork) -> str:
-    return ",".join(str(_grade(n)) for n in (work.tokens, work.pairs, work.loaded))
+    return ",".join(str(_grade(n)) for n in _terms(work))
+
+
+def _terms(work: StepWork) -> tuple[int, int, int, int]:
+    """What the coefficients but the first are of."""
+    return work.tokens, work.pairs, work.loaded, work.masked
 
 
 def _grade(n: int) -> int:
     return round(SIZES * log2(n)) if n > 0 else -1
 
 
-def _fit(cells: Mapping[str, Cell]) -> tuple[float, float, float, float]:
+def _fit(cells: Mapping[str, Cell]) -> tuple[float, float, float, float, float]:
     """Least squares of the relative errors, no coefficient negative, pulled towards the prior
     scaled to the measured size. With so few unknowns every set of positive ones can be tried; what
-    was never loaded is none."""
+    never occurred is none."""
     rows, scale = [], 0.0
     for cell in cells.values():
         terms = [p * f for p, f in zip(PRIOR, (1.0, *cell.work), strict=True)]
@@ -114,10 +127,13 @@ def _fit(cells: Mapping[str, Cell]) -> tuple[float, float, float, float]:
             error = _error(rows, found, scale)
             if min(found) >= 0.0 and error < best_error:
                 best, best_error = found, error
-    if 3 not in unknowns:
-        best[3] = scale
-    fixed, per_token, per_pair, per_byte = (p * b for p, b in zip(PRIOR, best, strict=True))
-    return fixed, per_token, per_pair, per_byte
+    for term in OPTIONAL:
+        if term not in unknowns:
+            best[term] = scale
+    fixed, per_token, per_pair, per_byte, per_masked = (
+        p * b for p, b in zip(PRIOR, best, strict=True)
+    )
+    return fixed, per_token, per_pair, per_byte, per_masked
 
 
 def _error(rows: Iterable[list[float]], found: list[float], scale: float) -> float:

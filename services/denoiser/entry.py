@@ -1,5 +1,6 @@
 """A row as the compute thread holds it, and what it has to say after a step."""
 
+import time
 from dataclasses import dataclass, field
 
 from services.denoiser.interval import NEVER, Interval
@@ -30,6 +31,8 @@ class Entry:
     passed_over: int = 0
     parked: bool = False
     """It was in the batch, and waits again for a more urgent row's sake."""
+    came: float = field(default_factory=time.time)
+    """Unix seconds."""
     kept: int = field(init=False)
     """The step from which the row would continue elsewhere."""
     unkept_seconds: float = 0.0
@@ -52,6 +55,8 @@ class Entry:
             None if row.deadline is None else row.deadline - now - margin,
             margin,
             row.blocked,
+            row.steered is not None,
+            now - self.came,
             step_work(row),
         )
 

@@ -168,11 +168,11 @@ class Step(Mapping[str, torch.Tensor]):
 
 
 def _in_order(template: Template, first: int) -> Iterator[tuple[Place, torch.Tensor]]:
-    """Block by block, of each the keys of all images, then the values."""
+    """Block by block, of each image after image, its keys and then its values."""
     for step in range(first, template.steps.stop):
         found = template.at(step)
         names = [name for name in found if _block(name) >= 0]
-        for name in sorted(names, key=lambda name: (_block(name), name.split(".")[1::-1])):
+        for name in sorted(names, key=lambda name: (_block(name), name.split(".")[:2])):
             yield Place(step, name), found[name]
 
 

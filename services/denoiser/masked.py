@@ -13,6 +13,9 @@ from shared.templates.files import Template
 
 KEPT: Final = ("key", "value")
 """What is recorded of each block; see `docs/adr/0024-templates-are-recorded-edits.md`."""
+FULL: Final[tuple[Mode, ...]] = ("full",)
+CACHED: Final[tuple[Mode, ...]] = ("keys_values",)
+"""Modes of one block."""
 MASK: Final = "mask"
 """In the first step of a template: the tokens of which an edit was recorded, not the image."""
 
@@ -47,10 +50,11 @@ class Masked:
     @property
     def active(self) -> bool:
         """Whether the network has to be asked for more or less than its answer."""
-        return self.template is not None or self._recording
+        cached = self.template is not None and self.cached_blocks > 0.0
+        return cached or self.recording
 
     @property
-    def _recording(self) -> bool:
+    def recording(self) -> bool:
         return self.recorder is not None and not self.recorder.over
 
     @property
@@ -73,7 +77,7 @@ class Masked:
     def partials(self, step: int, images: int, device: torch.device) -> list[Partial]:
         """For its `images` in `step`, the unconditional one first."""
         self._asked = step
-        recording = self._recording  # the writer may end it at any time
+        recording = self.recording  # the writer may end it at any time
         self._records = tuple({} for _ in range(images))
         if self.template is None:
             return [Partial(record=record, kinds=KEPT) for record in self._records]

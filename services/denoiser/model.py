@@ -89,9 +89,11 @@ def load(
     templates = None
     if store is not None and isinstance(network, MaskedNetwork):
         templates = Templates(store, family, network)
+    library = AdapterLibrary(loras, family, network.check, settings.lora_bytes, parts)
+    metrics.watch_cache("loras", library.reading, name)
     return Model(
         engine=engine,
         sampling=Sampling.of(family),
-        library=AdapterLibrary(loras, family, network.check, settings.lora_bytes, parts),
+        library=library,
         templates=templates,
     )

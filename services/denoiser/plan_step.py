@@ -1,8 +1,9 @@
 """Who joins, who leaves, who runs the next step: a pure decision, with no clock and no torch.
 
-Rows are ordered by urgency: service class, then arrival. A row that `patience` steps in a row have
-passed over counts as one class higher, another `patience` later as two: so no stream of urgent rows
-can hold up the others for ever, and among equals the first come is finished first.
+Rows are ordered by urgency: service class, then the least work, then arrival; and as many share a
+step as gain by it (`company.py`). A row that `patience` steps in a row have passed over counts as
+one class higher, another `patience` later as two: so no stream of urgent rows can hold up the
+others for ever, and among equals the first come is finished first.
 
 Rows of one shape form a group. The groups that hold the most urgent rows share the time equally, by
 deficit round robin (Shreedhar & Varghese 1996): a group whose turn it is earns the price of the
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.denoiser.company import in_order, pays, sociable
 from services.denoiser.deadlines import is_hopeless, would_delay
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RANK, RowView, StepCost
@@ -88,7 +90,7 @@ def plan_step(
     hopeless = () if held else _hopeless([*rows, *waiting], cost)
     rows = [row for row in rows if row.arrival not in hopeless]
     waiting = [row for row in waiting if row.arrival not in hopeless]
-    admitted = _admit(rows, _welcome(rows, waiting, limits, cost), limits)
+    admitted = _admit(rows, _welcome(rows, waiting, limits, cost), limits, cost)
     groups = _steps(admitted, limits, cost)
     if not groups:
         return StepPlan((), (), (), Turn(), hopeless)
@@ -125,15 +127,18 @@ def _welcome(
     return chosen
 
 
-def _admit(rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits) -> list[RowView]:
+def _admit(
+    rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits, cost: StepCost
+) -> list[RowView]:
     """The most urgent `max_admitted` of those that can take a step, then the others. An admitted
     row gives way only to a higher class, since every change of places costs a transfer."""
     entering = {row.arrival for row in waiting}
 
-    def urgency(row: RowView) -> tuple[bool, int, bool, int]:
-        return row.blocked, row.rank(limits.patience), row.arrival in entering, row.arrival
+    def place(row: RowView) -> tuple[bool, int, bool]:
+        return row.blocked, row.rank(limits.patience), row.arrival in entering
 
-    return sorted([*rows, *waiting], key=urgency)[: limits.max_admitted]
+    ordered = in_order([*rows, *waiting], limits.patience, cost)
+    return sorted(ordered, key=place)[: limits.max_admitted]
 
 
 def _steps(
@@ -150,17 +155,20 @@ def _steps(
 
 
 def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost) -> list[RowView]:
-    """The most urgent rows that fit into one step, at least one; only one if that is `alone`."""
-    ordered = sorted(group, key=lambda row: (row.rank(limits.patience), row.arrival))
+    """The most urgent rows that fit into one step, and had better share it; at least one, and only
+    one if that is `alone`. In order of arrival: a batch stays the same for as long as its rows."""
+    ordered = in_order(group, limits.patience, cost)
     if ordered[0].alone:
         return ordered[:1]
-    chosen, work = ordered[:1], ordered[0].work
+    chosen, work, everybody = ordered[:1], ordered[0].work, sociable(ordered, cost)
     for row in ordered[1:]:
-        seconds = cost.predict(work + row.work)
-        if len(chosen) < limits.max_rows and seconds <= limits.max_step_seconds:
+        if len(chosen) == limits.max_rows:
+            break
+        fits = cost.predict(work + row.work) <= limits.max_step_seconds
+        if fits and (everybody or pays(work, len(chosen), row, len(ordered), cost)):
             chosen.append(row)
             work += row.work
-    return chosen
+    return sorted(chosen, key=lambda row: row.arrival)
 
 
 def _take_turn(

@@ -204,6 +204,11 @@ class Row:
         return 0 if self.masked is None else self.masked.loaded
 
     @property
+    def masked_images(self) -> int:
+        """Of its `forwards`, in its next step, those that are not simply computed."""
+        return self.forwards if self.masked is not None and self.masked.active else 0
+
+    @property
     def shape_key(self) -> ShapeKey:
         _, channels, height, width = self.latents.shape
         return ShapeKey(channels, height, width, self.cond.embeds.shape[1])

@@ -10,14 +10,12 @@ from typing import Final, Self
 import torch
 
 from services.denoiser.beginning import Image
-from services.denoiser.block_runs import Option
-from services.denoiser.cache_plan import Plan, best_plan
 from services.denoiser.loads import Ahead, Loads
-from services.denoiser.masked import KEPT, MASK, Masked
+from services.denoiser.masked import CACHED, KEPT, MASK, Masked
 from services.denoiser.recorder import Recorder
 from services.denoiser.row import Row
 from shared.families.base import Family
-from shared.families.network import FULL_FROM, MaskedNetwork, Mode
+from shared.families.network import FULL_FROM, MaskedNetwork
 from shared.model_files import local_directory
 from shared.templates.key import TemplateParts, fingerprint, template_key
 from shared.templates.store import TemplateStore
@@ -29,15 +27,6 @@ RENEWED_FROM: Final = 0.02
 so many that were recorded of another edit, and leaves them as they are in the image."""
 HEADER: Final = 128
 """Bytes that a file says about one tensor."""
-MODES: Final[tuple[Mode, ...]] = ("keys_values", "outputs", "full")
-
-
-def plan_without_loads(depth: int, share: float = FULL_FROM) -> Plan:
-    """Of `depth` blocks that compute `share` of the tokens, whose caches are in memory that they
-    can read: by `MODES`. In units of what one D x D matrix takes for all tokens, of which a block
-    has 12, 2 of them for keys and values."""
-    ways = (12 * share, 12 * share + 2 * (1.0 - share), 12.0)
-    return best_plan([tuple(Option(0.0, seconds) for seconds in ways)] * depth)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +74,6 @@ class Templates:
         self._model = fingerprint(Path(local_directory(family.source)) / family.denoiser)
         self._writer = ThreadPoolExecutor(1, "template-writer")
         self._loads = Loads(network.device)
-        self.modes = tuple(MODES[way] for way in plan_without_loads(network.depth).choices)
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +108,7 @@ class Templates:
             tokens=found.tokens,
             edited=found.edited,
             positions=positions,
-            modes=self.modes,
+            modes=CACHED * self._network.depth,
             first=row.step,
             template=template if found.cached else None,
         )

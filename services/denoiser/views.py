@@ -33,6 +33,10 @@ class RowView:
 
     blocked: bool = False
     """It cannot take its next step yet: what it needs for it is not here."""
+    asks: bool = False
+    """Within a step it waits for what others compute."""
+    waited: float = 0.0
+    """Seconds since it came."""
     part: StepWork | None = None
     """What its steps compute, if that is less than all of it."""
 
@@ -55,4 +59,8 @@ class StepCost(Protocol):
 
     def predict(self, work: StepWork) -> float:
         """Seconds of a step of so much work."""
+        ...
+
+    def untried(self, work: StepWork) -> bool:
+        """Whether measuring a step of so much work would tell more than is known."""
         ...

@@ -18,11 +18,16 @@ class StepWork:
     """Of those, with every position that each attends to."""
     loaded: int = 0
     """Bytes of caches."""
+    masked: int = 0
+    """Images of which only some positions are asked, or something is recorded: that goes another
+    way through the network (`MaskedNetwork.predict_partly`)."""
 
     @classmethod
-    def of(cls, images: int, computed: int, attended: int, loaded: int = 0) -> "StepWork":
+    def of(
+        cls, images: int, computed: int, attended: int, loaded: int = 0, masked: int = 0
+    ) -> "StepWork":
         """Of `images` alike: `computed` positions of each, which attend to `attended`."""
-        return cls(images * computed, images * computed * attended, loaded)
+        return cls(images * computed, images * computed * attended, loaded, masked)
 
     @classmethod
     def full(cls, images: int, tokens: int) -> "StepWork":
@@ -31,16 +36,27 @@ class StepWork:
 
     def __add__(self, other: "StepWork") -> "StepWork":
         return StepWork(
-            self.tokens + other.tokens, self.pairs + other.pairs, self.loaded + other.loaded
+            self.tokens + other.tokens,
+            self.pairs + other.pairs,
+            self.loaded + other.loaded,
+            self.masked + other.masked,
         )
 
     def __sub__(self, other: "StepWork") -> "StepWork":
         return StepWork(
-            self.tokens - other.tokens, self.pairs - other.pairs, self.loaded - other.loaded
+            self.tokens - other.tokens,
+            self.pairs - other.pairs,
+            self.loaded - other.loaded,
+            self.masked - other.masked,
         )
 
     def scaled(self, by: float) -> "StepWork":
-        return StepWork(round(self.tokens * by), round(self.pairs * by), round(self.loaded * by))
+        return StepWork(
+            round(self.tokens * by),
+            round(self.pairs * by),
+            round(self.loaded * by),
+            round(self.masked * by),
+        )
 
 
 NOTHING: Final = StepWork(0, 0)
@@ -57,12 +73,16 @@ class Stepped(Protocol):
     def computed(self) -> float: ...
     @property
     def loaded(self) -> int: ...
+    @property
+    def masked_images(self) -> int: ...
 
 
 def step_work(row: Stepped) -> StepWork:
     """Of the next step of `row`: the one place that says how much of a row is computed."""
     tokens = row.shape_key.tokens
-    return StepWork.of(row.forwards, round(row.computed * tokens), tokens, row.loaded)
+    return StepWork.of(
+        row.forwards, round(row.computed * tokens), tokens, row.loaded, row.masked_images
+    )
 
 
 def total(works: Iterable[StepWork]) -> StepWork:

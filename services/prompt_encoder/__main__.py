@@ -38,6 +38,9 @@ async def main(running: Process) -> None:
             )
             for name, family in families.items()
         }
+        running.metrics.watch_cache("fetched_loras", files.reading)
+        for name, library in libraries.items():
+            running.metrics.watch_cache("loras", library.reading, name)
         handler = PromptEncoder(encoders, libraries, transport)
         worker = Worker(
             running.bus, handler, settings, running.metrics, running.name, running.budget.room

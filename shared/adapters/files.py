@@ -14,6 +14,7 @@ from shared.adapters.shelf import Calibration, Shelf, calibration
 from shared.adapters.store import StoreStatistics
 from shared.errors import AdapterUnusable
 from shared.messages import LoraChoice
+from shared.telemetry.caches import CacheReading
 
 NOTHING: Final = StoreStatistics(0, 0, 0, 0, 0, 0, 0)
 MAX_DIGESTS: Final = 1024
@@ -55,6 +56,11 @@ class LoraFiles:
         if _elsewhere(choice):
             return None
         return await asyncio.to_thread(lambda: calibration(self._local(choice)))
+
+    def reading(self) -> CacheReading:
+        """Of what is fetched."""
+        found = self.statistics()
+        return CacheReading(found.bytes, found.bound, found.hits, found.fetches, found.evictions)
 
     def statistics(self) -> StoreStatistics:
         """Of what is fetched."""

@@ -18,6 +18,7 @@ from shared.adapters.files import LoraFiles, Version, version
 from shared.adapters.origins import label
 from shared.families.base import Family
 from shared.messages import LoraChoice
+from shared.telemetry.caches import CacheReading
 
 _Key = tuple[str, Version]
 """What an adapter is called, and its file: results name it as it was asked for."""
@@ -68,6 +69,10 @@ class AdapterLibrary:
 
     def __repr__(self) -> str:
         return f"<AdapterLibrary {len(self._held)} adapters, {self._bytes}/{self._max_bytes} bytes>"
+
+    def reading(self) -> CacheReading:
+        found = self.statistics()
+        return CacheReading(found.bytes, found.bound, found.hits, found.reads, found.evictions)
 
     def statistics(self) -> LibraryStatistics:
         return LibraryStatistics(

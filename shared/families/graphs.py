@@ -8,13 +8,14 @@ bits, without either (`shared/torch_graph.py`).
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Bank, Use
 from shared.families.network import Conditioning, Network
+from shared.torch_graph import Graph, graph_of
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,28 @@ def trusted(network: Traceable, trace: Callable[[], Network]) -> Network:
         log.warning("the traced network gives other answers; it is run by the interpreter")
         return network
     return found
+
+
+@torch.inference_mode()
+def graph_if_same(function: Graph, examples: Sequence[tuple[torch.Tensor, ...]]) -> Graph:
+    """The graph of `function` as it runs for the first of the `examples`, if it gives the same bits
+    for all of them; else `function` itself. It answers with a tensor or several."""
+    try:
+        graph = graph_of(function, examples[0])
+        agrees = all(_same(graph(*example), function(*example)) for example in examples)
+    except Exception as error:  # whatever it is, the interpreter can do without
+        log.warning("a part of the network cannot be traced: %s", error)
+        return function
+    if not agrees:
+        log.warning("a traced part of the network gives other answers; the interpreter runs it")
+        return function
+    return graph
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, torch.Tensor):
+        return torch.equal(found, expected)
+    return all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @torch.inference_mode()

@@ -10,6 +10,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
+from shared.telemetry.caches import CacheReading, Caches
+
 JobOutcome = Literal["done", "failed", "cancelled"]
 
 ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -25,6 +27,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         prometheus_client.disable_created_metrics()
         prometheus_client.ProcessCollector(registry=self.registry)
+        self._caches = Caches()
+        self.registry.register(self._caches)
         self._declare_work()
         self._declare_edges()
 
@@ -123,6 +127,10 @@ class Metrics:
         """Ask `used()` (bytes) whenever the metrics are read; nothing is done in between."""
         self._arena_used.labels(arena).set_function(used)
         self._arena_capacity.labels(arena).set(capacity)
+
+    def watch_cache(self, cache: str, read: Callable[[], CacheReading], model: str = "") -> None:
+        """Ask `read()` whenever the metrics are read. `model`: whose it is alone."""
+        self._caches.watch(cache, model, read)
 
     def render(self, **labels: str) -> bytes:
         """Exposition text (version 0.0.4); each sample also has `service` and `labels`."""

@@ -20,6 +20,7 @@ from typing import Final
 import torch
 
 from shared.private_files import private_directory
+from shared.telemetry.caches import CacheReading
 from shared.templates import files
 from shared.templates.files import Part, Template, TemplateUnreadable
 
@@ -130,6 +131,15 @@ class TemplateStore:
             spilled_bound=self._max_spilled_bytes,
             **counts,
         )
+
+    def in_memory(self) -> CacheReading:
+        """Hits and misses are those of both together; what leaves is spilled."""
+        found = self.statistics()
+        return CacheReading(found.bytes, found.bound, found.hits, found.misses, found.spills)
+
+    def on_disk(self) -> CacheReading:
+        found = self.statistics()
+        return CacheReading(found.spilled_bytes, found.spilled_bound, 0, 0, found.evictions)
 
     def published(self, part: Part) -> None:
         """Only for `Recording`."""

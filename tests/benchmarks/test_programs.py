@@ -25,6 +25,7 @@ PROGRAMS = (
     "latent_parallel",
     "plan",
     "balance",
+    "turns",
     "fidelity",
     "edit_fidelity",
     "cache_sharing",

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared import subjects
 from shared.bus.base import Message
 from shared.bus.memory import MemoryBroker
+from shared.telemetry.caches import CacheReading
 from shared.telemetry.exposition import gather_metrics, merge, serve_metrics
 from shared.telemetry.logs import bound
 from shared.telemetry.metrics import Metrics
@@ -44,6 +45,21 @@ def test_a_step_counts_its_rows_and_its_seconds() -> None:
     assert sample(text, "darkroom_batch_rows_bucket", le="3.0") == 1
     assert sample(text, "darkroom_step_seconds_count", model="pocket") == 2
     assert sample(text, "darkroom_step_seconds_sum", model="pocket") == pytest.approx(0.06)
+
+
+def test_a_cache_is_read_whenever_the_metrics_are() -> None:
+    metrics, held = Metrics("denoiser"), [5]
+    metrics.watch_cache("templates", lambda: CacheReading(held[0], 100, 3, 2, 1))
+    metrics.watch_cache("loras", lambda: CacheReading(1, 10, 0, 0, 0), "pocket")
+    assert sample(metrics.render(), "darkroom_cache_bytes", cache="templates") == 5
+    held[0] = 7
+    text = metrics.render()
+    assert sample(text, "darkroom_cache_bytes", cache="templates") == 7
+    assert sample(text, "darkroom_cache_bound_bytes", cache="templates") == 100
+    assert sample(text, "darkroom_cache_hits_total", cache="templates") == 3
+    assert sample(text, "darkroom_cache_misses_total", cache="templates") == 2
+    assert sample(text, "darkroom_cache_evictions_total", cache="templates") == 1
+    assert sample(text, "darkroom_cache_bound_bytes", cache="loras", model="pocket") == 10
 
 
 def test_stages_queues_jobs_and_requests_are_told_apart_by_their_labels() -> None:
@@ -95,13 +111,19 @@ def test_every_sample_names_its_service_and_the_labels_asked_for() -> None:
             assert (each.labels["service"], each.labels["instance"]) == ("vae", "a")
 
 
+UNITS = (
+    *("_seconds", "_bytes", "_rows", "_nodes", "_jobs"),
+    *("_refusals", "_hits", "_misses", "_evictions"),
+)
+
+
 def test_every_name_of_ours_starts_with_darkroom_and_ends_with_a_unit() -> None:
     families = list(text_string_to_metric_families(Metrics("vae").render().decode()))
     ours = [f.name for f in families if not f.name.startswith("process_")]
     assert len(ours) >= 9
     for name in ours:
         assert name.startswith("darkroom_")
-        assert name.endswith(("_seconds", "_bytes", "_rows", "_nodes", "_jobs", "_refusals")), name
+        assert name.endswith(UNITS), name
 
 
 # ----------------------------------------------------------------------------------------- merging

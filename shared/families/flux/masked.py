@@ -8,38 +8,27 @@ attention is done image by image, so that nothing is padded to the largest mask.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from shared.families.flux.transformer import FluxTransformer, Rotary, unpacked
+from shared.families.flux.packed import (
+    Tokens,
+    gated,
+    joined,
+    modulated,
+    split,
+)
+from shared.families.flux.pieces import Pieces, attention
+from shared.families.flux.recorded import Recorded
+from shared.families.flux.transformer import FluxTransformer, unpacked
 from shared.families.network import Conditioning, Mode, Partial
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
-    """Some tokens of F images, packed (T,): `image` and `place` of each, and how many each image
-    has. Tokens of one image are neighbours."""
-
-    image: torch.Tensor
-    place: torch.Tensor
-    counts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, places: Sequence[torch.Tensor]) -> "Tokens":
-        counts = tuple(len(each) for each in places)
-        device = places[0].device
-        image = torch.repeat_interleave(
-            torch.arange(len(counts), device=device), torch.tensor(counts, device=device)
-        )
-        return cls(image, torch.cat(list(places)), counts)
 
 
 class MaskedCall:
     """One forward of `network` for images x (F, C, H, W) at times t (F,). `modes`: of each block,
-    for the images that have a template."""
+    for the images that have a template. `pieces`: of the network, if not its own ones."""
 
     def __init__(
         self,
@@ -49,146 +38,126 @@ class MaskedCall:
         told: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
+        pieces: Pieces | None = None,
     ) -> None:
         self._network, self._shape = network, x.shape
-        self._rotary: Rotary = network.rotary(x, told)
-        stream, context = network.begin(x, t, told, self._rotary)
-        self._temb = context.temb
-        images, length, width = stream.text.shape
-        self._positions = stream.image.shape[1]
-        everything = torch.arange(self._positions, device=x.device)
-        self._all = Tokens.of([everything] * images)
-        self._own = Tokens.of([everything if p.masked is None else p.masked for p in partials])
-        self._text = Tokens.of([torch.arange(length, device=x.device)] * images)
-        self._within = self._own.image * self._positions + self._own.place
+        self._pieces = network.pieces if pieces is None else pieces
+        self._rotary = network.rotary(x, told)
+        self._stream, context = network.begin(x, t, told, self._rotary)
+        self._told = torch.nn.functional.silu(context.temb)  # so all adaptive norms begin
         self._partials, self._modes = partials, modes
-        self._width = width
-        self._text_hidden = stream.text.reshape(-1, width)
-        self._embedded = stream.image.reshape(-1, width)
+        self._prompt, self._positions = told.embeds.shape[1], self._stream.image.shape[1]
+        self._everything = torch.arange(self._positions, device=x.device)
+        self._total = self._prompt + self._positions
+        self._recorded = Recorded(partials, self._total)
+
+    @cached_property
+    def _all(self) -> Tokens:
+        return Tokens.of([self._everything] * len(self._partials), self._prompt, self._rotary)
+
+    @cached_property
+    def _own(self) -> Tokens:
+        """Those that ask."""
+        masks = [self._everything if p.masked is None else p.masked for p in self._partials]
+        return Tokens.of(masks, self._prompt, self._rotary)
+
+    @cached_property
+    def _room(self) -> torch.Tensor:
+        """For keys and values of one image after another (2, heads, L + N, width)."""
+        config = self._network.module.config
+        heads, width = config.num_attention_heads, config.attention_head_dim
+        return self._stream.image.new_empty(2, heads, self._total, width)
+
+    @cached_property
+    def _within(self) -> torch.Tensor:
+        """Where `_own` are among `_all`."""
+        each = self._own.split(self._own.places)
+        return torch.cat([places + image * self._total for image, places in enumerate(each)])
 
     def run(self) -> torch.Tensor:
         """The answer (F, C, H, W), zero where tokens are not computed."""
-        text, hidden, complete = self._text_hidden, self._embedded, True
-        blocks = self._network.module
-        doubles = len(blocks.transformer_blocks)
+        module = self._network.module
+        doubles = len(module.transformer_blocks)
+        hidden = torch.cat([self._stream.text, self._stream.image], dim=1).flatten(0, 1)
+        complete = True
         for number, block in enumerate(
-            (*blocks.transformer_blocks, *blocks.single_transformer_blocks)
+            (*module.transformer_blocks, *module.single_transformer_blocks)
         ):
             mode = self._modes[number]
             if mode == "keys_values" and complete:
-                hidden, complete = hidden[self._within], False
+                hidden = hidden.index_select(0, self._within)
             elif mode != "keys_values" and not complete:
-                hidden, complete = self._completed(hidden, number - 1), True
+                hidden = self._recorded.completed(f"output.{number - 1}", hidden, self._own)
             run = self._double if number < doubles else self._single
-            text, hidden = run(block, number, text, hidden, mode)
+            hidden = run(block, number, hidden, mode)
             complete = mode == "full"
-            self._record(f"output.{number}", hidden, self._tokens(mode)[1])
-        own = hidden[self._within] if complete else hidden
-        return self._ended(own)
+            self._recorded.record(f"output.{number}", hidden, self._tokens(mode)[1])
+        return self._ended(hidden.index_select(0, self._within) if complete else hidden)
 
     # ----------------------------------------------------------------------------------- blocks
 
-    def _double(
-        self, block: Any, number: int, text: torch.Tensor, hidden: torch.Tensor, mode: Mode
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`FluxTransformerBlock.forward`."""
+    def _double(self, block: Any, number: int, hidden: torch.Tensor, mode: Mode) -> torch.Tensor:
+        """`FluxTransformerBlock.forward`: text and image have weights of their own."""
         attn, (tokens, asking) = block.attn, self._tokens(mode)
-        own = _chunks(block.norm1, self._temb, 6)
-        others = _chunks(block.norm1_context, self._temb, 6)
-        normed = _modulated(block.norm1.norm(hidden), own[0], own[1], tokens)
-        text_normed = _modulated(block.norm1_context.norm(text), others[0], others[1], self._text)
-        asks = self._asking(normed, mode)
-        text_q = attn.norm_added_q(self._heads(attn, attn.add_q_proj(text_normed)))
-        text_k = attn.norm_added_k(self._heads(attn, attn.add_k_proj(text_normed)))
-        text_v = self._heads(attn, attn.add_v_proj(text_normed))
-        attended_text, attended = self._attended(
-            attn, number, mode, (text_q, text_k, text_v), (asks, normed)
+        prompts, own, ff_prompts, ff_own = self._pieces.doubles[number]
+        told = block.norm1.linear(self._told).chunk(6, dim=1)
+        told_text = block.norm1_context.linear(self._told).chunk(6, dim=1)
+        asked = self._asking(hidden, mode)
+        text, image = asking.prompts(asked), asking.own(asked)
+        y = modulated(block.norm1_context.norm, text, told_text, asking.prompt_counts)
+        x = given = modulated(block.norm1.norm, image, told, asking.own_counts)
+        if asked is not hidden:
+            given = modulated(block.norm1.norm, tokens.own(hidden), told, tokens.own_counts)
+        text_q, q = prompts.queries(y, asking.prompt_turns), own.queries(x, asking.own_turns)
+        text_k, text_v = prompts.keys_values(y, tokens.prompt_turns)
+        k, v = own.keys_values(given, tokens.own_turns)
+        together = (
+            asking.together(text_q, q),
+            tokens.together(text_k, k),
+            tokens.together(text_v, v),
         )
-        hidden = self._asking(hidden, mode)
-        hidden = hidden + own[2][asking.image] * attn.to_out[0](attended)
-        text = text + others[2][self._text.image] * attn.to_add_out(attended_text)
-        ff = block.ff(_modulated(block.norm2(hidden), own[3], own[4], asking))
-        hidden = hidden + own[5][asking.image] * ff
-        text_ff = block.ff_context(
-            _modulated(block.norm2_context(text), others[3], others[4], self._text)
-        )
-        return text + others[5][self._text.image] * text_ff, hidden
+        found = self._attended(number, mode, *together)
+        out, text_out = attn.to_out[0](asking.own(found)), attn.to_add_out(asking.prompts(found))
+        image = gated(image, told[2], out, asking.own_counts)
+        text = gated(text, told_text[2], text_out, asking.prompt_counts)
+        x = modulated(block.norm2, image, told[3:], asking.own_counts)
+        y = modulated(block.norm2_context, text, told_text[3:], asking.prompt_counts)
+        image = gated(image, told[5], ff_own(x), asking.own_counts)
+        text = gated(text, told_text[5], ff_prompts(y), asking.prompt_counts)
+        return asking.together(text, image)
 
-    def _single(
-        self, block: Any, number: int, text: torch.Tensor, hidden: torch.Tensor, mode: Mode
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _single(self, block: Any, number: int, hidden: torch.Tensor, mode: Mode) -> torch.Tensor:
         """`FluxSingleTransformerBlock.forward`: text and image share the weights."""
-        attn, (tokens, asking) = block.attn, self._tokens(mode)
-        shift, scale, gate = _chunks(block.norm, self._temb, 3)
-        normed = _modulated(block.norm.norm(hidden), shift, scale, tokens)
-        text_normed = _modulated(block.norm.norm(text), shift, scale, self._text)
-        asks = self._asking(normed, mode)
-        text_q = attn.norm_q(self._heads(attn, attn.to_q(text_normed)))
-        text_k = attn.norm_k(self._heads(attn, attn.to_k(text_normed)))
-        text_v = self._heads(attn, attn.to_v(text_normed))
-        attended = self._attended(attn, number, mode, (text_q, text_k, text_v), (asks, normed))
-        both = torch.cat([text_normed, asks])
-        mlp = block.act_mlp(block.proj_mlp(both))
-        out = block.proj_out(torch.cat([torch.cat(attended), mlp], dim=-1))
-        text_out, own_out = out.split([len(text), len(asks)])
-        hidden = self._asking(hidden, mode) + gate[asking.image] * own_out
-        return text + gate[self._text.image] * text_out, hidden
-
-    # -------------------------------------------------------------------------------- attention
+        tokens, asking = self._tokens(mode)
+        heads, out = self._pieces.singles[number - len(self._pieces.doubles)]
+        told = block.norm.linear(self._told).chunk(3, dim=1)
+        asked = self._asking(hidden, mode)
+        x = given = modulated(block.norm.norm, asked, told, asking.counts)
+        if asked is not hidden:
+            given = modulated(block.norm.norm, hidden, told, tokens.counts)
+        q, (k, v) = heads.queries(x, asking.turns), heads.keys_values(given, tokens.turns)
+        found = self._attended(number, mode, q, k, v)
+        return gated(asked, told[2], out(found, x), asking.counts)
 
     def _attended(
-        self,
-        attn: Any,
-        number: int,
-        mode: Mode,
-        text: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        image: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of text and image tokens, packed (T, D). `text`: its queries, keys and values (T, heads,
-        width); `image`: the normed tokens that ask, and those that have keys and values."""
+        self, number: int, mode: Mode, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        """What tokens that ask find, packed (T, D): q, k and v (T, heads, width)."""
         tokens, asking = self._tokens(mode)
-        length = self._text.counts[0]
-        q = self._placed(attn.norm_q(self._heads(attn, attn.to_q(image[0]))), asking, length)
-        k = self._placed(attn.norm_k(self._heads(attn, attn.to_k(image[1]))), tokens, length)
-        v = self._heads(attn, attn.to_v(image[1]))
-        self._record(f"key.{number}", k, tokens)
-        self._record(f"value.{number}", v, tokens)
-        text_q, text_k = (self._placed(each, self._text, 0) for each in text[:2])
-        keys = self._whole(text_k, k, number, "key", mode)
-        values = self._whole(text[2], v, number, "value", mode)
-        asks = zip(_split(text_q, self._text.counts), _split(q, asking.counts), strict=True)
-        found_text, found = [], []
-        for i, queries in enumerate(asks):
-            out = _attention(torch.cat(queries), keys[i], values[i])
-            found_text.append(out[:length])
-            found.append(out[length:])
-        return torch.cat(found_text), torch.cat(found)
-
-    def _whole(
-        self, text: torch.Tensor, computed: torch.Tensor, number: int, name: str, mode: Mode
-    ) -> list[torch.Tensor]:
-        """Keys or values of all tokens of each image, those of the prompt first (heads, L + N,
-        width): each head's lie together, as attention reads them."""
-        tokens, _ = self._tokens(mode)
-        length, (_, heads, width) = self._text.counts[0], computed.shape
-        wholes = []
-        for partial, prompt, own in zip(
-            self._partials,
-            _split(text, self._text.counts),
-            _split(computed, tokens.counts),
-            strict=True,
-        ):
-            whole = computed.new_empty(heads, length + self._positions, width)
-            whole[:, :length] = prompt.transpose(0, 1)
-            if mode != "keys_values" or partial.masked is None:
-                whole[:, length:] = own.transpose(0, 1)
+        names = f"key.{number}", f"value.{number}"
+        self._recorded.record(names[0], k, tokens)
+        self._recorded.record(names[1], v, tokens)
+        each = zip(asking.split(q), *map(tokens.split, (k, v, tokens.places)), strict=True)
+        found = []
+        for image, (queries, keys, values, places) in enumerate(each):
+            if len(keys) == self._total:
+                every = (x.transpose(0, 1).contiguous() for x in (keys, values))
+                found.append(attention(queries, *every))
             else:
-                assert partial.recorded is not None
-                recorded = partial.recorded[f"{name}.{number}"].view(-1, heads, width)
-                whole[:, length:] = recorded.transpose(0, 1)  # in this network's dtype
-                whole[:, length:].index_copy_(1, partial.masked, own.transpose(0, 1))
-            wholes.append(whole)
-        return wholes
+                recorded = (self._recorded.of(image, name) for name in names)
+                computed = queries, keys, values, places
+                found.append(self._pieces.attended(*computed, *recorded, *self._room))
+        return joined(found)
 
     # ----------------------------------------------------------------------------------- tokens
 
@@ -203,77 +172,17 @@ class MaskedCall:
                 return self._all, self._all
 
     def _asking(self, hidden: torch.Tensor, mode: Mode) -> torch.Tensor:
-        return hidden[self._within] if mode == "outputs" else hidden
-
-    def _completed(self, hidden: torch.Tensor, number: int) -> torch.Tensor:
-        """`hidden` of computed tokens, and of the others what block `number` recorded."""
-        whole = []
-        for partial, own in zip(self._partials, _split(hidden, self._own.counts), strict=True):
-            if partial.masked is None:
-                whole.append(own)
-                continue
-            assert partial.recorded is not None
-            recorded = partial.recorded[f"output.{number}"].to(own)
-            whole.append(recorded.index_copy(0, partial.masked, own))
-        return torch.cat(whole)
-
-    def _record(self, name: str, tensor: torch.Tensor, tokens: Tokens) -> None:
-        """Of whole images, what somebody wants to keep: (N, D), as float16."""
-        parts = zip(
-            self._partials,
-            _split(tensor, tokens.counts),
-            _split(tokens.place, tokens.counts),
-            strict=True,
-        )
-        for partial, own, places in parts:
-            if partial.record is None or not name.startswith(partial.kinds):
-                continue
-            kept = own.flatten(1).to(torch.float16)
-            if partial.masked is not None:
-                assert partial.recorded is not None
-                assert partial.renewed is not None
-                new = torch.isin(places, partial.renewed)
-                before = partial.recorded[name].to(kept)
-                kept = before.index_copy(0, places[new], kept[new])
-            partial.record[name] = kept
-
-    def _heads(self, attn: Any, packed_tokens: torch.Tensor) -> torch.Tensor:
-        return packed_tokens.view(len(packed_tokens), -1, attn.head_dim)
-
-    def _placed(self, x: torch.Tensor, tokens: Tokens, first: int) -> torch.Tensor:
-        """x (T, heads, width) turned by the rotary embedding of its tokens' places."""
-        cos, sin = (table[first + tokens.place][:, None] for table in self._rotary)
-        real, imaginary = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-        turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
-        return (x.float() * cos + turned.float() * sin).to(x.dtype)
+        return hidden.index_select(0, self._within) if mode == "outputs" else hidden
 
     def _ended(self, hidden: torch.Tensor) -> torch.Tensor:
         """`AdaLayerNormContinuous` and the last projection."""
-        module = self._network.module
-        scale, shift = _chunks(module.norm_out, self._temb, 2)
-        out = module.proj_out(_modulated(module.norm_out.norm(hidden), shift, scale, self._own))
-        tokens = out.new_zeros(len(self._partials) * self._positions, out.shape[-1])
-        tokens[self._within] = out
-        return unpacked(tokens.view(len(self._partials), self._positions, -1), self._shape)
-
-
-def _split(packed: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
-    """What is each image's."""
-    return list(torch.split(packed, list(counts)))
-
-
-def _chunks(norm: Any, temb: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
-    """What an adaptive norm makes of time and prompt: (F, D) each."""
-    return norm.linear(norm.silu(temb).to(temb.dtype)).chunk(parts, dim=1)  # type: ignore[no-any-return]
-
-
-def _modulated(
-    normed: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, tokens: Tokens
-) -> torch.Tensor:
-    return normed * (1 + scale[tokens.image]) + shift[tokens.image]
-
-
-def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Of one image: q (Q, heads, width), k and v (heads, K, width). Returns (Q, D)."""
-    found = scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None])
-    return found[0].transpose(0, 1).flatten(1)
+        module, own = self._network.module, self._own
+        scale, shift = module.norm_out.linear(self._told).chunk(2, dim=1)
+        out = modulated(module.norm_out.norm, own.own(hidden), (shift, scale), own.own_counts)
+        out = module.proj_out(out)
+        tokens = out.new_zeros(len(self._partials), self._positions, out.shape[-1])
+        for whole, places, part in zip(
+            tokens, own.split(own.places), split(out, own.own_counts), strict=True
+        ):
+            whole[places[self._prompt :] - self._prompt] = part
+        return unpacked(tokens, self._shape)

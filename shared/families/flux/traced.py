@@ -1,22 +1,28 @@
 """FLUX's transformer as a graph; see `shared/families/graphs.py`."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 
 from shared.adapters.bank import Bank
+from shared.families.flux.pieces import Example, Pieces, pieces
 from shared.families.flux.transformer import FluxTransformer
-from shared.families.graphs import TRIALS, Traced, trusted
+from shared.families.graphs import TRIALS, Traced, graph_if_same, trusted
 from shared.families.network import Conditioning, Control, Mode, Network, Partial
 from shared.torch_graph import Graph, graph_of
 
+TOKENS: Final = (9, 12, 70, 9)
+"""Numbers of tokens for which a piece's graph has to agree with it; see `TRIALS`."""
+
 
 class TracedTransformer(Traced[FluxTransformer]):
-    """Implements `Network`: `network`, but by the graph of its `answer`, if there is no bank."""
+    """Implements `Network`: `network`, but by the graph of its `answer`, if there is no bank, and
+    by those of its `pieces` where tokens are left out."""
 
-    def __init__(self, network: FluxTransformer, answer: Graph) -> None:
+    def __init__(self, network: FluxTransformer, answer: Graph, pieces: Pieces) -> None:
         super().__init__(network)
-        self._answer = answer
+        self._answer, self._pieces = answer, pieces
 
     def predict(
         self,
@@ -48,13 +54,20 @@ class TracedTransformer(Traced[FluxTransformer]):
         partials: Sequence[Partial],
         modes: Sequence[Mode],
     ) -> torch.Tensor:
-        """By the interpreter: which tokens are computed is another matter in every call."""
-        return self._network.predict_partly(x, t, told, partials, modes)
+        return self._network.predict_partly(x, t, told, partials, modes, self._pieces)
 
 
 def traced(network: FluxTransformer) -> Network:
     """`network` as a graph, where that can be trusted."""
-    return trusted(network, lambda: TracedTransformer(network, _graph(network)))
+    return trusted(network, lambda: _traced(network))
+
+
+def _traced(network: FluxTransformer) -> TracedTransformer:
+    return TracedTransformer(network, _graph(network), pieces(network.module, _piece))
+
+
+def _piece(function: Graph, example: Example) -> Graph:
+    return graph_if_same(function, [example(tokens) for tokens in TOKENS])
 
 
 @torch.inference_mode()

@@ -8,13 +8,16 @@ import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.families.flux.pieces import Pieces, pieces
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control, Mode, Partial
 
 PATCH: Final = 2
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
-
+SMALL: Final = 1 << 18
+"""Weights of a layer; see `_transpose_small`. Larger ones gain little, and lose some percent where
+tokens are many."""
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines (L + N, head width) of the places of all tokens, the text's first."""
@@ -49,6 +52,7 @@ class FluxTransformer:
 
     def __init__(self, transformer: Any) -> None:
         self.module = transformer.requires_grad_(False).eval()
+        _transpose_small(transformer)
         # Asked for several times a step; the module would look at all its parameters each time.
         self.device: torch.device = transformer.device
         self.dtype: torch.dtype = transformer.dtype
@@ -58,6 +62,7 @@ class FluxTransformer:
             _run(block)
             for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
         )
+        self.pieces = pieces(transformer)
         self._positions = lru_cache(MAX_POSITIONS)(self._places)
 
     @classmethod
@@ -103,12 +108,13 @@ class FluxTransformer:
         told: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
+        pieces: Pieces | None = None,
     ) -> torch.Tensor:
-        """See `MaskedNetwork`."""
+        """See `MaskedNetwork`; `pieces`: another way to run those of this network."""
         from shared.families.flux.masked import MaskedCall  # it runs this network
 
         with self.adapted.using(None):
-            return MaskedCall(self, x, t, told, partials, modes).run()
+            return MaskedCall(self, x, t, told, partials, modes, pieces).run()
 
     def answer(
         self,
@@ -196,6 +202,16 @@ def unpacked(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     images, channels, height, width = shape
     tokens = tokens.view(images, height // PATCH, width // PATCH, channels, PATCH, PATCH)
     return tokens.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+
+
+def _transpose_small(module: torch.nn.Module) -> None:
+    """Lay out small layers' weights in a CPU's memory column by column: multiplied with a hundred
+    tokens or fewer, that takes up to a third less time. They look the same to everybody."""
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.weight.numel() <= SMALL:
+            weight = layer.weight.data
+            if weight.device.type == "cpu":
+                layer.weight.data = weight.t().contiguous().t()
 
 
 def _run(block: Any) -> Block:

@@ -76,6 +76,13 @@ def atelier(tmp_path_factory: pytest.TempPathFactory) -> Atelier:
 
 
 @pytest.fixture
+def busy() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
 def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, Templates]]:
     found = Spilled(atelier, tmp_path)
     with another(found.store, atelier) as templates:
@@ -84,10 +91,10 @@ def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, Templates]
 
 
 def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
-    host: tuple[Spilled, Templates],
+    host: tuple[Spilled, Templates], busy: threading.Event
 ) -> None:
     spilled, templates = host
-    near, busy = spilled.row(templates), threading.Event()
+    near = spilled.row(templates)
     spilled.spill()
     templates._loads._thread.submit(busy.wait)  # nothing is loaded meanwhile
     far = spilled.row(templates)
@@ -107,7 +114,19 @@ def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
     templates._loads._seconds_per_byte = 1.0
     choose_modes([near], known())
     assert near.masked.modes == ("keys_values",) * 4
-    busy.set()
+
+
+def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
+    host: tuple[Spilled, Templates],
+) -> None:
+    spilled, templates = host
+    row, slow = spilled.row(templates), known()
+    for _ in range(20):
+        slow = slow.observe(StepWork.of(1, 100, 256, masked=1), 10.0)
+    choose_modes([row], slow)
+    assert row.masked is not None
+    assert row.masked.modes == ("keys_values",) * 4
+    assert step_work(row).masked == 1
 
 
 def test_before_anything_was_measured_all_caches_are_used(

@@ -1,5 +1,7 @@
+from itertools import product
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +14,10 @@ from benchmarks.plans import (
     least_makespan,
 )
 from services.denoiser import block_runs, cache_plan
+from services.denoiser.block_groups import segments_of
 from services.denoiser.block_runs import Block, Option
 from services.denoiser.cache_plan import best_plan, timeline
+from services.denoiser.plan_bounds import bounds
 
 times = st.integers(0, 12).map(float)
 options = st.builds(Option, times, times)
@@ -114,14 +118,68 @@ def test_what_is_kept_is_bounded_and_the_plan_says_what_that_means(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blocks = different_blocks(12, Random(5))
-    monkeypatch.setattr(cache_plan, "FIRST_FRONT", 2)
-    assert best_plan(blocks).exact  # found by the second search
     best = least_makespan(blocks)
-    assert best_plan(blocks).makespan == pytest.approx(best)
+    monkeypatch.setattr(cache_plan, "FEW", 2)
+    monkeypatch.setattr(cache_plan, "FIRST_FRONT", 2)
+    found = best_plan(blocks)
+    assert found.exact  # by the second search
+    assert found.makespan == pytest.approx(best, rel=1e-12)
     monkeypatch.setattr(cache_plan, "MAX_FRONT", 2)
     bounded = best_plan(blocks)
     assert not bounded.exact
-    assert best <= bounded.makespan <= 2.0 * best
+    assert best <= bounded.makespan * (1 + 1e-12)
+    assert bounded.makespan <= 2.0 * best
+
+
+@pytest.mark.parametrize("gap", [1e-9, 1e-3, 0.3])
+def test_however_low_the_first_limit_the_plan_is_the_best_one(
+    gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_plan, "GAP", gap)
+    monkeypatch.setattr(cache_plan, "FEW", 1)
+    for blocks in (different_blocks(10, Random(9)), equal_blocks(12, Random(10))):
+        plan = best_plan(blocks, head=0.5)
+        assert plan.exact
+        assert plan.makespan == pytest.approx(least_makespan(blocks, 0.5), rel=1e-12)
+
+
+def test_where_the_bound_is_nothing_the_best_plan_is_found_all_the_same() -> None:
+    blocks = [(Option(0.0, 5.0 + i), Option(5.0 + i, 0.0)) for i in range(9)]
+    for missing in (1e-5, 1e-2, 1.0):
+        head = sum(5.0 + i for i in range(9)) - missing
+        plan = best_plan(blocks, head)
+        assert plan.exact
+        assert plan.makespan == pytest.approx(least_makespan(blocks, head))
+
+
+def test_no_bound_is_above_the_best_plan_that_has_the_way_it_is_of() -> None:
+    lot = Random(11)
+    for head in (0.0, 1.5):
+        blocks = different_blocks(8, lot)
+        segments = segments_of(blocks)
+        least = bounds(segments.ways, head).least
+        found = np.full(least.shape, np.inf)
+        for first, second in product(range(least.shape[1]), repeat=2):
+            choices = segments.choices((first, second))
+            makespan = timeline(blocks, choices, head).computed
+            found[0, first] = min(found[0, first], makespan)
+            found[1, second] = min(found[1, second], makespan)
+        assert (least <= found * (1 + 1e-6)).all()
+        assert least.min() >= 0.8 * found.min()
+
+
+def test_segments_of_equal_and_of_different_blocks_tell_when_they_end() -> None:
+    lot = Random(12)
+    blocks = [*different_blocks(5, lot), *equal_blocks(9, lot), *different_blocks(3, lot)]
+    segments = segments_of(blocks)
+    for _ in range(100):
+        ways = [lot.choice(np.flatnonzero(row < 1e9).tolist()) for row in segments.ways[1]]
+        loaded, computed = -1.0, 0.0
+        for number, way in enumerate(ways):
+            s, l, t = segments.ways[:, number, way]  # noqa: E741
+            loaded, computed = loaded + l, max(computed + s, loaded + t)
+        found = timeline(blocks, segments.choices(ways), head=1.0)
+        assert found == pytest.approx((loaded, computed))
 
 
 def test_long_runs_of_equal_blocks_are_cut_and_planned_all_the_same(

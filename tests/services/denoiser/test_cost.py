@@ -117,6 +117,23 @@ def test_masked_tokens_and_loads_are_learnt() -> None:
         assert model.predict(work) == pytest.approx(truth(work), rel=0.1)
 
 
+def test_what_masked_images_take_beside_the_arithmetic_is_learnt() -> None:
+    model = CostModel()
+    for _ in range(8):
+        for images in (1, 2, 4):
+            work = StepWork.full(images, 256)
+            model = model.observe(work, 0.002 + 0.01 * images)
+            part = StepWork.of(images, 64, 256, masked=images)
+            model = model.observe(part, 0.002 + 0.0025 * images + 0.008 * images)
+    for images in (1, 3, 8):
+        part = StepWork.of(images, 64, 256, masked=images)
+        expected = 0.002 + 0.0105 * images
+        assert model.predict(part) == pytest.approx(expected, rel=0.05)
+        assert model.predict(StepWork.full(images, 256)) == pytest.approx(
+            0.002 + 0.01 * images, rel=0.05
+        )
+
+
 def test_a_masked_row_is_predicted_to_take_less_from_full_ones_alone() -> None:
     model = learnt([(1, 256, 0.1), (1, 1024, 0.4)])
     assert model.predict(masked(100)) < 0.5 * model.predict(masked(1024))

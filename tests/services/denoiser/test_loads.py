@@ -17,7 +17,7 @@ from tests.services.denoiser.test_masked import another, edit, painted, picture
 
 KEY = digest(b"template")
 STEPS, BLOCKS, IMAGES = range(4), 3, 2
-NAMES = [f"{i}.{kind}.{n}" for n in range(BLOCKS) for kind in ("key", "value") for i in (0, 1)]
+NAMES = [f"{i}.{kind}.{n}" for n in range(BLOCKS) for i in (0, 1) for kind in ("key", "value")]
 NBYTES = 2 * 8 * 4
 """Of a tensor."""
 

@@ -16,7 +16,7 @@ from services.denoiser.recorder import MAX_PENDING, Recorder
 from services.denoiser.row import Row
 from services.denoiser.sharing import can_be_shared
 from services.denoiser.step import Batch
-from services.denoiser.templates import Templates, plan_without_loads, planned
+from services.denoiser.templates import Templates, planned
 from services.denoiser.work import step_work
 from shared.adapters.adapter import read_adapter
 from shared.families.network import MaskedNetwork
@@ -365,9 +365,3 @@ def test_half_of_a_masked_row_is_nobody_elses_to_compute(
     assert row.masked is not None
     assert row.masked.template is not None
     assert not can_be_shared(Batch.of([row], atelier.network))
-
-
-def test_where_caches_need_no_load_the_plan_uses_them_in_every_block() -> None:
-    plan = plan_without_loads(57)
-    assert plan.needs_no_load
-    assert plan.choices == (0,) * 57

@@ -8,7 +8,7 @@ from typing import get_args
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.denoiser.cost import CostModel
+from services.denoiser.cost import MANY, Cell, CostModel
 from services.denoiser.plan_step import Limits, StepPlan, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
@@ -16,7 +16,18 @@ from services.denoiser.work import StepWork, total
 from shared.messages import ServiceClass
 
 SHAPES = [ShapeKey(4, 8, 8, 77), ShapeKey(4, 16, 16, 77), ShapeKey(4, 16, 16, 154)]
-COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0))
+COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0, 0.0))
+MEASURED = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
+"""So many that nothing is worth a try."""
+SETTLED = [
+    CostModel(coefficients=coefficients, cells=MEASURED)
+    for coefficients in (
+        (0.01, 1e-4, 0.0, 0.0, 0.0),
+        (0.0, 1e-4, 0.0, 0.0, 0.0),
+        (0.1, 1e-6, 0.0, 0.0, 0.0),
+    )
+]
+"""Company saves something, nothing, or nearly all."""
 SAME = settings(
     deadline=None,
     derandomize=True,
@@ -137,16 +148,26 @@ class Denoiser:
     waiting: list[RowView]
     left: dict[int, int]
     turn: Turn = field(default_factory=Turn)
+    cost: CostModel = COST
+    now: float = 0.0
 
     def step(self) -> StepPlan:
-        plan = plan_step(self.rows, self.waiting, self.limits, COST, self.turn)
+        plan = plan_step(self.rows, self.waiting, self.limits, self.cost, self.turn)
         self.turn = plan.turn
+        by_arrival = {row.arrival: row for row in chain(self.rows, self.waiting)}
+        seconds = self.cost.predict(total(by_arrival[arrival].work for arrival in plan.runs))
+        self.now += seconds
         held = {row.arrival for row in self.rows}
         admitted = (held | set(plan.joins)) - set(plan.leaves)
         for arrival in plan.runs:
             self.left[arrival] -= 1
         aged = [
-            replace(row, passed_over=0 if row.arrival in plan.runs else row.passed_over + 1)
+            replace(
+                row,
+                passed_over=0 if row.arrival in plan.runs else row.passed_over + 1,
+                waited=row.waited + seconds,
+                steps_left=self.left[row.arrival],
+            )
             for row in chain(self.rows, self.waiting)
             if self.left[row.arrival]
         ]
@@ -155,16 +176,16 @@ class Denoiser:
         return plan
 
     def arrive(self, row: RowView, steps: int) -> None:
-        self.waiting.append(row)
+        self.waiting.append(replace(row, steps_left=steps))
         self.left[row.arrival] = steps
 
 
 @SAME
-@given(limits, views(range(10)), st.sampled_from(SHAPES))
+@given(limits, views(range(10)), st.sampled_from(SHAPES), st.sampled_from([COST, *SETTLED]))
 def test_nobody_starves_under_an_endless_stream_of_interactive_rows(
-    bounds: Limits, crowd: list[RowView], shape: ShapeKey
+    bounds: Limits, crowd: list[RowView], shape: ShapeKey, cost: CostModel
 ) -> None:
-    denoiser = Denoiser(bounds, [], [], {})
+    denoiser = Denoiser(bounds, [], [], {}, cost=cost)
     for row in crowd:
         denoiser.arrive(row, steps=3)
     # Each row is passed over for at most 2·patience steps before it ranks with the newcomers, and
