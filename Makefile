@@ -20,9 +20,8 @@ lint: install
 types: install
 	$(BIN)/mypy $(wildcard shared services loadgen)
 
-# Two processes, for two cores; who runs what beside whom: tests/conftest.py.
 tests: install
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest
 
 # All that can be harmed, as often as promised; hours. `make chaos CASES="kill broker"` runs some.
 # Results are added to out/chaos.json, and the table shows all of them.
