@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Tests compute on one thread: their tensors are small, and threads wait for each other's cores longer
-# than they compute. Read by torch when it is imported. A fleet decides for itself
+# Tests compute on one thread: their tensors are small, and threads wait for each other's cores
+# longer than they compute. Torch reads it when it is imported. A fleet decides for itself
 # (`services/fleet/plan.py`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
