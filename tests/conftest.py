@@ -1,10 +1,16 @@
 """Helpers that every test may use."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# Tests compute on one thread: their tensors are small, and threads wait for each other's cores
+# longer than they compute. Torch reads it when it is imported. A fleet decides for itself
+# (`services/fleet/plan.py`).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def run(coroutine: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:

@@ -207,10 +207,9 @@ def test_what_was_given_back_comes_again_after_the_delay(play: Play) -> None:
         clock = asyncio.get_running_loop().time
         before = clock()
         await delivery.retry(0.3)
-        assert await consumer.fetch(1, 0) == []
         (again,) = await consumer.fetch(1, LONG)
         assert again.deliveries == 2
-        assert 0.29 <= clock() - before < 5
+        assert 0.29 <= clock() - before < LONG
 
     play(scenario)
 

@@ -171,8 +171,12 @@ def test_gather_has_every_answer(play: Play) -> None:
                 group.create_task(answer(world.bus, one, b"one:")),
                 group.create_task(answer(other, two, b"two:")),
             ]
-            replies = await world.bus.gather(subject, b"x", 0.5)
-            assert sorted(reply.data for reply in replies) == [b"one:x", b"two:x"]
+
+            async def everyone_answers() -> bool:
+                replies = await world.bus.gather(subject, b"x", 0.2)
+                return sorted(reply.data for reply in replies) == [b"one:x", b"two:x"]
+
+            await eventually(everyone_answers)
             for task in tasks:
                 task.cancel()
 
@@ -221,10 +225,14 @@ def test_services_answer_discovery_while_their_context_is_open(play: Play) -> No
             world.bus.service(info, lambda: {"rows": 3}) as one,
             other.service(info, lambda: {"rows": 4}) as two,
         ):
-            pongs = await other.gather(f"$SRV.PING.{world.prefix}", b"", 0.3)
-            assert {json.loads(pong.data)["id"] for pong in pongs} == {one, two}
-            everyone = await other.gather("$SRV.PING", b"", 0.3)
-            assert {one, two} <= {json.loads(pong.data)["id"] for pong in everyone}
+
+            async def both_answer() -> bool:
+                pongs = await other.gather(f"$SRV.PING.{world.prefix}", b"", 0.1)
+                everyone = await other.gather("$SRV.PING", b"", 0.1)
+                ours, all_ids = ({json.loads(p.data)["id"] for p in of} for of in (pongs, everyone))
+                return ours == {one, two} and ours <= all_ids
+
+            await eventually(both_answer)
             told = json.loads((await other.request(f"$SRV.INFO.{world.prefix}.{one}", b"", 5)).data)
             assert told["type"] == "io.nats.micro.v1.info_response"
             assert (told["name"], told["version"]) == (world.prefix, "0.1.0")

@@ -1,12 +1,14 @@
 """Pictures steered by ControlNets on a real fleet, and `kill -9` of those while they are asked."""
 
-import asyncio
 import io
 import os
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
@@ -14,15 +16,15 @@ from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
 )
 from PIL import Image
 
-from benchmarks.fleet import own_fleet
+from benchmarks.fleet import OwnFleet, denoisers, own_fleet
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
 from services.fleet.plan import DEFAULT_CONTROLS, DEFAULT_MODEL
-from shared.bus.service import data_of
 from shared.client import Darkroom, new_job_id
 from shared.messages import ControlChoice, GenerationRequest, JobDone, StepProgress
-from tests.conftest import run
+from tests.chaos.background import Background
+from tests.conftest import eventually, run
 from tests.e2e.conftest import RunningFleet
 from tests.e2e.test_kills import largest_difference
 
@@ -123,7 +125,7 @@ def test_a_job_outlives_the_kill_of_its_controlnet_and_its_image_is_the_same(
             expected, _ = await drawn(darkroom, request("edges", steps=40))
             job = await darkroom.submit(request("edges", steps=40))
             async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 20:
+                if isinstance(event, StepProgress) and event.step >= 8:
                     fleet.kill("controlnet")
                     break
             await drawn(darkroom, request())
@@ -141,7 +143,7 @@ def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) ->
             expected, _ = await drawn(darkroom, request("edges", steps=40))
             job = await darkroom.submit(request("edges", steps=40))
             async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 20:
+                if isinstance(event, StepProgress) and event.step >= 8:
                     arenas = list(fleet.arenas.glob(f"*{fleet.member('controlnet').pid}*"))
                     fleet.kill("controlnet")
                     for arena in arenas:
@@ -150,44 +152,59 @@ def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) ->
             assert arenas
             (image,) = await job.images()
             record = await darkroom.job(job.job_id)
-            assert record.nodes["hint-0"].attempt == 2
+            assert record.nodes["hint-0"].attempt >= 2
             assert largest_difference(image.data, expected) <= 1
 
     run(scenario(), timeout=120)
 
 
-def test_of_two_replicas_one_may_be_killed_or_hang_and_nothing_fails() -> None:
+@pytest.fixture(scope="module")
+def twofold() -> Iterator[Background[OwnFleet]]:
+    """With two ControlNet processes, and two denoisers."""
+    replicas = {"controlnet": 2}
+    with Background(lambda: own_fleet(DEFAULT_MODEL, denoisers=2, replicas=replicas)) as found:
+        yield found
+
+
+def test_an_idle_denoiser_takes_half_of_another_ones_work(twofold: Background[OwnFleet]) -> None:
+    fleet = twofold.value
+
+    async def scenario() -> None:
+        first, _ = await drawn(fleet.darkroom, request(steps=40))
+        second, _ = await drawn(fleet.darkroom, request(steps=40))
+        found: list[dict[str, Any]] = []
+
+        async def both_answer() -> bool:
+            found[:] = await denoisers(fleet.fleet.bus)
+            return len(found) == 2
+
+        await eventually(both_answer, within=60)
+        [one, other] = [denoiser["engines"]["pocket-sdxl"] for denoiser in found]
+        assert one["shared_steps"] + other["shared_steps"] > 0
+        assert one["shared_steps"] <= other["halves"]
+        assert other["shared_steps"] <= one["halves"]
+        assert largest_difference(first, second) <= 1
+
+    twofold.run(scenario(), timeout=120)
+
+
+def test_of_two_replicas_one_may_be_killed_or_hang_and_nothing_fails(
+    twofold: Background[OwnFleet],
+) -> None:
     """Half of the questions go to the one that hangs."""
+    fleet = twofold.value
 
     async def scenario() -> None:
-        async with own_fleet(DEFAULT_MODEL, replicas={"controlnet": 2}) as fleet:
-            expected, _ = await drawn(fleet.darkroom, request("edges", steps=10))
-            replicas = [c for c in fleet.fleet.children if c.spec.service == "controlnet"]
-            for number in (signal.SIGSTOP, signal.SIGKILL):
-                job = await fleet.darkroom.submit(request("edges", steps=10))
-                async for event in job.events():
-                    if isinstance(event, StepProgress) and event.step >= 2:
-                        assert replicas[0].pid is not None
-                        os.kill(replicas[0].pid, number)
-                        break
-                (image,) = await job.images()
-                assert largest_difference(image.data, expected) <= 1
+        expected, _ = await drawn(fleet.darkroom, request("edges", steps=10))
+        replicas = [c for c in fleet.fleet.children if c.spec.service == "controlnet"]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            job = await fleet.darkroom.submit(request("edges", steps=10))
+            async for event in job.events():
+                if isinstance(event, StepProgress) and event.step >= 2:
+                    assert replicas[0].pid is not None
+                    os.kill(replicas[0].pid, number)
+                    break
+            (image,) = await job.images()
+            assert largest_difference(image.data, expected) <= 1
 
-    run(scenario(), timeout=170)
-
-
-def test_an_idle_denoiser_takes_half_of_another_ones_work() -> None:
-    async def scenario() -> None:
-        async with own_fleet(DEFAULT_MODEL, denoisers=2) as fleet:
-            wanted = request(steps=40)
-            first, _ = await drawn(fleet.darkroom, wanted)
-            await asyncio.sleep(0.1)
-            second, _ = await drawn(fleet.darkroom, request(steps=40))
-            replies = await fleet.fleet.bus.gather("$SRV.STATS.darkroom-denoiser", b"", 0.5)
-            [one, other] = [data_of(reply)["engines"]["pocket-sdxl"] for reply in replies]  # type: ignore[index]
-            assert one["shared_steps"] + other["shared_steps"] > 0
-            assert one["shared_steps"] <= other["halves"]
-            assert other["shared_steps"] <= one["halves"]
-            assert largest_difference(first, second) <= 1
-
-    run(scenario(), timeout=120)
+    twofold.run(scenario(), timeout=170)

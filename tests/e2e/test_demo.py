@@ -34,12 +34,13 @@ def assert_is_picture(file: Path) -> None:
 
 
 def test_render_alone_starts_a_fleet_draws_and_leaves_nothing(tmp_path: Path, arenas: Path) -> None:
-    # Nothing here is shared with other fleets on this machine.
+    # Nothing here is shared with other fleets on this machine. `make demo` has ControlNets too.
     alone = RunningFleet(
         {
             **os.environ,
             "DARKROOM_STATE_DIR": str(tmp_path / "state"),
             "DARKROOM_ARENA_DIR": str(arenas),
+            "DARKROOM_CONTROLS": "",
         },
         arenas,
     )

@@ -108,7 +108,7 @@ def test_a_cached_edit_outlives_the_kill_of_its_denoiser(flux_fleet: RunningFlee
         return GenerationRequest(
             job_id=new_job_id(),
             prompt="a red cube",
-            steps=100,
+            steps=300,  # the kill has to come before the last one
             seed=seed,
             image=pictures.file(pictures.picture((64, 64), seed=5)),
             mask=pictures.file(pictures.mask((64, 64), shown)),

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus.embedded import MAX_PAYLOAD, check_version, nats_server, render_config
+from shared.bus.embedded import (
+    MAX_PAYLOAD,
+    ServerAccess,
+    check_version,
+    nats_server,
+    render_config,
+)
 from shared.bus.nats import connect
 from shared.errors import Misconfigured
 from tests.conftest import eventually, run
@@ -84,6 +90,13 @@ def test_a_port_in_use_is_reported_with_the_servers_own_words(tmp_path: Path) ->
 
 def test_an_acknowledged_message_is_synced_to_disk(tmp_path: Path) -> None:
     assert "sync_interval: always" in render_config(tmp_path, "127.0.0.1", -1, MAX_PAYLOAD)
+
+
+def test_a_client_may_take_a_while_to_begin_with_tls(tmp_path: Path) -> None:
+    """`auto`, 50 ms, would greet in the clear whoever is slower, and such a bus is refused."""
+    access = ServerAccess("", tmp_path / "server.crt", tmp_path / "server.key")
+    told = render_config(tmp_path, "127.0.0.1", -1, MAX_PAYLOAD, access)
+    assert 'handshake_first: "500ms"' in told
 
 
 def test_it_removes_nothing_but_what_it_made_for_one_run(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def refuse_strangers(error: Exception, credentials: Credentials | None) -> None:
     if isinstance(error, ssl.SSLError) and error.reason in NO_TLS:
         raise Misconfigured(
             "the bus does not begin with TLS, though there is a ca.crt in DARKROOM_CREDENTIALS: "
-            "set `handshake_first: auto` in the tls block of its configuration"
+            'set `handshake_first: "500ms"` in the tls block of its configuration'
         ) from error
 
 
