@@ -144,7 +144,7 @@ def test_a_row_whose_job_has_ended_leaves_after_its_next_checkpoint() -> None:
 
 def test_a_denoiser_tells_how_long_it_is_busy_not_with_how_many() -> None:
     async def scenario(world: World) -> None:
-        seconds = CostModel(coefficients=(0.01, 0.0, 0.0, 0.0))  # a step, whatever its rows
+        seconds = CostModel(coefficients=(0.01, 0.0, 0.0, 0.0, 0.0))  # a step, whatever its rows
 
         async def told(steps: int, *names: str) -> int:
             async with Engine(network(), cost=seconds) as engine:
