@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final
 
 from benchmarks.edits import Edit
-from services.denoiser.cost import MANY, MEMORY, Cell, CostModel
+from services.denoiser.cost import FEW, MANY, Cell, CostModel
 from services.denoiser.load import has_room
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.shape import ShapeKey
@@ -29,7 +29,7 @@ TOKENS: Final = 4096
 PROMPT: Final = 512
 """and of the prompt, which is computed in any case."""
 SHAPE: Final = ShapeKey(16, 64, 64, PROMPT)
-MEASURED: Final = {str(size): Cell(1.0, MEMORY, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
+MEASURED: Final = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many sizes of steps that no other is worth a try."""
 
 

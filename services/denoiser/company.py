@@ -10,17 +10,25 @@ Let `b` be what a row's step takes alone, `a` by how much it makes the others' s
 `n` of `N` rows in hand take part already. If it joins, all N wait for `a` longer; if not, it and
 those behind it, N - n rows, wait for `b` at some other time. As many as are in hand are taken to
 come meanwhile, and to wait either way. So it had better join if `2N·a < (2N - n)·b`.
+
+With few rows in hand that rule would give away up to a seventh of what the denoiser can draw, for
+the sake of the first row. So one more joins as well if a full batch would draw more than `SPARED`
+of what fewer rows do.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from services.denoiser.views import RowView, StepCost
-from services.denoiser.work import StepWork
+from services.denoiser.work import StepWork, total
 
 SHORTNESS: Final = 4.0
 """Seconds of waiting that outweigh one second more of work: the more, the sooner are short rows
 done, and the later long ones."""
+
+SPARED: Final = 0.05
+"""Share of the throughput of a full batch that may be given up for the mean latency."""
 
 
 def in_order(rows: Sequence[RowView], patience: int, cost: StepCost) -> list[RowView]:
@@ -35,16 +43,39 @@ def in_order(rows: Sequence[RowView], patience: int, cost: StepCost) -> list[Row
     return sorted(rows, key=place)
 
 
-def sociable(rows: Sequence[RowView], cost: StepCost) -> bool:
+def always_batch(rows: Sequence[RowView], cost: StepCost) -> bool:
     """Whether all that fit share each step of `rows`, whatever that saves: it is not known yet; or
     deadlines decide who is there at all (`deadlines.py`); or they wait for others within a step,
     which they can do together."""
     return not cost.known or any(row.seconds_left is not None or row.asks for row in rows)
 
 
-def pays(taking: StepWork, count: int, row: RowView, in_hand: int, cost: StepCost) -> bool:
-    """Whether `row` had better take part in a step of `count` others, which compute `taking`, of
-    `in_hand` rows altogether."""
-    alone = cost.predict(row.work)
-    saved = alone - (cost.predict(taking + row.work) - cost.predict(taking))
-    return count * alone < 2 * in_hand * saved
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A step of some rows, by prediction."""
+
+    work: StepWork
+    rows: int
+    seconds: float
+    apart: float
+    """Seconds of a step of each by itself, together."""
+
+    @staticmethod
+    def of(rows: Sequence[RowView], cost: StepCost) -> "Shared":
+        work, apart = total(row.work for row in rows), sum(cost.predict(r.work) for r in rows)
+        return Shared(work, len(rows), cost.predict(work), apart)
+
+    def joined(self, row: RowView, cost: StepCost) -> "Shared":
+        """With `row` as well."""
+        work, apart = self.work + row.work, self.apart + cost.predict(row.work)
+        return Shared(work, self.rows + 1, cost.predict(work), apart)
+
+
+def worth_batching(taking: Shared, joined: Shared, full: Shared, in_hand: int) -> bool:
+    """Whether one more had better take part in a step, so that `taking` becomes `joined`, of
+    `in_hand` rows altogether; `full`: the largest step there could be."""
+    alone = joined.apart - taking.apart
+    saved = alone - (joined.seconds - taking.seconds)
+    if taking.rows * alone < 2 * in_hand * saved:
+        return True
+    return full.seconds / full.apart < (1.0 - SPARED) * taking.seconds / taking.apart

@@ -53,7 +53,7 @@ class Compute:
         self._turn = Turn()
         self._news: list[Outcome] = []
         """What happened and is not told yet."""
-        self._hopeless: list[Entry] = []
+        self._given_up: list[Entry] = []
         """Given up by the last plan, and not yet told."""
         self._changed = threading.Condition()
         # Under `_changed`: entries by ticket, both in order of arrival; whether to end; whether a
@@ -217,7 +217,7 @@ class Compute:
                     if self._half is not None:
                         self._stepping = True
                         return []
-                elif (entries := self._plan()) or self._hopeless:
+                elif (entries := self._plan()) or self._given_up:
                     self._stepping = True
                     return entries
                 self._changed.notify_all()
@@ -231,9 +231,9 @@ class Compute:
         held = self._held and not self._owed
         plan = plan_step(rows, waiting, self._limits, self.cost, self._turn, held)
         self._turn = plan.turn
-        for ticket in plan.hopeless:
+        for ticket in plan.infeasible:
             entry = self._admitted.pop(ticket, None) or self._waiting.pop(ticket)
-            self._hopeless.append(entry)
+            self._given_up.append(entry)
         for ticket in plan.leaves:
             entry = self._waiting[ticket] = self._admitted.pop(ticket)
             entry.parked = True
@@ -267,7 +267,7 @@ class Compute:
 
     def _give_up(self) -> list[Outcome]:
         """The rows that cannot be in time."""
-        entries, self._hopeless = self._hopeless, []
+        entries, self._given_up = self._given_up, []
         return [Failed(e.ticket, _too_late(e.row)) for e in entries]
 
     def _advance(self, entries: list[Entry]) -> list[Outcome]:
@@ -298,8 +298,8 @@ class Compute:
             if self._half is not None and self._half[1].set_running_or_notify_cancel():
                 self._half[1].set_exception(EngineStopped("the denoising engine stopped"))
             self._half = None
-            entries = [*self._hopeless, *self._admitted.values(), *self._waiting.values()]
-            self._hopeless.clear()
+            entries = [*self._given_up, *self._admitted.values(), *self._waiting.values()]
+            self._given_up.clear()
             self._admitted.clear()
             self._waiting.clear()
             self._changed.notify_all()

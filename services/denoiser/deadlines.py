@@ -14,9 +14,28 @@ from services.denoiser.load import ends
 from services.denoiser.views import RowView, StepCost
 
 
-def is_hopeless(row: RowView, cost: StepCost) -> bool:
-    """Its deadline would pass even if it had every step to itself from now on."""
-    return _is_late_alone(row, cost, row.margin)
+def infeasible(rows: Sequence[RowView], cost: StepCost) -> tuple[int, ...]:
+    """Arrivals of those of `rows` that are given up: their deadline would pass even if they had
+    every step to themselves from now on, and these were as quick as the quickest of late.
+
+    One row always goes on, unless its deadline is over: a denoiser that is otherwise idle has
+    nothing better to do, and would never learn that its steps have become quicker."""
+    late = [row for row in rows if not row.alone and _slack(row, cost) < 0.0]
+    if len(late) == len(rows):
+        best = max(late, key=lambda row: _slack(row, cost), default=None)
+        late = [row for row in late if row is not best or _is_over(row)]
+    return tuple(row.arrival for row in late)
+
+
+def _slack(row: RowView, cost: StepCost) -> float:
+    """Seconds that are left after the quickest end of `row`."""
+    if row.seconds_left is None:
+        return float("inf")
+    return row.seconds_left + row.margin - row.steps_left * cost.least(row.work)
+
+
+def _is_over(row: RowView) -> bool:
+    return row.seconds_left is not None and row.seconds_left + row.margin <= 0.0
 
 
 def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
@@ -29,11 +48,10 @@ def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> boo
     return not _late((*present, row), cost) <= _late(present, cost)
 
 
-def _is_late_alone(row: RowView, cost: StepCost, grace: float = 0.0) -> bool:
-    if row.seconds_left is None:
-        return False
-    seconds = row.steps_left * cost.predict(row.work)
-    return seconds > row.seconds_left + grace
+def _is_late_alone(row: RowView, cost: StepCost) -> bool:
+    return (
+        row.seconds_left is not None and row.steps_left * cost.predict(row.work) > row.seconds_left
+    )
 
 
 def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:

@@ -24,6 +24,9 @@ PASS_STEPS: Final = 2.0
 """Plain steps that one change of the weights takes, before it was measured."""
 _NEWEST: Final = 0.3
 """Weight of the last measured change in their mean."""
+_DOUBTED: Final = 50.0
+"""Times that two changes take: after steps of so many seconds for which the weights were not
+changed, what a change was measured to take is no reason any more."""
 
 
 def worth_merging(steps: int, plain: float, banked: float, change: float) -> bool:
@@ -43,6 +46,8 @@ class Merging:
         self.changes = 0
         self._failed = False
         self._change_seconds: float | None = None
+        self._declined = 0.0
+        """Seconds of the steps since the last change for which there might have been one."""
         self._plain, self._banked = CostModel(), CostModel()
 
     def __repr__(self) -> str:
@@ -66,6 +71,9 @@ class Merging:
     def observe(self, work: StepWork, seconds: float, banked: bool) -> None:
         """A step of `work` took `seconds`."""
         if banked:
+            self._declined += seconds
+            if self._declined > 2.0 * _DOUBTED * (self._change_seconds or 0.0):
+                self._change_seconds = None
             self._banked = self._banked.observe(work, seconds)
         else:
             self._plain = self._plain.observe(work, seconds)
@@ -91,6 +99,7 @@ class Merging:
         before = self._change_seconds
         self._change_seconds = seconds if before is None else before + _NEWEST * (seconds - before)
         self.merged = wanted
+        self._declined = 0.0
         self.changes += 1
 
 

@@ -9,6 +9,10 @@ Rows of one shape form a group. The groups that hold the most urgent rows share 
 deficit round robin (Shreedhar & Varghese 1996): a group whose turn it is earns the price of the
 dearest waiting step, and keeps its turn for as long as it can pay for another.
 
+What was decided against is tried again: in `TRIALS` of `PERIOD` steps for which there was a choice,
+one row more shares the step than is believed to gain, or one row has it to itself where all share
+it. So a belief that is wrong, or no longer right, is found out at a price of 2% of the steps.
+
 Rows with deadlines are kept from being late by those that come after them (`deadlines.py`).
 
 A row that is `alone` shares its steps with nobody, and goes before everybody. While the process is
@@ -16,17 +20,19 @@ A row that is `alone` shares its steps with nobody, and goes before everybody. W
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from services.denoiser.company import in_order, pays, sociable
-from services.denoiser.deadlines import is_hopeless, would_delay
+from services.denoiser.company import Shared, always_batch, in_order, worth_batching
+from services.denoiser.deadlines import infeasible, would_delay
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RANK, RowView, StepCost
 from services.denoiser.work import total
 
 FREE: Final = 1e-9
 """Seconds: the least a step is taken to cost, so that no group keeps its turn for nothing."""
+TRIALS: Final = 3
+PERIOD: Final = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,19 @@ class Turn:
 
     shape: ShapeKey | None = None
     deficits: tuple[tuple[ShapeKey, float], ...] = ()
+    choices: int = 0
+    """Steps that several rows might have shared."""
+
+    @property
+    def trial(self) -> bool:
+        """Whether the next step with a choice tries the other one."""
+        return self.choices % PERIOD >= PERIOD - TRIALS
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """Arrivals of the rows that enter from the waiting room, go back to it, and run now; and of
-    those that are given up.
+    those that are given up (`infeasible`).
 
     Nobody runs only if there is nobody else, or nobody that may. `turn` is for the next call."""
 
@@ -70,7 +83,7 @@ class StepPlan:
     leaves: tuple[int, ...]
     runs: tuple[int, ...]
     turn: Turn
-    hopeless: tuple[int, ...] = ()
+    infeasible: tuple[int, ...] = ()
 
 
 def plan_step(
@@ -87,29 +100,24 @@ def plan_step(
         waiting = [row for row in waiting if row.alone]
         if not waiting and not any(row.alone for row in rows):
             return StepPlan((), (), (), turn)
-    hopeless = () if held else _hopeless([*rows, *waiting], cost)
-    rows = [row for row in rows if row.arrival not in hopeless]
-    waiting = [row for row in waiting if row.arrival not in hopeless]
+    given_up = () if held else infeasible([*rows, *waiting], cost)
+    rows = [row for row in rows if row.arrival not in given_up]
+    waiting = [row for row in waiting if row.arrival not in given_up]
     admitted = _admit(rows, _welcome(rows, waiting, limits, cost), limits, cost)
-    groups = _steps(admitted, limits, cost)
+    groups = _groups(admitted, limits)
     if not groups:
-        return StepPlan((), (), (), Turn(), hopeless)
-    shape, next_turn = _take_turn(groups, limits, cost, turn)
+        return StepPlan((), (), (), Turn(choices=turn.choices), given_up)
+    steps = {shape: _fill(group, limits, cost, turn.trial) for shape, group in groups.items()}
+    shape, next_turn = _take_turn(steps, limits, cost, turn)
     present = {row.arrival for row in rows}
     kept = {row.arrival for row in admitted}
     return StepPlan(
         joins=tuple(row.arrival for row in admitted if row.arrival not in present),
         leaves=tuple(row.arrival for row in rows if row.arrival not in kept),
-        runs=tuple(row.arrival for row in groups[shape]),
-        turn=next_turn,
-        hopeless=hopeless,
+        runs=tuple(row.arrival for row in steps[shape]),
+        turn=replace(next_turn, choices=turn.choices + (len(groups[shape]) > 1)),
+        infeasible=given_up,
     )
-
-
-def _hopeless(rows: Sequence[RowView], cost: StepCost) -> tuple[int, ...]:
-    if not cost.known:
-        return ()
-    return tuple(row.arrival for row in rows if not row.alone and is_hopeless(row, cost))
 
 
 def _welcome(
@@ -141,39 +149,54 @@ def _admit(
     return sorted(ordered, key=place)[: limits.max_admitted]
 
 
-def _steps(
-    admitted: Sequence[RowView], limits: Limits, cost: StepCost
-) -> dict[ShapeKey, list[RowView]]:
-    """The step each group would take, for the groups that hold a row of the highest rank."""
+def _groups(admitted: Sequence[RowView], limits: Limits) -> dict[ShapeKey, list[RowView]]:
+    """The rows that may take a step, by shape: the shapes that hold a row of the highest rank."""
     admitted = [row for row in admitted if not row.blocked]
     top = min((row.rank(limits.patience) for row in admitted), default=0)
     urgent = {row.shape: None for row in admitted if row.rank(limits.patience) == top}
-    return {
-        shape: _fill([row for row in admitted if row.shape == shape], limits, cost)
-        for shape in urgent
-    }
+    return {shape: [row for row in admitted if row.shape == shape] for shape in urgent}
 
 
-def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost) -> list[RowView]:
+def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost, trial: bool) -> list[RowView]:
     """The most urgent rows that fit into one step, and had better share it; at least one, and only
     one if that is `alone`. In order of arrival: a batch stays the same for as long as its rows."""
     ordered = in_order(group, limits.patience, cost)
     if ordered[0].alone:
         return ordered[:1]
-    chosen, work, everybody = ordered[:1], ordered[0].work, sociable(ordered, cost)
+    full = _fitting(ordered, limits, cost)
+    if always_batch(ordered, cost):
+        chosen = full
+    else:
+        chosen = _sharing(full, len(ordered), cost)
+        if trial:
+            chosen = full[: len(chosen) + 1] if len(chosen) < len(full) else full[:1]
+    return sorted(chosen, key=lambda row: row.arrival)
+
+
+def _fitting(ordered: Sequence[RowView], limits: Limits, cost: StepCost) -> list[RowView]:
+    """As many as one step may take, in their order."""
+    chosen, work = [ordered[0]], ordered[0].work
     for row in ordered[1:]:
         if len(chosen) == limits.max_rows:
             break
-        together = work + row.work
-        if cost.predict(together) > limits.max_step_seconds:
-            continue
-        trial = not everybody and cost.untried(together)
-        if everybody or trial or pays(work, len(chosen), row, len(ordered), cost):
+        if cost.predict(work + row.work) <= limits.max_step_seconds:
             chosen.append(row)
-            work = together
-        if trial:
+            work += row.work
+    return chosen
+
+
+def _sharing(full: Sequence[RowView], in_hand: int, cost: StepCost) -> list[RowView]:
+    """Those of `full` that gain by sharing a step, or one more than was ever measured."""
+    chosen, taking, most = [full[0]], Shared.of(full[:1], cost), Shared.of(full, cost)
+    for row in full[1:]:
+        joined = taking.joined(row, cost)
+        untried = cost.untried(joined.work)
+        if untried or worth_batching(taking, joined, most, in_hand):
+            chosen.append(row)
+            taking = joined
+        if untried:
             break
-    return sorted(chosen, key=lambda row: row.arrival)
+    return chosen
 
 
 def _take_turn(

@@ -6,9 +6,11 @@ as either has other work. What does not come in time is computed here, so the im
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Final, Protocol
 
 import torch
@@ -21,11 +23,15 @@ from shared.families.network import Conditioning, Network
 LEAST_WAIT: Final = 0.02
 """Seconds that an answer is waited for in any case; else as long again as the own half took."""
 PAUSE: Final = 1.0
-"""Seconds until somebody is asked again, after nobody had time,"""
-LONG_PAUSE: Final = 30.0
-"""and after it turned out to be no gain."""
-_NEWEST: Final = 0.2
-"""Weight of the last shared step in their mean."""
+"""Seconds until somebody is asked again, after nobody had time."""
+PRICE: Final = 0.02
+"""Share of the time that finding out again that sharing is no gain may cost."""
+SAMPLES: Final = 5
+"""Steps of which the median is compared,"""
+LEAST_SAMPLES: Final = 3
+"""and how many there have to be: a slow one says nothing."""
+COMPARED: Final = 50
+"""One step of so many is not shared, so that it is known what it takes otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,20 +56,26 @@ class Sharing:
     def __init__(self, ask: AskHalf, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask, self._clock = ask, clock
         self._not_before = 0.0
-        self._means: dict[int, float] = {}
-        """Seconds of a step that was shared, or was to be, by tokens."""
+        self._taken: dict[int, deque[float]] = {}
+        """Seconds of the last steps that were shared, or were to be, by tokens."""
+        self._considered = 0
         self.steps = 0
         """That were shared."""
 
     def pays(self, batch: Batch, seconds: float) -> bool:
         """Whether to try and share this step, which takes `seconds` otherwise."""
-        row, now = batch.rows[0], self._clock()
+        tokens, now = batch.rows[0].shape_key.tokens, self._clock()
         if now < self._not_before or not can_be_shared(batch):
             return False
-        if self._means.get(row.shape_key.tokens, 0.0) < seconds:
+        self._considered += 1
+        if self._considered % COMPARED == 0:
+            return False
+        taken = self._taken.get(tokens, ())
+        if len(taken) < LEAST_SAMPLES or median_low(taken) < seconds:
             return True
-        del self._means[row.shape_key.tokens]
-        self._not_before = now + LONG_PAUSE
+        lost = sum(taken) - len(taken) * seconds
+        self._not_before = now + lost / PRICE
+        del self._taken[tokens]
         return False
 
     def predict(
@@ -108,8 +120,7 @@ class Sharing:
         return uncond, uncond is None
 
     def _measured(self, tokens: int, seconds: float) -> None:
-        mean = self._means.get(tokens, seconds)
-        self._means[tokens] = mean + _NEWEST * (seconds - mean)
+        self._taken.setdefault(tokens, deque(maxlen=SAMPLES)).append(seconds)
 
 
 def can_be_shared(batch: Batch) -> bool:

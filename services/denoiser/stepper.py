@@ -104,6 +104,7 @@ class Stepper:
     def rest(self) -> None:
         """There are no rows."""
         self._batches.clear()
+        self.cost = self.cost.rested()
 
     def end(self) -> None:
         """Leave the network as it was: it is not only this engine's."""

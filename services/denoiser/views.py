@@ -61,6 +61,10 @@ class StepCost(Protocol):
         """Seconds of a step of so much work."""
         ...
 
+    def least(self, work: StepWork) -> float:
+        """The same, when steps are quick; 0 while that cannot be told."""
+        ...
+
     def untried(self, work: StepWork) -> bool:
         """Whether measuring a step of so much work would tell more than is known."""
         ...

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.denoiser.company import SHORTNESS, in_order
-from services.denoiser.cost import MANY, Cell, CostModel
+from services.denoiser.cost import FEW, FIRST, MANY, Cell, CostModel
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
@@ -22,7 +22,7 @@ LIMITS = Limits(max_step_seconds=1e9)
 def cost(saved: float, cells: int = MANY + 1) -> CostModel:
     """A row's step takes a second alone, of which `saved` is shared by all; so many sizes were
     measured."""
-    measured = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0, 0.0)) for size in range(cells)}
+    measured = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(cells)}
     return CostModel(coefficients=(saved, (1.0 - saved) / 100, 0.0, 0.0, 0.0), cells=measured)
 
 
@@ -112,7 +112,8 @@ def test_a_size_that_was_never_measured_is_tried_with_one_row_more_at_a_time() -
         runs = running(rows, model) if model.known else (0,)
         sizes.append(len(runs))
         model = model.observe(total(rows[k].work for k in runs), float(len(runs)))
-    assert sizes == [1] * 4 + [2] * 4 + [1] * 32
+    tried = FIRST + 1
+    assert sizes == [1] * tried + [2] * tried + [1] * (40 - 2 * tried)
 
 
 def test_deadlines_and_what_is_waited_for_within_a_step_make_company_welcome() -> None:

@@ -8,8 +8,8 @@ from typing import get_args
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.denoiser.cost import MANY, Cell, CostModel
-from services.denoiser.plan_step import Limits, StepPlan, Turn, plan_step
+from services.denoiser.cost import FEW, MANY, Cell, CostModel
+from services.denoiser.plan_step import PERIOD, TRIALS, Limits, StepPlan, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
 from services.denoiser.work import StepWork, total
@@ -17,7 +17,7 @@ from shared.messages import ServiceClass
 
 SHAPES = [ShapeKey(4, 8, 8, 77), ShapeKey(4, 16, 16, 77), ShapeKey(4, 16, 16, 154)]
 COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0, 0.0))
-MEASURED = {str(size): Cell(1.0, 9, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
+MEASURED = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many that nothing is worth a try."""
 SETTLED = [
     CostModel(coefficients=coefficients, cells=MEASURED)
@@ -225,7 +225,7 @@ def plan(rows: list[RowView], waiting: list[RowView], **bounds: float) -> StepPl
 
 def test_a_waiting_row_joins_the_running_ones() -> None:
     assert plan([row(1)], [row(2)]) == StepPlan(
-        joins=(2,), leaves=(), runs=(1, 2), turn=Turn(SHAPES[0], ((SHAPES[0], 0.0),))
+        joins=(2,), leaves=(), runs=(1, 2), turn=Turn(SHAPES[0], ((SHAPES[0], 0.0),), choices=1)
     )
 
 
@@ -258,3 +258,22 @@ def test_shapes_share_the_time_equally_whatever_their_steps_cost() -> None:
         shape = SHAPES[1] if 9 in step.runs else SHAPES[0]
         seconds[shape] += COST.predict(StepWork.full(2 * len(step.runs), shape.tokens))
     assert abs(seconds[SHAPES[0]] - seconds[SHAPES[1]]) < 0.1 * sum(seconds.values())
+
+
+def test_what_was_decided_against_is_tried_again_at_two_steps_of_a_hundred() -> None:
+    """Where company saves nothing a second row is let in now and then, where it saves all one row
+    now and then has the step to itself."""
+    rows = [row(1), row(2), row(3)]
+    for cost, usual, other in ((SETTLED[1], 1, 2), (SETTLED[2], 3, 1)):
+        turn, sizes = Turn(), []
+        for _ in range(2 * PERIOD):
+            found = plan_step(rows, [], Limits(), cost, turn)
+            turn = found.turn
+            sizes.append(len(found.runs))
+        assert sizes == ([usual] * (PERIOD - TRIALS) + [other] * TRIALS) * 2
+
+
+def test_where_deadlines_decide_who_is_there_nothing_is_tried() -> None:
+    rows = [replace(row(k), seconds_left=1e6) for k in range(3)]
+    turn = Turn(choices=PERIOD - 1)
+    assert len(plan_step(rows, [], Limits(), SETTLED[1], turn).runs) == 3

@@ -12,7 +12,7 @@ import torch
 from services.denoiser.engine import Engine
 from services.denoiser.peers import Assistant, Occupation, Peers
 from services.denoiser.row import Row
-from services.denoiser.sharing import LONG_PAUSE, PAUSE, Half, Sharing
+from services.denoiser.sharing import COMPARED, LEAST_SAMPLES, PAUSE, PRICE, Half, Sharing
 from services.denoiser.step import Batch
 from shared.adapters.adapter import read_adapter
 from shared.bus.memory import MemoryBroker
@@ -256,12 +256,21 @@ def test_it_is_left_for_a_while_when_it_does_not_pay(late: bool) -> None:
     sharing = Sharing(lambda row, x: Slow(), clock=lambda: now)  # type: ignore[arg-type, return-value]
     row = make_row("a", texts=(None, None))
     batch = Batch.of([row], network())
-    assert sharing.pays(batch, 1.0)
-    sharing.predict(network(), batch, torch.zeros(1, 4, 8, 8), torch.tensor([1.0]))
-    now += PAUSE
+    for _ in range(LEAST_SAMPLES):
+        assert sharing.pays(batch, 1.0)  # one slow step says nothing
+        sharing.predict(network(), batch, torch.zeros(1, 4, 8, 8), torch.tensor([1.0]))
+        now += PAUSE
     assert sharing.pays(batch, 3.0)
     assert not sharing.pays(batch, 1.0)
-    now += LONG_PAUSE - 1.0
+    pause = LEAST_SAMPLES * (2.0 - 1.0) / PRICE
+    now += pause - 1.0
     assert not sharing.pays(batch, 3.0)
     now += 2.0
     assert sharing.pays(batch, 1.0)
+
+
+def test_what_a_step_takes_that_is_not_shared_stays_known() -> None:
+    sharing = Sharing(lambda row, x: pytest.fail("asked"))
+    batch = Batch.of([make_row("a", texts=(None, None))], network())
+    shared = [sharing.pays(batch, 1.0) for _ in range(2 * COMPARED)]
+    assert shared == ([True] * (COMPARED - 1) + [False]) * 2
