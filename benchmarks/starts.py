@@ -161,8 +161,7 @@ def summary(calm: Sequence[Sequence[Window]], hurried: Sequence[Sequence[Window]
 
 
 def rows(report: Results) -> list[list[str]]:
-    titles = ["fleet", *(f"{kind}: {what}" for kind in KINDS for what in ("images/s", "rows"))]
-    table = [[*titles, *(f"{kind}: in time" for kind in KINDS)]]
+    table = [["fleet", "start /s", "rows", "then /s", "rows", "in time", "then"]]
     both = zip(report["fleets"], report["fleets_with_deadlines"], strict=True)
     for number, (calm, hurried) in enumerate(both, start=1):
         line = [str(number)]
