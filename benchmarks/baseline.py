@@ -1,5 +1,6 @@
 """What we compare with: diffusers' own pipeline in this process, as fast as it gets here."""
 
+import argparse
 import asyncio
 import os
 import time
@@ -20,20 +21,31 @@ TRIALS: Final = 5
 T = TypeVar("T")
 
 
+def add_eager_baseline(parser: argparse.ArgumentParser) -> None:
+    """For programs whose baseline runs our graph unless it is asked not to."""
+    parser.add_argument(
+        "--eager-baseline", action="store_true", help="run the baseline's UNet as diffusers does"
+    )
+
+
 class Baseline:
-    """`StableDiffusionXLPipeline` of a model in float32 with `threads` torch threads.
+    """`StableDiffusionXLPipeline` of a model in float32 with `threads` torch threads; `graph` as in
+    `Pipeline`.
 
     It runs on one thread of its own, so that the event loop stays free and torch keeps one team of
     workers. Use as an async context manager."""
 
-    def __init__(self, source: str, threads: int) -> None:
+    def __init__(self, source: str, threads: int, graph: bool = False) -> None:
         self._source = source
         self._threads = threads
+        self._graph = graph
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="baseline")
         self._pipeline: Pipeline | None = None
 
     async def __aenter__(self) -> Self:
-        self._pipeline = await self._run(lambda: Pipeline(self._source, Setup(self._threads)))
+        self._pipeline = await self._run(
+            lambda: Pipeline(self._source, Setup(self._threads), self._graph)
+        )
         return self
 
     async def __aexit__(

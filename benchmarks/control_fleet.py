@@ -1,5 +1,6 @@
-"""A fleet with a process for each ControlNet, every process where `places` says, one torch thread
-in each."""
+"""A fleet with one denoiser and a process for each ControlNet, every process where `places` says,
+one torch thread in each: what is asked is what a ControlNet on another core costs, not what this
+machine carries."""
 
 import asyncio
 import os
@@ -75,7 +76,7 @@ async def control_fleet(
     everywhere = sorted(os.sched_getaffinity(0))
     found = places(everywhere, len(controls))
     async with (
-        own_fleet(model, replicas={"controlnet": 0}, environment=environment) as own,
+        own_fleet(model, 1, {"controlnet": 0}, environment) as own,
         AsyncExitStack() as stack,
     ):
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-benchmark-")))

@@ -2,8 +2,9 @@
 
 Every prompt is drawn three times with the same settings and seed: by the pipeline, by a fleet that
 has nothing else to do, and by that fleet while 7 other jobs, with other prompts, samplers, steps
-and guidance, run in the same batch from before its first step until after its last. Differences
-are in steps of 1/255; a pixel counts as off by the worst of its channels.
+and guidance, run in the same batch from before its first step until after its last. The fleet
+has one denoiser, so that they do. Differences are in steps of 1/255; a pixel counts as off by the
+worst of its channels.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,10 @@ async def measure(options: Options) -> Results:
     wanted = requests.mixed(size.prompts, catalogue.default, most_steps=size.most_steps)
     others = requests.mixed(size.companions, catalogue.default, seed=1)
     cases = []
-    async with own_fleet(options.model) as fleet, Baseline(options.model, cores()) as baseline:
+    async with (
+        own_fleet(options.model, denoisers=1) as fleet,
+        Baseline(options.model, cores()) as baseline,
+    ):
         for number, request in enumerate(wanted):
             spec = validate(request, catalogue)
             expected = await baseline.draw(spec)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.fleet.machine import with_layout
 from services.fleet.plan import FleetOptions
 from services.fleet.running import Fleet, running_fleet
 from shared.bus.base import Bus
@@ -50,13 +51,16 @@ class Rendered:
 @asynccontextmanager
 async def own_fleet(
     model: str,
-    denoisers: int = 1,
+    denoisers: int | None = None,
     replicas: Mapping[str, int] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[OwnFleet]:
-    """A fleet that serves `model` with one process per service, but as many denoisers as asked for,
-    which share the cores, and `replicas` of others; nothing of it is left behind. `environment`:
-    variables for its processes, which are set in this one too while it runs."""
+    """What `darkroom up --model MODEL` runs, but for as many denoisers as asked for, which share
+    the cores, and `replicas` of services; nothing of it is left behind. `environment`: variables
+    for its processes, which are set in this one too while it runs."""
+    asked = dict(replicas or {})
+    if denoisers is not None:
+        asked["denoiser"] = denoisers
     with (
         tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here,
         tempfile.TemporaryDirectory(
@@ -70,9 +74,10 @@ async def own_fleet(
             }
         ),
     ):
+        options, _ = with_layout(FleetOptions(models=(model,), replicas=asked))
         async with (
             running_fleet(
-                FleetOptions(models=(model,), replicas={"denoiser": denoisers, **(replicas or {})}),
+                options,
                 data=Path(here) / "nats",
                 logs=Path(here) / "logs",
             ) as fleet,

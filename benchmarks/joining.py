@@ -11,6 +11,8 @@ of the prompt are in it.
 When a step starts is read off the long jobs' progress: steps follow each other without a pause, so
 a step starts when the one before it ends.
 
+There is one denoiser, for all jobs have to be in one batch.
+
 `max_abs_diff`: each newcomer's image against the same request alone on the same fleet, in 1/255.
 """
 
@@ -90,7 +92,7 @@ async def measure(options: Options) -> Results:
     wanted = requests.mixed(size.groups * size.arrivals, card, 2, size.most_steps)
     found: list[Arrival] = []
     differences: list[Difference] = []
-    async with own_fleet(options.model) as fleet:
+    async with own_fleet(options.model, denoisers=1) as fleet:
         alone = [await render(fleet.darkroom, request) for request in wanted]
         for group in range(size.groups):
             part = slice(group * size.arrivals, (group + 1) * size.arrivals)

@@ -1,11 +1,12 @@
 """Rows with different LoRAs in one batch, against the batch without any, and against diffusers.
 
-Throughput: 8 jobs at once on one denoiser, from the first submission to the last PNG; without
-LoRAs, with one LoRA for all, with 4 LoRAs by two jobs each, and the latter as one batch for each
-LoRA, one after another, which is all that merged weights allow. They take turns. Exactness:
-pictures with each LoRA, and with two at once, against diffusers' pipeline with the same files and
-scales (`load_lora_weights`, `set_adapters`); ours drawn in one mixed batch, and each alone, where
-LoRAs are merged if that pays. Differences are in steps of 1/255. Loading: see `cold_lora.py`.
+Throughput: 8 jobs at once on one denoiser, so that they are one batch, from the first submission to
+the last PNG; without LoRAs, with one LoRA for all, with 4 LoRAs by two jobs each, and the latter as
+one batch for each LoRA, one after another, which is all that merged weights allow. They take turns.
+Exactness: pictures with each LoRA, and with two at once, against diffusers' pipeline with the same
+files and scales (`load_lora_weights`, `set_adapters`); ours drawn in one mixed batch, and each
+alone, where LoRAs are merged if that pays. Differences are in steps of 1/255. Loading: see
+`cold_lora.py`.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ async def measure(options: Options) -> Results:
     names = catalogue.shelf.names()[:LORAS]
     if len(names) < LORAS:
         raise Misconfigured(f"{LORAS} LoRAs are needed, DARKROOM_LORAS has {len(names)}")
-    async with own_fleet(options.model) as fleet:
+    async with own_fleet(options.model, denoisers=1) as fleet:
         rounds = await _rounds(fleet.darkroom, names, size)
         differences = await _differences(fleet.darkroom, catalogue, names, size, options.model)
     return summary(rounds, size) | differences | await cold(options.quick)

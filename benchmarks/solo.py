@@ -2,8 +2,9 @@
 
 One job at a time, from its submission over NATS until its PNG is in the client's hands, against
 the same image from diffusers' pipeline in this process, PNG included, in whichever memory format
-is faster. Both are warmed up and take turns image by image, in changing order; each may use all
-cores. `ratio` is that of the median seconds.
+is faster; its UNet runs as the graph that our denoisers run, unless `--eager-baseline` wants it as
+it comes. The fleet has the layout of `darkroom up`. Both are warmed up and take turns image by
+image, in changing order; each may use all cores. `ratio` is that of the median seconds.
 """
 
 import time
@@ -13,7 +14,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import requests
-from benchmarks.baseline import TRIALS, Baseline
+from benchmarks.baseline import TRIALS, Baseline, add_eager_baseline
 from benchmarks.fleet import own_fleet, render
 from benchmarks.numbers import spread
 from benchmarks.program import Options, Results, cores, run_program, say
@@ -41,8 +42,8 @@ async def measure(options: Options) -> Results:
     wanted = requests.plain(WARM_UP + count, steps)
     turns = []
     async with (
-        own_fleet(options.model, cores()) as fleet,
-        Baseline(options.model, cores()) as baseline,
+        own_fleet(options.model) as fleet,
+        Baseline(options.model, cores(), graph=not options.own.eager_baseline) as baseline,
     ):
         layouts = await baseline.choose_layout(validate(wanted[0], catalogue), trials)
         for number, request in enumerate(wanted):
@@ -53,6 +54,7 @@ async def measure(options: Options) -> Results:
         say(f"{count} images by each side")
     return summary(turns) | {
         "steps": validate(wanted[0], catalogue).steps,
+        "eager_baseline": options.own.eager_baseline,
         "baseline_layout": baseline.layout,
         "baseline_seconds_by_layout": {n: round(s, 4) for n, s in layouts.items()},
     }
@@ -101,4 +103,4 @@ def rows(results: Results) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    run_program("solo", __doc__ or "", measure, rows)
+    run_program("solo", __doc__ or "", measure, rows, add_eager_baseline)

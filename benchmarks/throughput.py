@@ -1,8 +1,10 @@
 """Images per second of a fleet with many jobs in flight, against one pipeline call after another.
 
 48 images of 25 steps. The fleet: from the first submission over NATS to the last PNG in the
-client's hands, 16 jobs in flight, the next submitted when one ends. The baseline: diffusers'
-pipeline in this process, with all cores, PNG included, in whichever memory format is faster.
+client's hands, 16 jobs in flight, the next submitted when one ends. The fleet has the layout of
+`darkroom up`. The baseline: diffusers' pipeline in this process, with all cores, PNG included, in
+whichever memory format is faster; its UNet runs as the graph that our denoisers run, unless
+`--eager-baseline` wants it as it comes.
 Both sides are warmed up, take turns for whole rounds, in changing order, and are idle while the
 other is measured. `ratio` is the median over the rounds of the ratio within a round.
 """
@@ -15,7 +17,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import requests
-from benchmarks.baseline import TRIALS, Baseline
+from benchmarks.baseline import TRIALS, Baseline, add_eager_baseline
 from benchmarks.fleet import own_fleet, render
 from benchmarks.numbers import mean_rows
 from benchmarks.program import Options, Results, cores, run_program, say
@@ -55,8 +57,8 @@ async def measure(options: Options) -> Results:
     size = QUICK if options.quick else FULL
     rounds = []
     async with (
-        own_fleet(options.model, cores()) as fleet,
-        Baseline(options.model, cores()) as baseline,
+        own_fleet(options.model) as fleet,
+        Baseline(options.model, cores(), graph=not options.own.eager_baseline) as baseline,
     ):
         pair = _Pair(options.model, fleet.darkroom, baseline, size)
         layouts = await pair.warm_up()
@@ -64,6 +66,7 @@ async def measure(options: Options) -> Results:
             rounds.append(await pair.round(ours_first=number % 2 == 0))
             say(f"round {number + 1}/{size.rounds}: {rounds[-1].ratio:.2f} times the baseline")
     return summary(rounds, size) | {
+        "eager_baseline": options.own.eager_baseline,
         "baseline_layout": baseline.layout,
         "baseline_seconds_by_layout": {n: round(s, 4) for n, s in layouts.items()},
     }
@@ -148,4 +151,4 @@ def rows(results: Results) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    run_program("throughput", __doc__ or "", measure, rows)
+    run_program("throughput", __doc__ or "", measure, rows, add_eager_baseline)

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from services.fleet.layout import Machine, Weights, choose_layout
+
 ROOT = Path(__file__).parent.parent
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)$")
 
@@ -105,6 +107,18 @@ def test_compose_has_a_scalable_block_per_service_on_one_shared_memory() -> None
     assert compose["volumes"]["arenas"]["driver_opts"]["type"] == "tmpfs"
     [published] = services["gateway"]["ports"]
     assert published.startswith("127.0.0.1:")
+
+
+def test_compose_runs_what_darkroom_up_chooses_for_two_cores() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    compose = yaml.safe_load(text)
+    best = choose_layout(Machine(2, 1 << 40), Weights(1, 2))
+    replicas = compose["services"]["denoiser"]["deploy"]["replicas"]
+    assert replicas == f"${{DARKROOM_DENOISERS:-{best.denoisers}}}"
+    threads = compose["x-environment"]["DARKROOM_THREADS"]
+    assert threads == f"${{DARKROOM_THREADS:-{best.threads}}}"
+    for variable in ("DARKROOM_DENOISERS", "DARKROOM_THREADS"):
+        assert f"#   {variable} " in text
 
 
 def test_in_compose_each_service_mounts_its_own_keys_and_no_others() -> None:

@@ -45,7 +45,7 @@ class Options:
     policy: Policy
     setups: tuple[Setup, ...]
     """To choose from."""
-    graph: bool = False
+    eager: bool = False
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--layout", choices=LAYOUTS, help="default: whatever is faster")
     parser.add_argument("--window", type=float, help="seconds; request_batching only")
     parser.add_argument("--max-batch", type=int, help="images; request_batching only")
-    parser.add_argument("--graph", action="store_true", help="run the UNet as our denoisers do")
+    parser.add_argument("--eager", action="store_true", help="run the UNet as diffusers does")
     found = parser.parse_args(arguments)
     policy = POLICIES[found.kind]
     if found.kind == "serial" and (found.window, found.max_batch) != (None, None):
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     )
     layouts = LAYOUTS if found.layout is None else [found.layout]
     setups = tuple(Setup(count, layout) for count in threads for layout in layouts)
-    return Options(found.model, found.host, found.port, policy, setups, found.graph)
+    return Options(found.model, found.host, found.port, policy, setups, found.eager)
 
 
 async def main(options: Options) -> None:
@@ -102,7 +102,7 @@ async def serving(options: Options) -> AsyncIterator[tuple[str, Setup]]:
             options.setups,
             options.policy,
             catalogue,
-            options.graph,
+            not options.eager,
         )
         async with drawing(pipeline.draw, [thread], options.policy) as queue:
             app = make_app(queue, catalogue)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from benchmarks.baselines.inpainting import EditJob, edit_arguments, inpainter, kept, originals_of
 from services.denoiser.schedules import make_scheduler
+from shared.errors import Misconfigured
 from shared.families.network import Conditioning
 from shared.families.registry import family_of
 from shared.families.sdxl.traced import traced
@@ -55,8 +56,8 @@ class Guide:
 
 class Pipeline:
     """diffusers' pipeline of a directory or hub id, in float32: the one that `model_index.json`
-    names. With `graph`, SDXL's UNet runs as our denoisers run theirs, without the interpreter,
-    which nobody's does today: what is left to compare then is how work is scheduled.
+    names. With `graph`, SDXL's UNet runs as our denoisers run theirs, without the interpreter:
+    what is left to compare then is how work is scheduled. Raises `Misconfigured` for another model.
 
     Use it from one thread only: torch keeps a team of workers for each thread that computes."""
 
@@ -65,7 +66,9 @@ class Pipeline:
         self._family = family_of(source)
         self._is_flux = self._family.pipeline == "FluxPipeline"
         if graph and self._is_flux:
-            raise ValueError("only SDXL's UNet runs as a graph here")
+            raise Misconfigured(
+                f"model {source!r}: only SDXL's UNet runs as a graph here; ask for eager baselines"
+            )
         self._extra = {} if self._is_flux else {"add_watermarker": False}
         self._pipeline: Any = getattr(diffusers, self._family.pipeline).from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, **self._extra

@@ -26,7 +26,7 @@ def warm_pipeline(
     setups: Sequence[Setup],
     policy: Policy,
     catalogue: Catalogue,
-    graph: bool = False,
+    graph: bool = True,
 ) -> Pipeline:
     """With the fastest of `setups`. It has drawn every size of batch, with guidance and without:
     the first time kernels are chosen and buffers allocated."""

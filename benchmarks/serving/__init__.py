@@ -1,7 +1,9 @@
 """Serving many users: Darkroom against one pipeline at a time, and against request batching.
 
-Three systems on the same cores with the same weights and the same HTTP routes: a fleet with a
-denoiser for each core, and the two servers of `benchmarks.baselines`. Open-loop Poisson requests of
+Three systems on the same cores with the same weights and the same HTTP routes: a fleet as
+`darkroom up` lays it out, and the two servers of `benchmarks.baselines`, whose UNet runs as the
+same graph as ours, so that scheduling is what is compared (`--eager-baselines`: as diffusers has
+it). Open-loop Poisson requests of
 10 to 40 steps, with guidance and without. A request is in time within 2 times its solo latency,
 which is that of the fastest system at that request, so that all three have the same deadlines;
 every request that is judged by one carries it, and all three honour it.

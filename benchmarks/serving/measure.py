@@ -50,7 +50,7 @@ async def measure(options: Options) -> Results:
 async def _contenders(model: str, plan: Plan, settings: Settings) -> AsyncIterator[list[Contender]]:
     """All three run all the time; two of them are idle while one is measured."""
     async with AsyncExitStack() as stack:
-        opened = [baseline(kind, model, settings.graph) for kind in BASELINES]
+        opened = [baseline(kind, model, settings.eager) for kind in BASELINES]
         ours = darkroom(model, settings.denoisers)
         systems = []
         for each in (ours, *opened):  # if time runs out, it is not ours that is missing

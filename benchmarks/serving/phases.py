@@ -99,11 +99,11 @@ class Run:
             "max_abs_diff": self.max_abs_diff,
             "setups": {c.name: c.system.setup for c in self.contenders},
             "deadlines_carried": settings.deadlines,
-            "graph_baselines": settings.graph,
+            "eager_baselines": settings.eager,
             "deadline_seconds": {
                 name: round(self.slo.factor * solo, 4) for name, solo in self.slo.solo.items()
             },
-            "denoisers": settings.denoisers,
+            "denoisers": {c.name: c.system.denoisers for c in self.contenders}[OURS],
             "budget_seconds": settings.budget,
             "seconds_left": round(self.left, 1),
             "least_share_of_planned_time": min(self.shares, default=None),

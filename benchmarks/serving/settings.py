@@ -4,19 +4,18 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.program import cores
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`deadlines`: requests carry theirs. `graph`: the baselines' UNet runs as ours does. `budget`:
-    seconds for the whole run."""
+    """`denoisers` of ours; None: as `darkroom up` chooses. `deadlines`: requests carry theirs.
+    `eager`: the baselines' UNet runs as diffusers does, not as ours. `budget`: seconds for the
+    whole run."""
 
     budget: float
     rounds: int
-    denoisers: int
+    denoisers: int | None
     deadlines: bool
-    graph: bool
+    eager: bool
     out: Path | None
 
 
@@ -30,15 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=_count, default=2, help="of all measurements (default 2)")
     parser.add_argument(
-        "--denoisers", type=_count, default=cores(), help="of ours (default: one for each core)"
+        "--denoisers", type=_count, help="of ours (default: as `darkroom up` chooses)"
     )
     parser.add_argument(
         "--no-deadlines", action="store_true", help="requests do not say when they must be done"
     )
     parser.add_argument(
-        "--graph-baselines",
+        "--eager-baselines",
         action="store_true",
-        help="run the baselines' UNet as our denoisers do, so that scheduling alone is compared",
+        help="run the baselines' UNet as diffusers does, without the graph of our denoisers",
     )
     parser.add_argument(
         "--out", type=Path, help="a file for the results so far, written after every measurement"
@@ -51,7 +50,7 @@ def settings_of(found: argparse.Namespace) -> Settings:
         rounds=found.rounds,
         denoisers=found.denoisers,
         deadlines=not found.no_deadlines,
-        graph=found.graph_baselines,
+        eager=found.eager_baselines,
         out=found.out,
     )
 

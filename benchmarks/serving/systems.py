@@ -47,9 +47,11 @@ class System:
 
 
 @asynccontextmanager
-async def darkroom(model: str, denoisers: int) -> AsyncIterator[System]:
-    """A fleet with as many denoisers; nothing of it is left behind."""
+async def darkroom(model: str, denoisers: int | None) -> AsyncIterator[System]:
+    """A fleet with as many denoisers, or with the layout of `darkroom up`; nothing of it is left
+    behind."""
     async with own_fleet(model, denoisers) as own:
+        count = sum(child.spec.service == "denoiser" for child in own.fleet.children)
 
         def pids() -> list[int]:
             children = [child.pid for child in own.fleet.children]
@@ -58,18 +60,18 @@ async def darkroom(model: str, denoisers: int) -> AsyncIterator[System]:
         yield System(
             OURS,
             f"http://{own.fleet.http}",
-            f"{denoisers} denoiser{'s' if denoisers > 1 else ''}",
+            f"{count} denoiser{'s' if count > 1 else ''}",
             pids,
             lambda: _steps(own.fleet.bus),
-            denoisers,
+            count,
         )
 
 
 @asynccontextmanager
-async def baseline(kind: str, model: str, graph: bool = False) -> AsyncIterator[System]:
+async def baseline(kind: str, model: str, eager: bool = False) -> AsyncIterator[System]:
     """A server of `benchmarks.baselines`, warm when the context is entered. Raises `Misconfigured`
     if it cannot be got to work."""
-    options = ("--graph",) if graph else ()
+    options = ("--eager",) if eager else ()
     command = (sys.executable, "-m", "benchmarks.baselines", kind, "--model", model, *options)
     process = await asyncio.create_subprocess_exec(
         *command_that_dies_with_us(command, signal.SIGTERM), stdout=asyncio.subprocess.PIPE

@@ -10,6 +10,7 @@ from typing import Final
 
 import pocket
 from services.fleet.keys import GATEWAY, TOKENS
+from services.fleet.layout import threads_each
 from shared.catalogue import control_sources
 from shared.errors import InvalidRequest
 
@@ -32,6 +33,8 @@ class FleetOptions:
     replicas: Mapping[str, int] = field(default_factory=dict)
     """Processes per service, 1 where it is not named; 0 leaves a service out. Without ControlNets
     there is no process for them."""
+    devices: tuple[str, ...] = ()
+    """GPUs, as CUDA_VISIBLE_DEVICES names them: each denoiser gets one. None: as inherited."""
     controls_apart: bool = False
     """A process (and its replicas) for each ControlNet, instead of one for all."""
     http_host: str = "127.0.0.1"
@@ -104,7 +107,7 @@ def plan_processes(
                     name=name if count == 1 else f"{name}-{number}",
                     service=service,
                     command=(sys.executable, "-m", f"services.{service}"),
-                    environment=environment,
+                    environment=environment | _device(service, options.devices, number),
                 )
                 for number in range(1, count + 1)
             )
@@ -122,6 +125,12 @@ def _control_shares(
         f"controlnet-{Path(source).name}": {**inherited, "DARKROOM_CONTROLS": source}
         for source in own
     }
+
+
+def _device(service: str, devices: tuple[str, ...], number: int) -> dict[str, str]:
+    if service != "denoiser" or not devices:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]}
 
 
 def _environment(
@@ -163,12 +172,9 @@ def _identity(service: str, keys: Path | None, inherited: Mapping[str, str]) -> 
 
 
 def _threads(service: str, cores: int, replicas: int) -> int:
-    """Denoising takes nearly all the time, so it gets every core but one, which is left to event
-    loops, the bus and the processes around it: a torch operation waits for its slowest thread, and
-    one that has to share its core slows down all of them (docs/log.md has the figures). A
-    ControlNet computes beside it, for half as long."""
+    """Denoising takes nearly all the time. A ControlNet computes beside it, for half as long."""
     if service == "denoiser":
-        return max(1, (cores - 1) // max(1, replicas))
+        return threads_each(cores, replicas)
     if service in ("prompt_encoder", "controlnet", "vae"):
         return max(1, cores // 2 // max(1, replicas))
     return 1

@@ -4,16 +4,21 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
 from services.fleet import state
 from services.fleet.child import Child
+from services.fleet.layout import Layout
+from services.fleet.machine import with_layout
 from services.fleet.plan import FleetOptions, default_controls
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
 from shared.catalogue import Catalogue
 from shared.tensors.owners import start_time
+
+OTHERWISE: Final = "--replicas denoiser=N and DARKROOM_THREADS choose otherwise"
 
 
 def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -33,6 +38,7 @@ async def up(
     state.refuse_second(directory)
     # Said here, what is wrong with a model is not hidden in a service's log.
     await asyncio.to_thread(Catalogue.load, options.models, controls=default_controls(os.environ))
+    options, layout = await asyncio.to_thread(with_layout, options)
     logs = directory / "logs"
     started: list[Fleet] = []
 
@@ -48,7 +54,7 @@ async def up(
         ) as fleet:
             started.append(fleet)
             changed(fleet.children)
-            _announce(fleet, options, logs, console)
+            _announce(fleet, options, layout, logs, console)
             await asyncio.Event().wait()
     finally:
         state.clear(directory)
@@ -74,10 +80,13 @@ def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetSta
     )
 
 
-def _announce(fleet: Fleet, options: FleetOptions, logs: Path, console: Console) -> None:
+def _announce(
+    fleet: Fleet, options: FleetOptions, layout: Layout, logs: Path, console: Console
+) -> None:
     lines = {
         "ready in": f"{fleet.start_seconds:.1f} s",
         "models": ", ".join(options.models),
+        "runs": f"{layout}; {OTHERWISE}",
         "HTTP": fleet.http_url or "no gateway",
         "NATS": fleet.nats.url,
         "logs": str(logs),

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -29,7 +30,7 @@ from loadgen.targets.http import HttpTarget
 from services.fleet.plan import DEFAULT_MODEL
 from services.gateway.errors import problem_of
 from shared.catalogue import Catalogue
-from shared.errors import DeadlineExceeded, QueueFull
+from shared.errors import DeadlineExceeded, Misconfigured, QueueFull
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
 from tests.conftest import eventually, run
@@ -105,6 +106,17 @@ def test_a_pipeline_with_a_graph_draws_the_same(pipeline: Pipeline) -> None:
     for wanted in ([spec()], [spec(seed=n, guidance=2.0) for n in range(3)]):
         for one, other in zip(pipeline.draw(wanted), graph.draw(wanted), strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_model_without_a_graph_here_is_refused_by_name() -> None:
+    flux = str(Path(DEFAULT_MODEL).with_name("pocket-flux"))
+    with pytest.raises(Misconfigured, match=r"pocket-flux.*eager"):
+        Pipeline(flux, Setup(threads=1), graph=True)
+
+
+def test_baselines_run_our_graph_unless_they_are_to_be_eager() -> None:
+    assert parse(["serial"]).eager is False
+    assert parse(["serial", "--eager"]).eager is True
 
 
 def test_the_fastest_way_to_use_the_machine_is_kept(pipeline: Pipeline) -> None:

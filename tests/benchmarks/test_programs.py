@@ -17,6 +17,7 @@ from services.fleet.plan import DEFAULT_MODEL
 
 PROGRAMS = (
     "exactness",
+    "starts",
     "throughput",
     "solo",
     "joining",

@@ -100,8 +100,9 @@ def test_the_options_say_how_much_is_measured() -> None:
     add_arguments(parser)
     default = settings_of(parser.parse_args([]))
     assert (default.budget, default.rounds, default.deadlines) == (1500.0, 2, True)
+    assert (default.denoisers, default.eager) == (None, False)
     given = ["--budget-seconds", "60", "--rounds", "3", "--denoisers", "1", "--no-deadlines"]
-    told = settings_of(parser.parse_args([*given, "--graph-baselines", "--out", "there.json"]))
+    told = settings_of(parser.parse_args([*given, "--eager-baselines", "--out", "there.json"]))
     assert told == Settings(60.0, 3, 1, False, True, Path("there.json"))
 
 

@@ -16,6 +16,8 @@ from services.fleet.state import FleetState, Member, read
 from tests.conftest import eventually, run
 
 DARKROOM = (sys.executable, "-m", "services.fleet")
+ONE_DENOISER = ("--replicas", "denoiser=1")
+"""The same processes on every machine, however many cores it has."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def running_fleet(*arguments: str) -> Iterator[RunningFleet]:
         log = Path(here) / "up.log"
         with log.open("w") as output:
             up = subprocess.Popen(
-                [*DARKROOM, "up", "--port", "0", *arguments],
+                [*DARKROOM, "up", "--port", "0", *ONE_DENOISER, *arguments],
                 env=environment,
                 stdout=output,
                 stderr=output,

@@ -1,0 +1,71 @@
+"""What `darkroom up` says once the fleet is ready."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from services.fleet import up as command
+from services.fleet.bus_server import BusServer
+from services.fleet.child import Child
+from services.fleet.plan import FleetOptions
+from services.fleet.running import Fleet
+from shared.bus.memory import MemoryBroker, MemoryBus
+from tests.conftest import eventually, run
+
+
+class Nobody:
+    """A display that nobody looks at."""
+
+    def fleet(self, children: Sequence[Child]) -> None:
+        pass
+
+    def event(self, stages: object, event: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            FleetOptions(replicas={"denoiser": 3}, cores=8),
+            "runs      3 denoisers of 2 threads each as chosen; --replicas denoiser=N and "
+            "DARKROOM_THREADS choose otherwise",
+        ),
+        (FleetOptions(cores=1), "runs      1 denoiser of 1 thread for 1 core; --replicas"),
+    ],
+)
+def test_up_says_which_layout_it_chose_and_how_to_choose_otherwise(
+    options: FleetOptions, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("DARKROOM_THREADS", raising=False)
+    given: list[FleetOptions] = []
+
+    @asynccontextmanager
+    async def no_processes(options: FleetOptions, **_: Any) -> AsyncIterator[Fleet]:
+        given.append(options)
+        bus = MemoryBus(MemoryBroker(), "test")
+        server = BusServer(tmp_path, None, "127.0.0.1", None)  # that is not started
+        yield Fleet(server, bus, (), "here:2", 0.5)
+
+    monkeypatch.setattr(command, "running_fleet", no_processes)
+    output = io.StringIO()
+
+    async def scenario() -> None:
+        console = Console(file=output, width=40)
+        running = asyncio.create_task(
+            command.up(options, tmp_path / "nats", None, console, Nobody())
+        )
+        await eventually(lambda: asyncio.sleep(0, "stops it" in output.getvalue()))
+        running.cancel()
+        await asyncio.wait([running])
+
+    run(scenario())
+    assert line in output.getvalue()
+    assert given[0].replicas["denoiser"] == int(line.split()[1])
