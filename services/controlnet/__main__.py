@@ -31,7 +31,7 @@ async def main(running: Process) -> None:
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)
         worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+            running.bus, handler, settings, running.metrics, running.name, running.budget
         )
 
         def statistics() -> Mapping[str, object]:
@@ -40,6 +40,7 @@ async def main(running: Process) -> None:
         await running.serve(
             worker.run,
             statistics=statistics,
+            refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
             background=[partial(handler.serve_steps, name) for name in handler.models],
         )

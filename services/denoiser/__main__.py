@@ -82,7 +82,7 @@ async def main(running: Process) -> None:
             settings,
             running.metrics,
             running.name,
-            running.budget.room,
+            running.budget,
             load=handler.load,
         )
 
@@ -101,6 +101,7 @@ async def main(running: Process) -> None:
         await running.serve(
             worker.run,
             statistics=statistics,
+            refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
             background=[
                 outbox.run,

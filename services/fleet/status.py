@@ -64,8 +64,9 @@ def show_models(console: Console) -> None:
 
 
 def _table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
-    """Who answers, and who should: supervised processes that do not answer are listed too."""
-    table = Table("service", "pid", "state", "restarts", "models")
+    """Who answers, and who should: supervised processes that do not answer are listed too. What is
+    not ready says why."""
+    table = Table("service", "pid", "state", "restarts", "models", "why")
     known = {member.pid: member for member in members}
     for service in found:
         member = known.get(service.pid)
@@ -73,13 +74,14 @@ def _table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
         table.add_row(
             member.name if member else service.service,
             str(service.pid),
-            "ready",
+            "ready" if service.refusal is None else "not ready",
             restarts,
             ", ".join(service.models),
+            service.refusal.reason if service.refusal else "",
         )
     answering = {service.pid for service in found}
     for member in members:
         if member.pid not in answering:
             pid = "" if member.pid is None else str(member.pid)
-            table.add_row(member.name, pid, member.state, str(member.restarts), "")
+            table.add_row(member.name, pid, member.state, str(member.restarts), "", member.why)
     return table

@@ -57,7 +57,11 @@ async def up(
 def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetState:
     members = [
         state.Member(
-            name=child.spec.name, pid=child.pid, state=child.state, restarts=child.restarts
+            name=child.spec.name,
+            pid=child.pid,
+            state=child.state,
+            restarts=child.restarts,
+            why=child.why,
         )
         for child in fleet.children
     ]

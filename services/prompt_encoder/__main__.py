@@ -43,7 +43,7 @@ async def main(running: Process) -> None:
             running.metrics.watch_cache("loras", library.reading, name)
         handler = PromptEncoder(encoders, libraries, transport)
         worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+            running.bus, handler, settings, running.metrics, running.name, running.budget
         )
 
         def statistics() -> Mapping[str, object]:
@@ -57,6 +57,7 @@ async def main(running: Process) -> None:
         await running.serve(
             worker.run,
             statistics=statistics,
+            refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
         )
         handler.close()

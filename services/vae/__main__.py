@@ -8,6 +8,7 @@ from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
+from shared.readiness import common
 from shared.seclusion import Seclusion
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -33,7 +34,7 @@ async def main(running: Process) -> None:
                 settings,
                 running.metrics,
                 running.name,
-                running.budget.room,
+                running.budget,
                 seclusion=seclusion,
             )
             for handler in (decoder, encoder)
@@ -41,6 +42,7 @@ async def main(running: Process) -> None:
         await running.serve(
             partial(run_together, workers),
             statistics=lambda: dataclasses.asdict(total(workers)),
+            refusal=lambda: common([worker.refusal() for worker in workers]),
             metadata={"models": " ".join(decoder.models)},
             background=[partial(decoder.serve_previews, model) for model in decoder.models],
         )

@@ -20,7 +20,7 @@ class World:
     def room_at(self, used: int) -> bool:
         self.used = used
         self.now += LOOK_SECONDS
-        return self.budget.room()
+        return self.budget.refusal() is None
 
 
 def test_work_is_refused_over_the_budget_and_taken_again_below_it() -> None:
@@ -46,7 +46,7 @@ def test_one_look_is_believed_for_a_moment() -> None:
     world = World(10)
     assert world.room_at(1)
     world.used = 99
-    assert world.budget.room()
+    assert world.budget.refusal() is None
     assert not world.room_at(99)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.fleet.bus_server import BusServer, bus_server
-from services.fleet.health import healthy
+from services.fleet.health import trouble
 from shared.bus.nats import connect
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
@@ -56,9 +56,9 @@ def test_a_directory_that_is_in_use_is_refused(tmp_path: Path) -> None:
 def test_a_health_check_tells_the_bus_from_a_service_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> tuple[bool, bool]:
+    async def scenario() -> tuple[str | None, str | None]:
         async with bus_server(tmp_path) as server:
             monkeypatch.setenv("DARKROOM_NATS_URL", server.url)
-            return await healthy("nats"), await healthy("vae")
+            return await trouble("nats"), await trouble("vae")
 
-    assert run(scenario()) == (True, False)
+    assert run(scenario()) == (None, "no process of it answers")
