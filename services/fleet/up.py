@@ -9,10 +9,9 @@ from rich.console import Console
 
 from services.fleet import state
 from services.fleet.child import Child
-from services.fleet.plan import FleetOptions, default_controls
+from services.fleet.plan import FleetOptions
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
-from shared.catalogue import Catalogue
 from shared.tensors.owners import start_time
 
 
@@ -31,8 +30,6 @@ async def up(
     """Until cancelled. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
     directory = state.state_directory()
     state.refuse_second(directory)
-    # Said here, what is wrong with a model is not hidden in a service's log.
-    await asyncio.to_thread(Catalogue.load, options.models, controls=default_controls(os.environ))
     logs = directory / "logs"
     started: list[Fleet] = []
 

@@ -7,6 +7,7 @@ from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
 from shared.memory_budget import component_bytes
+from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.readiness import common
 from shared.seclusion import Seclusion
@@ -18,12 +19,14 @@ from shared.workers import run_together, total
 async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
-        prepare_torch(settings.threads)
+        prepare_torch(settings.threads, settings.device)
         cards = Catalogue.load(settings.sources).cards.values()
         weights = sum(component_bytes(card.source, "vae") for card in cards)
-        running.budget.refuse_larger(f"the vae of {', '.join(c.name for c in cards)}", weights)
+        what = f"the vae of {', '.join(card.name for card in cards)}"
+        running.budget.refuse_larger(what, weights)
         sources = [(card.name, card.source) for card in cards]
-        autoencoders = load(sources, settings.device, settings.dtype)
+        with loading(what):
+            autoencoders = load(sources, settings.device, settings.dtype)
         decoder = ImageDecoder(autoencoders, running.bus, transport)
         encoder = ImageEncoder(autoencoders, running.bus, transport)
         seclusion = Seclusion()
