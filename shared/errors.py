@@ -163,9 +163,15 @@ class ArenaFull(DarkroomError):
     code = "arena_full"
     retryable = True
 
+    @property
+    def for_good(self) -> bool:
+        """Whether an empty arena would not do either."""
+        return bool(self.fields["requested"] > self.fields.get("capacity", float("inf")))
+
     def __init__(self, arena: str, requested: int, in_use: int, capacity: int) -> None:
         super().__init__(
-            f"arena {arena} has no room for {requested} bytes: {in_use} of {capacity} are in use",
+            f"arena {arena} has no room for {requested} bytes: {in_use} of {capacity} are in use "
+            "(DARKROOM_ARENA_BYTES)",
             arena=arena,
             requested=requested,
             in_use=in_use,

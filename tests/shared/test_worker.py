@@ -239,7 +239,7 @@ def test_a_full_arena_delays_a_node_and_does_not_count_against_it(
             nonlocal full
             if full:
                 full -= 1
-                raise ArenaFull("arena-1", 10, 5, 5)
+                raise ArenaFull("arena-1", 1, 5, 5)
             return put(handler, task)
 
         handler = StubHandler("encode", do)

@@ -32,6 +32,12 @@ def test_a_process_that_was_never_ready_is_given_up() -> None:
     assert decisions == [Restart(0.5), Restart(1.0), GiveUp(3)]
 
 
+def test_a_process_that_says_it_is_misconfigured_is_given_up_at_once() -> None:
+    wrong = Exit(1.0, was_ready=False, misconfigured=True)
+    assert after_exit(History(), wrong, POLICY)[1] == GiveUp(1)
+    assert after_exit(History(ever_ready=True), wrong, POLICY)[1] == Restart(0.5)
+
+
 def test_living_long_without_being_ready_is_not_steady() -> None:
     history, _ = after_exit(History(exits=1), Exit(1000.0, False), POLICY)
     assert history.exits == 2
