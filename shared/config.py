@@ -80,7 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Certificate (chain) and key, as PEM files, with which the gateway speaks TLS."""
     http_key: str = ""
     memory_budget: Natural = 0
-    """Bytes of resident memory above which a process takes no more work; 0: any."""
+    """Bytes of resident memory above which a process takes no more work; 0: any. One that is over
+    95% of it before any work does not start."""
     threads: Natural = 0
     """torch threads of this process; 0: as torch decides."""
     device: str = "cpu"
