@@ -40,7 +40,8 @@ class Attempts:
 
     async def run(self, task: Task) -> Event:
         """Run the handler, and say what came of it. Raises `ArenaFull`, which is no failure of the
-        node (it is tried again later, from its checkpoint if it has one), and `HandedOver`."""
+        node (it is tried again later, from its checkpoint if it has one) unless no arena would be
+        large enough, and `HandedOver`."""
         name, attempt = task.node.name, task.state.attempt
         started, deadline = time.time(), task.spec.deadline
         if deadline is not None and deadline <= started:
@@ -53,7 +54,7 @@ class Attempts:
             ):
                 _check_inputs(task)
                 outputs = await self._handler.run(task)
-        except (ArenaFull, HandedOver):
+        except HandedOver:
             raise
         except DeadlineExceeded:
             return DeadlinePassed(time.time())
@@ -63,6 +64,8 @@ class Attempts:
             failure, handle = failure_of(lost), lost.fields["handle"]
             return InputsLost(name, attempt, handle, failure, time.time(), *task.lease)
         except Exception as error:
+            if isinstance(error, ArenaFull) and not error.for_good:
+                raise
             if limit.expired():
                 return DeadlinePassed(time.time())
             log.exception("attempt %d of %s failed", attempt, name)

@@ -138,7 +138,15 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_card(source: str) -> ModelCard:
-    """The card of the model in directory (or hub id) `source`."""
+    """The card of the model in directory (or hub id) `source`. Raises `Misconfigured`."""
+    try:
+        return _read_card(source)
+    except (KeyError, TypeError, msgspec.DecodeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise Misconfigured(f"the files of model {source!r} do not fit: {reason}") from error
+
+
+def _read_card(source: str) -> ModelCard:
     family, root = family_of(source), local_directory(source)
     scheduler = read_json(source, "scheduler", "scheduler_config.json")
     vae = read_json(source, "vae", "config.json")

@@ -1,19 +1,22 @@
-"""Who is there: every service answers `$SRV.PING`, `INFO` and `STATS` as NATS micro services do."""
+"""Who is there, and takes work: every service answers `$SRV.PING`, `INFO` and `STATS` as NATS micro
+services do."""
 
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.bus.base import Bus
+from shared.bus.base import Bus, Message
+from shared.bus.service import data_of
 from shared.errors import BusUnavailable
+from shared.readiness import Refusal
 
 NAME_PREFIX: Final = "darkroom-"
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process that takes work. `models`: the names of those it holds, if it holds any."""
+    """One process that answers. `models`: the names of those it holds, if it holds any."""
 
     service: str
     pid: int
@@ -23,12 +26,14 @@ class Service:
     http: str
     """`host:port` of a gateway, empty for others."""
     host: str
+    refusal: Refusal | None
+    """Why it takes no work; None: it does."""
 
 
 async def services(bus: Bus, within: float) -> list[Service]:
     """All that answer within that many seconds, by name and pid."""
-    answers = await bus.gather("$SRV.PING", b"", within)
-    found = [_service(answer.data) for answer in answers]
+    answers = await bus.gather("$SRV.STATS", b"", within)
+    found = [_service(answer) for answer in answers]
     return sorted(
         (service for service in found if service is not None),
         key=lambda service: (service.service, service.pid),
@@ -38,15 +43,15 @@ async def services(bus: Bus, within: float) -> list[Service]:
 async def ready_pids(bus: Bus) -> Collection[int]:
     """The processes that take work now; none while the bus itself is away."""
     try:
-        return {service.pid for service in await services(bus, within=0.1)}
+        return {one.pid for one in await services(bus, within=0.1) if one.refusal is None}
     except BusUnavailable:
         return ()
 
 
-def _service(data: bytes) -> Service | None:
+def _service(message: Message) -> Service | None:
     """None for services that are not ours."""
     try:
-        answer: dict[str, Any] = json.loads(data)
+        answer: dict[str, Any] = json.loads(message.data)
         metadata: dict[str, str] = answer.get("metadata") or {}
         if not answer["name"].startswith(NAME_PREFIX):
             return None
@@ -58,6 +63,7 @@ def _service(data: bytes) -> Service | None:
             models=tuple(metadata.get("models", "").split()),
             http=metadata.get("http", ""),
             host=metadata.get("host", ""),
+            refusal=Refusal.of(data_of(message)),
         )
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None

@@ -15,13 +15,14 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── ControlUnavailable    no ControlNet answers for a row, or not with what fits
     ├── ArenaFull             no slot left in this process's arena
     │   └── TmpfsFull         the file system under the arenas is full
-    ├── MemoryBudgetExceeded  a process would need more memory than it may use
     ├── PayloadTooLarge       a message over the bus's limit
     ├── RevisionConflict      somebody else advanced the record first
+    ├── NotServed             every process that a job needs says that it takes no work
     ├── BusUnavailable        the bus did not answer in time
     ├── NotPermitted          the bus does not allow this to whoever we are
     ├── Unauthorized          an HTTP request without a valid token
     ├── Misconfigured         the environment cannot work; the text says what to set
+    │   └── MemoryBudgetExceeded  a process would need more memory than it may use
     ├── DeadLetterUnusable    in `services/fleet/dead_letters.py`
     └── EngineStopped / NotFinite       in `services/denoiser/outcomes.py`: how a row can fail
 """
@@ -162,9 +163,15 @@ class ArenaFull(DarkroomError):
     code = "arena_full"
     retryable = True
 
+    @property
+    def for_good(self) -> bool:
+        """Whether an empty arena would not do either."""
+        return bool(self.fields["requested"] > self.fields.get("capacity", float("inf")))
+
     def __init__(self, arena: str, requested: int, in_use: int, capacity: int) -> None:
         super().__init__(
-            f"arena {arena} has no room for {requested} bytes: {in_use} of {capacity} are in use",
+            f"arena {arena} has no room for {requested} bytes: {in_use} of {capacity} are in use "
+            "(DARKROOM_ARENA_BYTES)",
             arena=arena,
             requested=requested,
             in_use=in_use,
@@ -189,19 +196,17 @@ class TmpfsFull(ArenaFull):
         )
 
 
-class MemoryBudgetExceeded(DarkroomError):
-    """`what` needs `needed` bytes, over this process's budget of `budget`."""
+class NotServed(DarkroomError):
+    """Every `service` for `model` says that it takes no work, and that this is there to stay."""
 
-    code = "memory_budget"
-    retryable = True
+    code = "not_served"
 
-    def __init__(self, what: str, needed: int, budget: int) -> None:
+    def __init__(self, service: str, model: str, reason: str) -> None:
         super().__init__(
-            f"{what} needs {needed} bytes, over the budget of {budget}: raise "
-            "DARKROOM_MEMORY_BUDGET, or serve less from this process",
-            what=what,
-            needed=needed,
-            budget=budget,
+            f"no {service} for {model} takes work: {reason}",
+            service=service,
+            model=model,
+            reason=reason,
         )
 
 
@@ -263,6 +268,21 @@ class Misconfigured(DarkroomError):
     """Something outside the code must be changed before this can work; the message says what."""
 
     code = "misconfigured"
+
+
+class MemoryBudgetExceeded(Misconfigured):
+    """`what` needs `needed` bytes, over this process's budget of `budget`."""
+
+    code = "memory_budget"
+
+    def __init__(self, what: str, needed: int, budget: int) -> None:
+        super().__init__(
+            f"{what} needs {needed} bytes, over DARKROOM_MEMORY_BUDGET={budget}: raise it, or "
+            "serve less from this process",
+            what=what,
+            needed=needed,
+            budget=budget,
+        )
 
 
 class HandedOver(DarkroomError):

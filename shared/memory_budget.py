@@ -1,6 +1,7 @@
 """How much memory a process may use: over it, it takes no more work and loads no larger model."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Final
 
 from shared.errors import MemoryBudgetExceeded
 from shared.model_files import local_directory
+from shared.readiness import Refusal
 
 LOOK_SECONDS: Final = 0.25
 """How long one look at the resident memory is believed."""
@@ -39,7 +41,8 @@ def component_bytes(source: str, *components: str) -> int:
 
 
 class MemoryBudget:
-    """`room()` before work is pulled; `refuse_larger` before a model is loaded.
+    """`refuse_larger` before a model is loaded, `refuse_unreachable` once it is; `refusal()` before
+    work is pulled.
 
     `budget` of 0: none. `refused` is called with the limit's name each time that work begins to be
     refused, and for each refused model."""
@@ -63,15 +66,22 @@ class MemoryBudget:
         state = ", over it" if self._over else ""
         return f"<MemoryBudget {self._used} of {self.budget} bytes{state}>"
 
-    def room(self) -> bool:
-        """Whether more work may be taken. Cheap enough to be asked before every pull."""
+    def refusal(self) -> Refusal | None:
+        """Why no more work may be taken. Cheap enough to be asked before every pull."""
         if not self.budget:
-            return True
+            return None
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at, self._used = now, self._resident()
             self._decide()
-        return not self._over
+        if not self._over:
+            return None
+        resume = int(RESUME * self.budget)
+        return Refusal(
+            f"{self._used} bytes are resident, over DARKROOM_MEMORY_BUDGET={self.budget}; "
+            f"work is taken again below {resume}",
+            lasting=True,
+        )
 
     def refuse_larger(self, what: str, needed: int) -> None:
         """Raises `MemoryBudgetExceeded` if `needed` bytes more do not fit."""
@@ -81,6 +91,16 @@ class MemoryBudget:
         if self._used + needed > self.budget:
             self._refused(MemoryBudgetExceeded.code)
             raise MemoryBudgetExceeded(what, self._used + needed, self.budget)
+
+    def refuse_unreachable(self, what: str) -> None:
+        """Raises `MemoryBudgetExceeded` if what is resident before any work is so much already that
+        `what` would stop for good, once it was over the budget."""
+        if not self.budget:
+            return
+        needed = math.ceil(self._resident() / RESUME)
+        if needed > self.budget:
+            self._refused(MemoryBudgetExceeded.code)
+            raise MemoryBudgetExceeded(what, needed, self.budget)
 
     def _decide(self) -> None:
         was = self._over

@@ -1,10 +1,15 @@
 """The small JSON files of a model in diffusers' layout."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.errors import Misconfigured
+from shared.errors import DarkroomError, Misconfigured
+
+log = logging.getLogger(__name__)
 
 
 def local_directory(source: str) -> Path:
@@ -31,4 +36,20 @@ def read_json(source: str, *path: str) -> dict[str, Any]:
         raise Misconfigured(
             f"model {source!r} is not a diffusers directory: {path[-1]}: {error}"
         ) from error
+    if not isinstance(content, dict):
+        raise Misconfigured(f"model {source!r} is not a diffusers directory: {path[-1]}: no object")
     return content
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Raises `Misconfigured` for whatever goes wrong within while the weights of `what` are loaded:
+    the libraries that do it raise anything."""
+    try:
+        yield
+    except DarkroomError:
+        raise
+    except Exception as error:
+        log.exception("%s cannot be loaded", what)
+        reason = f"{type(error).__name__}: {error}"
+        raise Misconfigured(f"{what} cannot be loaded (--model): {reason}") from error

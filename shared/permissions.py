@@ -46,7 +46,7 @@ def _process(service: str) -> Grants:
         grants.make_streams(*STREAMS),
         grants.make_bucket(subjects.RECORDS),
         grants.look_at_streams(*STREAMS),
-        grants.publish(f"{DISCOVERY}.PING"),
+        grants.publish(f"{DISCOVERY}.STATS"),
         grants.subscribe(subjects.ALL_METRICS),
         *(
             grants.subscribe(f"{DISCOVERY}.{verb}{suffix}")
@@ -82,7 +82,7 @@ def _user(service: str, served: Served) -> Grants:
         grants.read_bucket(subjects.RECORDS),
         grants.read(subjects.RESULTS, subjects.ALL_RESULTS),
         grants.subscribe(subjects.result(ANY), subjects.results(ANY), subjects.event(ANY)),
-        grants.publish(f"{DISCOVERY}.PING"),
+        grants.publish(f"{DISCOVERY}.STATS"),
     )
 
 

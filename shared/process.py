@@ -12,7 +12,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Final
 
@@ -22,7 +22,10 @@ from shared.abandon import abandon
 from shared.bus.base import Bus, ServiceInfo
 from shared.bus.nats import NatsBus, connect
 from shared.config import Settings
+from shared.exits import exit_in_words
 from shared.memory_budget import MemoryBudget
+from shared.pull import willing
+from shared.readiness import REFUSAL, Refusal
 from shared.telemetry import telemetry
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -56,11 +59,17 @@ class Process:
         *,
         statistics: Statistics,
         metadata: Mapping[str, str],
+        refusal: Callable[[], Refusal | None] = willing,
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
     ) -> None:
         """Await `run(stop, ready)`, which calls `ready` once it takes work and ends soon after
-        `stop` is set. From `ready` on the process answers to `$SRV`. `background` coroutines run
-        meanwhile, and are cancelled at the end."""
+        `stop` is set. From `ready` on the process answers to `$SRV`, also why it takes no work if
+        `refusal` says so. `background` coroutines run meanwhile, and are cancelled at the end."""
+
+        def told() -> Mapping[str, object]:
+            current = Refusal("it is leaving") if self.stop.is_set() else refusal()
+            return {**statistics(), REFUSAL: current and asdict(current)}
+
         info = ServiceInfo(
             name=f"darkroom-{self.service.replace('_', '-')}",
             version=version("darkroom"),
@@ -82,7 +91,7 @@ class Process:
             # when the interpreter leaves, which took a process with torch 40 s.
             gc.collect()
             gc.freeze()
-            helpers.append(group.create_task(self._announce(info, statistics)))
+            helpers.append(group.create_task(self._announce(info, told)))
             await working
             for helper in helpers:
                 helper.cancel()
@@ -94,9 +103,10 @@ class Process:
 
 def run_process(service: str, main: Callable[[Process], Coroutine[None, None, None]]) -> None:
     """The whole life of a process: settings, telemetry, event loop, bus, then `main`."""
-    settings = Settings.from_env()
-    with telemetry(service) as metrics:
-        uvloop.run(_connected(service, settings, metrics, main))
+    with exit_in_words():
+        settings = Settings.from_env()
+        with telemetry(service) as metrics:
+            uvloop.run(_connected(service, settings, metrics, main))
 
 
 async def _connected(

@@ -13,6 +13,7 @@ from typing import Final
 from shared.abandon import abandon
 from shared.bus.base import Consumer, Delivery
 from shared.errors import BusUnavailable, DarkroomError
+from shared.readiness import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,10 @@ async def _nothing() -> None:
     pass
 
 
+def willing() -> None:
+    """The refusal of a process that always takes work."""
+
+
 class PullLoop:
     """Hands each delivery of `sources` to `handle`, while a source has room (and up to one per
     source above that, when fetches that were already waiting deliver at the same moment).
@@ -86,13 +91,13 @@ class PullLoop:
         poll_seconds: float,
         decline: Callable[[Work], Awaitable[None]],
         drain: Callable[[], Coroutine[None, None, None]] = _nothing,
-        room: Callable[[], bool] = lambda: True,
+        refusal: Callable[[], Refusal | None] = willing,
         on_hang: Callable[[str], None] = leave_hung,
         load: Callable[[int], int] = number,
     ) -> None:
         """`decline` gives back what arrives after `stop`, `drain` is awaited then. Nothing is
-        pulled while `room` says that the process has none. `on_hang` is called with a subject whose
-        handler made no progress for so long that others have it. `load` makes of the number of
+        pulled while `refusal` gives a reason. `on_hang` is called with a subject whose handler made
+        no progress for so long that others have it. `load` makes of the number of
         deliveries in hand what a pull tells: of the processes that wait, the one with the least is
         served first."""
         self._sources = sources
@@ -103,11 +108,13 @@ class PullLoop:
         self._poll_seconds = poll_seconds
         self._decline = decline
         self._drain_handler = drain
-        self._process_has_room = room
+        self._process_refusal = refusal
         self._on_hang = on_hang
         self._load = load
         self._in_flight: dict[asyncio.Task[None], Work] = {}
         self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
+        self._unpulled: dict[Consumer, str] = {}
+        """What was wrong when these were pulled from last."""
         self._handled = 0
         self._failed = 0
 
@@ -118,6 +125,20 @@ class PullLoop:
     def __repr__(self) -> str:
         s = self.statistics()
         return f"<PullLoop {s.in_flight}/{s.capacity} in flight, {s.handled} done>"
+
+    def refusal(self) -> Refusal | None:
+        """None while it takes work, or has some that gets on."""
+        now = time.monotonic()
+        for work in self._in_flight.values():
+            if now - work.last_progress >= self._stall_seconds:
+                return Refusal(
+                    f"{work.delivery.subject} has made no progress for "
+                    f"{now - work.last_progress:.0f} s (DARKROOM_STALL_SECONDS)"
+                )
+        if self._in_flight:
+            return None
+        unpulled = next(iter(self._unpulled.values()), None)
+        return self._process_refusal() or (Refusal(unpulled) if unpulled else None)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is in flight gets `drain_seconds` to finish."""
@@ -131,7 +152,7 @@ class PullLoop:
 
     async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
         """Start what waits, or sleep until something arrives, ends, or we are to stop."""
-        if not self._process_has_room():
+        if self._process_refusal() is not None:
             await asyncio.wait((stopped,), timeout=ROOM_SECONDS)
             return
         welcome = [source for source in self._sources if source.room()]
@@ -168,11 +189,14 @@ class PullLoop:
 
     async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
         try:
-            return await consumer.fetch(limit, wait, load=self._load(len(self._in_flight)))
+            found = await consumer.fetch(limit, wait, load=self._load(len(self._in_flight)))
         except BusUnavailable as error:
+            self._unpulled[consumer] = f"no work can be pulled: {error}"
             log.warning("no work can be pulled: %s", error)
             await asyncio.sleep(min(wait, 0.5))
             return ()
+        self._unpulled.pop(consumer, None)
+        return found
 
     def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
         work = Work(delivery)

@@ -13,6 +13,7 @@ from typing import Final
 
 from shared import errors, subjects
 from shared.bus.base import Bus, Subscription
+from shared.exits import first_cause
 from shared.job_calls import cancel_job, error_of, stored_image
 from shared.messages import (
     CancelReply,
@@ -139,7 +140,7 @@ class Job:
             self._error = errors.BusUnavailable(self.job_id, "watching was stopped")
             raise
         except Exception as raised:
-            error = _first(raised)
+            error = first_cause(raised)
             if not isinstance(error, errors.DarkroomError):
                 log.exception("watching %s failed", self.job_id)
                 error = errors.BusUnavailable(self.job_id, f"watching failed: {error!r}")
@@ -243,10 +244,3 @@ class Job:
     def _put(self, item: Item) -> None:
         self._items.append(item)
         self._arrived.set()
-
-
-def _first(error: Exception) -> Exception:
-    """The first cause in what a task group raised."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

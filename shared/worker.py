@@ -21,8 +21,10 @@ from shared.crash_points import reached
 from shared.errors import ArenaFull, HandedOver, InvalidRequest, JobNotFound
 from shared.jobs.events import CancelRequested, Event, NodeFinished
 from shared.jobs.ledger import Ledger
+from shared.memory_budget import MemoryBudget
 from shared.messages import NodeTask, decode
 from shared.pull import PullLoop, PullStatistics, Source, Work, leave_hung, number
+from shared.readiness import Refusal
 from shared.seclusion import Seclusion
 from shared.task import Handler, Task, insist
 from shared.telemetry.metrics import Metrics
@@ -52,20 +54,20 @@ class Worker:
         settings: Settings,
         metrics: Metrics,
         name: str,
-        room: Callable[[], bool] = lambda: True,
+        budget: MemoryBudget | None = None,
         on_hang: Callable[[str], None] = leave_hung,
         load: Callable[[int], int] = number,
         seclusion: Seclusion | None = None,
     ) -> None:
-        """`room`, `on_hang`, `load`: see `PullLoop`. `seclusion`: what it has in common with the
-        other workers of the process, so that a node which may end the process runs beside none of
-        theirs either."""
+        """`budget`: over it, nothing is taken. `on_hang`, `load`: see `PullLoop`. `seclusion`: what
+        it has in common with the other workers of the process, so that a node which may end the
+        process runs beside none of theirs either."""
         self._bus = bus
         self._handler = handler
         self._settings = settings
         self._metrics = metrics
         self._name = name
-        self._room = room
+        self._budget = budget or MemoryBudget(0)
         self._on_hang = on_hang
         self._load = load
         self._ledger = Ledger(bus, inject, metrics.job_ended)
@@ -78,11 +80,18 @@ class Worker:
             return PullStatistics(0, self._handler.capacity, 0, 0)
         return self._loop.statistics()
 
+    def refusal(self) -> Refusal | None:
+        """See `PullLoop.refusal`."""
+        return None if self._loop is None else self._loop.refusal()
+
     def __repr__(self) -> str:
         return f"<Worker {self._name} {self._handler.kind} {self._loop!r}>"
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Until `stop`. `ready` is called once work can arrive."""
+        """Until `stop`. `ready` is called once work can arrive. Raises `MemoryBudgetExceeded` if
+        none ever could."""
+        models = ", ".join(self._handler.models)
+        self._budget.refuse_unreachable(f"{self._name} with {models} and no work in hand")
         self._loop = PullLoop(
             await self._sources(),
             self._handle,
@@ -92,7 +101,7 @@ class Worker:
             poll_seconds=self._settings.poll_seconds,
             decline=self._decline,
             drain=self._handler.drain,
-            room=self._room,
+            refusal=self._budget.refusal,
             on_hang=self._on_hang,
             load=self._load,
         )

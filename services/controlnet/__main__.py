@@ -11,6 +11,7 @@ from services.controlnet.service import ControlNetService
 from shared.catalogue import read_controls
 from shared.errors import Misconfigured
 from shared.memory_budget import component_bytes
+from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -18,20 +19,23 @@ from shared.worker import Worker
 
 async def main(running: Process) -> None:
     settings = running.settings
-    prepare_torch(settings.threads)
+    prepare_torch(settings.threads, settings.device)
     cards = read_controls(settings.control_sources)
     if not cards:
         raise Misconfigured(f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}")
     weights = sum(component_bytes(card.source, "") for card in cards.values())
-    running.budget.refuse_larger(f"the ControlNets {', '.join(cards)}", weights)
+    what = f"the ControlNets {', '.join(cards)}"
+    running.budget.refuse_larger(what, weights)
     dtype = getattr(torch, settings.dtype)
-    networks = {
-        name: ControlNet.load(card.source, dtype, settings.device) for name, card in cards.items()
-    }
+    with loading(what):
+        networks = {
+            name: ControlNet.load(card.source, dtype, settings.device)
+            for name, card in cards.items()
+        }
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)
         worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+            running.bus, handler, settings, running.metrics, running.name, running.budget
         )
 
         def statistics() -> Mapping[str, object]:
@@ -40,6 +44,7 @@ async def main(running: Process) -> None:
         await running.serve(
             worker.run,
             statistics=statistics,
+            refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
             background=[partial(handler.serve_steps, name) for name in handler.models],
         )

@@ -17,6 +17,7 @@ from shared.adapters.files import LoraFiles
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
+from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -30,34 +31,36 @@ def die(error: BaseException) -> None:
 
 async def main(running: Process) -> None:
     settings = running.settings
-    prepare_torch(settings.threads)
+    prepare_torch(settings.threads, settings.device)
     catalogue = Catalogue.of(settings)
     cards = catalogue.cards
 
     families = [family_of(card.source) for card in cards.values()]
     weights = sum(component_bytes(family.source, family.denoiser) for family in families)
-    running.budget.refuse_larger(f"the denoising network of {', '.join(cards)}", weights)
+    what = f"the denoising network of {', '.join(cards)}"
+    running.budget.refuse_larger(what, weights)
     bounds = limits(settings, len(cards))
     async with arena(running) as transport, AsyncExitStack() as engines:
         controls = ControlNets(running.bus, transport, settings.control_seconds)
         files, metrics = LoraFiles(catalogue.shelf, Fetcher.of(settings)), running.metrics
         peers = {name: Peers(running.bus, transport, name) for name in cards}
         store = template_store(settings, families)
-        models = {
-            name: load(
-                name,
-                card.source,
-                files,
-                settings,
-                metrics,
-                bounds,
-                die,
-                controls,
-                peers[name],
-                store,
-            )
-            for name, card in cards.items()
-        }
+        with loading(what):
+            models = {
+                name: load(
+                    name,
+                    card.source,
+                    files,
+                    settings,
+                    metrics,
+                    bounds,
+                    die,
+                    controls,
+                    peers[name],
+                    store,
+                )
+                for name, card in cards.items()
+            }
         metrics.watch_cache("fetched_loras", files.reading)
         if store is not None:
             metrics.watch_cache("templates", store.in_memory)
@@ -82,7 +85,7 @@ async def main(running: Process) -> None:
             settings,
             running.metrics,
             running.name,
-            running.budget.room,
+            running.budget,
             load=handler.load,
         )
 
@@ -101,6 +104,7 @@ async def main(running: Process) -> None:
         await running.serve(
             worker.run,
             statistics=statistics,
+            refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
             background=[
                 outbox.run,

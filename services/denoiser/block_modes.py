@@ -34,8 +34,6 @@ def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:
             load=sum(each.block_seconds for each in ahead),
             head=sum(each.head_seconds for each in ahead),
         )
-        # The last block's caches are loaded in any case, so that it is known what loads take.
-        modes = (*modes[:-1], *CACHED)
     for each in masked:
         each.modes = modes
     for loads in ahead:

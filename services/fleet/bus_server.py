@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from services.fleet.restarts import GiveUp, History, RestartPolicy, after_exit
+from services.fleet.restarts import Exit, GiveUp, History, RestartPolicy, after_exit
 from services.fleet.tasks import alongside
 from shared.bus.embedded import NatsServer, ServerAccess, nats_server
 from shared.tensors.owners import start_time
@@ -48,7 +48,8 @@ class BusServer:
             ) as server:
                 self._note(server)
                 await _end_of(server.pid)
-            history, decision = after_exit(history, loop.time() - began, True, RestartPolicy())
+            end = Exit(loop.time() - began, was_ready=True)
+            history, decision = after_exit(history, end, RestartPolicy())
             assert not isinstance(decision, GiveUp)  # what did work once comes back
             self.restarts += 1
             await asyncio.sleep(decision.after)

@@ -7,13 +7,17 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Final, Literal
 
-from services.fleet.logs import ProcessLog
+from services.fleet.logs import ENDED, ProcessLog
 from services.fleet.plan import ProcessSpec
-from services.fleet.restarts import GiveUp, History, Restart, RestartPolicy, after_exit
+from services.fleet.restarts import Exit, GiveUp, History, Restart, RestartPolicy, after_exit
 from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import Misconfigured
+from shared.exits import MARK, MISCONFIGURED
+
+OUTPUT_SECONDS: Final = 1.0
+"""How long the end of the output of a process that ended is waited for."""
 
 ChildState = Literal["starting", "ready", "backing off", "stopped"]
 
@@ -37,6 +41,8 @@ class Child:
         self.state: ChildState = "starting"
         self.pid: int | None = None
         self.restarts = 0
+        self.why = ""
+        """How it ended last, while it is not ready again."""
         self._policy = policy
         self._changed = changed
         self._stopping = asyncio.Event()
@@ -46,11 +52,12 @@ class Child:
         return f"<Child {self.spec.name} {self.state} pid={self.pid} restarts={self.restarts}>"
 
     def mark_ready(self) -> None:
+        self.why = ""
         self._become("ready")
 
     async def supervise(self) -> None:
-        """Returns after `stop()`. Raises `Misconfigured`, with the end of the log, when the process
-        keeps ending and has never been ready."""
+        """Returns after `stop()`. Raises `Misconfigured` when the process has never been ready and
+        says that it is misconfigured, or keeps ending: with its sentence, or the end of the log."""
         history = History()
         try:
             while not self._stopping.is_set():
@@ -59,9 +66,9 @@ class Child:
                 code = await self._run_once()
                 if self._stopping.is_set():
                     break
-                self.log.write(f"fleet: {self.spec.name} ended with code {code}\n".encode())
-                lived, was_ready = time.monotonic() - began, self.state == "ready"
-                history, decision = after_exit(history, lived, was_ready, self._policy)
+                end = Exit(time.monotonic() - began, self.state == "ready", code == MISCONFIGURED)
+                self._note_end(code)
+                history, decision = after_exit(history, end, self._policy)
                 await self._follow(decision, code)
         finally:
             self._become("stopped")
@@ -75,10 +82,17 @@ class Child:
             async with asyncio.timeout(patience):
                 await self._ended.wait()
         except TimeoutError:
-            self.log.write(f"fleet: killing {self.spec.name}\n".encode())
+            self.log.write(f"{ENDED}killing {self.spec.name}\n".encode())
             self._signal(signal.SIGKILL)
 
+    def _note_end(self, code: int) -> None:
+        said = self.log.last_beginning(MARK) if code else ""
+        self.log.write(f"{ENDED}{self.spec.name} ended with code {code}\n".encode())
+        self.why = said or f"ended with code {code}"
+
     async def _follow(self, decision: Restart | GiveUp, code: int) -> None:
+        if isinstance(decision, GiveUp) and code == MISCONFIGURED:
+            raise Misconfigured(f"{self.spec.name}: {self.why}")
         if isinstance(decision, GiveUp):
             raise Misconfigured(
                 f"{self.spec.name} ended {decision.exits} times before it was ready, last with "
@@ -94,9 +108,9 @@ class Child:
     async def _run_once(self) -> int:
         """Start it, copy its output to the log, and return its exit code once it has ended."""
         loop = asyncio.get_running_loop()
-        exited = asyncio.Event()
+        exited, silent = asyncio.Event(), asyncio.Event()
         transport, _ = await loop.subprocess_exec(
-            lambda: _Watch(self.log, exited),
+            lambda: _Watch(self.log, exited, silent),
             *command_that_dies_with_us(self.spec.command, signal.SIGKILL),
             env=self.spec.environment,
             stdin=subprocess.DEVNULL,
@@ -111,8 +125,14 @@ class Child:
             self._signal(signal.SIGTERM)
         try:
             await exited.wait()
+            # Whoever it started and left behind goes with it; then nobody holds its output, but
+            # one who left the group.
+            _signal_group(self.pid, signal.SIGKILL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OUTPUT_SECONDS):
+                    await silent.wait()
         finally:
-            # Whoever it started and left behind goes with it, also when this task is cancelled.
+            # Also when this task is cancelled.
             _signal_group(self.pid, signal.SIGKILL)
             await asyncio.shield(exited.wait())
             transport.close()
@@ -129,15 +149,19 @@ class Child:
 
 
 class _Watch(asyncio.SubprocessProtocol):
-    """Copies output to `log`, and sets `exited` when the process ends. (`Process.wait` would go on
-    waiting for whoever inherited the pipe.)"""
+    """Copies output to `log`, and sets `exited` when the process ends, `silent` at the end of its
+    output. (`Process.wait` would go on waiting for whoever inherited the pipe.)"""
 
-    def __init__(self, log: ProcessLog, exited: asyncio.Event) -> None:
+    def __init__(self, log: ProcessLog, exited: asyncio.Event, silent: asyncio.Event) -> None:
         self._log = log
         self._exited = exited
+        self._silent = silent
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._log.write(data)
+
+    def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
+        self._silent.set()
 
     def process_exited(self) -> None:
         self._exited.set()

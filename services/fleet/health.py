@@ -1,7 +1,7 @@
 """`python -m services.fleet.health SERVICE`: exit 0 if a SERVICE of this host takes work.
 
-What container health checks run, as the service that they check. SERVICE `nats` asks of the bus
-only that it greets.
+Otherwise it says why not. What container health checks run, as the service that they check. SERVICE
+`nats` asks of the bus only that it greets.
 """
 
 import asyncio
@@ -15,20 +15,26 @@ from shared.bus.nats import connect
 from shared.config import Settings
 from shared.discovery import services
 from shared.errors import DarkroomError
+from shared.readiness import common
 
 ANSWER_SECONDS: Final = 2.0
 
 
-async def healthy(service: str) -> bool:
+async def trouble(service: str) -> str | None:
+    """Why `service` does not work here; None: it does."""
     if service == "nats":
-        return await greets(Settings.from_env().nats_url)
+        return None if await greets(Settings.from_env().nats_url) else "it does not greet"
     bus = await connect(Settings.from_env().nats_url, f"health-{service}", budget=ANSWER_SECONDS)
     try:
         found = await services(bus, ANSWER_SECONDS)
     finally:
         await bus.close()
     here = socket.gethostname()
-    return any(one.service == service and one.host == here for one in found)
+    answers = [one.refusal for one in found if one.service == service and one.host == here]
+    if not answers:
+        return "no process of it answers"
+    refusal = common(answers)
+    return None if refusal is None else refusal.reason
 
 
 async def greets(url: str) -> bool:
@@ -49,11 +55,11 @@ async def greets(url: str) -> bool:
 def main() -> None:
     service = sys.argv[1]
     try:
-        answers = asyncio.run(healthy(service))
+        why = asyncio.run(trouble(service))
     except DarkroomError as error:
         sys.exit(f"{service}: {error}")
-    if not answers:
-        sys.exit(f"{service}: no process of it answers")
+    if why is not None:
+        sys.exit(f"{service}: {why}")
 
 
 if __name__ == "__main__":

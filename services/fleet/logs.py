@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+ENDED = "fleet: "
+"""Begins what is noted here of a process, and so ends what it said."""
 LOG_BYTES = 4 * 1024 * 1024
 """A log that grew over this becomes `<name>.log.1`, replacing the one before: two files at most."""
 
@@ -30,6 +32,12 @@ class ProcessLog:
         """The last `lines` lines written."""
         text = self.path.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
+
+    def last_beginning(self, mark: str) -> str:
+        """What follows `mark` on the last line that begins with it, of the last ones of the process
+        that ended just now; empty if there is none."""
+        own = self.tail().rpartition(f"\n{ENDED}")[2].splitlines()
+        return next((line[len(mark) :] for line in reversed(own) if line.startswith(mark)), "")
 
     def close(self) -> None:
         self._file.close()

@@ -14,7 +14,8 @@ class RestartPolicy:
     """A process that lived this long starts anew with the shortest delay."""
     hopeless_after: int = 3
     """Exits in a row of a process that has never been ready, after which it is given up: what
-    never worked is misconfigured, what did work once comes back."""
+    never worked is misconfigured, what did work once comes back. One that says itself that it is
+    misconfigured is given up at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,17 @@ class History:
     exits: int = 0
     """In a row, without a steady life in between."""
     ever_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended."""
+
+    lived: float
+    """Seconds."""
+    was_ready: bool
+    misconfigured: bool = False
+    """It said so, by its status: the same start again will end in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +53,14 @@ class GiveUp:
 
 
 def after_exit(
-    history: History, lived: float, was_ready: bool, policy: RestartPolicy
+    history: History, end: Exit, policy: RestartPolicy
 ) -> tuple[History, Restart | GiveUp]:
-    """What to do with a process that ended after `lived` seconds, and what to remember of it."""
-    steady = was_ready and lived >= policy.steady_after
+    """What to do with a process that ended, and what to remember of it."""
+    steady = end.was_ready and end.lived >= policy.steady_after
     exits = 1 if steady else history.exits + 1
-    remembered = History(exits=exits, ever_ready=history.ever_ready or was_ready)
-    if not remembered.ever_ready and exits >= policy.hopeless_after:
+    remembered = History(exits=exits, ever_ready=history.ever_ready or end.was_ready)
+    hopeless = end.misconfigured or exits >= policy.hopeless_after
+    if hopeless and not remembered.ever_ready:
         return remembered, GiveUp(exits)
     return remembered, Restart(_delay(exits, policy))
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from services.fleet.bus_server import BusServer, bus_server
+from services.fleet.checks import free_port, refuse_unusable
 from services.fleet.child import Child
 from services.fleet.keys import server_access, write_authorization
 from services.fleet.plan import FleetOptions, default_controls, plan_processes
@@ -66,8 +66,11 @@ async def running_fleet(
     """Start everything; ready when the context is entered, gone when it is left.
 
     `data`: where the bus keeps its streams. `logs`: where the services' output goes.
-    Raises `Misconfigured`, with the end of a log, if something cannot be got to work."""
+    Raises `Misconfigured`: at once for what can be seen to be wrong before the start, with a
+    service's own sentence or the end of its log if it cannot be got to work."""
     began = time.monotonic()
+    # Said here, what is wrong is not hidden in a service's log.
+    await asyncio.to_thread(refuse_unusable, options, nats_port)
     if options.http_port == 0:  # chosen once: a gateway that is started again keeps its address
         options = replace(options, http_port=free_port(options.http_host))
     arenas = Settings.from_env().arena_dir
@@ -102,12 +105,6 @@ def _access(options: FleetOptions) -> tuple[ServerAccess | None, Credentials]:
     catalogue = Catalogue.load(options.models, controls=default_controls(os.environ))
     write_authorization(options.keys, Served(tuple(catalogue.cards), tuple(catalogue.controls)))
     return server_access(options.keys), Credentials.of_directory(options.keys / "admin")
-
-
-def free_port(host: str) -> int:
-    """A port on which nobody listens now."""
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 async def _gateway(bus: Bus) -> str:

@@ -23,6 +23,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None
     state: str
     restarts: int
+    why: str = ""
+    """How it ended last, while it is not ready again."""
 
 
 class FleetState(msgspec.Struct, frozen=True, kw_only=True):

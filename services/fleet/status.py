@@ -38,7 +38,7 @@ async def show_status(url: str | None, console: Console) -> None:
     if running and running.http:
         console.print(f"HTTP  {running.http_url or f'http://{running.http}'}", highlight=False)
     console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")
-    console.print(_table(found, running.members if running else ()))
+    console.print(table(found, running.members if running else ()))
 
 
 def show_models(console: Console) -> None:
@@ -63,23 +63,25 @@ def show_models(console: Console) -> None:
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, soft_wrap=True)
 
 
-def _table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
-    """Who answers, and who should: supervised processes that do not answer are listed too."""
-    table = Table("service", "pid", "state", "restarts", "models")
+def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
+    """Who answers, and who should: supervised processes that do not answer are listed too. What is
+    not ready says why."""
+    shown = Table("service", "pid", "state", "restarts", "models", "why")
     known = {member.pid: member for member in members}
     for service in found:
         member = known.get(service.pid)
         restarts = str(member.restarts) if member else ""
-        table.add_row(
+        shown.add_row(
             member.name if member else service.service,
             str(service.pid),
-            "ready",
+            "ready" if service.refusal is None else "not ready",
             restarts,
             ", ".join(service.models),
+            service.refusal.reason if service.refusal else "",
         )
     answering = {service.pid for service in found}
     for member in members:
         if member.pid not in answering:
             pid = "" if member.pid is None else str(member.pid)
-            table.add_row(member.name, pid, member.state, str(member.restarts), "")
-    return table
+            shown.add_row(member.name, pid, member.state, str(member.restarts), "", member.why)
+    return shown

@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from shared.errors import DarkroomError
+
 
 @contextmanager
 def single_error() -> Iterator[None]:
-    """An exception group with one exception in it leaves as that exception, others as they are:
-    whoever uses a fleet should see what went wrong, not which task group it went through."""
+    """An exception group with one exception in it leaves as that exception, one of our own errors
+    alone as the first of them, others as they are: whoever uses a fleet should see what went wrong,
+    not which task group it went through."""
     try:
         yield
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
+        ours = all(isinstance(error, DarkroomError) for error in group.exceptions)
+        if ours or len(group.exceptions) == 1:
             raise group.exceptions[0] from None
         raise
 

@@ -12,10 +12,9 @@ from services.fleet import state
 from services.fleet.child import Child
 from services.fleet.layout import Layout
 from services.fleet.machine import with_layout
-from services.fleet.plan import FleetOptions, default_controls
+from services.fleet.plan import FleetOptions
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
-from shared.catalogue import Catalogue
 from shared.tensors.owners import start_time
 
 OTHERWISE: Final = "--replicas denoiser=N and DARKROOM_THREADS choose otherwise"
@@ -36,8 +35,6 @@ async def up(
     """Until cancelled. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
     directory = state.state_directory()
     state.refuse_second(directory)
-    # Said here, what is wrong with a model is not hidden in a service's log.
-    await asyncio.to_thread(Catalogue.load, options.models, controls=default_controls(os.environ))
     options, layout = await asyncio.to_thread(with_layout, options)
     logs = directory / "logs"
     started: list[Fleet] = []
@@ -63,7 +60,11 @@ async def up(
 def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetState:
     members = [
         state.Member(
-            name=child.spec.name, pid=child.pid, state=child.state, restarts=child.restarts
+            name=child.spec.name,
+            pid=child.pid,
+            state=child.state,
+            restarts=child.restarts,
+            why=child.why,
         )
         for child in fleet.children
     ]

@@ -89,6 +89,8 @@ def _failed(error: errors.JobFailed) -> Problem:
         return _problem(404, "invalid_request_error", code, error.message)
     if code == errors.ControlUnavailable.code:
         return _problem(503, "server_error", code, error.message, retry_after(CONTROL_SECONDS))
+    if code == errors.NotServed.code:
+        return _problem(503, "server_error", code, error.message, _NO_RETRY)
     return _problem(500, "server_error", code, error.message, _NO_RETRY)
 
 

@@ -41,7 +41,8 @@ _ERRORS: Final = {
     415: "The body is of another type.",
     429: "A queue is full; `Retry-After` says when to try again.",
     500: "The job failed.",
-    503: "The bus or a service does not answer; `Retry-After` says when to try again.",
+    503: "The bus or a service does not answer, and `Retry-After` says when to try again; or a "
+    "service takes no work (`not_served`), and the message says why.",
     504: "The job's deadline passed.",
 }
 

@@ -1,6 +1,7 @@
 """`/healthz`, `/readyz` and `/metrics`."""
 
 from collections.abc import Collection
+from itertools import product
 from typing import Final
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from services.gateway.schemas import Health, Readiness
 from shared.bus.base import Bus
 from shared.discovery import Service, services
 from shared.errors import DarkroomError
+from shared.readiness import common
 from shared.telemetry.exposition import CONTENT_TYPE, gather_metrics
 from shared.topology import TOPOLOGY
 
@@ -45,13 +47,17 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def missing_services(found: Collection[Service], models: Collection[str]) -> list[str]:
-    """What `models` need and nobody among `found` offers."""
-    return [
-        f"{service} for {model}"
-        for service in NEEDED
-        for model in models
-        if not any(one.service == service and model in one.models for one in found)
-    ]
+    """What `models` need and nobody among `found` offers: absent, or with the reason why those that
+    are there take no work."""
+    missing: list[str] = []
+    for service, model in product(NEEDED, models):
+        holders = [one for one in found if one.service == service and model in one.models]
+        refusal = common([one.refusal for one in holders])
+        if refusal is not None:
+            missing.append(f"{service} for {model}: {refusal.reason}")
+        elif not holders:
+            missing.append(f"{service} for {model}")
+    return missing
 
 
 async def _missing_streams(bus: Bus) -> list[str]:

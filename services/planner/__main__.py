@@ -13,8 +13,9 @@ async def main(running: Process) -> None:
     await running.serve(
         planner.run,
         statistics=lambda: dataclasses.asdict(planner.statistics()),
+        refusal=planner.refusal,
         metadata={"models": " ".join(catalogue.cards)},
-        background=[planner.watch_queues, planner.watch_deadlines],
+        background=[planner.watch_queues, planner.watch_deadlines, planner.watch_services],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from services.planner.admission import admit
 from services.planner.deadlines import Deadlines
 from services.planner.pictures import pictures_of
+from services.planner.serving import Serving
 from shared import subjects
 from shared.bus.base import Bus, Delivery, Message
 from shared.catalogue import Catalogue
@@ -41,6 +42,7 @@ from shared.messages import (
     failure_of,
 )
 from shared.pull import PullLoop, PullStatistics, Source, Work
+from shared.readiness import Refusal
 from shared.seclusion import Seclusion
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
@@ -81,11 +83,17 @@ class Planner:
         self._seclusion = Seclusion()
         self._deadlines = Deadlines()
         self._validating = asyncio.Lock()
+        self._serving = Serving(bus)
+        self.watch_services = self._serving.watch
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
             return PullStatistics(0, CAPACITY, 0, 0)
         return self._loop.statistics()
+
+    def refusal(self) -> Refusal | None:
+        """See `PullLoop.refusal`."""
+        return None if self._loop is None else self._loop.refusal()
 
     def __repr__(self) -> str:
         return f"<Planner {list(self._catalogue.cards)} {self._loop!r}>"
@@ -188,6 +196,7 @@ class Planner:
         if spec.deadline is not None and spec.deadline <= now:
             raise DeadlineExceeded(job_id, spec.deadline)
         graph = workflow(spec)
+        await self._serving.refuse_unserved(graph)
         await self._admit(graph)
         for subject, picture in pictures_of(request):  # those of an earlier try stay
             await self._bus.store(subject, picture)

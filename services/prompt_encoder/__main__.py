@@ -12,6 +12,7 @@ from shared.adapters.library import AdapterLibrary
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
+from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -20,13 +21,15 @@ from shared.worker import Worker
 async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
-        prepare_torch(settings.threads)
+        prepare_torch(settings.threads, settings.device)
         catalogue = Catalogue.of(settings)
         families = {name: family_of(card.source) for name, card in catalogue.cards.items()}
         weights = sum(component_bytes(f.source, *f.text_encoders) for f in families.values())
-        running.budget.refuse_larger(f"the text encoders of {', '.join(families)}", weights)
+        what = f"the text encoders of {', '.join(families)}"
+        running.budget.refuse_larger(what, weights)
         dtype = getattr(torch, settings.dtype)
-        encoders = {n: f.text_encoder(settings.device, dtype) for n, f in families.items()}
+        with loading(what):
+            encoders = {n: f.text_encoder(settings.device, dtype) for n, f in families.items()}
         files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
         libraries = {
             name: AdapterLibrary(
@@ -43,7 +46,7 @@ async def main(running: Process) -> None:
             running.metrics.watch_cache("loras", library.reading, name)
         handler = PromptEncoder(encoders, libraries, transport)
         worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget.room
+            running.bus, handler, settings, running.metrics, running.name, running.budget
         )
 
         def statistics() -> Mapping[str, object]:
@@ -57,6 +60,7 @@ async def main(running: Process) -> None:
         await running.serve(
             worker.run,
             statistics=statistics,
+            refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
         )
         handler.close()

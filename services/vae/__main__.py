@@ -7,7 +7,9 @@ from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
 from shared.memory_budget import component_bytes
+from shared.model_files import loading
 from shared.process import Process, arena, run_process
+from shared.readiness import common
 from shared.seclusion import Seclusion
 from shared.torch_setup import prepare_torch
 from shared.worker import Worker
@@ -17,12 +19,14 @@ from shared.workers import run_together, total
 async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
-        prepare_torch(settings.threads)
+        prepare_torch(settings.threads, settings.device)
         cards = Catalogue.load(settings.sources).cards.values()
         weights = sum(component_bytes(card.source, "vae") for card in cards)
-        running.budget.refuse_larger(f"the vae of {', '.join(c.name for c in cards)}", weights)
+        what = f"the vae of {', '.join(card.name for card in cards)}"
+        running.budget.refuse_larger(what, weights)
         sources = [(card.name, card.source) for card in cards]
-        autoencoders = load(sources, settings.device, settings.dtype)
+        with loading(what):
+            autoencoders = load(sources, settings.device, settings.dtype)
         decoder = ImageDecoder(autoencoders, running.bus, transport)
         encoder = ImageEncoder(autoencoders, running.bus, transport)
         seclusion = Seclusion()
@@ -33,7 +37,7 @@ async def main(running: Process) -> None:
                 settings,
                 running.metrics,
                 running.name,
-                running.budget.room,
+                running.budget,
                 seclusion=seclusion,
             )
             for handler in (decoder, encoder)
@@ -41,6 +45,7 @@ async def main(running: Process) -> None:
         await running.serve(
             partial(run_together, workers),
             statistics=lambda: dataclasses.asdict(total(workers)),
+            refusal=lambda: common([worker.refusal() for worker in workers]),
             metadata={"models": " ".join(decoder.models)},
             background=[partial(decoder.serve_previews, model) for model in decoder.models],
         )

@@ -186,8 +186,14 @@ def _ports_file(directory: Path, pid: int) -> Path:
 def _locked(directory: Path) -> Iterator[int]:
     """Hold the directory. The server inherits the descriptor, and with it the lock, so that the
     lock lasts as long as the server even when this process is killed."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(directory / "nats-server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory / "nats-server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(
+            f"the bus cannot keep its streams in {directory}: {error.strerror}; choose another "
+            "directory (darkroom up --data DIR)"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -33,12 +33,11 @@ class ArenaFile:
     def create(cls, directory: Path, capacity: int, service: str) -> Self:
         """Without any data yet. Raises `Misconfigured` if `directory` is not ours alone, or does
         not have room for the whole."""
-        capacity = max(1, -(-capacity // layout.UNIT)) * layout.UNIT
+        capacity = _whole_units(capacity)
         first = layout.data_start(capacity)
         owner = owners.this_process(service)
-        path = private_directory(directory) / (owners.new_name(owner) + owners.SUFFIX)
-        if _available(directory) < first + capacity:
-            raise Misconfigured(_too_small(directory, first + capacity))
+        path = directory / (owners.new_name(owner) + owners.SUFFIX)
+        refuse_too_small(directory, capacity)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(fd, 0o600)  # whatever the umask is
@@ -94,6 +93,19 @@ class ArenaFile:
         os.close(self._fd)
 
 
+def refuse_too_small(directory: Path, capacity: int) -> None:
+    """Makes `directory` if it is absent. Raises `Misconfigured` if it is not ours alone, or has no
+    room for an arena of `capacity` bytes."""
+    capacity = _whole_units(capacity)
+    needed = layout.data_start(capacity) + capacity
+    if _available(private_directory(directory)) < needed:
+        raise Misconfigured(_too_small(directory, needed))
+
+
+def _whole_units(capacity: int) -> int:
+    return max(1, -(-capacity // layout.UNIT)) * layout.UNIT
+
+
 def _available(directory: Path) -> int:
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize
@@ -103,5 +115,6 @@ def _too_small(directory: Path, needed: int) -> str:
     return (
         f"{directory} cannot take an arena: {needed} bytes are needed, {_available(directory)} are "
         "free; enlarge that file system (docker: --shm-size, compose: shm_size, otherwise: mount "
-        "-o remount,size=), lift the limit on file sizes, or configure smaller arenas"
+        "-o remount,size=), lift the limit on file sizes, or set DARKROOM_ARENA_BYTES to"
+        " less"
     )

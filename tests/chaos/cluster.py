@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.fleet.running import free_port
+from services.fleet.checks import free_port
 from shared import subjects
 from shared.bus.base import Bus
 from shared.bus.embedded import HEADER_ROOM, MAX_PAYLOAD, find_binary

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from services.fleet.checks import free_port
 from services.fleet.child import Child
 from services.fleet.plan import FleetOptions, ProcessSpec, plan_processes
 from services.fleet.restarts import RestartPolicy
-from services.fleet.running import free_port
 from services.fleet.supervisor import supervised
 from shared.bus.base import Bus
 from shared.bus.nats import connect

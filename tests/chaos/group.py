@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from services.fleet.running import free_port
+from services.fleet.checks import free_port
 from shared.bus.nats import connect
 from shared.topology import TOPOLOGY
 from tests.chaos.fleets import ROOT, START_SECONDS, ChaosFleet, FleetPlan, directories

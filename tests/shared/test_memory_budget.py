@@ -20,7 +20,7 @@ class World:
     def room_at(self, used: int) -> bool:
         self.used = used
         self.now += LOOK_SECONDS
-        return self.budget.room()
+        return self.budget.refusal() is None
 
 
 def test_work_is_refused_over_the_budget_and_taken_again_below_it() -> None:
@@ -46,7 +46,7 @@ def test_one_look_is_believed_for_a_moment() -> None:
     world = World(10)
     assert world.room_at(1)
     world.used = 99
-    assert world.budget.room()
+    assert world.budget.refusal() is None
     assert not world.room_at(99)
 
 
@@ -54,6 +54,7 @@ def test_without_a_budget_there_is_always_room() -> None:
     world = World(0)
     assert world.room_at(10**15)
     world.budget.refuse_larger("a model", 10**15)
+    world.budget.refuse_unreachable("a process")
     assert world.refused == []
 
 
@@ -81,3 +82,31 @@ def test_weights_in_two_precisions_count_once(tmp_path: Path) -> None:
     assert weight_bytes(tmp_path) == 8
     (tmp_path / "model.safetensors").unlink()
     assert weight_bytes(tmp_path) == 4
+
+
+def test_a_refusal_says_what_is_used_and_of_what_and_lasts() -> None:
+    world = World(1000)
+    assert not world.room_at(1234)
+    refusal = world.budget.refusal()
+    assert refusal is not None
+    assert refusal.lasting
+    assert "1234 bytes" in refusal.reason
+    assert "DARKROOM_MEMORY_BUDGET=1000" in refusal.reason
+
+
+@pytest.mark.parametrize("used", [0, 500, 950])
+def test_a_budget_that_can_be_met_again_is_no_hindrance(used: int) -> None:
+    world = World(1000)
+    world.used = used
+    world.budget.refuse_unreachable("vae-1")
+
+
+@pytest.mark.parametrize(("used", "needed"), [(951, 1002), (1000, 1053), (5000, 5264)])
+def test_a_budget_that_could_never_be_met_again_is_refused_with_what_is_needed(
+    used: int, needed: int
+) -> None:
+    world = World(1000)
+    world.used = used
+    sentence = f"vae-1 needs {needed} bytes, over DARKROOM_MEMORY_BUDGET=1000"
+    with pytest.raises(MemoryBudgetExceeded, match=sentence):
+        world.budget.refuse_unreachable("vae-1")

@@ -1,12 +1,15 @@
 """The pull loop: priorities, room, redelivery, signs of life, draining. On the shipped fake bus."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 
 from shared import subjects
+from shared.bus.base import Delivery
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.pull import PullLoop, Source, Work
+from shared.errors import BusUnavailable
+from shared.pull import PullLoop, Source, Work, willing
+from shared.readiness import Refusal
 from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
 
@@ -38,6 +41,8 @@ async def pulling(
     drain: Callable[[], Coroutine[None, None, None]] | None = None,
     hung: list[str] | None = None,
     load: Callable[[int], int] = int,
+    refusal: Callable[[], Refusal | None] = willing,
+    also: Sequence[Source] = (),
 ) -> AsyncIterator[PullLoop]:
     sources = [
         Source(
@@ -56,7 +61,7 @@ async def pulling(
         pass
 
     loop = PullLoop(
-        sources,
+        [*sources, *also],
         handle,
         decline=give_back,
         drain=drain or nothing,
@@ -66,6 +71,7 @@ async def pulling(
         drain_seconds=drain_seconds,
         poll_seconds=0.1,
         load=load,
+        refusal=refusal,
     )
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -276,6 +282,104 @@ def test_a_pull_tells_what_is_made_of_the_number_in_hand() -> None:
             await eventually(lambda: _true(seen == {0}))
             await put(bus, "j1")
             await eventually(lambda: _true(seen == {0, 1}))
+
+    run(scenario())
+
+
+def test_full_of_work_is_working_and_a_cause_shows_once_nothing_is_left_to_finish() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started, finish = asyncio.Event(), asyncio.Event()
+        cause: list[Refusal | None] = [None]
+
+        async def handle(work: Work) -> None:
+            started.set()
+            await finish.wait()
+            await work.delivery.ack()
+
+        await put(bus, "one")
+        async with pulling(bus, handle, refusal=lambda: cause[0]) as loop:
+            await started.wait()
+            assert loop.refusal() is None
+            cause[0] = Refusal("no memory", lasting=True)
+            assert loop.refusal() is None
+            finish.set()
+            await eventually(lambda: _true(loop.refusal() == cause[0]))
+            cause[0] = None
+            assert loop.refusal() is None
+
+    run(scenario())
+
+
+def test_nothing_is_taken_while_there_is_a_cause_and_all_of_it_once_there_is_none() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        cause: list[Refusal | None] = [Refusal("no memory")]
+        handled: list[str] = []
+        asked = 0
+
+        def refusal() -> Refusal | None:
+            nonlocal asked
+            asked += 1
+            return cause[0]
+
+        async def handle(work: Work) -> None:
+            handled.append(work.delivery.subject)
+            await work.delivery.ack()
+
+        await put(bus, "one")
+        async with pulling(bus, handle, refusal=refusal):
+            await eventually(lambda: _true(asked > 3))
+            assert not handled
+            cause[0] = None
+            await eventually(lambda: _true(len(handled) == 1))
+
+    run(scenario())
+
+
+def test_work_that_makes_no_progress_is_named_as_the_cause() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def hangs(work: Work) -> None:
+            await asyncio.Event().wait()
+
+        await put(bus, "stuck")
+        async with pulling(bus, hangs, stall_seconds=0.0, drain_seconds=0.0) as loop:
+            await eventually(lambda: _true(loop.refusal() is not None))
+            refusal = loop.refusal()
+        assert refusal is not None
+        assert "stuck" in refusal.reason
+        assert "DARKROOM_STALL_SECONDS" in refusal.reason
+        assert not refusal.lasting  # the process ends itself, and another takes its place
+
+    run(scenario())
+
+
+def test_a_queue_that_cannot_be_pulled_from_is_the_cause_until_it_can_be() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        away = True
+
+        class Faulty:
+            async def fetch(self, limit: int, wait: float, load: int = 0) -> Sequence[Delivery]:
+                await asyncio.sleep(0)
+                if away:
+                    raise BusUnavailable("the queue", "away")
+                return ()
+
+            async def pending(self) -> int:
+                return 0
+
+        async def handle(work: Work) -> None: ...
+
+        async with pulling(bus, handle, also=[Source(Faulty(), 1)]) as loop:
+            await eventually(lambda: _true(loop.refusal() is not None))
+            refusal = loop.refusal()
+            assert refusal is not None
+            assert "the queue: away" in refusal.reason
+            away = False
+            await eventually(lambda: _true(loop.refusal() is None))
 
     run(scenario())
 

@@ -13,12 +13,13 @@ import pytest
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.config import Settings
-from shared.errors import ArenaFull, HandedOver, HandleLost, InvalidRequest
+from shared.errors import ArenaFull, HandedOver, HandleLost, InvalidRequest, MemoryBudgetExceeded
 from shared.jobs.advance import MAX_FAILURES, new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, Claimed, InputsLost, NodeFailed, NodeFinished
 from shared.jobs.graph import NodeKind, text_to_image
 from shared.jobs.ledger import Ledger
+from shared.memory_budget import MemoryBudget
 from shared.messages import (
     CancelRequest,
     Failure,
@@ -239,7 +240,7 @@ def test_a_full_arena_delays_a_node_and_does_not_count_against_it(
             nonlocal full
             if full:
                 full -= 1
-                raise ArenaFull("arena-1", 10, 5, 5)
+                raise ArenaFull("arena-1", 1, 5, 5)
             return put(handler, task)
 
         handler = StubHandler("encode", do)
@@ -250,6 +251,67 @@ def test_a_full_arena_delays_a_node_and_does_not_count_against_it(
         assert page.record.nodes["encode"].attempt == 1
 
     run(scenario())
+
+
+def test_a_node_that_no_arena_could_hold_fails_its_job_instead_of_waiting_for_ever() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            raise ArenaFull("arena-1", 10, 0, 5)
+
+        await submit(bus)
+        async with working(bus, StubHandler("encode", do)):
+            ended = await outcome(bus)
+        assert isinstance(ended, JobFailed)
+        assert ended.failure.code == "arena_full"
+        assert "DARKROOM_ARENA_BYTES" in ended.failure.message
+
+    run(scenario())
+
+
+def test_a_worker_whose_memory_budget_could_never_be_met_does_not_begin() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        ready = asyncio.Event()
+        budget = MemoryBudget(1000, resident=lambda: 1000)
+        handler = StubHandler("encode", _unused)
+        worker = Worker(bus, handler, SETTINGS, Metrics("test"), "encoder-1", budget)
+        with pytest.raises(MemoryBudgetExceeded, match="encoder-1 with pocket-sdxl"):
+            await worker.run(asyncio.Event(), ready.set)
+        assert not ready.is_set()
+
+    run(scenario())
+
+
+def test_a_worker_over_its_budget_says_so_and_takes_nothing() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        used = 0
+        budget = MemoryBudget(1000, resident=lambda: used)
+        handler = StubHandler("encode", _unused)
+        worker = Worker(bus, handler, SETTINGS, Metrics("test"), "encoder-1", budget)
+        stop, ready = asyncio.Event(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.run(stop, ready.set))
+            await ready.wait()
+            assert worker.refusal() is None
+            used = 2000
+            await eventually(lambda: _refuses(worker))
+            await submit(bus)
+            stop.set()
+        assert await _waits(bus, "encode")
+
+    run(scenario())
+
+
+async def _unused(task: Task) -> dict[str, TensorHandle]:
+    raise AssertionError("nothing may be taken")
+
+
+async def _refuses(worker: Worker) -> bool:
+    refusal = worker.refusal()
+    return refusal is not None and refusal.lasting and "DARKROOM_MEMORY_BUDGET" in refusal.reason
 
 
 def test_a_job_that_was_given_up_is_kept_with_its_causes() -> None:

@@ -1,11 +1,13 @@
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
 from services.fleet.bus_server import BusServer, bus_server
-from services.fleet.health import healthy
+from services.fleet.health import trouble
+from shared.bus.base import ServiceInfo
 from shared.bus.nats import connect
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
@@ -53,12 +55,32 @@ def test_a_directory_that_is_in_use_is_refused(tmp_path: Path) -> None:
         run(scenario())
 
 
+def test_a_health_check_says_why_a_process_of_this_host_takes_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = {"service": "vae", "pid": "1", "host": socket.gethostname()}
+    info = ServiceInfo(name="darkroom-vae", version="0.1.0", description="", metadata=metadata)
+    told: dict[str, object] = {"refusal": {"reason": "no memory", "lasting": True}}
+
+    async def scenario() -> None:
+        async with bus_server(tmp_path) as server:
+            monkeypatch.setenv("DARKROOM_NATS_URL", server.url)
+            bus = await connect(server.url, "test")
+            async with bus.service(info, lambda: told):
+                assert await trouble("vae") == "no memory"
+                del told["refusal"]
+                assert await trouble("vae") is None
+            await bus.close()
+
+    run(scenario())
+
+
 def test_a_health_check_tells_the_bus_from_a_service_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> tuple[bool, bool]:
+    async def scenario() -> tuple[str | None, str | None]:
         async with bus_server(tmp_path) as server:
             monkeypatch.setenv("DARKROOM_NATS_URL", server.url)
-            return await healthy("nats"), await healthy("vae")
+            return await trouble("nats"), await trouble("vae")
 
-    assert run(scenario()) == (True, False)
+    assert run(scenario()) == (None, "no process of it answers")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Collection
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from services.fleet.child import Child
 from services.fleet.plan import ProcessSpec
 from services.fleet.restarts import RestartPolicy
 from services.fleet.supervisor import Supervisor, supervised
 from shared.errors import Misconfigured
+from shared.exits import MISCONFIGURED
 from tests.conftest import eventually, run
 
 QUICK = RestartPolicy(first=0.01, longest=0.05)
@@ -151,6 +154,53 @@ def test_a_process_that_never_works_is_named_with_its_log(tmp_path: Path) -> Non
 
     with pytest.raises(Misconfigured, match=r"(?s)child-0 ended 3 times.*code 3.*no such model"):
         run(scenario())
+
+
+def test_a_process_that_says_it_is_misconfigured_is_started_once_and_has_the_word(
+    tmp_path: Path,
+) -> None:
+    says = "import sys; print('noise'); sys.stdout.flush(); "
+    says += "print('darkroom: no such model', file=sys.stderr); print('more noise'); "
+    says += f"raise SystemExit({MISCONFIGURED})"
+
+    async def scenario() -> None:
+        context, known = fleet_of(tmp_path, SLEEPER, says)
+        async with context as supervisor:
+            known.append(supervisor)
+            await supervisor.ready(within=45.0)
+
+    with pytest.raises(Misconfigured) as refused:
+        run(scenario())
+    assert refused.value.message == "child-1: no such model"
+    assert (tmp_path / "child-1.log").read_text().count("darkroom: no such model") == 1
+
+
+def test_what_worked_once_is_started_again_although_it_is_misconfigured_now(tmp_path: Path) -> None:
+    flag = tmp_path / "worked"
+    code = f"""
+import pathlib, sys
+if pathlib.Path({str(flag)!r}).exists():
+    print("darkroom: the model is gone")
+    sys.exit({MISCONFIGURED})
+pathlib.Path({str(flag)!r}).touch()
+{SLEEPER}
+"""
+
+    async def scenario() -> None:
+        context, known = fleet_of(tmp_path / "logs", code)
+        async with context as supervisor:
+            known.append(supervisor)
+            [pid] = await started(supervisor)
+            os.kill(pid, signal.SIGKILL)
+            child = supervisor.children[0]
+            await eventually(lambda: _tried(child, 3), within=45)
+            assert child.why == "the model is gone"
+
+    run(scenario())
+
+
+async def _tried(child: Child, restarts: int) -> bool:
+    return child.restarts >= restarts and child.state == "backing off"
 
 
 def test_a_process_that_is_never_ready_is_named_with_its_log(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from shared.errors import (
     DeadlineExceeded,
     JobFailed,
     Misconfigured,
+    NotServed,
     QueueFull,
 )
 from shared.jobs.validate import MAX_PICTURE_BYTES
@@ -190,6 +191,7 @@ def test_a_model_names_the_controlnets_that_fit_it() -> None:
         (DeadlineExceeded("job", 1.0), 504, "deadline_exceeded"),
         (QueueFull("the queue", 3), 429, "queue_full"),
         (ControlUnavailable("edges", "nobody answers"), 503, "control_unavailable"),
+        (NotServed("vae", "pocket-sdxl", "no memory"), 503, "not_served"),
         (Misconfigured("no weights"), 500, "misconfigured"),
         (JobFailed("job", "oops", "out of luck"), 500, "job_failed"),
     ],
@@ -415,6 +417,22 @@ def test_it_is_ready_once_every_service_answers() -> None:
                 await stack.enter_async_context(here.bus.service(info(missing.pop(0)), dict))
             answer = await here.ask("GET", "/readyz")
             assert (answer.status, answer.json["ready"]) == (200, True)
+
+    run(scenario())
+
+
+def test_it_is_not_ready_while_all_of_a_service_refuse_work_and_says_why() -> None:
+    async def scenario() -> None:
+        async with server() as here, AsyncExitStack() as stack:
+            told = {"refusal": {"reason": "no memory", "lasting": True}}
+            for name in NEEDED:
+                stats = (lambda: told) if name == "denoiser" else dict
+                await stack.enter_async_context(here.bus.service(info(name), stats))
+            answer = await here.ask("GET", "/readyz")
+            assert answer.status == 503
+            assert answer.json["missing"] == ["denoiser for pocket-sdxl: no memory"]
+            await stack.enter_async_context(here.bus.service(info("denoiser"), dict))
+            assert (await here.ask("GET", "/readyz")).status == 200
 
     run(scenario())
 

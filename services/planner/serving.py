@@ -1,0 +1,73 @@
+"""Whether anybody takes the work of a job: who says of itself that it takes none, for good, is no
+reason to let jobs wait for it. Who is merely absent may be back in a moment: jobs wait for that."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from shared.bus.base import Bus
+from shared.discovery import Service, services
+from shared.errors import DarkroomError, NotServed
+from shared.jobs.graph import Graph, NodeKind
+from shared.readiness import common
+
+log = logging.getLogger(__name__)
+
+SERVICE_OF: Final[Mapping[NodeKind, str]] = {
+    "encode": "prompt_encoder",
+    "encode_image": "vae",
+    "hint": "controlnet",
+    "denoise": "denoiser",
+    "decode": "vae",
+}
+WATCH_SECONDS: Final = 1.0
+"""Pause between two questions who takes work."""
+ANSWER_SECONDS: Final = 0.25
+
+
+def unserved(graph: Graph, found: Collection[Service]) -> NotServed | None:
+    """None to let a job in, or the refusal: all those among `found` that hold what one of its nodes
+    needs refuse it, and will go on to."""
+    for node in graph.values():
+        service = SERVICE_OF[node.kind]
+        refusal = common(
+            [one.refusal for one in found if one.service == service and node.model in one.models]
+        )
+        if refusal is not None and refusal.lasting:
+            return NotServed(service, node.model, refusal.reason)
+    return None
+
+
+class Serving:
+    """Remembers who answered last."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._found: Collection[Service] = ()
+
+    def __repr__(self) -> str:
+        return f"<Serving {len(self._found)} processes>"
+
+    async def refuse_unserved(self, graph: Graph) -> None:
+        """Raises `NotServed` if the graph's nodes would not be taken; a job is turned away for what
+        holds now."""
+        if unserved(graph, self._found) is None:
+            return
+        await self._look()
+        refusal = unserved(graph, self._found)
+        if refusal is not None:
+            raise refusal
+
+    async def watch(self) -> None:
+        """For as long as this runs."""
+        while True:
+            await self._look()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _look(self) -> None:
+        try:
+            self._found = await services(self._bus, ANSWER_SECONDS)
+        except DarkroomError as error:  # nobody is refused for what is not known
+            log.info("who takes work cannot be asked: %s", error)
+            self._found = ()

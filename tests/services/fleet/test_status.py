@@ -1,0 +1,29 @@
+"""The table of `darkroom status`."""
+
+from rich.console import Console
+
+from services.fleet.state import Member
+from services.fleet.status import table
+from shared.discovery import Service
+from shared.readiness import Refusal
+
+
+def process(pid: int, refusal: Refusal | None) -> Service:
+    return Service("denoiser", pid, "i", "0.1.0", ("pocket-sdxl",), "", "here", refusal)
+
+
+def test_who_takes_no_work_is_not_ready_and_who_is_away_is_listed_both_with_the_reason() -> None:
+    members = [
+        Member(name="denoiser-1", pid=1, state="ready", restarts=0),
+        Member(name="denoiser-2", pid=2, state="ready", restarts=0),
+        Member(name="vae", pid=None, state="backing off", restarts=3, why="the model is gone"),
+    ]
+    console = Console(width=200, record=True)
+    console.print(table([process(1, None), process(2, Refusal("no memory"))], members))
+    rows = {line.split("│")[1].strip(): line for line in console.export_text().splitlines()[3:-1]}
+    assert "ready" in rows["denoiser-1"]
+    assert "not ready" not in rows["denoiser-1"]
+    assert "not ready" in rows["denoiser-2"]
+    assert "no memory" in rows["denoiser-2"]
+    assert "backing off" in rows["vae"]
+    assert "the model is gone" in rows["vae"]

@@ -1,0 +1,82 @@
+"""A job is refused where those that it needs say that they take no work, for good."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.planner.serving import SERVICE_OF, Serving, unserved
+from shared.bus.base import ServiceInfo
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.discovery import Service
+from shared.errors import NotServed
+from shared.jobs.graph import text_to_image
+from shared.readiness import Refusal
+from tests.conftest import eventually, run
+from tests.factories import spec
+
+GRAPH = text_to_image(spec())
+LASTING, PASSING = Refusal("no memory", lasting=True), Refusal("it is leaving")
+
+
+def process(service: str, refusal: Refusal | None, model: str = "pocket-sdxl") -> Service:
+    return Service(service, 1, "i", "0.1.0", (model,), "", "here", refusal)
+
+
+@pytest.mark.parametrize("service", ["prompt_encoder", "denoiser", "vae"])
+def test_a_service_that_takes_none_for_good_is_named_with_the_reason(service: str) -> None:
+    refusal = unserved(GRAPH, [process(service, LASTING), process(service, LASTING)])
+    assert refusal is not None
+    assert refusal.message == f"no {service} for pocket-sdxl takes work: no memory"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [],
+        [process("denoiser", None)],
+        [process("denoiser", PASSING)],
+        [process("denoiser", LASTING), process("denoiser", None)],
+        [process("denoiser", LASTING), process("denoiser", PASSING)],
+        [process("denoiser", LASTING, model="another")],
+        [process("controlnet", LASTING)],
+    ],
+)
+def test_a_job_waits_for_who_is_absent_leaving_or_of_no_use_to_it(found: list[Service]) -> None:
+    assert unserved(GRAPH, found) is None
+
+
+def test_every_kind_of_node_has_its_service() -> None:
+    assert {node.kind for node in GRAPH.values()} < set(SERVICE_OF)
+
+
+@asynccontextmanager
+async def denoiser(bus: MemoryBus, told: dict[str, object]) -> AsyncIterator[None]:
+    metadata = {"service": "denoiser", "pid": "7", "models": "pocket-sdxl"}
+    info = ServiceInfo(name="darkroom-denoiser", version="0.1.0", description="", metadata=metadata)
+    async with bus.service(info, lambda: told):
+        yield
+
+
+async def refused(serving: Serving) -> bool:
+    try:
+        await serving.refuse_unserved(GRAPH)
+    except NotServed:
+        return True
+    return False
+
+
+def test_a_job_is_turned_away_for_what_holds_now() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(MemoryBroker(), "test")
+        told: dict[str, object] = {"refusal": {"reason": "no memory", "lasting": True}}
+        serving = Serving(bus)
+        async with denoiser(bus, told), asyncio.TaskGroup() as group:
+            watching = group.create_task(serving.watch())
+            await eventually(lambda: refused(serving))
+            watching.cancel()
+            told["refusal"] = None
+            assert not await refused(serving)
+
+    run(scenario())
