@@ -1,10 +1,16 @@
 """The small JSON files of a model in diffusers' layout."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from shared.errors import Misconfigured
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether `source`, which is no directory, reads as `OWNER/NAME`."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
 
 
 def local_directory(source: str) -> Path:

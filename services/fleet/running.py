@@ -110,6 +110,15 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there now."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        return False
+    return True
+
+
 async def _gateway(bus: Bus) -> str:
     found = [service.http for service in await services(bus, within=0.1) if service.http]
     return found[0] if found else ""

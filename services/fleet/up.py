@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -11,9 +12,12 @@ from services.fleet import state
 from services.fleet.child import Child
 from services.fleet.plan import FleetOptions, default_controls
 from services.fleet.progress import Display
-from services.fleet.running import Fleet, running_fleet
+from services.fleet.running import Fleet, is_free, running_fleet
 from shared.catalogue import Catalogue
 from shared.tensors.owners import start_time
+
+NATS_PORT: Final = 4222
+"""Where NATS clients look for a server, and where ours is if nobody else is there."""
 
 
 def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -25,15 +29,24 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(home) / "darkroom" / "nats"
 
 
+def choose_nats_port(given: int | None) -> int | None:
+    """What `--nats-port` says, or the usual port if nobody listens there; None: any free one."""
+    if given is None and is_free("127.0.0.1", NATS_PORT):
+        return NATS_PORT
+    return given or None
+
+
 async def up(
     options: FleetOptions, data: Path, nats_port: int | None, console: Console, display: Display
 ) -> None:
-    """Until cancelled. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
+    """Until cancelled. `nats_port`: 0 is a free one; None is the usual one, or a free one where
+    that is taken. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
     directory = state.state_directory()
     state.refuse_second(directory)
     # Said here, what is wrong with a model is not hidden in a service's log.
     await asyncio.to_thread(Catalogue.load, options.models, controls=default_controls(os.environ))
     logs = directory / "logs"
+    bus_port = choose_nats_port(nats_port)
     started: list[Fleet] = []
 
     def changed(children: Sequence[Child]) -> None:
@@ -44,11 +57,12 @@ async def up(
 
     try:
         async with running_fleet(
-            options, data=data, logs=logs, nats_port=nats_port, changed=changed
+            options, data=data, logs=logs, nats_port=bus_port, changed=changed
         ) as fleet:
             started.append(fleet)
             changed(fleet.children)
-            _announce(fleet, options, logs, console)
+            moved = nats_port is None and bus_port is None
+            _announce(fleet, options, logs, moved, console)
             await asyncio.Event().wait()
     finally:
         state.clear(directory)
@@ -74,12 +88,15 @@ def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetSta
     )
 
 
-def _announce(fleet: Fleet, options: FleetOptions, logs: Path, console: Console) -> None:
+def _announce(
+    fleet: Fleet, options: FleetOptions, logs: Path, moved: bool, console: Console
+) -> None:
+    """`moved`: the bus is not at the usual port, for that was taken."""
     lines = {
         "ready in": f"{fleet.start_seconds:.1f} s",
         "models": ", ".join(options.models),
         "HTTP": fleet.http_url or "no gateway",
-        "NATS": fleet.nats.url,
+        "NATS": fleet.nats.url + (f" ({NATS_PORT} is taken)" if moved else ""),
         "logs": str(logs),
     }
     for name, value in lines.items():
