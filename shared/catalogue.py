@@ -4,7 +4,6 @@ No torch here: planners and gateways read catalogues. A name that is not a direc
 only its small JSON files are fetched for the catalogue.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from shared.adapters.shelf import Shelf
 from shared.config import Settings
 from shared.errors import Misconfigured
 from shared.families.registry import control_interface, family_of
-from shared.model_files import local_directory, read_json
+from shared.model_files import is_hub_id, local_directory, read_json
 from shared.samplers import samplers_for
 
 CARD_FILE: Final = "darkroom.json"
@@ -204,7 +203,7 @@ def control_sources(source: str) -> list[str]:
     """The ControlNets' own directories, or hub id, that are meant by a source of `read_controls`;
     nothing is fetched."""
     folder = Path(source)
-    is_hub_id = not folder.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
-    if (folder / "config.json").is_file() or is_hub_id:
+    fetched = not folder.is_dir() and is_hub_id(source)
+    if (folder / "config.json").is_file() or fetched:
         return [source]
     return [str(path.parent) for path in sorted(folder.glob("*/config.json"))]

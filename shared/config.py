@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import msgspec
 
 from shared.errors import Misconfigured
+from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, located
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -24,9 +25,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Several servers of one cluster are separated by commas."""
     replicas: Positive = 1
     """Servers of a cluster that keep each stream; 3 survive the loss of one."""
-    models: str = "pocket/models/pocket-sdxl"
-    """Directories or hub ids, separated as in PATH."""
-    loras: str = "pocket/models/loras"
+    models: str = DEFAULT_MODEL
+    """Directories, hub ids or names of models that ship, separated as in PATH."""
+    loras: str = DEFAULT_LORAS
     """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: Natural = 1024 * 1024 * 1024
     """LoRAs that a process keeps in memory for each of its models."""
@@ -43,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where fetched LoRAs are kept, for all processes of this host; nobody else's directory."""
     lora_disk_bytes: Natural = 8 * 1024 * 1024 * 1024
     """Of all of them there."""
-    controls: str = "pocket/models/controls"
+    controls: str = DEFAULT_CONTROLS
     """Directories or hub ids of ControlNets, or folders of directories, separated as in PATH."""
     control_seconds: Interval = 30.0
     """After so long without an answer from any ControlNet the rows that wait for it fail."""
@@ -114,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return tuple(part for part in self.models.split(os.pathsep) if part)
+        return tuple(located(part) for part in self.models.split(os.pathsep) if part)
 
     @property
     def control_sources(self) -> tuple[str, ...]:

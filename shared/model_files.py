@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 from shared.errors import DarkroomError, Misconfigured
 
 log = logging.getLogger(__name__)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether `source`, which is no directory, reads as `OWNER/NAME`."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
 
 
 def local_directory(source: str) -> Path:

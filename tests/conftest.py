@@ -11,6 +11,8 @@ T = TypeVar("T")
 # longer than they compute. Torch reads it when it is imported. A fleet decides for itself
 # (`services/fleet/plan.py`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The usual ports are for whoever works on this machine, and for one fleet at a time.
+os.environ["DARKROOM_NATS_PORT"] = "0"
 
 
 def run(coroutine: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:

@@ -2,12 +2,15 @@
 
 import os
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 import msgspec
 
 from loadgen.targets.base import HTTP_FIELDS, OPENAI_FIELDS, Target
 from shared.errors import InvalidRequest, Misconfigured
+from shared.keys import Credentials
+from shared.private_files import read_private
 
 Kind = Literal["darkroom", "openai", "nats"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
@@ -24,6 +27,8 @@ class TargetOptions(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     api_key: str | None = None
     also: frozenset[str] = frozenset()
+    credentials: Credentials | None = None
+    """Of a client of the fleet that runs here; None: what the environment says."""
 
 
 def chosen(
@@ -35,11 +40,13 @@ def chosen(
         raise InvalidRequest("--target", kind, "one of " + ", ".join(KINDS))
     if kind is None:
         kind = "nats" if url is not None and url.startswith(NATS_SCHEMES) else "darkroom"
+    found, credentials, token = (url, None, None) if url else _running(kind)
     options = TargetOptions(
         kind=msgspec.convert(kind, Kind),
-        url=url or _running(kind),
-        api_key=api_key or os.environ.get(KEY_VARIABLES.get(kind, "")),
+        url=found,
+        api_key=api_key or os.environ.get(KEY_VARIABLES.get(kind, "")) or token,
         also=also,
+        credentials=credentials,
     )
     schemes = NATS_SCHEMES if kind == "nats" else HTTP_SCHEMES
     if not options.url.startswith(schemes):
@@ -48,20 +55,25 @@ def chosen(
     return options
 
 
-def _running(kind: str) -> str:
-    """The address of the fleet that runs on this machine."""
+def _running(kind: str) -> tuple[str, Credentials, str | None]:
+    """The address of the fleet that runs on this machine; a client's key and token for it."""
     from services.fleet import state
+    from services.fleet.keys import TOKEN
 
     if kind == "openai":
         raise Misconfigured("where is the server? give its address with --url")
     fleet = state.read(state.state_directory())
     if fleet is None:
         raise Misconfigured("no fleet is running here; start one with: darkroom up, or give --url")
+    credentials = fleet.credentials("client")
     if kind == "nats":
-        return fleet.nats_url
+        return fleet.nats_url, credentials, None
     if not fleet.http:
         raise Misconfigured("the fleet that runs here has no gateway; try --target nats")
-    return f"http://{fleet.http}"
+    token = Path(fleet.keys) / "client" / TOKEN
+    known = fleet.keys and token.exists()
+    secret = read_private(token, "the token").decode().strip() if known else None
+    return fleet.http_url or f"http://{fleet.http}", credentials, secret
 
 
 def connect(options: TargetOptions) -> AbstractAsyncContextManager[Target]:
@@ -70,8 +82,14 @@ def connect(options: TargetOptions) -> AbstractAsyncContextManager[Target]:
     if options.kind == "nats":
         from loadgen.targets.nats import NatsTarget
 
-        return NatsTarget.connect(options.url)
+        return NatsTarget.connect(options.url, options.credentials)
     from loadgen.targets.http import HttpTarget
 
     takes = HTTP_FIELDS if options.kind == "darkroom" else OPENAI_FIELDS | options.also
-    return HttpTarget.connect(options.url, kind=options.kind, takes=takes, api_key=options.api_key)
+    return HttpTarget.connect(
+        options.url,
+        kind=options.kind,
+        takes=takes,
+        api_key=options.api_key,
+        ca=options.credentials.ca if options.credentials else None,
+    )

@@ -1,8 +1,10 @@
 """Servers with OpenAI's Images routes, Darkroom's gateway among them."""
 
 import io
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, Self
 
 import aiohttp
@@ -37,13 +39,17 @@ class HttpTarget:
         kind: str = "darkroom",
         takes: frozenset[str] = HTTP_FIELDS,
         api_key: str | None = None,
+        ca: Path | None = None,
     ) -> AsyncIterator[Self]:
         """Connections are made as they are needed, without a bound of their own: the runner has
-        one, and a queue here would be invisible. Raises `InvalidRequest` for a bad `url`."""
+        one, and a queue here would be invisible. `ca`: file with the authority that signed the
+        server's certificate; None: one that the system trusts. Raises `InvalidRequest` for a bad
+        `url`."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
         async with aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
         ) as session:
             yield cls(session, base_url(url), kind, takes)

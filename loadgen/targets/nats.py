@@ -13,6 +13,7 @@ from loadgen.targets.base import NATS_FIELDS, Answer
 from shared.bus.base import Bus
 from shared.client import Darkroom, new_job_id
 from shared.errors import DarkroomError, InvalidRequest, JobFailed, PayloadTooLarge, QueueFull
+from shared.keys import Credentials
 from shared.messages import GenerationRequest, LoraChoice
 from shared.watch import Job
 
@@ -34,11 +35,12 @@ class NatsTarget:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str) -> AsyncIterator[Self]:
-        """Raises `BusUnavailable` if there is no server."""
+    async def connect(cls, url: str, credentials: Credentials | None = None) -> AsyncIterator[Self]:
+        """`credentials`: None for what the environment says. Raises `BusUnavailable` if there is
+        no server."""
         from shared.bus.nats import connect
 
-        bus = await connect(url, "darkroom-load", budget=10.0)
+        bus = await connect(url, "darkroom-load", budget=10.0, credentials=credentials)
         try:
             async with (
                 Darkroom(bus, max_jobs=MAX_WATCHED) as darkroom,

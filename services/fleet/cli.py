@@ -20,10 +20,11 @@ from services.fleet.plan import (
     FleetOptions,
     default_controls,
     default_loras,
-    default_models,
     parse_replicas,
+    served_models,
 )
 from services.fleet.progress import display
+from services.fleet.up import NATS_PORT
 from services.gateway.tokens import add_token
 from shared.catalogue import Catalogue
 from shared.permissions import Served
@@ -55,7 +56,10 @@ app.command()(edit)
 def up(
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR_OR_HUB_ID", help="Models to serve; repeat for several."),
+        typer.Option(
+            metavar="MODEL",
+            help="Directory, hub id, or name of a model that ships; repeat for several.",
+        ),
     ] = None,
     replicas: Annotated[
         list[str] | None,
@@ -65,9 +69,17 @@ def up(
         bool, typer.Option("--controls-apart", help="A process for each ControlNet.")
     ] = False,
     host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, envvar="DARKROOM_HTTP_PORT", help="0: a free one.")
+    ] = 8080,
     nats_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Of the bus; else a free one.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            envvar="DARKROOM_NATS_PORT",
+            help=f"Of the bus; 0: a free one. Else {NATS_PORT}, or a free one if that is taken.",
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the bus keeps its streams.")] = None,
     keys: Keys = None,
@@ -79,7 +91,7 @@ def up(
         logging.getLogger().setLevel(logging.INFO)
     with exit_codes(errors):
         options = FleetOptions(
-            models=tuple(model or default_models(os.environ)),
+            models=served_models(model or (), os.environ),
             replicas=parse_replicas(replicas or []),
             controls_apart=controls_apart,
             http_host=host,
@@ -110,7 +122,7 @@ def models() -> None:
 def calibrate_lora(
     name: Annotated[str, typer.Argument(help="See `darkroom models`.")],
     model: Annotated[
-        str | None, typer.Option(metavar="DIR_OR_HUB_ID", help="The model to measure it on.")
+        str | None, typer.Option(metavar="MODEL", help="The model to measure it on.")
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="To measure on; repeat for several.")
@@ -121,7 +133,7 @@ def calibrate_lora(
     with exit_codes(errors):
         from services.fleet import calibrate_lora as command  # brings torch with it
 
-        sources = (model,) if model else default_models(os.environ)
+        sources = served_models((model,) if model else (), os.environ)
         catalogue = Catalogue.load(sources, default_loras(os.environ))
         path = command.calibrate_to_file(catalogue, name, prompt or (), errors.print)
         console.print(path.read_text(), highlight=False, markup=False, soft_wrap=True)
@@ -132,7 +144,7 @@ def keys(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if absent.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR_OR_HUB_ID", help="Models whose queues services may pull from."),
+        typer.Option(metavar="MODEL", help="Models whose queues services may pull from."),
     ] = None,
     tls: Annotated[
         list[str] | None,
@@ -142,7 +154,7 @@ def keys(
     """Make a key for every service, and say on the bus what each of them may do."""
     console = Console()
     with exit_codes(Console(stderr=True)):
-        sources = tuple(model or default_models(os.environ))
+        sources = served_models(model or (), os.environ)
         catalogue = Catalogue.load(sources, controls=default_controls(os.environ))
         served = Served(tuple(catalogue.cards), tuple(catalogue.controls))
         for path in make_keys(directory, served, tls or ()):

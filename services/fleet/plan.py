@@ -3,26 +3,20 @@ directories there are."""
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import pocket
 from services.fleet.keys import GATEWAY, TOKENS
 from services.fleet.layout import threads_each
 from shared.catalogue import control_sources
 from shared.errors import InvalidRequest
+from shared.model_files import is_hub_id
+from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, MODELS, located
 
 SERVICES: Final = ("gateway", "planner", "prompt_encoder", "controlnet", "denoiser", "vae")
 MOST_REPLICAS: Final = 64
-
-DEFAULT_MODEL: Final = str(Path(pocket.__file__).parent / "models" / "pocket-sdxl")
-"""The model that ships with the code."""
-DEFAULT_LORAS: Final = str(Path(pocket.__file__).parent / "models" / "loras")
-"""The directory of the LoRAs for it."""
-DEFAULT_CONTROLS: Final = str(Path(pocket.__file__).parent / "models" / "controls")
-"""The folder of the ControlNets for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +67,20 @@ def default_models(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(source for source in given if source) or (DEFAULT_MODEL,)
 
 
+def served_models(given: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What --model names, else the default, as services find it. Raises `InvalidRequest` for what
+    cannot be a model."""
+    option = "--model" if given else "DARKROOM_MODELS"
+    sources = absolute_sources(tuple(given) or default_models(environ))
+    for source in sources:
+        if not Path(source).is_dir() and not is_hub_id(source):
+            ships = ", ".join(sorted(MODELS))
+            raise InvalidRequest(
+                option, source, f"a directory, a hub id (OWNER/NAME), or what ships: {ships}"
+            )
+    return sources
+
+
 def default_loras(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Directories of LoRAs: DARKROOM_LORAS, else what ships."""
     given = environ.get("DARKROOM_LORAS", DEFAULT_LORAS).split(os.pathsep)
@@ -86,8 +94,8 @@ def default_controls(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
-    """Directories as absolute paths, since services may run elsewhere; hub ids as they are."""
-    return tuple(str(Path(model).resolve()) if Path(model).is_dir() else model for model in models)
+    """Directories, and models that ship, as absolute paths; hub ids as they are."""
+    return tuple(map(located, models))
 
 
 def plan_processes(

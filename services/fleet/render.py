@@ -13,7 +13,7 @@ from typing import Final, cast
 import msgspec
 
 from services.fleet import state
-from services.fleet.plan import FleetOptions, default_controls, default_loras, default_models
+from services.fleet.plan import FleetOptions, default_controls, default_loras, served_models
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
@@ -32,6 +32,7 @@ from shared.messages import (
     NodeProgress,
     StepProgress,
 )
+from shared.shipped import MODELS
 from shared.watch import Job
 
 CANCEL_SECONDS: Final = 5.0
@@ -135,10 +136,12 @@ async def _fleet_for(
 
 
 def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], GenerationRequest]:
-    """What a fleet started for `request` alone serves. `--model` may name a directory or hub id."""
-    if request.model is not None and (Path(request.model).is_dir() or "/" in request.model):
-        return (request.model,), msgspec.structs.replace(request, model=None)
-    return default_models(os.environ), request
+    """What a fleet started for `request` alone serves. `--model` may name a directory, a hub id, or
+    a model that ships."""
+    model = request.model
+    if model is not None and (Path(model).is_dir() or "/" in model or model in MODELS):
+        return served_models((model,), os.environ), msgspec.structs.replace(request, model=None)
+    return served_models((), os.environ), request
 
 
 def _own_catalogue(sources: tuple[str, ...]) -> Catalogue:

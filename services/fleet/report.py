@@ -6,6 +6,7 @@ from rich.table import Table
 
 from services.fleet.render import Rendered
 from services.fleet.stages import KINDS, spent_by_kind
+from shared.messages import GenerationRequest, JobDone
 
 
 def as_json(rendered: Rendered) -> str:
@@ -41,6 +42,18 @@ def as_table(rendered: Rendered) -> Table:
     table.add_row("the job", "", f"{rendered.done.seconds:.2f}")
     table.add_row("everything", "", f"{rendered.total_seconds:.2f}", style="bold")
     return table
+
+
+def approximations(request: GenerationRequest, done: JobDone) -> list[str]:
+    """What makes the result differ from an exact one, or why a cached mask saved nothing."""
+    lines = [f"approximate: {one}" for one in done.approximations]
+    cached = any(one.startswith("mask_cached") for one in done.approximations)
+    if request.mask_mode == "cached" and not cached:
+        lines.append(
+            "cached: computed in full. The first edit of an image records what later ones use; "
+            "LoRAs, ControlNets, and masks that show nearly all of it, prevent that."
+        )
+    return lines
 
 
 def _order(kind: str) -> int:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.fleet import state
-from services.fleet.plan import default_controls, default_loras, default_models
+from services.fleet.plan import default_controls, default_loras, served_models
 from shared import subjects
 from shared.bus.nats import connect
 from shared.catalogue import Catalogue
@@ -44,7 +44,7 @@ async def show_status(url: str | None, console: Console) -> None:
 def show_models(console: Console) -> None:
     """The models of the running fleet, else those that a new one would serve."""
     running = state.read(state.state_directory())
-    models = running.models if running else default_models(os.environ)
+    models = running.models if running else served_models((), os.environ)
     catalogue = Catalogue.load(models, default_loras(os.environ), default_controls(os.environ))
     for card in catalogue.cards.values():
         lines = (

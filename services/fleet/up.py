@@ -9,14 +9,18 @@ from typing import Final
 from rich.console import Console
 
 from services.fleet import state
+from services.fleet.checks import BUS_HOST, free_port
 from services.fleet.child import Child
 from services.fleet.layout import Layout
 from services.fleet.machine import with_layout
 from services.fleet.plan import FleetOptions
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
+from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
 
+NATS_PORT: Final = 4222
+"""Where NATS clients look for a server, and where ours is if nobody else is there."""
 OTHERWISE: Final = "--replicas denoiser=N and DARKROOM_THREADS choose otherwise"
 
 
@@ -29,14 +33,26 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(home) / "darkroom" / "nats"
 
 
+def choose_nats_port(given: int | None) -> int | None:
+    """What `--nats-port` says, or the usual port if nobody listens there; None: any free one."""
+    if given is not None:
+        return given or None
+    try:
+        return free_port(BUS_HOST, NATS_PORT)
+    except Misconfigured:
+        return None
+
+
 async def up(
     options: FleetOptions, data: Path, nats_port: int | None, console: Console, display: Display
 ) -> None:
-    """Until cancelled. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
+    """Until cancelled. `nats_port`: 0 is a free one; None is the usual one, or a free one where
+    that is taken. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
     directory = state.state_directory()
     state.refuse_second(directory)
     options, layout = await asyncio.to_thread(with_layout, options)
     logs = directory / "logs"
+    bus_port = choose_nats_port(nats_port)
     started: list[Fleet] = []
 
     def changed(children: Sequence[Child]) -> None:
@@ -47,11 +63,12 @@ async def up(
 
     try:
         async with running_fleet(
-            options, data=data, logs=logs, nats_port=nats_port, changed=changed
+            options, data=data, logs=logs, nats_port=bus_port, changed=changed
         ) as fleet:
             started.append(fleet)
             changed(fleet.children)
-            _announce(fleet, options, layout, logs, console)
+            moved = nats_port is None and bus_port is None
+            _announce(fleet, options, layout, logs, moved, console)
             await asyncio.Event().wait()
     finally:
         state.clear(directory)
@@ -82,14 +99,20 @@ def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetSta
 
 
 def _announce(
-    fleet: Fleet, options: FleetOptions, layout: Layout, logs: Path, console: Console
+    fleet: Fleet,
+    options: FleetOptions,
+    layout: Layout,
+    logs: Path,
+    moved: bool,
+    console: Console,
 ) -> None:
+    """`moved`: the bus is not at the usual port, for that was taken."""
     lines = {
         "ready in": f"{fleet.start_seconds:.1f} s",
         "models": ", ".join(options.models),
         "runs": f"{layout}; {OTHERWISE}",
         "HTTP": fleet.http_url or "no gateway",
-        "NATS": fleet.nats.url,
+        "NATS": fleet.nats.url + (f" ({NATS_PORT} is taken)" if moved else ""),
         "logs": str(logs),
     }
     for name, value in lines.items():

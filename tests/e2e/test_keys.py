@@ -142,6 +142,21 @@ def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
     assert out.stat().st_size > 100
 
 
+@pytest.mark.parametrize("target", ["darkroom", "nats"])
+def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(secured: Secured, target: str) -> None:
+    short = ("--users", "1", "--duration", "1", "--steps", "2")
+    done = subprocess.run(
+        [*DARKROOM, "load", "--target", target, *short, "--json", "-"],
+        env=secured.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["overall"]
+    assert found["requests"] == found["done"] > 0
+
+
 def test_a_late_job_fails_by_name_and_nothing_that_was_needed_was_denied(
     secured: Secured,
 ) -> None:

@@ -10,8 +10,11 @@ from services.fleet.plan import (
     default_models,
     parse_replicas,
     plan_processes,
+    served_models,
 )
+from shared.config import Settings
 from shared.errors import InvalidRequest
+from shared.shipped import MODELS
 
 
 def plan(
@@ -76,6 +79,41 @@ def test_model_directories_are_handed_on_as_absolute_paths(
 def test_the_model_that_ships_is_served_when_none_is_named() -> None:
     assert [Path(model).name for model in default_models({})] == ["pocket-sdxl"]
     assert default_models({"DARKROOM_MODELS": "a:b"}) == ("a", "b")
+
+
+def test_a_model_that_ships_is_served_by_its_name_from_any_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert served_models(["pocket-flux"], {}) == (MODELS["pocket-flux"],)
+    assert served_models([], {"DARKROOM_MODELS": "pocket-flux:org/hub"}) == (
+        MODELS["pocket-flux"],
+        "org/hub",
+    )
+    assert Settings(models="pocket-flux:org/hub").sources == (MODELS["pocket-flux"], "org/hub")
+    (tmp_path / "pocket-flux").mkdir()
+    assert served_models(["pocket-flux"], {}) == (f"{tmp_path}/pocket-flux",)
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "option"),
+    [
+        (["no/such/directory"], {}, "--model: 'no/such/directory'"),
+        ([], {"DARKROOM_MODELS": "nothing"}, "DARKROOM_MODELS: 'nothing'"),
+    ],
+)
+def test_what_cannot_be_a_model_is_refused_by_the_name_of_its_option(
+    given: list[str], environ: dict[str, str], option: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="pocket-flux, pocket-sdxl") as refused:
+        served_models(given, environ)
+    assert str(refused.value).startswith(option)
+
+
+def test_services_find_what_ships_from_any_directory() -> None:
+    settings = Settings()
+    found = (*settings.sources, *settings.shelf, *settings.control_sources)
+    assert all(Path(source).is_absolute() and Path(source).is_dir() for source in found)
 
 
 def test_the_controlnets_that_ship_are_held_when_none_is_named() -> None:

@@ -2,13 +2,14 @@ import io
 import json
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from services.fleet.progress import display
 from services.fleet.render import Rendered
-from services.fleet.report import as_json, as_table
+from services.fleet.report import approximations, as_json, as_table
 from services.fleet.stages import Stages
-from shared.messages import JobDone, StageTime, StepProgress
+from shared.messages import GenerationRequest, JobDone, StageTime, StepProgress
 
 
 def rendered(fleet_seconds: float | None = 9.0) -> Rendered:
@@ -51,6 +52,19 @@ def test_the_json_report_has_the_documented_fields() -> None:
         "model": "toy",
         "approximations": [],
     }
+
+
+def test_people_are_told_what_was_approximated_and_when_a_cached_mask_saved_nothing() -> None:
+    done = rendered().done
+    exact = GenerationRequest(job_id="j", prompt="a")
+    cached = msgspec.structs.replace(exact, mask_mode="cached")
+    assert approximations(exact, done) == []
+    [told] = approximations(cached, done)
+    assert told.startswith("cached: computed in full")
+    used = "mask_cached: image 0, 0.21 of tokens, 20 of steps 1 to 20"
+    assert approximations(cached, msgspec.structs.replace(done, approximations=[used])) == [
+        f"approximate: {used}"
+    ]
 
 
 def test_the_table_lists_the_stages_in_order_and_the_start_of_a_fleet_of_our_own() -> None:

@@ -1,7 +1,8 @@
-"""What `darkroom up` says once the fleet is ready."""
+"""What `darkroom up` says once the fleet is ready, and where it puts its bus."""
 
 import asyncio
 import io
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,3 +70,13 @@ def test_up_says_which_layout_it_chose_and_how_to_choose_otherwise(
     run(scenario())
     assert line in output.getvalue()
     assert given[0].replicas["denoiser"] == int(line.split()[1])
+
+
+def test_the_bus_is_at_the_usual_port_if_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = somebody.getsockname()[1]
+        monkeypatch.setattr(command, "NATS_PORT", port)
+        assert command.choose_nats_port(None) is None
+        assert command.choose_nats_port(port) == port  # asked for, it is refused rather than moved
+    assert command.choose_nats_port(None) == port
+    assert command.choose_nats_port(0) is None

@@ -1,0 +1,176 @@
+"""What README.md and docs/nats.md tell their readers to do, as it stands there, on real fleets."""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from pocket.captions import parse, vocabulary
+from pocket.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES
+from pocket.verify import read, score
+from services.fleet.cli import app
+from shared.shipped import DEFAULT_LORAS
+from tests.e2e.conftest import RunningFleet, processes_with
+from tests.e2e.guide import ROOT, START, Reader, Step, steps
+
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "nats.md"
+
+NOT_RUN = {
+    "make demo": "needs the clone; a test below runs it there",
+    "make test": "this suite",
+    ". .venv/bin/activate": "the clone's environment is active already",
+    'darkroom render "a red star" --lora hub:owner/repo': "neither exists, and nothing is fetched",
+    "darkroom load --find-rate": "searches for minutes; tests/loadgen/test_find_rate.py",
+    "DARKROOM_DEVICE=cuda": "needs a GPU, and 7 GB from a hub",
+}
+"""Commands by how they begin, and why no reader in a test can follow them."""
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as shared,
+    ):
+        place = Path(directory)
+        (place / "here").mkdir()
+        shutil.copytree(DEFAULT_LORAS, place / "loras")  # calibrating writes there
+        settings = {
+            "DARKROOM_STATE_DIR": str(place / "state"),
+            "DARKROOM_ARENA_DIR": f"{shared}/arenas",
+            "DARKROOM_TEMPLATE_DIR": str(place / "templates"),
+            "DARKROOM_LORA_DIR": str(place / "fetched"),
+            "DARKROOM_LORAS": str(place / "loras"),
+        }
+        with Reader.beginning(place / "here", settings) as found:
+            yield found
+        assert processes_with("DARKROOM_STATE_DIR", settings["DARKROOM_STATE_DIR"]) == []
+
+
+def excused(step: Step) -> list[str]:
+    return [start for start in NOT_RUN if step.kind == "command" and step.text.startswith(start)]
+
+
+def test_every_command_of_the_readme_runs_and_draws_what_it_says(reader: Reader) -> None:
+    told = {}
+    for step in steps(README):
+        if not excused(step):
+            told[step.text] = reader.follow(step)
+            if not step.text.startswith(START):
+                check(step.text, reader.here)
+    cached = [said for text, said in told.items() if "--mask-mode cached" in text]
+    assert "cached: computed in full" in cached[0]
+    assert "approximate: mask_cached: image 0" in cached[1]
+
+
+def check(text: str, here: Path) -> None:
+    """What a command leaves is there, and a picture drawn from a seed shows its caption."""
+    words = shlex.split(text, comments=True)
+    options = dict(itertools.pairwise(words))
+    for option in ("--out", "-o", "--html", "--json", "--mask"):
+        file = here / options.get(option, "")
+        assert file.exists() or not file.suffix, f"{text}: no {file.name}"
+    if (reply := options.get("-o")) is not None:
+        assert json.loads((here / reply).read_text())["data"][0]["b64_json"]
+    if words[:2] in (["darkroom", "render"], ["darkroom", "edit"]) and "--seed" in words:
+        caption = next(word for word in words if " on " in word)
+        assert_shows(here / options["--out"], caption)
+
+
+def assert_shows(file: Path, caption: str) -> None:
+    with Image.open(file) as picture:
+        seen = read(np.asarray(picture.convert("RGB")))
+    assert all(all(right) for right in score(parse(caption), seen).values()), (caption, seen)
+
+
+def test_every_excuse_is_of_one_command() -> None:
+    found = [start for step in steps(README) for start in excused(step)]
+    assert sorted(found) == sorted(NOT_RUN)
+
+
+def test_commands_in_running_text_exist_with_their_options() -> None:
+    commands = typer.main.get_command(app)
+    assert isinstance(commands, click.Group)
+    for page in (README, *(ROOT / "docs").glob("*.md"), ROOT / "CHANGELOG.md"):
+        for text in re.findall(r"`(darkroom [^`]+)`", page.read_text()):
+            assert_exists(commands, text.split()[1:], f"{page.name}: {text}")
+
+
+def assert_exists(group: click.Group, words: list[str], where: str) -> None:
+    for name in words[0].split("|"):
+        command = group.commands.get(name)
+        if name.startswith("-") or not name.islower():
+            continue
+        assert command is not None, where
+        if isinstance(command, click.Group) and len(words) > 1:
+            assert_exists(command, words[1:], where)
+        known = {option for one in command.params for option in one.opts}
+        assert {word for word in words if re.match(r"--\w", word)} <= known, where
+
+
+def test_the_readme_names_all_that_the_pocket_models_know() -> None:
+    said = set(re.findall(r"`(\w+)`", README.read_text()))
+    world = {*SHAPES, *SIZES, *PLACES, *COLOURS, *BACKGROUNDS}
+    assert world <= said
+    assert world <= set(vocabulary())
+
+
+def test_make_demo_paints_what_it_says_and_leaves_nothing_behind() -> None:
+    with (
+        tempfile.TemporaryDirectory() as state,
+        tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as arenas,
+    ):
+        environment = {
+            **os.environ,
+            "DARKROOM_STATE_DIR": f"{state}/state",
+            "DARKROOM_ARENA_DIR": arenas,
+        }
+        done = subprocess.run(
+            ["make", "-C", str(ROOT), "demo", f"VENV={sys.prefix}"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "out/demo.png" in done.stdout
+        caption = "a large red circle left and a small blue square right on white"
+        assert caption in README.read_text()
+        assert_shows(ROOT / "out" / "demo.png", caption)
+        assert processes_with("DARKROOM_STATE_DIR", environment["DARKROOM_STATE_DIR"]) == []
+        assert list(Path(arenas).iterdir()) == []
+
+
+def test_every_command_of_the_guide_to_nats_runs(fleet: RunningFleet, tmp_path: Path) -> None:
+    reader = Reader.beginning(tmp_path, fleet.environment)
+    told = [reader.follow(step) for step in steps(GUIDE) if step.kind == "program"]
+    drawn, fetched, cancelled = (
+        reader.follow(step) for step in steps(GUIDE) if step.kind == "command"
+    )
+    assert told == ["", "", ""]
+    assert "image 0: step 12 of 12" in drawn
+    assert fetched.startswith("done: ")
+    assert cancelled == "done\n"
+    assert_shows(tmp_path / "image-0.png", "a large red circle left on white")
+
+
+def test_programs_of_the_guide_need_nothing_of_ours() -> None:
+    programs = {step.file: step.text for step in steps(GUIDE) if step.kind == "program"}
+    assert set(programs) == {"draw.py", "fetch.py", "cancel.py"}
+    for source in programs.values():
+        imported = set(re.findall(r"^import (\w+)", source, re.MULTILINE))
+        assert imported <= {"asyncio", "pathlib", "sys", "uuid", "msgpack", "nats"}
+        assert "from " not in re.sub(r"#.*", "", source)
