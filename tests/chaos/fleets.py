@@ -26,6 +26,8 @@ from tests.chaos.brokers import Broker, single_broker
 ROOT: Final = Path(__file__).parents[2]
 INJECT: Final = ROOT / "tests" / "chaos" / "inject"
 """Holds the `sitecustomize.py` that the services of a chaos fleet start with."""
+INJECTING: Final = {"PYTHONPATH": os.pathsep.join([str(INJECT), str(ROOT)])}
+"""In the environment of processes, it makes them do what `injection.py` reads there."""
 
 TORCH: Final = ("prompt_encoder", "denoiser", "vae")
 SERVICES: Final = ("gateway", "planner", *TORCH)
@@ -132,7 +134,7 @@ async def on_broker(
 def _specs(plan: FleetPlan, broker: Broker, arenas: Path, mark: str) -> Sequence[ProcessSpec]:
     inherited = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(INJECT), str(ROOT)]),
+        **INJECTING,
         "DARKROOM_CHAOS": mark,
         "DARKROOM_CONTROLS": "",
         "DARKROOM_ARENA_DIR": str(arenas),
