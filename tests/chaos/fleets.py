@@ -22,6 +22,7 @@ from shared.bus.nats import connect
 from shared.config import Settings
 from shared.discovery import ready_pids
 from tests.chaos.brokers import Broker, single_broker
+from tests.conftest import HANG_SECONDS
 
 ROOT: Final = Path(__file__).parents[2]
 INJECT: Final = ROOT / "tests" / "chaos" / "inject"
@@ -33,7 +34,7 @@ TORCH: Final = ("prompt_encoder", "denoiser", "vae")
 SERVICES: Final = ("gateway", "planner", *TORCH)
 
 LEASE: Final = 2.0
-START_SECONDS: Final = 240.0
+START_SECONDS: Final = HANG_SECONDS
 POLICY: Final = RestartPolicy(first=0.05, longest=0.3)
 """A fleet under fire restarts at once: how long it waits is not what is examined here."""
 

@@ -71,6 +71,8 @@ def stop_at_points(directory: Path, service: str) -> None:
 
 def hold(point: str) -> None:
     """Wait at `point` until it is released, if a hold is armed there for this service."""
+    if AT_POINTS not in os.environ:
+        return
     armed = Path(os.environ[AT_POINTS]) / f"{point}@{service_of(sys.orig_argv)}.hold"
     held = armed.with_name(f"{armed.name}.{os.getpid()}")
     try:

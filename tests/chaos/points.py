@@ -14,10 +14,11 @@ from shared.crash_points import POINTS
 from tests.chaos.injection import AT_POINTS, PASSED
 from tests.chaos.polling import until
 from tests.chaos.trial import Trial
+from tests.conftest import HANG_SECONDS
 
-REACHED_WITHIN: Final = 60.0
+REACHED_WITHIN: Final = HANG_SECONDS
 """Seconds in which some process must come by an armed point."""
-KNOWN_WITHIN: Final = 60.0
+KNOWN_WITHIN: Final = HANG_SECONDS
 """Seconds of undisturbed load within which every point is somebody's."""
 COMMON: Final = 5
 """Passes in undisturbed load that make a point a service's own. Fewer can be chance: any service

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pocket.captions import parse
 from pocket.verify import read, score
+from tests.conftest import HANG_SECONDS
 from tests.e2e.conftest import processes_with
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def test_make_demo_paints_what_it_says_and_leaves_nothing_behind() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=HANG_SECONDS,
         )
         assert done.returncode == 0, done.stderr
         assert "out/demo.png" in done.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.conftest import HANG_SECONDS
 from tests.e2e.conftest import RunningFleet
 
 GUIDE = Path(__file__).parents[2] / "docs" / "nats.md"
@@ -27,7 +28,7 @@ def execute(directory: Path, name: str, *arguments: str) -> str:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

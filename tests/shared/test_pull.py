@@ -8,7 +8,8 @@ from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.pull import PullLoop, Source, Work
 from shared.topology import TOPOLOGY
-from tests.conftest import eventually, run
+from tests.conftest import eventually
+from tests.loadgen.virtual_time import run_virtually
 
 ACK_WAIT = 0.3
 
@@ -91,7 +92,7 @@ def test_work_is_served_in_order_of_its_class() -> None:
             await eventually(lambda: _true(len(order) == 3))
         assert order == ["interactive", "standard", "batch"]
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_no_more_work_is_taken_than_there_is_room() -> None:
@@ -114,7 +115,7 @@ def test_no_more_work_is_taken_than_there_is_room() -> None:
             await eventually(lambda: _true(done == 30))
         assert most == 3
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_raises_is_delivered_again_and_harms_nobody_else() -> None:
@@ -135,7 +136,7 @@ def test_work_that_raises_is_delivered_again_and_harms_nobody_else() -> None:
             await eventually(lambda: _true(tries == {"bad": 2, "good": 1}))
             assert loop.statistics().failed == 1
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_makes_progress_is_kept_beyond_the_acknowledgement_wait() -> None:
@@ -156,7 +157,7 @@ def test_work_that_makes_progress_is_kept_beyond_the_acknowledgement_wait() -> N
             await eventually(lambda: _true(loop.statistics().handled == 1))
         assert started == 1
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_without_progress_is_given_to_somebody_else() -> None:
@@ -179,7 +180,7 @@ def test_work_without_progress_is_given_to_somebody_else() -> None:
             async with pulling(bus, works):
                 await taken.wait()
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
@@ -200,7 +201,7 @@ def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
         assert finished
         assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_urgent_work_is_taken_beyond_the_capacity_for_the_rest() -> None:
@@ -220,7 +221,7 @@ def test_urgent_work_is_taken_beyond_the_capacity_for_the_rest() -> None:
             await eventually(lambda: _true("urgent" in running))
             assert sorted(running) == ["first", "second", "urgent"]
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_makes_no_progress_long_after_others_have_it_is_reported_to_hang() -> None:
@@ -236,7 +237,7 @@ def test_work_that_makes_no_progress_long_after_others_have_it_is_reported_to_ha
             await eventually(lambda: _true(bool(hung)))
         assert set(hung) == {subjects.work("encode", "m", "standard", "stuck", "encode", 1)}
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_the_handler_is_told_to_drain_while_what_runs_may_still_finish() -> None:
@@ -257,7 +258,7 @@ def test_the_handler_is_told_to_drain_while_what_runs_may_still_finish() -> None
             await started.wait()
         assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_a_pull_tells_what_is_made_of_the_number_in_hand() -> None:
@@ -277,7 +278,7 @@ def test_a_pull_tells_what_is_made_of_the_number_in_hand() -> None:
             await put(bus, "j1")
             await eventually(lambda: _true(seen == {0, 1}))
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 async def _true(value: bool) -> bool:
