@@ -1,7 +1,8 @@
 """The moments between which a crash must lose nothing, by name.
 
 `reached` does nothing in production. `tests/chaos` sets `hook` in the processes it starts, to end
-them at exactly these moments: killing at random finds the rare ones too seldom to prove anything.
+or hold them at exactly these moments: killing at random finds the rare ones too seldom to prove
+anything.
 """
 
 from collections.abc import Callable

@@ -124,6 +124,6 @@ def test_pipelines_in_processes_draw_from_one_queue_what_one_would_draw(flux: st
             async with drawing(drawn, processes, Policy(max_batch=2, window=0.0)) as queue:
                 return await asyncio.gather(*(queue.images("test", job) for job in wanted))
 
-    for [data], pixels in zip(run(check(), timeout=300.0), expected, strict=True):
+    for [data], pixels in zip(run(check()), expected, strict=True):
         found = np.asarray(Image.open(io.BytesIO(data)))
         assert np.abs(found.astype(int) - pixels.numpy().astype(int)).max() <= 1

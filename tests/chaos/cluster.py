@@ -18,10 +18,11 @@ from shared.bus.nats import api, connect
 from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import DarkroomError
 from shared.topology import TOPOLOGY
+from tests.conftest import HANG_SECONDS
 
 HOST: Final = "127.0.0.1"
 SIZE: Final = 3
-HEALTHY_SECONDS: Final = 60.0
+HEALTHY_SECONDS: Final = HANG_SECONDS
 STREAMS: Final = (*(s.name for s in TOPOLOGY.streams), api.bucket_stream(subjects.RECORDS))
 REQUEST_SECONDS: Final = 2.0
 

@@ -13,12 +13,12 @@ from tests.chaos.group import group_fleet, group_kills
 from tests.chaos.leaks import pids_marked
 from tests.chaos.report import CaseResult
 from tests.chaos.restarts import broker_kills
-from tests.chaos.scenarios import WANTED, killed_at_work, plan, woken_at_work
+from tests.chaos.scenarios import WANTED, killed_at_work, mutant_fleet, woken_at_work
 from tests.chaos.short import FEW, LEASE, LIMIT, SEED
 from tests.chaos.trial import SETTLE_SECONDS, Trial, measured, trial_on
 from tests.conftest import run
 
-SOON = 1.5
+SOON = 6 * LEASE
 """Seconds after which a job of a mutant is lost, if it has not ended until then."""
 
 
@@ -46,8 +46,8 @@ def alone() -> Mapping[str, CaseResult]:
             tasks = [
                 group.create_task(_result(*arguments))
                 for arguments in (
-                    ("no_fence", chaos_fleet(plan("no_fence")), woken_at_work, True),
-                    ("ack_first", chaos_fleet(plan("ack_first")), killed_at_work, True),
+                    ("no_fence", mutant_fleet("no_fence"), woken_at_work, True),
+                    ("ack_first", mutant_fleet("ack_first"), killed_at_work, True),
                     ("group", group_fleet(few), lambda t: group_kills(t, kills=1), False),
                     (
                         "cluster",
@@ -59,4 +59,4 @@ def alone() -> Mapping[str, CaseResult]:
             ]
         return [task.result() for task in tasks]
 
-    return {result.case: result for result in run(all_at_once(), 300)}
+    return {result.case: result for result in run(all_at_once(), 3 * LIMIT)}

@@ -22,16 +22,19 @@ from shared.bus.nats import connect
 from shared.config import Settings
 from shared.discovery import ready_pids
 from tests.chaos.brokers import Broker, single_broker
+from tests.conftest import HANG_SECONDS
 
 ROOT: Final = Path(__file__).parents[2]
 INJECT: Final = ROOT / "tests" / "chaos" / "inject"
 """Holds the `sitecustomize.py` that the services of a chaos fleet start with."""
+INJECTING: Final = {"PYTHONPATH": os.pathsep.join([str(INJECT), str(ROOT)])}
+"""In the environment of processes, it makes them do what `injection.py` reads there."""
 
 TORCH: Final = ("prompt_encoder", "denoiser", "vae")
 SERVICES: Final = ("gateway", "planner", *TORCH)
 
 LEASE: Final = 2.0
-START_SECONDS: Final = 240.0
+START_SECONDS: Final = HANG_SECONDS
 POLICY: Final = RestartPolicy(first=0.05, longest=0.3)
 """A fleet under fire restarts at once: how long it waits is not what is examined here."""
 
@@ -132,7 +135,7 @@ async def on_broker(
 def _specs(plan: FleetPlan, broker: Broker, arenas: Path, mark: str) -> Sequence[ProcessSpec]:
     inherited = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(INJECT), str(ROOT)]),
+        **INJECTING,
         "DARKROOM_CHAOS": mark,
         "DARKROOM_CONTROLS": "",
         "DARKROOM_ARENA_DIR": str(arenas),

@@ -29,10 +29,11 @@ from shared.messages import (
 from tests.chaos.leaks import arenas_in_use
 from tests.chaos.mutation import mutated, odd_value
 from tests.chaos.trial import Trial
+from tests.conftest import HANG_SECONDS
 
 MODEL: Final = "pocket-sdxl"
 AT_ONCE: Final = 16
-CANCEL_SECONDS: Final = 30.0
+CANCEL_SECONDS: Final = HANG_SECONDS
 
 
 def request_of(job_id: str) -> GenerationRequest:
@@ -187,7 +188,7 @@ async def fuzz_messages(trial: Trial, count: int) -> None:
     for subject in fuzzer.unreadable:
         await trial.fleet.bus.remove(subjects.WORK, subject)
     await _cancel_all(trial, fuzzer.jobs)
-    await asyncio.wait_for(trial.load.submit(0), 120.0)
+    await asyncio.wait_for(trial.load.submit(0), HANG_SECONDS)
     after = {child.spec.name: child.pid for child in trial.fleet.children}
     trial.remarks += [f"{name} ended" for name, pid in before.items() if after[name] != pid]
     trial.figures["taken for jobs"] = len(fuzzer.jobs)

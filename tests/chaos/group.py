@@ -22,6 +22,7 @@ from tests.chaos.leader import READY
 from tests.chaos.leaks import ownerless, pids_marked
 from tests.chaos.polling import until
 from tests.chaos.trial import Trial
+from tests.conftest import HANG_SECONDS
 
 PAUSE_SECONDS: Final = (0.5, 3.0)
 """Of work before everything dies."""
@@ -67,7 +68,7 @@ class Leader:
             with contextlib.suppress(ProcessLookupError):  # some die with their parent
                 os.kill(pid, number)
         await self._process.wait()
-        await until(lambda: not pids_marked(self._here.name), "processes to end", 20.0)
+        await until(lambda: not pids_marked(self._here.name), "processes to end", HANG_SECONDS)
         await self.start()
 
     async def stop(self) -> None:
@@ -109,7 +110,7 @@ async def group_kills(trial: Trial, kills: int) -> None:
             await until(
                 lambda dead=dead: not dead & set(ownerless(trial.fleet.arenas)),  # type: ignore[misc]
                 "the files of the dead to be removed",
-                3 * trial.fleet.plan.grace,
+                HANG_SECONDS,
             )
             trial.runs += 1
 

@@ -15,6 +15,7 @@ import aiohttp
 from shared.discovery import services
 from tests.chaos.mutation import odd_bytes
 from tests.chaos.trial import Trial
+from tests.conftest import HANG_SECONDS
 
 CHECKS: Final = "not_a_server_error"
 CONFIGURATION: Final = """
@@ -27,7 +28,7 @@ CASES_PER_EXAMPLE: Final = 20
 """Requests that schemathesis makes of our document for each of its `--max-examples`, at least."""
 MOST_TOLD: Final = 400
 """Characters of its report that are kept."""
-ANSWER_SECONDS: Final = 20.0
+ANSWER_SECONDS: Final = HANG_SECONDS
 """A server that takes longer for anything here hangs."""
 AT_ONCE: Final = 8
 MAX_ANSWER: Final = 1 << 20

@@ -2,19 +2,23 @@
 
 | variable                 | what happens                                                        |
 |--------------------------|---------------------------------------------------------------------|
-| DARKROOM_CHAOS_CRASHES   | a directory: the process that reaches point P and finds the file    |
-|                          | `P@service` there takes it away, and ends by SIGKILL at that moment |
+| DARKROOM_CHAOS_POINTS    | a directory: the process that reaches point P and finds the file    |
+|                          | `P@service` there takes it away, and ends by SIGKILL at that moment;|
+|                          | if it finds `P@service.hold`, it waits (`tests/chaos/holds.py`)     |
 | DARKROOM_CHAOS_POISON    | text: a prompt that contains it kills whoever takes a step of it    |
 | DARKROOM_CHAOS_MUTANT    | `no_fence` or `ack_first`: a mistake that the suite has to find     |
 | DARKROOM_CHAOS_SLOTS     | tensors of this many bytes and more take a slot, so that small      |
 |                          | models use arenas as large ones do                                  |
 
-Removing a file succeeds for one process only, so each file is exactly one crash.
+Removing or renaming a file succeeds for one process only, so each file is exactly one crash or one
+hold. The points are those of `shared/crash_points.py`, and for holds also `step-K`: a denoiser is
+about to take a step of a row that has taken K.
 """
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from shared.task import Task
 
-CRASHES: Final = "DARKROOM_CHAOS_CRASHES"
+AT_POINTS: Final = "DARKROOM_CHAOS_POINTS"
 POISON: Final = "DARKROOM_CHAOS_POISON"
 MUTANT: Final = "DARKROOM_CHAOS_MUTANT"
 SLOTS: Final = "DARKROOM_CHAOS_SLOTS"
@@ -32,8 +36,9 @@ PASSED: Final = "passed"
 
 def install(environ: Mapping[str, str] = os.environ) -> None:
     """Do what the variables of this process ask for."""
-    if directory := environ.get(CRASHES):
-        crash_at_points(Path(directory), service_of(sys.orig_argv))
+    if directory := environ.get(AT_POINTS):
+        stop_at_points(Path(directory), service_of(sys.orig_argv))
+        hold_at_steps()
     if marker := environ.get(POISON):
         die_of(marker)
     if mutant := environ.get(MUTANT):
@@ -47,12 +52,13 @@ def service_of(command: list[str]) -> str:
     return command[-1].rpartition(".")[2]
 
 
-def crash_at_points(directory: Path, service: str) -> None:
+def stop_at_points(directory: Path, service: str) -> None:
     from shared import crash_points
 
-    def crash(point: str) -> None:
+    def stop(point: str) -> None:
         name = f"{point}@{service}"
         append(directory / PASSED / name, b".")
+        hold(point)
         try:
             (directory / name).unlink()
         except FileNotFoundError:
@@ -60,7 +66,39 @@ def crash_at_points(directory: Path, service: str) -> None:
         append(directory / "crashes.log", f"{point} {service} {os.getpid()}\n".encode())
         die()
 
-    crash_points.hook = crash
+    crash_points.hook = stop
+
+
+def hold(point: str) -> None:
+    """Wait at `point` until it is released, if a hold is armed there for this service."""
+    if AT_POINTS not in os.environ:
+        return
+    armed = Path(os.environ[AT_POINTS]) / f"{point}@{service_of(sys.orig_argv)}.hold"
+    held = armed.with_name(f"{armed.name}.{os.getpid()}")
+    try:
+        armed.rename(held)
+    except FileNotFoundError:
+        return
+    while held.exists():
+        time.sleep(0.005)
+
+
+def hold_at_steps() -> None:
+    """The compute thread waits just before a step: what was taken until then is told, and the event
+    loop goes on."""
+    if sys.orig_argv[-1] != "services.denoiser":
+        return  # stand-ins call `hold` themselves
+    from services.denoiser import stepper
+
+    _expect(stepper, "step")
+    step = stepper.step
+
+    def held(network: Any, batch: Any, *rest: Any) -> Any:
+        for row in batch.rows:
+            hold(f"step-{row.step}")
+        return step(network, batch, *rest)
+
+    stepper.step = held
 
 
 def append(path: Path, data: bytes) -> None:

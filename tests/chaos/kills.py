@@ -11,6 +11,7 @@ from tests.chaos.fleets import send
 from tests.chaos.leaks import workers
 from tests.chaos.polling import until
 from tests.chaos.trial import Trial
+from tests.conftest import HANG_SECONDS
 
 PAUSE_SECONDS = (0.1, 1.0)
 """Between two kills, if as many processes as may be are not down already."""
@@ -65,7 +66,7 @@ async def takeover(trial: Trial, kills: int) -> None:
         while trial.runs < kills:
             await trial.room(1)
             names = await workers(trial.fleet.bus)
-            await until(partial(_at_work, trial, names), "a denoiser to have rows", 60.0)
+            await until(partial(_at_work, trial, names), "a denoiser to have rows", HANG_SECONDS)
             victim, name = trial.chance.choice(_at_work(trial, names))
             pid = victim.pid
             assert pid is not None

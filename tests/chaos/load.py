@@ -20,10 +20,11 @@ from shared.messages import GenerationRequest, ImageResult, decode
 from shared.watch import Job
 from tests.chaos.audit import History
 from tests.chaos.polling import until
+from tests.conftest import HANG_SECONDS
 
 USERS: Final = 16
 """Jobs that are under way at a time."""
-JOB_SECONDS: Final = 120.0
+JOB_SECONDS: Final = HANG_SECONDS
 """How long a user waits for a job before going on to the next; whether it was lost is found out
 at the end."""
 _SCENES: Final = (

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from shared.crash_points import POINTS
-from tests.chaos.injection import CRASHES, PASSED
+from tests.chaos.injection import AT_POINTS, PASSED
 from tests.chaos.polling import until
 from tests.chaos.trial import Trial
+from tests.conftest import HANG_SECONDS
 
-REACHED_WITHIN: Final = 60.0
+REACHED_WITHIN: Final = HANG_SECONDS
 """Seconds in which some process must come by an armed point."""
-KNOWN_WITHIN: Final = 60.0
+KNOWN_WITHIN: Final = HANG_SECONDS
 """Seconds of undisturbed load within which every point is somebody's."""
 COMMON: Final = 5
 """Passes in undisturbed load that make a point a service's own. Fewer can be chance: any service
@@ -25,14 +26,14 @@ commits the outcome of a job whose planner has died, and may never do so again."
 
 
 def prepared(directory: Path) -> dict[str, str]:
-    """What a fleet has to have injected, for crashes to be armed in `directory`."""
+    """What a fleet has to have injected, for crashes and holds to be armed in `directory`."""
     (directory / PASSED).mkdir(parents=True)
-    return {CRASHES: str(directory)}
+    return {AT_POINTS: str(directory)}
 
 
 async def crash_everywhere(trial: Trial, each: int) -> None:
     """`each` crashes at every point, under load."""
-    directory = Path(trial.fleet.plan.injected[CRASHES])
+    directory = Path(trial.fleet.plan.injected[AT_POINTS])
     crashes: Counter[str] = Counter()
 
     async def disturb() -> None:

@@ -8,12 +8,13 @@ from tests.chaos.background import Background
 from tests.chaos.fleets import ChaosFleet
 from tests.chaos.report import CaseResult
 from tests.chaos.trial import Expected, Trial, is_done, measured, trial_on
+from tests.conftest import HANG_SECONDS
 
 SEED: Final = 3
 FEW: Final = {"planner": 1, "prompt_encoder": 1, "denoiser": 2, "vae": 1, "gateway": 1}
 LEASE: Final = 1.0
-LIMIT: Final = 150.0
-"""Seconds after which a case is broken off: many times what it takes, for a machine may be busy."""
+LIMIT: Final = 2 * HANG_SECONDS
+"""Seconds after which a case is broken off."""
 
 
 def harm(

@@ -116,6 +116,7 @@ class Denoiser(StandIn):
         while step < task.spec.steps:
             if self._leaving:
                 raise HandedOver(task.job_id, task.node.name)
+            await asyncio.to_thread(injection.hold, f"step-{step}")
             await asyncio.sleep(STEP_SECONDS)
             step, digest = step + 1, hashlib.sha256(digest + step.to_bytes(4)).digest()
             if injection.is_poison(task.spec.prompt):

@@ -22,8 +22,9 @@ from tests.chaos.polling import until
 from tests.chaos.recovery import Recovery, following
 from tests.chaos.report import CaseResult
 from tests.chaos.watching import Watch, watched
+from tests.conftest import HANG_SECONDS
 
-SETTLE_SECONDS: Final = 90.0
+SETTLE_SECONDS: Final = HANG_SECONDS
 """How long jobs may take to end once nothing is harmed any more."""
 MOST_DOWN: Final = 3
 """Processes that a case keeps from working at a time."""
@@ -50,14 +51,14 @@ class Trial:
 
     async def room(self, most_down: int = MOST_DOWN) -> None:
         """Return when fewer than `most_down` processes do not work."""
-        await until(lambda: self.down() < most_down, "processes to come back", 120.0)
+        await until(lambda: self.down() < most_down, "processes to come back", HANG_SECONDS)
 
     async def ready(self, child: Child, other_than: int) -> None:
         """Return when `child` works again, as another process than the one killed."""
         await until(
             lambda: child.state == "ready" and child.pid not in (None, other_than),
             f"{child.spec.name} to come back",
-            120.0,
+            HANG_SECONDS,
         )
 
 
@@ -120,8 +121,8 @@ async def measured(
     except* TimeoutError as errors:
         trial.remarks += [str(e) or f"not over after {limit:.0f} s" for e in _leaves(errors)]
     await settled(trial, settle)
-    held = await slots_left(trial.fleet.bus, within=min(settle, 10.0))
-    files = await _files_left(trial.fleet)
+    held = await slots_left(trial.fleet.bus, within=settle)
+    files = await _files_left(trial.fleet, settle)
     history = trial.watch.history(trial.load.acknowledged)
     violations, ended = audit(history), outcomes(history)
     wrong = [j for j in trial.load.acknowledged if j in ended and not expected(j, ended[j])]
@@ -159,12 +160,10 @@ def _unseen(watch: Watch) -> dict[str, int]:
     return {f"unseen revisions of {watch.records.last}": unseen} if unseen else {}
 
 
-async def _files_left(fleet: ChaosFleet) -> int:
+async def _files_left(fleet: ChaosFleet, within: float) -> int:
     """Arenas of dead owners, once their grace is over."""
     with contextlib.suppress(TimeoutError):
-        await until(
-            lambda: not ownerless(fleet.arenas), "arenas to be removed", 3 * fleet.plan.grace
-        )
+        await until(lambda: not ownerless(fleet.arenas), "arenas to be removed", within)
     return len(ownerless(fleet.arenas))
 
 

@@ -106,7 +106,7 @@ def play(request: pytest.FixtureRequest) -> Play:
             for handle in world.handles:
                 await handle.close()
 
-    return lambda scenario: run(perform(scenario), timeout=30.0)
+    return lambda scenario: run(perform(scenario))
 
 
 def _opener(request: pytest.FixtureRequest) -> Callable[[str], Awaitable[Bus]]:

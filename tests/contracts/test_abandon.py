@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from shared.abandon import ABANDONED
+from tests.conftest import HANG_SECONDS
 
 HANGS = """
 import threading
@@ -31,7 +32,7 @@ def ended(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
         cwd=Path(__file__).parents[2],
         env={**os.environ, **environment},
         check=False,

@@ -9,10 +9,10 @@ import pytest
 from shared.bus.base import Bus, Message, ServiceInfo, StreamSpec, Subscription, Topology
 from shared.bus.service import data_of
 from shared.errors import BusUnavailable, InvalidRequest, Misconfigured, PayloadTooLarge, QueueFull
-from tests.conftest import eventually
+from tests.conftest import HANG_SECONDS, eventually
 from tests.contracts.conftest import Play, World
 
-LONG = 30.0
+LONG = HANG_SECONDS
 
 
 async def read(subscription: Subscription, count: int) -> list[bytes]:
@@ -142,7 +142,7 @@ def test_a_request_that_nobody_hears_fails_at_once(play: Play) -> None:
     async def scenario(world: World) -> None:
         async with world.bus.subscribe(f"{world.prefix}.a"):
             pass
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG / 5):
             with pytest.raises(BusUnavailable, match="nobody listens"):
                 await world.bus.request(f"{world.prefix}.a", b"", LONG)
 

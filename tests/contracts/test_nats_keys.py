@@ -15,7 +15,7 @@ from shared.errors import Misconfigured, NotPermitted
 from shared.keys import ANONYMOUS, Credentials
 from shared.permissions import Served
 from shared.topology import TOPOLOGY
-from tests.conftest import run
+from tests.conftest import HANG_SECONDS, run
 
 SERVED = Served(("pocket",), ("edges",))
 
@@ -34,7 +34,7 @@ async def secured(directory: Path, *hosts: str) -> AsyncIterator[tuple[NatsServe
 @asynccontextmanager
 async def signed_in(server: NatsServer, keys: Path, holder: str) -> AsyncIterator[NatsBus]:
     bus = await connect(
-        server.url, holder, budget=10, credentials=Credentials.of_directory(keys / holder)
+        server.url, holder, budget=HANG_SECONDS, credentials=Credentials.of_directory(keys / holder)
     )
     try:
         yield bus
@@ -89,7 +89,7 @@ def test_what_is_not_a_services_own_is_denied_at_once_and_by_name(
                         await attempt(bus)
                 assert str(denied.value.fields["subject"]).endswith(named), holder
 
-    run(scenario(), timeout=50)
+    run(scenario())
 
 
 def test_what_is_a_services_own_works(tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_without_credentials_or_with_anothers_nobody_comes_in(
         make_keys(tmp_path / "other", SERVED, ())
         async with secured(tmp_path) as (server, _):
             with pytest.raises(Misconfigured, match="asks for credentials: set DARKROOM_CRED"):
-                await connect(server.url, "nobody", budget=30)
+                await connect(server.url, "nobody", budget=HANG_SECONDS)
             with pytest.raises(Misconfigured, match="does not know these credentials"):
                 async with signed_in(server, tmp_path / "other", "admin"):
                     pass
 
     monkeypatch.delenv("DARKROOM_CREDENTIALS", raising=False)
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 def test_credentials_come_from_the_environment_too(
@@ -211,7 +211,7 @@ def test_a_server_that_cannot_prove_itself_is_not_talked_to(tmp_path: Path) -> N
                 async with signed_in(server, keys, "client"):
                     pass
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 def test_whoever_has_an_authority_talks_to_no_server_in_the_clear(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_whoever_has_an_authority_talks_to_no_server_in_the_clear(tmp_path: Path
                 async with signed_in(server, tmp_path / "keys", "client"):
                     pass
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 def test_nobody_in_particular_is_nobody_whatever_the_environment_says(

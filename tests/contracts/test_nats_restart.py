@@ -14,11 +14,11 @@ from shared.bus.base import BucketSpec, Bus, Consumer, StreamSpec, Topology
 from shared.bus.embedded import NatsServer, nats_server
 from shared.bus.nats import connect
 from shared.errors import BusUnavailable, RevisionConflict
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 from tests.contracts.conftest import fast_directory
 
 TOPOLOGY = Topology((StreamSpec("W", ("w.>",), work_queue=True),), (BucketSpec("B"),))
-LONG = 30.0
+LONG = HANG_SECONDS
 
 
 @dataclass
@@ -46,8 +46,8 @@ async def restartable(directory: Path | None = None) -> AsyncIterator[Restartabl
 
 
 @contextlib.asynccontextmanager
-async def bus_on(server: NatsServer, budget: float = 20.0) -> AsyncIterator[Bus]:
-    bus = await connect(server.url, "test", budget)
+async def bus_on(server: NatsServer) -> AsyncIterator[Bus]:
+    bus = await connect(server.url, "test", LONG)
     try:
         await bus.ensure(TOPOLOGY)
         yield bus
@@ -173,8 +173,9 @@ def test_subscriptions_and_queries_go_on_after_a_restart() -> None:
 
 def test_a_server_that_stays_away_is_reported_when_the_budget_is_spent() -> None:
     async def scenario() -> None:
-        async with restartable() as place, bus_on(place.server, budget=0.5) as bus:
+        async with restartable() as place, bus_on(place.server) as bus:
             consumer = await bus.consumer("W", "c", "w.>", LONG)
+            bus._connection.budget = 0.5  # type: ignore[attr-defined]
             os.kill(place.server.pid, signal.SIGKILL)
             await place.stack.aclose()
             with pytest.raises(BusUnavailable):
@@ -222,7 +223,7 @@ def test_what_a_cancelled_fetch_had_asked_for_is_for_the_next_one() -> None:
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 await bus.store(f"w.{i}", b"job")
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(LONG / 5):
                     (delivery,) = await consumer.fetch(1, LONG)
                 assert (delivery.subject, delivery.deliveries) == (f"w.{i}", 1)
                 await delivery.ack()

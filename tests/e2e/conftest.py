@@ -6,14 +6,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from services.fleet.state import FleetState, Member, read
-from tests.conftest import eventually, run
+from shared.client import Darkroom
+from tests.chaos.fleets import INJECTING
+from tests.chaos.holds import Hold, hold
+from tests.chaos.points import prepared
+from tests.conftest import HANG_SECONDS, eventually, run
 
 DARKROOM = (sys.executable, "-m", "services.fleet")
 ONE_DENOISER = ("--replicas", "denoiser=1")
@@ -26,6 +30,8 @@ class RunningFleet:
 
     environment: dict[str, str]
     arenas: Path
+    points: Path
+    """Where `hold` arms its holds."""
 
     @property
     def state(self) -> FleetState:
@@ -51,13 +57,17 @@ class RunningFleet:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
+    def hold(self, place: str) -> AbstractContextManager[Hold]:
+        """See `tests/chaos/holds.py`."""
+        return hold(self.points, place)
+
     def darkroom(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*DARKROOM, *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=HANG_SECONDS,
         )
 
 
@@ -96,25 +106,37 @@ def running_fleet(*arguments: str) -> Iterator[RunningFleet]:
             "DARKROOM_ARENA_DIR": str(arenas),
             "DARKROOM_TEMPLATE_DIR": str(Path(here) / "templates"),
             "DARKROOM_ACK_WAIT": "3",
-            "DARKROOM_CHECKPOINT_SECONDS": "0.1",
+            "DARKROOM_CHECKPOINT_SECONDS": "0",
         }
+        points = Path(here) / "points"
+        injected = {**environment, **INJECTING, **prepared(points)}
         log = Path(here) / "up.log"
         with log.open("w") as output:
             up = subprocess.Popen(
                 [*DARKROOM, "up", "--port", "0", *ONE_DENOISER, *arguments],
-                env=environment,
+                env=injected,
                 stdout=output,
                 stderr=output,
             )
             try:
-                run(eventually(lambda: _found(environment, up, log), within=150), timeout=160)
-                yield RunningFleet(environment, arenas)
+                run(eventually(lambda: _found(environment, up, log)))
+                yield RunningFleet(environment, arenas, points)
             finally:
                 up.send_signal(signal.SIGTERM)
-                up.wait(60)
+                up.wait(HANG_SECONDS)
         assert processes_with("DARKROOM_STATE_DIR", environment["DARKROOM_STATE_DIR"]) == []
         assert list(arenas.iterdir()) == []
         assert read(Path(environment["DARKROOM_STATE_DIR"])) is None
+
+
+async def checkpointed(darkroom: Darkroom, job_id: str, step: int) -> None:
+    """Return when the row of the job's first image would go on from `step` elsewhere."""
+
+    async def written() -> bool:
+        checkpoint = (await darkroom.job(job_id)).nodes["denoise-0"].checkpoint
+        return checkpoint is not None and checkpoint.step == step
+
+    await eventually(written)
 
 
 async def _found(environment: dict[str, str], up: subprocess.Popen[bytes], log: Path) -> bool:

@@ -4,6 +4,7 @@ import io
 import os
 import random
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
 from services.fleet.plan import DEFAULT_CONTROLS, DEFAULT_MODEL
 from shared.client import Darkroom, new_job_id
-from shared.messages import ControlChoice, GenerationRequest, JobDone, StepProgress
+from shared.messages import ControlChoice, GenerationRequest, JobDone
 from tests.chaos.background import Background
-from tests.conftest import eventually, run
+from tests.chaos.fleets import INJECTING
+from tests.chaos.holds import hold
+from tests.chaos.points import prepared
+from tests.conftest import HANG_SECONDS, eventually, run
 from tests.e2e.conftest import RunningFleet
 from tests.e2e.test_kills import largest_difference
 
@@ -100,7 +104,7 @@ def test_two_controls_give_the_image_of_diffusers_pipeline(fleet: RunningFleet) 
             plain, _ = await drawn(darkroom, request())
             return image, plain
 
-    image, plain = run(scenario(), timeout=120)
+    image, plain = run(scenario())
     assert largest_difference(image, with_diffusers(wanted)) <= 1
     assert largest_difference(image, plain) > 50
 
@@ -111,7 +115,7 @@ def test_a_lagging_control_is_named_in_the_result(fleet: RunningFleet) -> None:
             _, done = await drawn(darkroom, request("edges", control_lag=1))
             assert done.approximations == ["control_lag edges: image 0"]
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 def test_a_job_outlives_the_kill_of_its_controlnet_and_its_image_is_the_same(
@@ -122,17 +126,16 @@ def test_a_job_outlives_the_kill_of_its_controlnet_and_its_image_is_the_same(
 
     async def scenario() -> None:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
-            expected, _ = await drawn(darkroom, request("edges", steps=40))
-            job = await darkroom.submit(request("edges", steps=40))
-            async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 8:
-                    fleet.kill("controlnet")
-                    break
+            expected, _ = await drawn(darkroom, request("edges"))
+            with fleet.hold("step-8@denoiser") as held:
+                job = await darkroom.submit(request("edges"))
+                await held.reached()
+                fleet.kill("controlnet")
             await drawn(darkroom, request())
             (image,) = await job.images()
             assert largest_difference(image.data, expected) <= 1
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) -> None:
@@ -140,29 +143,35 @@ def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) ->
 
     async def scenario() -> None:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
-            expected, _ = await drawn(darkroom, request("edges", steps=40))
-            job = await darkroom.submit(request("edges", steps=40))
-            async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 8:
-                    arenas = list(fleet.arenas.glob(f"*{fleet.member('controlnet').pid}*"))
-                    fleet.kill("controlnet")
-                    for arena in arenas:
-                        arena.unlink()
-                    break
+            expected, _ = await drawn(darkroom, request("edges"))
+            with fleet.hold("step-8@denoiser") as held:
+                job = await darkroom.submit(request("edges"))
+                await held.reached()
+                arenas = list(fleet.arenas.glob(f"*{fleet.member('controlnet').pid}*"))
+                fleet.kill("controlnet")
+                for arena in arenas:
+                    arena.unlink()
             assert arenas
             (image,) = await job.images()
             record = await darkroom.job(job.job_id)
             assert record.nodes["hint-0"].attempt >= 2
             assert largest_difference(image.data, expected) <= 1
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 @pytest.fixture(scope="module")
-def twofold() -> Iterator[Background[OwnFleet]]:
+def points() -> Iterator[Path]:
+    """Where holds of the processes of `twofold` are armed."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def twofold(points: Path) -> Iterator[Background[OwnFleet]]:
     """With two ControlNet processes, and two denoisers."""
-    replicas = {"controlnet": 2}
-    with Background(lambda: own_fleet(DEFAULT_MODEL, denoisers=2, replicas=replicas)) as found:
+    replicas, injected = {"controlnet": 2}, {**INJECTING, **prepared(points)}
+    with Background(lambda: own_fleet(DEFAULT_MODEL, 2, replicas, injected)) as found:
         yield found
 
 
@@ -170,26 +179,26 @@ def test_an_idle_denoiser_takes_half_of_another_ones_work(twofold: Background[Ow
     fleet = twofold.value
 
     async def scenario() -> None:
-        first, _ = await drawn(fleet.darkroom, request(steps=40))
-        second, _ = await drawn(fleet.darkroom, request(steps=40))
+        images: list[bytes] = []
         found: list[dict[str, Any]] = []
 
-        async def both_answer() -> bool:
-            found[:] = await denoisers(fleet.fleet.bus)
-            return len(found) == 2
+        async def shared() -> bool:  # a half that comes late on a busy machine is none
+            image, _ = await drawn(fleet.darkroom, request(steps=40))
+            images.append(image)
+            found[:] = [one["engines"]["pocket-sdxl"] for one in await denoisers(fleet.fleet.bus)]
+            return len(found) == 2 and any(one["shared_steps"] for one in found)
 
-        await eventually(both_answer, within=60)
-        [one, other] = [denoiser["engines"]["pocket-sdxl"] for denoiser in found]
-        assert one["shared_steps"] + other["shared_steps"] > 0
+        await eventually(shared)
+        [one, other] = found
         assert one["shared_steps"] <= other["halves"]
         assert other["shared_steps"] <= one["halves"]
-        assert largest_difference(first, second) <= 1
+        assert all(largest_difference(images[0], image) <= 1 for image in images)
 
-    twofold.run(scenario(), timeout=120)
+    twofold.run(scenario(), 2 * HANG_SECONDS)
 
 
 def test_of_two_replicas_one_may_be_killed_or_hang_and_nothing_fails(
-    twofold: Background[OwnFleet],
+    twofold: Background[OwnFleet], points: Path
 ) -> None:
     """Half of the questions go to the one that hangs."""
     fleet = twofold.value
@@ -198,13 +207,12 @@ def test_of_two_replicas_one_may_be_killed_or_hang_and_nothing_fails(
         expected, _ = await drawn(fleet.darkroom, request("edges", steps=10))
         replicas = [c for c in fleet.fleet.children if c.spec.service == "controlnet"]
         for number in (signal.SIGSTOP, signal.SIGKILL):
-            job = await fleet.darkroom.submit(request("edges", steps=10))
-            async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 2:
-                    assert replicas[0].pid is not None
-                    os.kill(replicas[0].pid, number)
-                    break
+            with hold(points, "step-2@denoiser") as held:
+                job = await fleet.darkroom.submit(request("edges", steps=10))
+                await held.reached()
+                assert replicas[0].pid is not None
+                os.kill(replicas[0].pid, number)
             (image,) = await job.images()
             assert largest_difference(image.data, expected) <= 1
 
-    twofold.run(scenario(), timeout=170)
+    twofold.run(scenario(), 2 * HANG_SECONDS)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 from tests.e2e.conftest import DARKROOM, RunningFleet, processes_with
 
 PROMPT = "a large red circle left and a small blue square right on white"
@@ -43,6 +44,7 @@ def test_render_alone_starts_a_fleet_draws_and_leaves_nothing(tmp_path: Path, ar
             "DARKROOM_CONTROLS": "",
         },
         arenas,
+        tmp_path / "no holds",
     )
     out = tmp_path / "deep" / "picture.png"
 
@@ -93,7 +95,7 @@ def test_what_the_services_refuse_is_bad_usage(fleet: RunningFleet, tmp_path: Pa
 
 def test_a_url_chooses_the_fleet(fleet: RunningFleet, tmp_path: Path) -> None:
     other = {**fleet.environment, "DARKROOM_STATE_DIR": str(tmp_path / "other")}
-    elsewhere = RunningFleet(other, fleet.arenas)
+    elsewhere = replace(fleet, environment=other)
     out = str(tmp_path / "a.png")
     assert "denoiser" in elsewhere.darkroom("status", "--url", fleet.nats_url).stdout
     done = elsewhere.darkroom(
@@ -104,26 +106,28 @@ def test_a_url_chooses_the_fleet(fleet: RunningFleet, tmp_path: Path) -> None:
 
 def test_ctrl_c_cancels_the_job_and_leaves(fleet: RunningFleet, tmp_path: Path) -> None:
     out = tmp_path / "never.png"
-    render = subprocess.Popen(
-        [*DARKROOM, "render", PROMPT, "--steps", "1000", "--out", str(out)],
-        env=fleet.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with render:
+    with (
+        fleet.hold("step-2@denoiser"),
+        subprocess.Popen(
+            [*DARKROOM, "render", PROMPT, "--steps", "4", "--out", str(out)],
+            env=fleet.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as render,
+    ):
         assert render.stdout is not None
         for line in render.stdout:
             if line.startswith("denoise: running 2/"):
                 break
         render.send_signal(signal.SIGINT)
-        assert render.wait(30) == 130
+        assert render.wait(HANG_SECONDS) == 130
     assert not out.exists()
 
     async def idle() -> bool:
         return "nodes waiting or running: 0" in fleet.darkroom("status").stdout
 
-    run(eventually(idle, within=30), timeout=40)
+    run(eventually(idle))
 
 
 def test_a_killed_service_comes_back_and_its_restart_is_shown(

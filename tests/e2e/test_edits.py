@@ -15,7 +15,7 @@ from pocket.captions import parse
 from pocket.render import render
 from services.fleet.plan import DEFAULT_MODEL
 from shared.client import Darkroom, new_job_id
-from shared.messages import GenerationRequest, NodeProgress, StepProgress
+from shared.messages import GenerationRequest
 from tests import pictures
 from tests.conftest import run
 from tests.e2e.conftest import RunningFleet
@@ -120,40 +120,34 @@ def test_edits_are_those_of_diffusers_pipelines(fleet: RunningFleet) -> None:
             jobs = [await darkroom.submit(one) for one in wanted]
             return [(await job.images())[0].data for job in jobs]
 
-    for one, image in zip(wanted, run(scenario(), timeout=120), strict=True):
+    for one, image in zip(wanted, run(scenario()), strict=True):
         assert largest_difference(image, with_diffusers(one)) <= 1
 
 
 def test_an_edit_outlives_the_kills_of_those_that_work_on_it(fleet: RunningFleet) -> None:
     async def scenario() -> None:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
-            [expected] = await (await darkroom.submit(request(True, steps=60))).images()
+            [expected] = await (await darkroom.submit(request(True))).images()
             for victim in ("vae", "denoiser"):
-                job = await darkroom.submit(request(True, steps=60))
-                async for event in job.events():
-                    if _in_the_middle(event):
-                        fleet.kill(victim)
-                        break
+                with fleet.hold("step-10@denoiser") as held:
+                    job = await darkroom.submit(request(True))
+                    await held.reached()
+                    fleet.kill(victim)
                 [image] = await job.images()
                 assert_equal_outside(image.data)
                 assert largest_difference(image.data, expected.data) <= 1
 
-    run(scenario(), timeout=180)
+    run(scenario())
 
 
 def test_an_edit_outlives_the_kill_of_what_encodes_its_image(fleet: RunningFleet) -> None:
     async def scenario() -> None:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
-            job = await darkroom.submit(request(True))
-            async for event in job.events():
-                if isinstance(event, NodeProgress) and event.kind in ("encode", "encode_image"):
-                    fleet.kill("vae")
-                    break
+            with fleet.hold("write.before@vae") as held:
+                job = await darkroom.submit(request(True))
+                await held.reached()
+                fleet.kill("vae")
             [image] = await job.images()
             assert_equal_outside(image.data)
 
-    run(scenario(), timeout=120)
-
-
-def _in_the_middle(event: object) -> bool:
-    return isinstance(event, StepProgress) and event.step >= 20
+    run(scenario())

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from shared.client import Darkroom, new_job_id
-from shared.messages import GenerationRequest, JobDone, StepProgress
+from shared.messages import GenerationRequest, JobDone
 from tests import pictures
-from tests.conftest import eventually, run
-from tests.e2e.conftest import RunningFleet, running_fleet
+from tests.conftest import HANG_SECONDS, eventually, run
+from tests.e2e.conftest import RunningFleet, checkpointed, running_fleet
 from tests.e2e.test_kills import largest_difference
 from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 
@@ -41,7 +41,7 @@ def test_what_it_is_stands_in_the_lists_of_models(flux_fleet: RunningFleet) -> N
     listed = flux_fleet.darkroom("models").stdout
     assert "tiny-flux" in listed
     assert "flow_euler" in listed
-    with urllib.request.urlopen(f"{flux_fleet.http}/v1/models", timeout=20) as answer:
+    with urllib.request.urlopen(f"{flux_fleet.http}/v1/models", timeout=HANG_SECONDS) as answer:
         assert [model["id"] for model in json.load(answer)["data"]] == ["tiny-flux"]
 
 
@@ -98,7 +98,7 @@ def test_a_later_edit_with_cached_masks_says_what_it_left_out(
         assert found in ([], ["mask_cached: image 0, 0.12 of tokens, 4 of steps 1 to 4"])
         return bool(found)
 
-    run(eventually(later, within=60), timeout=90)
+    run(eventually(later))
 
 
 def test_a_cached_edit_outlives_the_kill_of_its_denoiser(flux_fleet: RunningFleet) -> None:
@@ -108,7 +108,7 @@ def test_a_cached_edit_outlives_the_kill_of_its_denoiser(flux_fleet: RunningFlee
         return GenerationRequest(
             job_id=new_job_id(),
             prompt="a red cube",
-            steps=300,  # the kill has to come before the last one
+            steps=20,
             seed=seed,
             image=pictures.file(pictures.picture((64, 64), seed=5)),
             mask=pictures.file(pictures.mask((64, 64), shown)),
@@ -126,16 +126,16 @@ def test_a_cached_edit_outlives_the_kill_of_its_denoiser(flux_fleet: RunningFlee
                 return bool(done.approximations)
 
             expected: list[bytes] = []
-            await eventually(whole, within=60)  # a template is written behind its edit
-            job = await darkroom.submit(request(1))
-            async for event in job.events():
-                if isinstance(event, StepProgress) and event.step >= 30:
-                    flux_fleet.kill("denoiser")
-                    break
+            await eventually(whole)  # a template is written behind its edit
+            with flux_fleet.hold("step-10@denoiser") as held:
+                job = await darkroom.submit(request(1))
+                await held.reached()
+                await checkpointed(darkroom, job.job_id, 10)
+                flux_fleet.kill("denoiser")
             done, [image] = await job.outcome(), await job.images()
             assert isinstance(done, JobDone)
             assert len(done.approximations) == 2  # of the steps until its checkpoint, and after it
             assert all("mask_cached" in said for said in done.approximations)
             assert largest_difference(image.data, expected[0]) <= 1
 
-    run(scenario(), timeout=180)
+    run(scenario())

@@ -27,7 +27,7 @@ from shared import subjects
 from shared.bus.nats import connect
 from shared.errors import Misconfigured, NotPermitted
 from shared.keys import Credentials
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 
 DARKROOM = (sys.executable, "-m", "services.fleet")
 
@@ -47,7 +47,7 @@ class Secured:
             secret = (self.keys / "client" / "token").read_text().strip()
             request.add_header("Authorization", f"Bearer {secret}")
         trusted = ssl.create_default_context(cafile=str(self.keys / "client" / "ca.crt"))
-        with urllib.request.urlopen(request, context=trusted, timeout=60) as reply:
+        with urllib.request.urlopen(request, context=trusted, timeout=HANG_SECONDS) as reply:
             return json.load(reply)
 
 
@@ -77,13 +77,13 @@ def secured() -> Iterator[Secured]:
             return state.is_dir() and read(state) is not None
 
         try:
-            run(eventually(ready, within=150), timeout=160)
+            run(eventually(ready))
             found = read(state)
             assert found is not None
             yield Secured(found, keys, environment)
         finally:
             up.send_signal(signal.SIGTERM)
-            up.wait(60)
+            up.wait(HANG_SECONDS)
 
 
 def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -> None:
@@ -97,12 +97,12 @@ def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -
         env=secured.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert out.stat().st_size > 100
     status = subprocess.run(
-        [*DARKROOM, "status"], env=secured.environment, capture_output=True, timeout=60
+        [*DARKROOM, "status"], env=secured.environment, capture_output=True, timeout=HANG_SECONDS
     )
     assert status.returncode == 0
     assert b"denoiser" in status.stdout
@@ -135,7 +135,7 @@ def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
         env=secured.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert "hint: done" in rendered.stdout
@@ -160,7 +160,7 @@ def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(secured: Secured, tar
 def test_a_late_job_fails_by_name_and_nothing_that_was_needed_was_denied(
     secured: Secured,
 ) -> None:
-    body = {"prompt": "a red circle", "num_inference_steps": 100, "deadline": 0.05}
+    body = {"prompt": "a red circle", "num_inference_steps": 100, "deadline": 0.001}
     with pytest.raises(urllib.error.HTTPError) as late:
         secured.ask("/v1/images/generations", body)
     with late.value as refused:
@@ -182,7 +182,7 @@ def test_without_a_token_nothing_is_drawn(secured: Secured) -> None:
 def test_a_services_key_is_of_no_use_for_anything_else(secured: Secured) -> None:
     async def scenario() -> None:
         with pytest.raises(Misconfigured):
-            await connect(secured.state.nats_url, "nobody", budget=5)
+            await connect(secured.state.nats_url, "nobody", budget=HANG_SECONDS)
         credentials = Credentials.of_directory(secured.keys / "vae")
         bus = await connect(secured.state.nats_url, "vae", credentials=credentials)
         try:
@@ -191,4 +191,4 @@ def test_a_services_key_is_of_no_use_for_anything_else(secured: Secured) -> None
         finally:
             await bus.close()
 
-    run(scenario(), timeout=30)
+    run(scenario())

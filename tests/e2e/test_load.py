@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from loadgen.report.model import Report
+from tests.conftest import HANG_SECONDS
 from tests.e2e.conftest import RunningFleet
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadgen" / "locustfile.py"
@@ -41,12 +42,12 @@ def test_locust_drives_the_gateway(fleet: RunningFleet, tmp_path: Path) -> None:
         [
             *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", fleet.http),
             *("--headless", "--users", "2", "--spawn-rate", "2", "--run-time", "5s"),
-            *("--stop-timeout", "30", "--think", "0.1", "--workload", str(workload)),
+            *("--stop-timeout", "300", "--think", "0.1", "--workload", str(workload)),
             *("--json", "--only-summary"),
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
     assert ran.returncode == 0, ran.stderr
     [quick] = json.loads(ran.stdout)

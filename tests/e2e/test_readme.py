@@ -143,7 +143,7 @@ def test_make_demo_paints_what_it_says_and_leaves_nothing_behind() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=HANG_SECONDS,
         )
         assert done.returncode == 0, done.stderr
         assert "out/demo.png" in done.stdout

@@ -78,7 +78,7 @@ def test_ctrl_c_ends_a_run_with_the_report_so_far() -> None:
     assert code == INTERRUPTED
     assert report.about["ended"] == "early"
     assert report.overall.done > 0
-    assert report.seconds < 60
+    assert report.seconds < 600
 
 
 def test_the_highest_rate_is_searched_and_told_with_its_confidence() -> None:
@@ -87,7 +87,7 @@ def test_the_highest_rate_is_searched_and_told_with_its_confidence() -> None:
             options = ("--steps", "2", "--duration", "0.5", "--precision", "1", "--json", "-")
             return await ended(here, *options, "--find-rate", "--rate", "20", "--slo", "10")
 
-    code, out, errors = run(scenario(), timeout=120)
+    code, out, errors = run(scenario())
     assert code == 0, errors
     found = json.loads(out)["found"]
     assert found["rate"] >= 20  # two at a time, each done within milliseconds

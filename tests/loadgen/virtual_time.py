@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+DAY: Final = 86_400.0
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -24,5 +26,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run `coroutine` to its end, which has to come within a day."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(DAY):
+            return await coroutine
+
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(coroutine)
+        return runner.run(bounded())

@@ -16,6 +16,7 @@ from services.fleet.plan import DEFAULT_MODEL
 from services.vae.autoencoder import Autoencoder
 from shared.families.sdxl.text import SdxlTextEncoder
 from shared.families.sdxl.unet import SdxlUnet
+from tests.conftest import HANG_SECONDS
 
 PROMPTS = ["a large red circle left on white", "a small blue star top on black", ""]
 
@@ -98,6 +99,10 @@ def test_the_denoiser_needs_the_unet_only(tmp_path: Path, pipeline: Any) -> None
 def test_a_process_that_does_not_compute_never_imports_torch(service: str) -> None:
     code = f"import sys, services.{service}.__main__; print('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=True,
     )
     assert done.stdout.strip() == "False"

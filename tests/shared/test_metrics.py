@@ -202,7 +202,7 @@ async def scrape(broker: MemoryBroker, fleet: Mapping[str, Metrics]) -> bytes:
             for instance, metrics in fleet.items()
         ]
         await eventually(all_listen)
-        text = await gather_metrics(broker.connect("gateway"), timeout=0.2)
+        text = await gather_metrics(broker.connect("gateway"), timeout=1.0)
         for task in serving:
             task.cancel()
     return text

@@ -11,7 +11,8 @@ from shared.errors import BusUnavailable
 from shared.pull import PullLoop, Source, Work, willing
 from shared.readiness import Refusal
 from shared.topology import TOPOLOGY
-from tests.conftest import eventually, run
+from tests.conftest import eventually
+from tests.loadgen.virtual_time import run_virtually
 
 ACK_WAIT = 0.3
 
@@ -97,7 +98,7 @@ def test_work_is_served_in_order_of_its_class() -> None:
             await eventually(lambda: _true(len(order) == 3))
         assert order == ["interactive", "standard", "batch"]
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_no_more_work_is_taken_than_there_is_room() -> None:
@@ -120,7 +121,7 @@ def test_no_more_work_is_taken_than_there_is_room() -> None:
             await eventually(lambda: _true(done == 30))
         assert most == 3
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_raises_is_delivered_again_and_harms_nobody_else() -> None:
@@ -141,7 +142,7 @@ def test_work_that_raises_is_delivered_again_and_harms_nobody_else() -> None:
             await eventually(lambda: _true(tries == {"bad": 2, "good": 1}))
             assert loop.statistics().failed == 1
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_makes_progress_is_kept_beyond_the_acknowledgement_wait() -> None:
@@ -162,7 +163,7 @@ def test_work_that_makes_progress_is_kept_beyond_the_acknowledgement_wait() -> N
             await eventually(lambda: _true(loop.statistics().handled == 1))
         assert started == 1
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_without_progress_is_given_to_somebody_else() -> None:
@@ -185,7 +186,7 @@ def test_work_without_progress_is_given_to_somebody_else() -> None:
             async with pulling(bus, works):
                 await taken.wait()
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
@@ -206,7 +207,7 @@ def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
         assert finished
         assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_urgent_work_is_taken_beyond_the_capacity_for_the_rest() -> None:
@@ -226,7 +227,7 @@ def test_urgent_work_is_taken_beyond_the_capacity_for_the_rest() -> None:
             await eventually(lambda: _true("urgent" in running))
             assert sorted(running) == ["first", "second", "urgent"]
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_makes_no_progress_long_after_others_have_it_is_reported_to_hang() -> None:
@@ -242,7 +243,7 @@ def test_work_that_makes_no_progress_long_after_others_have_it_is_reported_to_ha
             await eventually(lambda: _true(bool(hung)))
         assert set(hung) == {subjects.work("encode", "m", "standard", "stuck", "encode", 1)}
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_the_handler_is_told_to_drain_while_what_runs_may_still_finish() -> None:
@@ -263,7 +264,7 @@ def test_the_handler_is_told_to_drain_while_what_runs_may_still_finish() -> None
             await started.wait()
         assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 0
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_a_pull_tells_what_is_made_of_the_number_in_hand() -> None:
@@ -283,7 +284,7 @@ def test_a_pull_tells_what_is_made_of_the_number_in_hand() -> None:
             await put(bus, "j1")
             await eventually(lambda: _true(seen == {0, 1}))
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_full_of_work_is_working_and_a_cause_shows_once_nothing_is_left_to_finish() -> None:
@@ -308,7 +309,7 @@ def test_full_of_work_is_working_and_a_cause_shows_once_nothing_is_left_to_finis
             cause[0] = None
             assert loop.refusal() is None
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_nothing_is_taken_while_there_is_a_cause_and_all_of_it_once_there_is_none() -> None:
@@ -334,7 +335,7 @@ def test_nothing_is_taken_while_there_is_a_cause_and_all_of_it_once_there_is_non
             cause[0] = None
             await eventually(lambda: _true(len(handled) == 1))
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_work_that_makes_no_progress_is_named_as_the_cause() -> None:
@@ -353,7 +354,7 @@ def test_work_that_makes_no_progress_is_named_as_the_cause() -> None:
         assert "DARKROOM_STALL_SECONDS" in refusal.reason
         assert not refusal.lasting  # the process ends itself, and another takes its place
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 def test_a_queue_that_cannot_be_pulled_from_is_the_cause_until_it_can_be() -> None:
@@ -381,7 +382,7 @@ def test_a_queue_that_cannot_be_pulled_from_is_the_cause_until_it_can_be() -> No
             away = False
             await eventually(lambda: _true(loop.refusal() is None))
 
-    run(scenario())
+    run_virtually(scenario())
 
 
 async def _true(value: bool) -> bool:

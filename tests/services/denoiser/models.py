@@ -16,6 +16,7 @@ from shared.families.network import Conditioning
 from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.unet import SdxlUnet
 from shared.samplers import SAMPLERS
+from tests.conftest import HANG_SECONDS
 from tests.services.denoiser.test_step_table import SDXL
 
 WIDTH, POOLED, LENGTH = 16, 12, 5
@@ -81,7 +82,7 @@ class Gated:
     def predict(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, *rest: Any) -> Any:
         self.asking = self.present(told.embeds)
         self.asked.release()
-        if not self.permits.acquire(timeout=20.0):
+        if not self.permits.acquire(timeout=HANG_SECONDS):
             raise TimeoutError("the test never let this step run")
         if self.fails(told.embeds):
             raise RuntimeError("out of memory")
@@ -102,7 +103,9 @@ class Gated:
 
     async def stepping(self) -> None:
         """Return when the next forward has begun."""
-        assert await asyncio.to_thread(self.asked.acquire, timeout=20.0), "no step was taken"
+        assert await asyncio.to_thread(self.asked.acquire, timeout=HANG_SECONDS), (
+            "no step was taken"
+        )
         self._begun += 1
 
     async def until(self, *prompts: str) -> None:

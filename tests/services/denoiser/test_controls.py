@@ -16,7 +16,7 @@ from services.denoiser.row import Row
 from shared.errors import ControlUnavailable, HandleLost
 from shared.families.sdxl.traced import traced
 from tests import controls
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 from tests.controls import Studio, studio
 from tests.services.denoiser.models import make_row, network
 from tests.services.denoiser.models import with_diffusers as without_controls
@@ -172,7 +172,7 @@ class Slow:
         return getattr(self._network, name)
 
     def residuals(self, *arguments: torch.Tensor) -> list[torch.Tensor]:
-        assert self.open.wait(20.0), "the test never let it answer"
+        assert self.open.wait(HANG_SECONDS), "the test never let it answer"
         return self._network.residuals(*arguments)
 
 

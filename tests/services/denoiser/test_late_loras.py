@@ -93,10 +93,11 @@ def test_without_being_asked_no_step_is_taken_before_the_lora_is_there(tmp_path:
     async def scenario(world: World) -> None:
         library = slow(world, tmp_path)
         await world.add("exact", loras=NEON, sampler="euler")
+        await world.add("other", sampler="euler")
         async with engine(network()) as one, asyncio.TaskGroup() as group:
-            task = await world.task("exact")
-            running = group.create_task(world.denoiser(one).run(task))
-            await asyncio.sleep(0.1)
+            task, denoiser = await world.task("exact"), world.denoiser(one)
+            running = group.create_task(denoiser.run(task))
+            await denoiser.run(await world.task("other"))
             assert world.outbox.steps("exact") == []
             library.there.set()
             await running

@@ -21,7 +21,7 @@ from shared.families.sdxl.unet import SdxlUnet
 from shared.messages import TextHandles
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 from tests.loras import write_lora
 from tests.services.denoiser.models import (
     Gated,
@@ -32,9 +32,15 @@ from tests.services.denoiser.models import (
     network,
     with_diffusers,
 )
-from tests.services.denoiser.world import NoRoom
+from tests.services.denoiser.world import NoRoom, settled
 
 MODEL = "tiny"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is asked for a half is waited for, however busy the machine is."""
+    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", HANG_SECONDS)
 
 
 class Pair:
@@ -71,7 +77,7 @@ async def pair(**networks: Any) -> AsyncIterator[Pair]:
     found = Pair(**networks)
     async with found.one, found.two:
         helping = asyncio.create_task(found.assistant.serve(MODEL, found.two.assist))
-        await asyncio.sleep(0.01)
+        await settled()
         try:
             yield found
         finally:
@@ -100,10 +106,10 @@ def test_whoever_has_work_is_not_asked_and_is_asked_again_later(
     async def main() -> None:
         async with pair() as p:
             with p.occupation.working():
-                await asyncio.sleep(0.01)
+                await settled()
                 assert close(await p.one.run(p.row("a")), with_diffusers("a"))
                 assert p.one.statistics().shared_steps == 0
-            await asyncio.sleep(0.01)
+            await settled()
             await p.one.run(p.row("b"))
             assert p.one.statistics().shared_steps > 0
 
@@ -125,7 +131,11 @@ def test_what_was_asked_of_someone_who_has_work_by_now_is_refused() -> None:
     run(main())
 
 
-def test_one_who_never_answers_costs_one_step_a_little_time() -> None:
+def test_one_who_never_answers_costs_one_step_a_little_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", 0.02)
+
     async def main() -> None:
         helping = Gated()
         async with pair(helping=helping) as p:

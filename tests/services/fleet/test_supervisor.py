@@ -17,7 +17,7 @@ from services.fleet.restarts import RestartPolicy
 from services.fleet.supervisor import Supervisor, supervised
 from shared.errors import Misconfigured
 from shared.exits import MISCONFIGURED
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 
 QUICK = RestartPolicy(first=0.01, longest=0.05)
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -45,7 +45,7 @@ def alive(pid: int | None) -> bool:
 
 
 async def started(supervisor: Supervisor) -> list[int]:
-    await supervisor.ready(within=45.0)
+    await supervisor.ready(within=HANG_SECONDS)
     return [child.pid for child in supervisor.children if child.pid is not None]
 
 
@@ -96,11 +96,11 @@ def test_what_a_process_started_itself_goes_with_it(tmp_path: Path) -> None:
         async with context as supervisor:
             known.append(supervisor)
             (leader,) = await started(supervisor)
-            await eventually(lambda: _has_company(leader), within=45)
+            await eventually(lambda: _has_company(leader))
             return leader
 
     async def gone(group: int) -> None:
-        await eventually(lambda: _is_empty(group), within=45)
+        await eventually(lambda: _is_empty(group))
 
     run(gone(run(scenario())))
 
@@ -133,7 +133,7 @@ def test_a_crashed_process_is_started_again_and_counted(tmp_path: Path) -> None:
             (first,) = await started(supervisor)
             os.kill(first, 9)
             child = supervisor.children[0]
-            await eventually(lambda: _restarted(supervisor, first), within=45)
+            await eventually(lambda: _restarted(supervisor, first))
             assert child.restarts == 1
             assert "ended with code -9" in child.log.tail()
 
@@ -150,7 +150,7 @@ def test_a_process_that_never_works_is_named_with_its_log(tmp_path: Path) -> Non
         context, known = fleet_of(tmp_path, "print('no such model'); raise SystemExit(3)")
         async with context as supervisor:
             known.append(supervisor)
-            await supervisor.ready(within=45.0)
+            await supervisor.ready(within=HANG_SECONDS)
 
     with pytest.raises(Misconfigured, match=r"(?s)child-0 ended 3 times.*code 3.*no such model"):
         run(scenario())
@@ -209,7 +209,7 @@ def test_a_process_that_is_never_ready_is_named_with_its_log(tmp_path: Path) -> 
         context, known = fleet_of(tmp_path, quiet)
         async with context as supervisor:
             known.append(supervisor)
-            await eventually(lambda: _logged(supervisor, "thinking"), within=45)
+            await eventually(lambda: _logged(supervisor, "thinking"))
             await supervisor.ready(within=0.05)
 
     with pytest.raises(Misconfigured, match=r"(?s)child-0 is not ready.*thinking"):
@@ -247,7 +247,7 @@ def test_cancelling_whoever_uses_the_fleet_stops_it(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         task = asyncio.create_task(use())
-        await eventually(lambda: _nonempty(pids), within=45)
+        await eventually(lambda: _nonempty(pids))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -284,4 +284,4 @@ asyncio.run(main())
     async def gone() -> bool:
         return not _members(pid)
 
-    run(eventually(gone, within=45))
+    run(eventually(gone))

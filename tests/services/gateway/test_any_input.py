@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.request import ALLOWED
-from tests.conftest import run
+from tests.conftest import HANG_SECONDS, run
 from tests.services.gateway.server import server
 
 json_values = st.recursive(
@@ -73,10 +73,10 @@ def gateway() -> Iterator[str]:
             started.set()
             await shared["stop"].wait()
 
-    thread = threading.Thread(target=run, args=(serve(), 120.0))
+    thread = threading.Thread(target=run, args=(serve(),))
     thread.start()
     try:
-        assert started.wait(10.0)
+        assert started.wait(HANG_SECONDS)
         yield shared["address"]
     finally:
         shared["loop"].call_soon_threadsafe(shared["stop"].set)
@@ -85,7 +85,7 @@ def gateway() -> Iterator[str]:
 
 def test_no_body_is_answered_with_an_internal_error() -> None:
     with gateway() as address:
-        connection = http.client.HTTPConnection(address, timeout=20.0)
+        connection = http.client.HTTPConnection(address, timeout=HANG_SECONDS)
 
         @settings(
             max_examples=200,

@@ -26,7 +26,7 @@ from shared.messages import (
 from shared.telemetry.metrics import Metrics
 from shared.topology import TOPOLOGY
 from tests import pictures
-from tests.conftest import eventually, run
+from tests.conftest import HANG_SECONDS, eventually, run
 from tests.factories import catalogue, control, request
 
 SETTINGS = Settings(ack_wait=1.0, poll_seconds=0.1, max_queued=2)
@@ -178,7 +178,7 @@ def test_a_cancelled_job_ends_cancelled_and_the_client_is_told() -> None:
             await submit(bus, request())
             await eventually(lambda: _is(queued(bus), 1))
             cancel = encode(CancelRequest(job_id="job-1"))
-            answer = await bus.request(subjects.cancel("job-1"), cancel, timeout=2.0)
+            answer = await bus.request(subjects.cancel("job-1"), cancel, timeout=HANG_SECONDS)
             assert decode(answer.data, CancelReply).status == "cancelled"
             assert isinstance(await outcome(bus, "job-1"), JobCancelled)
 
@@ -189,7 +189,7 @@ def test_cancelling_a_job_that_nobody_knows_says_so() -> None:
     async def scenario() -> None:
         async with planning() as bus:
             cancel = encode(CancelRequest(job_id="nobody"))
-            answer = await bus.request(subjects.cancel("nobody"), cancel, timeout=2.0)
+            answer = await bus.request(subjects.cancel("nobody"), cancel, timeout=HANG_SECONDS)
             assert decode(answer.data, CancelReply).status == "unknown"
 
     run(scenario())
