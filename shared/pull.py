@@ -5,7 +5,6 @@ Every service that takes work from a queue runs one `PullLoop`: planners on JOBS
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,10 +30,10 @@ class Work:
     """A delivery in our hands. `progressed()` is the sign of life that keeps it ours."""
 
     delivery: Delivery
-    last_progress: float = field(default_factory=time.monotonic)
+    last_progress: float = field(default_factory=lambda: _now())
 
     def progressed(self) -> None:
-        self.last_progress = time.monotonic()
+        self.last_progress = _now()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ class PullLoop:
 
     def refusal(self) -> Refusal | None:
         """None while it takes work, or has some that gets on."""
-        now = time.monotonic()
+        now = _now()
         for work in self._in_flight.values():
             if now - work.last_progress >= self._stall_seconds:
                 return Refusal(
@@ -218,7 +217,7 @@ class PullLoop:
         for so long that it must be somebody else's by now hangs."""
         while True:
             await asyncio.sleep(self._ack_wait / 3)
-            now = time.monotonic()
+            now = _now()
             for work in list(self._in_flight.values()):
                 silent = now - work.last_progress
                 if silent < self._stall_seconds:
@@ -251,6 +250,11 @@ class PullLoop:
             await self._decline(Work(delivery))
         except DarkroomError as error:
             log.warning("%s comes again when its lease ends: %s", delivery.subject, error)
+
+
+def _now() -> float:
+    """By the event loop's clock, which tests may turn."""
+    return asyncio.get_running_loop().time()
 
 
 async def _wait(event: asyncio.Event) -> None:

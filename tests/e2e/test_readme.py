@@ -23,6 +23,7 @@ from pocket.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES
 from pocket.verify import read, score
 from services.fleet.cli import app
 from shared.shipped import DEFAULT_LORAS
+from tests.conftest import HANG_SECONDS
 from tests.e2e.conftest import RunningFleet, processes_with
 from tests.e2e.guide import ROOT, START, Reader, Step, steps
 
