@@ -1,5 +1,6 @@
 """How much memory a process may use: over it, it takes no more work and loads no larger model."""
 
+import ctypes
 import logging
 import math
 import os
@@ -24,6 +25,13 @@ def resident_bytes() -> int:
     """Of this process, the files that it maps included."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def hand_back() -> None:
+    """What was freed, and kept by glibc's allocator for the next step, goes back to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def weight_bytes(component: Path) -> int:
@@ -53,11 +61,14 @@ class MemoryBudget:
         refused: Callable[[str], None] = lambda limit: None,
         resident: Callable[[], int] = resident_bytes,
         clock: Callable[[], float] = time.monotonic,
+        release: Callable[[], None] = hand_back,
     ) -> None:
+        """`release` is called before work is refused: it may be that the memory is not needed."""
         self.budget = budget
         self._refused = refused
         self._resident = resident
         self._clock = clock
+        self._release = release
         self._looked_at = float("-inf")
         self._used = 0
         self._over = False
@@ -73,6 +84,9 @@ class MemoryBudget:
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at, self._used = now, self._resident()
+            if self._used > self._bound:
+                self._release()
+                self._used = self._resident()
             self._decide()
         if not self._over:
             return None
@@ -102,9 +116,13 @@ class MemoryBudget:
             self._refused(MemoryBudgetExceeded.code)
             raise MemoryBudgetExceeded(what, needed, self.budget)
 
+    @property
+    def _bound(self) -> float:
+        return self.budget * (RESUME if self._over else 1.0)
+
     def _decide(self) -> None:
         was = self._over
-        self._over = self._used > self.budget * (RESUME if was else 1.0)
+        self._over = self._used > self._bound
         if self._over and not was:
             self._refused(MemoryBudgetExceeded.code)
             log.warning(

@@ -15,7 +15,13 @@ class World:
         self.used = 0
         self.now = 0.0
         self.refused: list[str] = []
-        self.budget = MemoryBudget(budget, self.refused.append, lambda: self.used, lambda: self.now)
+        self.spare = 0
+        self.budget = MemoryBudget(
+            budget, self.refused.append, lambda: self.used, lambda: self.now, self.release
+        )
+
+    def release(self) -> None:
+        self.used, self.spare = self.used - self.spare, 0
 
     def room_at(self, used: int) -> bool:
         self.used = used
@@ -35,6 +41,15 @@ def test_work_is_refused_over_the_budget_and_taken_again_below_it() -> None:
         True,
     ]
     assert world.refused == ["memory_budget"]  # counted when it begins, not at every look
+
+
+def test_memory_that_is_only_kept_for_later_is_given_back_before_work_is_refused() -> None:
+    world = World(1000)
+    world.spare = 100
+    assert world.room_at(1050)
+    assert not world.room_at(1050)
+    world.spare = 100
+    assert world.room_at(1050)
 
 
 def test_a_refusal_is_said_by_name(caplog: pytest.LogCaptureFixture) -> None:
