@@ -73,7 +73,7 @@ def _running(kind: str) -> tuple[str, Credentials, str | None]:
     token = Path(fleet.keys) / "client" / TOKEN
     known = fleet.keys and token.exists()
     secret = read_private(token, "the token").decode().strip() if known else None
-    return fleet.http_url or f"http://{fleet.http}", credentials, secret
+    return fleet.local_url, credentials, secret
 
 
 def connect(options: TargetOptions) -> AbstractAsyncContextManager[Target]:

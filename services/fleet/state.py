@@ -49,6 +49,13 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
         return Credentials.of_directory(Path(self.keys) / holder) if self.keys else ANONYMOUS
 
     @property
+    def local_url(self) -> str:
+        """Of the gateway from this machine: one that listens everywhere is not called so by its
+        certificate. Empty if there is none."""
+        url = self.http_url or (self.http and f"http://{self.http}")
+        return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+    @property
     def alive(self) -> bool:
         return start_time(self.pid) == self.started
 

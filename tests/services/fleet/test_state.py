@@ -72,3 +72,18 @@ def test_the_directory_is_private_and_can_be_chosen(tmp_path: Path) -> None:
     assert chosen.stat().st_mode & 0o777 == 0o700
     runtime = state_directory({"XDG_RUNTIME_DIR": str(tmp_path)})
     assert runtime == tmp_path / "darkroom"
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("https://0.0.0.0:8443", "https://127.0.0.1:8443"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://10.0.0.7:8080", "https://10.0.0.7:8080"),
+        ("", ""),
+    ],
+)
+def test_a_gateway_that_listens_everywhere_is_reached_over_loopback(url: str, local: str) -> None:
+    host = url.partition("://")[2]
+    state = msgspec.structs.replace(state_of(1), http=host, http_url=url)
+    assert state.local_url == local
