@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import typer
 from PIL import Image
+from typer.core import TyperGroup
 
 from pocket.captions import parse, vocabulary
 from pocket.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES
@@ -111,19 +111,19 @@ def test_every_excuse_is_of_one_command() -> None:
 
 def test_commands_in_running_text_exist_with_their_options() -> None:
     commands = typer.main.get_command(app)
-    assert isinstance(commands, click.Group)
+    assert isinstance(commands, TyperGroup)
     for page in (README, *(ROOT / "docs").glob("*.md"), ROOT / "CHANGELOG.md"):
         for text in re.findall(r"`(darkroom [^`]+)`", page.read_text()):
             assert_exists(commands, text.split()[1:], f"{page.name}: {text}")
 
 
-def assert_exists(group: click.Group, words: list[str], where: str) -> None:
+def assert_exists(group: TyperGroup, words: list[str], where: str) -> None:
     for name in words[0].split("|"):
         command = group.commands.get(name)
         if name.startswith("-") or not name.islower():
             continue
         assert command is not None, where
-        if isinstance(command, click.Group) and len(words) > 1:
+        if isinstance(command, TyperGroup) and len(words) > 1:
             assert_exists(command, words[1:], where)
         known = {option for one in command.params for option in one.opts}
         assert {word for word in words if re.match(r"--\w", word)} <= known, where
