@@ -27,18 +27,18 @@ def refuse_unusable(
 ) -> None:
     """Raises `Misconfigured`."""
     settings = Settings.from_env(environ)
-    with _naming("--model"):
+    with naming("--model"):
         for source in options.models:
             _refuse_incomplete(source)
         Catalogue.load(options.models)
     _refuse_absent("DARKROOM_LORAS", settings.shelf, environ)
     _refuse_absent("DARKROOM_CONTROLS", settings.control_sources, environ)
-    with _naming("DARKROOM_CONTROLS"):
+    with naming("DARKROOM_CONTROLS"):
         Catalogue.load(options.models, controls=default_controls(environ))
-    with _naming("DARKROOM_ARENA_DIR"):
+    with naming("DARKROOM_ARENA_DIR"):
         refuse_too_small(settings.arena_dir, settings.arena_bytes)
     if options.keys is not None:
-        with _naming("--keys"):
+        with naming("--keys"):
             server_access(options.keys)
             Credentials.of_directory(options.keys / "admin")
     if nats_port is not None:
@@ -91,12 +91,12 @@ def _refuse_gateway(options: FleetOptions, environ: Mapping[str, str]) -> None:
     for spec in gateways[:1]:
         host = options.http_host
         free_port(host, options.http_port)
-        with _naming("--host", f"darkroom keys DIR --tls {host} and --keys DIR bring all of it"):
+        with naming("--host", f"darkroom keys DIR --tls {host} and --keys DIR bring all of it"):
             Door.of(Settings.from_env(spec.environment)).refuse_unprotected(host)
 
 
 @contextmanager
-def _naming(option: str, advice: str = "") -> Iterator[None]:
+def naming(option: str, advice: str = "") -> Iterator[None]:
     """What is raised within is about `option`."""
     try:
         yield

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from services.fleet.checks import naming
 from services.fleet.layout import Layout, Machine, Weights, choose_layout
 from services.fleet.plan import FleetOptions
 from shared.config import Settings
@@ -30,7 +31,9 @@ def with_layout(
         devices=visible_gpus(environ) if settings.device == "cuda" else (),
     )
     chosen = options.replicas.get("denoiser")
-    layout = choose_layout(machine, weights_of(options.models), chosen, settings.threads)
+    with naming("--model"):
+        weights = weights_of(options.models)
+    layout = choose_layout(machine, weights, chosen, settings.threads)
     replicas = {**options.replicas, "denoiser": layout.denoisers}
     return replace(options, replicas=replicas, devices=machine.devices), layout
 

@@ -66,8 +66,8 @@ def assert_one_sentence(result: Result, directory: Path, *named: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--model", "{here}/absent"), ("--model", "neither a directory nor a hub id")),
-        (("--model", "{here}/file"), ("--model", "neither a directory nor a hub id")),
+        (("--model", "{here}/absent"), ("--model", "a directory, a hub id (OWNER/NAME)")),
+        (("--model", "{here}/file"), ("--model", "a directory, a hub id (OWNER/NAME)")),
         (("--model", "{here}/empty"), ("--model", "model_index.json")),
         (("--model", "{here}/broken"), ("--model", "model_index.json")),
         (("--model", "{here}/list"), ("--model", "model_index.json")),
