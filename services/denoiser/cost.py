@@ -50,7 +50,7 @@ LAST_STEPS: Final = 32
 """By which it is judged what the host can do now,"""
 LEAST_STEPS: Final = 4
 """and how many of them have to be there,"""
-LOW: Final = 0.1
+LOW: Final = 0.25
 """and which quantile of them counts."""
 
 EVERY: Final = 16
