@@ -11,12 +11,13 @@ from pathlib import Path
 from services.fleet.keys import server_access
 from services.fleet.plan import FleetOptions, default_controls, plan_processes
 from services.gateway.door import Door
-from shared.catalogue import Catalogue, control_sources
+from shared.catalogue import Catalogue
 from shared.config import Settings
 from shared.errors import DarkroomError, Misconfigured
 from shared.families.registry import family_of
 from shared.keys import Credentials
 from shared.memory_budget import weight_bytes
+from shared.model_files import is_hub_id
 from shared.tensors.arena_file import refuse_too_small
 
 BUS_HOST = "127.0.0.1"
@@ -77,12 +78,8 @@ def _refuse_incomplete(source: str) -> None:
 def _refuse_absent(variable: str, sources: tuple[str, ...], environ: Mapping[str, str]) -> None:
     """What the user named has to be there; of what is there by default, nothing has to."""
     for source in sources if variable in environ else ():
-        if not Path(source).is_dir() and (variable == "DARKROOM_LORAS" or not _is_hub_id(source)):
+        if not Path(source).is_dir() and (variable == "DARKROOM_LORAS" or not is_hub_id(source)):
             raise Misconfigured(f"{variable} names {source!r}, which is no directory")
-
-
-def _is_hub_id(source: str) -> bool:
-    return control_sources(source) == [source]
 
 
 def _refuse_gateway(options: FleetOptions, environ: Mapping[str, str]) -> None:
