@@ -94,7 +94,7 @@ class Reader:
     def beginning(cls, here: Path, settings: dict[str, str]) -> Self:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ports = {"DARKROOM_HTTP_PORT": "0", "DARKROOM_NATS_PORT": "0"}
-        return cls(here, {**os.environ, "PATH": path, **ports, **settings})
+        return cls(here, {**os.environ, **settings, "PATH": path, **ports})
 
     @property
     def fleet(self) -> FleetState | None:
