@@ -22,9 +22,12 @@ def outcome(ended_at: float, status: str = "done", deadline: float | None = None
     return Outcome(shot, 0.0, ended_at, status, None if done else status, int(done), 0)  # type: ignore[arg-type]
 
 
-def test_a_window_counts_what_was_finished_in_it() -> None:
-    outcomes = [outcome(1.0), outcome(2.0), outcome(2.5), outcome(1.5, "rejected")]
-    assert window("start", outcomes, 2.0, {}, {}).images_per_second == 1.0
+def test_a_window_counts_images_by_their_steps() -> None:
+    before, after = (
+        {("a", "toy"): Steps(10, 20)},
+        {("a", "toy"): Steps(20, 70), ("b", "toy"): Steps(9, 9)},
+    )
+    assert window("start", [], 2.0, before, after).images_per_second == 1.0
 
 
 def test_rows_are_told_apart_by_denoiser() -> None:
