@@ -91,6 +91,18 @@ class Job:
         if self._error is not None:
             raise self._error
 
+    async def something(self, seconds: float) -> bool:
+        """Whether `events()` has something to give, or ended, within so many seconds."""
+        if self._items or self._ended.is_set():
+            return True
+        self._arrived.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._arrived.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def outcome(self) -> Outcome:
         """How the job ended, once it has. Bound the wait with `asyncio.timeout`."""
         await self._ended.wait()

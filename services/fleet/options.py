@@ -12,6 +12,7 @@ from shared.jobs.validate import (
     MAX_IMAGES,
     MAX_SEED,
     MAX_STEPS,
+    RANDOM_SEED,
 )
 
 Url = Annotated[
@@ -24,7 +25,10 @@ Steps = Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising
 Guidance = Annotated[float | None, typer.Option(min=0, max=MAX_GUIDANCE, help="1 and below: none.")]
 Sampler = Annotated[str | None, typer.Option(help="See `darkroom models`.")]
 Seed = Annotated[
-    int | None, typer.Option(min=0, max=MAX_SEED - MAX_IMAGES, help="Of the first image.")
+    int | None,
+    typer.Option(
+        min=RANDOM_SEED, max=MAX_SEED - MAX_IMAGES, help="Of the first image; -1: a random one."
+    ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="In pixels.")]
 Lora = Annotated[

@@ -4,14 +4,18 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from services.gateway.aliases import name_as_sent, resolved
+from services.gateway.ignored import IGNORED
+from services.gateway.refusals import InvalidField, Shown, UnknownField
 from services.gateway.request import (
+    ALIASES,
     ALLOWED,
     ALLOWED_IN_EDITS,
     FILE_FIELDS,
@@ -27,47 +31,53 @@ from shared.jobs.validate import MAX_STEPS, validate
 from shared.messages import ControlChoice, GenerationRequest, JobSpec, LoraChoice
 
 _PARAMETERS: Final = {
-    "width": "size",
-    "height": "size",
     "steps": "num_inference_steps",
     "guidance": "guidance_scale",
     "previews": "partial_images",
 }
 """Fields of a job that have another name in HTTP."""
 
+_SIDES: Final = ("width", "height")
+
 _DATA_URL: Final = re.compile(r"data:image/(png|jpeg|webp);base64", re.IGNORECASE)
 _JSON_TEXTS: Final = frozenset({"loras", "controls"})
 """Fields of a form that are no plain text."""
+_AS_WRITTEN: Final = frozenset({"prompt", "negative_prompt", "user"})
+"""Fields of a form in which spaces count."""
 _BODY: Final = msgspec.json.Decoder(ImagesRequest)
-
-
-class UnknownField(InvalidRequest):
-    """The request has a field of a name that HTTP does not know, though a job may; it knows
-    `known`."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(name, _Shown("this field"), "only " + ", ".join(known))
-
-
-class _Shown(str):
-    """Text that an error shows as it is, without quotes."""
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 def parse(body: bytes) -> ImagesRequest:
     """Raises `InvalidRequest` naming the field of `body` that is wrong, and what is allowed."""
     try:
-        return _BODY.decode(body)
+        return resolved(_decoded(body))
     except msgspec.ValidationError as error:
         raise _wrong_field(str(error), ALLOWED, partial(_as_sent, body)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("body", str(error), "one JSON object in UTF-8") from error
 
 
+def _decoded(body: bytes) -> ImagesRequest:
+    """In JSON 2.0 is as whole a number as 2."""
+    try:
+        return _BODY.decode(body)
+    except msgspec.ValidationError as error:
+        try:
+            values = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise error from None
+        return msgspec.convert({k: _whole(v) for k, v in values.items()}, ImagesRequest)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def parse_edit(texts: Mapping[str, str]) -> EditsRequest:
-    """The text fields of an edit. Raises `InvalidRequest` as `parse` does."""
+    """The text fields of an edit; one that was not filled in counts as left out, but for prompts.
+    Raises `InvalidRequest` as `parse` does."""
+    texts = {n: text if n in _AS_WRITTEN else text.strip() for n, text in texts.items()}
+    texts = {name: text for name, text in texts.items() if text or name in _AS_WRITTEN}
     values: dict[str, object] = {**texts}
     for name in _JSON_TEXTS & texts.keys():
         try:
@@ -76,10 +86,10 @@ def parse_edit(texts: Mapping[str, str]) -> EditsRequest:
             allowed = f"as a JSON text, {ALLOWED[name]}"
             raise InvalidRequest(name, texts[name], allowed) from error
     try:
-        return msgspec.convert(values, EditsRequest, strict=False)
+        return resolved(msgspec.convert(values, EditsRequest, strict=False))
     except msgspec.ValidationError as error:
         sent = texts.__getitem__
-        raise _wrong_field(str(error), ALLOWED_IN_EDITS, lambda n: _Shown(repr(sent(n)))) from error
+        raise _wrong_field(str(error), ALLOWED_IN_EDITS, lambda n: Shown(repr(sent(n)))) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,34 +106,35 @@ class Edit:
             count = len(files.get(name, ()))
             if not least <= count <= 1:
                 found = f"{count} files" if count else "a missing file"
-                raise InvalidRequest(name, _Shown(found), FILE_FIELDS[name])
+                raise InvalidRequest(name, Shown(found), FILE_FIELDS[name])
         return Edit(files["image"][0], next(iter(files.get("mask", ())), None))
 
 
 def _wrong_field(
-    reason: str, allowed: Mapping[str, str], sent: Callable[[str], "_Shown"]
+    reason: str, allowed: Mapping[str, str], sent: Callable[[str], Shown]
 ) -> InvalidRequest:
     """Which field msgspec's `reason` is about: it names it in the text or as a path. `sent`: what
     was given for a field."""
     path = re.search(r"at `\$\.(\w+)", reason)
     if path is not None:
         name = path.group(1)
-        return InvalidRequest(name, sent(name), allowed[name])
+        return InvalidField(name, sent(name), allowed[name])
     if "unknown field" in reason:
-        return UnknownField(reason.split("`")[1], allowed)
+        own = (name for name in allowed if name not in ALIASES and name not in IGNORED)
+        return UnknownField(reason.split("`")[1], own)
     if "missing required field" in reason:
         name = reason.split("`")[1]
-        return InvalidRequest(name, _Shown("a missing value"), allowed[name])
+        return InvalidField(name, Shown("a missing value"), allowed[name])
     return InvalidRequest("body", reason, "one JSON object")
 
 
-def _as_sent(body: bytes, name: str) -> _Shown:
+def _as_sent(body: bytes, name: str) -> Shown:
     """The JSON text of a field's value, to be quoted in an error."""
     try:
         values = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):  # what follows the first mistake is no better
-        return _Shown("the value")
-    return _Shown(bytes(values[name]).decode(errors="replace"))
+        return Shown("the value")
+    return Shown(bytes(values[name]).decode(errors="replace"))
 
 
 def to_job(
@@ -136,7 +147,7 @@ def to_job(
     """The job to submit, and what a planner will make of it. A deadline counts from `clock()`. With
     an `edit`, it is decoded (see `validate`). Raises `InvalidRequest`."""
     _check_combinations(wanted)
-    width, height = _size(wanted.size)
+    width, height = _size(wanted)
     request = GenerationRequest(
         job_id=job_id,
         prompt=wanted.prompt,
@@ -183,20 +194,23 @@ def _edit_fields(wanted: ImagesRequest, edit: Edit | None) -> dict[str, Any]:
 
 def in_http_terms(error: InvalidRequest, wanted: ImagesRequest | None = None) -> InvalidRequest:
     """`error`, if it names a job's field, with the name of the request's field."""
-    if isinstance(error, UnknownField):
+    if isinstance(error, InvalidField):
         return error
     field, allowed = str(error.fields["field"]), str(error.fields["allowed"])
-    name = _PARAMETERS.get(field)
-    if name is None:
-        return error
-    value = _Shown(error.fields["value"]) if wanted is None else getattr(wanted, name)
-    if name == "size":
-        allowed = f'"auto" or "WIDTHxHEIGHT", {field} being {allowed}'
-    return InvalidRequest(name, value, allowed)
+    name = _PARAMETERS.get(field, field)
+    if field in _SIDES and (wanted is None or getattr(wanted, field) is None):
+        name, allowed = "size", f'"auto" or "WIDTHxHEIGHT", {field} being {allowed}'
+    value: object = Shown(error.fields["value"])
+    if wanted is not None:
+        name = name_as_sent(wanted, name)
+        value = value if name == field else getattr(wanted, name) or value
+    return InvalidField(name, value, allowed)
 
 
 def quality_of(wanted: ImagesRequest) -> str:
-    """The quality under OpenAI's newer names."""
+    """The quality under OpenAI's newer names; auto where a number of steps was asked for."""
+    if wanted.num_inference_steps is not None:
+        return "auto"
     return {"standard": "medium", "hd": "high"}.get(str(wanted.quality), wanted.quality or "auto")
 
 
@@ -217,8 +231,6 @@ def _check_combinations(wanted: ImagesRequest) -> None:
         raise InvalidRequest("lora_late_steps", wanted.lora_late_steps, "0 without loras")
     if wanted.control_lag and not wanted.controls:
         raise InvalidRequest("control_lag", wanted.control_lag, "0 without controls")
-    if wanted.num_inference_steps is not None and quality_of(wanted) != "auto":
-        raise InvalidRequest("quality", wanted.quality, '"auto" when num_inference_steps is given')
 
 
 def _control(one: Control) -> ControlChoice:
@@ -253,10 +265,16 @@ def _steps(wanted: ImagesRequest, catalogue: Catalogue) -> int | None:
     return min(MAX_STEPS, max(1, round(factor * card.default_steps)))
 
 
-def _size(size: str | None) -> tuple[int | None, int | None]:
-    if size is None or size == "auto":
-        return None, None
-    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", size)
+def _size(wanted: ImagesRequest) -> tuple[int | None, int | None]:
+    """Width and height; None: the model's own."""
+    if wanted.size is None or wanted.size == "auto":
+        return wanted.width, wanted.height
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", wanted.size)
     if match is None:
-        raise InvalidRequest("size", size, ALLOWED["size"])
-    return int(match.group(1)), int(match.group(2))
+        raise InvalidRequest("size", wanted.size, ALLOWED["size"])
+    width, height = int(match.group(1)), int(match.group(2))
+    for name, side in zip(_SIDES, (width, height), strict=True):
+        if getattr(wanted, name) not in (None, side):
+            allowed = f"{side}, as size says, or one of the two"
+            raise InvalidField(name, getattr(wanted, name), allowed)
+    return width, height

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from services.gateway.api import UnknownField, in_http_terms
+from services.gateway.api import in_http_terms
+from services.gateway.refusals import UnknownField
 from services.gateway.schemas import ErrorBody, ErrorDetail
 from shared import errors
 

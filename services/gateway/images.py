@@ -11,12 +11,13 @@ from aiohttp import web
 from services.gateway.api import parse, to_job
 from services.gateway.body import read_json
 from services.gateway.core import GATEWAY
+from services.gateway.notes import notes
 from services.gateway.replies import JOB_ID, struct_reply
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
 from shared import errors
-from shared.client import new_job_id
+from shared.client import checked_job_id, new_job_id
 from shared.messages import GenerationRequest, ImageResult, JobDone, JobSpec
 from shared.watch import Job
 
@@ -47,15 +48,16 @@ async def respond(
     """Submit the job, give back its place among the `large` ones, and answer as `wanted`. Callers
     keep neither the request nor the job: their pictures are of no use once they are submitted."""
     gateway = request.app[GATEWAY]
-    request[JOB_ID] = job_request.job_id
     with gateway.slot():
+        request[JOB_ID] = job_request.job_id
         async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
-            wanted = msgspec.structs.replace(wanted, controls=None)
+            warnings = notes(wanted, spec)
+            wanted = msgspec.structs.replace(wanted, controls=None, metadata=None)
             del job_request
             large.close()
             if wanted.stream:
-                return await stream_images(request, job, wanted, spec)
-            return await _answer(request, job, wanted, spec)
+                return await stream_images(request, job, wanted, spec, warnings)
+            return await _answer(request, job, wanted, spec, warnings)
 
 
 async def image(request: web.Request) -> web.Response:
@@ -63,7 +65,8 @@ async def image(request: web.Request) -> web.Response:
     index = request.match_info["index"]
     if not index.isdecimal() or not index.isascii() or len(index) > MAX_INDEX_DIGITS:
         raise errors.InvalidRequest("index", index, "the number of an image of the job, from 0")
-    found = await request.app[GATEWAY].darkroom.image(request.match_info["job_id"], int(index))
+    job_id = request[JOB_ID] = checked_job_id(request.match_info["job_id"])
+    found = await request.app[GATEWAY].darkroom.image(job_id, int(index))
     return web.Response(body=found.data, content_type=f"image/{found.output_format}")
 
 
@@ -72,7 +75,7 @@ def image_url(request: web.Request, job_id: str, index: int) -> str:
 
 
 async def _answer(
-    request: web.Request, job: Job, wanted: ImagesRequest, spec: JobSpec
+    request: web.Request, job: Job, wanted: ImagesRequest, spec: JobSpec, warnings: list[str]
 ) -> web.Response:
     images = await job.images()
     outcome = await job.outcome()
@@ -82,6 +85,7 @@ async def _answer(
         data=[_image(request, result, wanted) for result in images],
         output_format=spec.output_format,
         size=f"{spec.width}x{spec.height}",
+        warnings=warnings,
         darkroom=JobSummary(
             job_id=job.job_id,
             model=outcome.model,

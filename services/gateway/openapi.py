@@ -51,7 +51,8 @@ _JOB_ERRORS: Final = tuple(code for code in _ERRORS if code not in (401, 404))
 _STREAMED: Final = (
     "With `stream`, the answer is a stream of events: `partial_images` previews of each image, one "
     "`{}` per image in the order of finishing (`index` says which), or an `error` that ends the "
-    "stream. A client that hangs up cancels its job."
+    "stream. It begins at once; where there is nothing to tell for ten seconds, a comment comes. "
+    "A client that hangs up cancels its job."
 )
 
 

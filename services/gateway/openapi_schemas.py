@@ -148,10 +148,6 @@ _COMBINATIONS: Final = (
         _has("output_compression", {"type": "integer", "maximum": 99}),
         _has("output_format", {"enum": ["jpeg", "webp"]}),
     ),
-    _combination(
-        _has("num_inference_steps", {"type": "integer"}),
-        {"properties": {"quality": {"enum": ["auto", None]}}},
-    ),
     *_NEED_LISTS,
 )
 """As `api._check_combinations` has them."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from services.gateway.ignored import IgnoredFields
 from shared.jobs.edits import IMAGE_STRENGTH, MASK_MODES, MASKED_STRENGTH, MAX_EDIT_PIXELS
 from shared.jobs.validate import (
     MAX_CONTROL_LAG,
@@ -24,6 +25,7 @@ from shared.jobs.validate import (
     MAX_SEED,
     MAX_STEPS,
     MAX_USER_CHARACTERS,
+    RANDOM_SEED,
 )
 from shared.messages import ImageFormat, ServiceClass
 
@@ -52,6 +54,18 @@ def _text(about: str, least: int, most: int) -> Meta:
         min_length=least,
         max_length=most,
     )
+
+
+def _metadata(hint: Any) -> tuple[Meta, ...]:
+    """Of `Annotated[kind, meta]`, or of `Annotated[kind, meta] | None`."""
+    annotated = hint if hasattr(hint, "__metadata__") else get_args(hint)[0]
+    found: tuple[Meta, ...] = annotated.__metadata__
+    return found
+
+
+def _allowed(hint: Any) -> str:
+    [own, *_] = _metadata(hint)
+    return str((own.extra or {})["allowed"])
 
 
 def _sentence(about: str, allowed: str) -> str:
@@ -97,7 +111,7 @@ Quality = Annotated[
     _field(
         "How many denoising steps: low takes half of the model's default, medium and standard the "
         "default, high and hd one and a half times the default. auto, the default, leaves it to "
-        "num_inference_steps; any other value cannot be combined with it.",
+        "num_inference_steps, beside which no other value has an effect.",
         '"auto", "low", "medium", "high", "standard" or "hd"',
     ),
 ]
@@ -142,8 +156,8 @@ Sampler = Annotated[
 Seed = Annotated[
     int,
     _number(
-        "The same seed and settings give the same picture. Default: a random one.",
-        0,
+        "The same seed and settings give the same picture. -1 is a random one, as is the default.",
+        RANDOM_SEED,
         MAX_SEED - MAX_IMAGES,
     ),
 ]
@@ -228,7 +242,24 @@ Deadline = Annotated[
 ]
 
 
-class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+MAX_SIDE: Final = 65_535
+Width = Annotated[
+    int,
+    _number("Pixels; beside size, what it says. Default: the model's own.", 1, MAX_SIDE),
+]
+Height = Annotated[
+    int,
+    _number("Pixels; beside size, what it says. Default: the model's own.", 1, MAX_SIDE),
+]
+
+
+def _alias(name: str, kind: Any) -> Meta:
+    """Of the field `name`, which is of this (annotated) `kind`."""
+    about = _sentence(f"Another name of {name}.", _allowed(kind))
+    return Meta(description=about, extra={"alias_of": name})
+
+
+class ImagesRequest(IgnoredFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /v1/images/generations`. A field that is null or absent takes its default;
     a field that is not listed here is refused."""
 
@@ -257,6 +288,17 @@ class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     service_class: Class | None = None
     deadline: Deadline | None = None
 
+    width: Width | None = None
+    height: Height | None = None
+    steps: Annotated[Steps, _alias("num_inference_steps", Steps)] | None = None
+    cfg_scale: Annotated[Guidance, _alias("guidance_scale", Guidance)] | None = None
+    guidance: Annotated[Guidance, _alias("guidance_scale", Guidance)] | None = None
+    sampler_name: Annotated[Sampler, _alias("sampler", Sampler)] | None = None
+    scheduler: Annotated[Sampler, _alias("sampler", Sampler)] | None = None
+    num_images: Annotated[Count, _alias("n", Count)] | None = None
+    num_images_per_prompt: Annotated[Count, _alias("n", Count)] | None = None
+    num_outputs: Annotated[Count, _alias("n", Count)] | None = None
+
 
 class EditsRequest(ImagesRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /v1/images/edits` (multipart/form-data), but for its files `image` and `mask`.
@@ -265,18 +307,22 @@ class EditsRequest(ImagesRequest, frozen=True, kw_only=True, forbid_unknown_fiel
     strength: Strength | None = None
     mask_mode: MaskModes | None = None
     input_fidelity: Fidelity | None = None
-
-
-def _allowed(hint: Any) -> str:
-    """From `Annotated[kind, meta]`, or `Annotated[kind, meta] | None`."""
-    annotated = hint if hasattr(hint, "__metadata__") else get_args(hint)[0]
-    return str(annotated.__metadata__[0].extra["allowed"])
+    denoising_strength: Annotated[Strength, _alias("strength", Strength)] | None = None
+    prompt_strength: Annotated[Strength, _alias("strength", Strength)] | None = None
 
 
 def _all_allowed(struct: type[ImagesRequest]) -> dict[str, str]:
     return {
         name: _allowed(hint) for name, hint in get_type_hints(struct, include_extras=True).items()
     }
+
+
+def _aliases(struct: type[ImagesRequest]) -> dict[str, str]:
+    told = {
+        name: (_metadata(hint)[-1].extra or {}).get("alias_of")
+        for name, hint in get_type_hints(struct, include_extras=True).items()
+    }
+    return {name: field for name, field in told.items() if field is not None}
 
 
 FILE_FIELDS: Final[dict[str, str]] = {
@@ -288,3 +334,5 @@ ALLOWED: Final[dict[str, str]] = _all_allowed(ImagesRequest)
 """Per field of `ImagesRequest`, in words,"""
 ALLOWED_IN_EDITS: Final[dict[str, str]] = {**FILE_FIELDS, **_all_allowed(EditsRequest)}
 """and of an edit."""
+ALIASES: Final[dict[str, str]] = _aliases(EditsRequest)
+"""What image clients call fields of ours."""

@@ -32,15 +32,6 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Which approximations ran; empty when the result is exact."""
 
 
-class ImagesResponse(msgspec.Struct, frozen=True, kw_only=True):
-    created: int
-    data: list[Image]
-    background: Literal["opaque"] = "opaque"
-    output_format: ImageFormat
-    size: str
-    darkroom: JobSummary
-
-
 class TokensDetails(msgspec.Struct, frozen=True, kw_only=True):
     image_tokens: int = 0
     text_tokens: int = 0
@@ -53,6 +44,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens_details: TokensDetails = TokensDetails()
     output_tokens: int = 0
     total_tokens: int = 0
+
+
+class ImagesResponse(msgspec.Struct, frozen=True, kw_only=True):
+    created: int
+    data: list[Image]
+    background: Literal["opaque"] = "opaque"
+    output_format: ImageFormat
+    size: str
+    usage: Usage = Usage()
+    warnings: list[str] = []
+    """What of the request had no effect, each beginning with the name of its field."""
+    darkroom: JobSummary
 
 
 class PartialImageEvent(
@@ -81,6 +84,8 @@ class CompletedEvent(msgspec.Struct, frozen=True, kw_only=True, tag="image_gener
     quality: str
     size: str
     usage: Usage = Usage()
+    warnings: list[str] = []
+    """As in `ImagesResponse`."""
     index: int
     seed: int
 

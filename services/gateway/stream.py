@@ -1,13 +1,16 @@
 """Server-sent events of one job: previews, finished images, and what ended it early.
 
-Nothing is sent before the job has shown a first sign of life, so that a refusal (a full queue above
-all) is still an ordinary HTTP error. With n > 1 every event carries the `index` of its image.
+A refusal (a full queue above all) is still an ordinary HTTP error: while a planner decides, nothing
+is sent. Then the stream begins with a comment, and another one follows whenever there was nothing
+to say for a while, so that neither clients nor proxies take it for dead. With n > 1 every event
+carries the `index` of its image.
 """
 
 import base64
 import logging
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -31,16 +34,25 @@ from shared.watch import Item, Job
 
 log = logging.getLogger(__name__)
 
+DECISION_SECONDS: Final = 1.0
+"""How long a refusal is waited for; one that comes later ends the stream as an event."""
+SILENCE_SECONDS: Final = 10.0
+"""The longest time in which nothing is sent."""
+WAITING: Final = b": waiting\n\n"
+"""A comment, which readers of server-sent events skip."""
+
 StreamEvent = PartialImageEvent | CompletedEvent | ErrorEvent
 
 
 async def stream_images(
-    request: web.Request, job: Job, wanted: ImagesRequest, spec: JobSpec
+    request: web.Request, job: Job, wanted: ImagesRequest, spec: JobSpec, warnings: list[str]
 ) -> web.StreamResponse:
     """Send the job's events until it ends. Raises what ended it before anything was sent."""
     items = job.events()
-    first = await anext(items)
-    _raise_if_failed(job, first)
+    first: Item | None = None
+    if await job.something(DECISION_SECONDS):
+        first = await anext(items)
+        _raise_if_failed(job, first)
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
@@ -50,13 +62,32 @@ async def stream_images(
         }
     )
     await response.prepare(request)
+    await response.write(WAITING)
+    story = Story(job, wanted, spec, warnings)
     try:
-        async for event in _events(job, first, items, wanted, spec):
-            await response.write(sse(event))
+        await _send(response, job, first, items, story)
     except DarkroomError as error:
         await response.write(sse(ErrorEvent(error=problem_of(error).detail)))
     await response.write_eof()
     return response
+
+
+async def _send(
+    response: web.StreamResponse,
+    job: Job,
+    first: Item | None,
+    items: AsyncIterator[Item],
+    story: "Story",
+) -> None:
+    """Raises what ended the job, unless it is done."""
+    item, sent = first, time.monotonic()
+    while not isinstance(item, JobDone):
+        event = None if item is None else story.event(item)
+        if event is not None or time.monotonic() - sent >= SILENCE_SECONDS:
+            await response.write(WAITING if event is None else sse(event))
+            sent = time.monotonic()
+        ready = await job.something(sent + SILENCE_SECONDS - time.monotonic())
+        item = await anext(items) if ready else None
 
 
 def sse(event: StreamEvent) -> bytes:
@@ -65,41 +96,56 @@ def sse(event: StreamEvent) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (str(name).encode(), msgspec.json.encode(event))
 
 
-async def _events(
-    job: Job, first: Item, items: AsyncIterator[Item], wanted: ImagesRequest, spec: JobSpec
-) -> AsyncIterator[StreamEvent]:
-    """Raises what ended the job, unless it is done. A preview that comes after its image (they
+class Story:
+    """A job's items as the events that tell of them. A preview that comes after its image (they
     are made side by side) is dropped."""
-    finished: set[int] = set()
-    partial_event = PartialImageEvent if spec.edit is None else EditPartialImageEvent
-    completed_event = CompletedEvent if spec.edit is None else EditCompletedEvent
-    quality, size = quality_of(wanted), f"{spec.width}x{spec.height}"
-    item = first
-    while not isinstance(item, JobDone):
-        _raise_if_failed(job, item)
-        if isinstance(item, Preview) and item.index not in finished:
-            yield partial_event(
-                b64_json=base64.b64encode(item.data).decode(),
-                created_at=int(time.time()),
-                output_format=item.output_format,
-                partial_image_index=item.partial_index,
-                index=item.index,
-                step=item.step,
-                quality=quality,
-                size=size,
-            )
-        elif isinstance(item, ImageResult):
-            finished.add(item.index)
-            yield completed_event(
-                b64_json=base64.b64encode(item.data).decode(),
-                created_at=int(time.time()),
-                output_format=item.output_format,
-                index=item.index,
-                seed=item.seed,
-                quality=quality,
-                size=size,
-            )
-        item = await anext(items)
+
+    def __init__(self, job: Job, wanted: ImagesRequest, spec: JobSpec, warnings: list[str]) -> None:
+        self._job = job
+        self._kinds = (
+            (PartialImageEvent, CompletedEvent)
+            if spec.edit is None
+            else (EditPartialImageEvent, EditCompletedEvent)
+        )
+        self._quality, self._size = quality_of(wanted), f"{spec.width}x{spec.height}"
+        self._warnings = warnings
+        self._finished: set[int] = set()
+
+    def event(self, item: Item) -> PartialImageEvent | CompletedEvent | None:
+        """Raises what ended the job, if it ended early."""
+        _raise_if_failed(self._job, item)
+        match item:
+            case Preview() if item.index not in self._finished:
+                return self._partial(item)
+            case ImageResult():
+                self._finished.add(item.index)
+                return self._completed(item)
+            case _:
+                return None
+
+    def _partial(self, item: Preview) -> PartialImageEvent:
+        return self._kinds[0](
+            b64_json=base64.b64encode(item.data).decode(),
+            created_at=int(time.time()),
+            output_format=item.output_format,
+            partial_image_index=item.partial_index,
+            index=item.index,
+            step=item.step,
+            quality=self._quality,
+            size=self._size,
+        )
+
+    def _completed(self, item: ImageResult) -> CompletedEvent:
+        return self._kinds[1](
+            b64_json=base64.b64encode(item.data).decode(),
+            created_at=int(time.time()),
+            output_format=item.output_format,
+            index=item.index,
+            seed=item.seed,
+            quality=self._quality,
+            size=self._size,
+            warnings=self._warnings,
+        )
 
 
 def _raise_if_failed(job: Job, item: Item) -> None:

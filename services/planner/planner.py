@@ -37,6 +37,7 @@ from shared.messages import (
     GenerationRequest,
     JobFailed,
     JobSpec,
+    NodeProgress,
     decode,
     encode,
     failure_of,
@@ -175,8 +176,22 @@ class Planner:
                 await self._refuse(job_id, refusal)
             return
         await self._ledger.open(record)
+        await self._tell_accepted(job_id)
         if record.spec.deadline is not None:
             self._deadlines.add(record.spec.deadline, job_id)
+
+    async def _tell_accepted(self, job_id: str) -> None:
+        """Whoever watches the job need not wait for a worker to know that it was not refused."""
+        accepted = NodeProgress(
+            job_id=job_id,
+            node="plan",
+            kind="plan",
+            state="finished",
+            at=time.time(),
+            worker="planner",
+        )
+        with contextlib.suppress(BusUnavailable):  # events are lossy
+            await self._bus.publish(subjects.event(job_id), encode(accepted))
 
     async def _known(self, job_id: str) -> bool:
         """Whether the job has a record, or ended; then what it still needs is published."""

@@ -22,6 +22,8 @@ MAX_IMAGES: Final = 10
 MAX_STEPS: Final = 1000
 MAX_GUIDANCE: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
+RANDOM_SEED: Final = -1
+"""What many clients send for a seed of the server's choice."""
 MAX_PREVIEWS: Final = 3
 MAX_USER_CHARACTERS: Final = 256
 MAX_LORAS: Final = 8
@@ -53,7 +55,8 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     if sampler not in card.samplers:
         raise InvalidRequest("sampler", sampler, "one of " + ", ".join(card.samplers))
     steps = _within("steps", request.steps, 1, MAX_STEPS, card.default_steps)
-    seed = zlib.crc32(request.job_id.encode()) if request.seed is None else request.seed
+    open_seed = request.seed is None or request.seed == RANDOM_SEED
+    seed = zlib.crc32(request.job_id.encode()) if open_seed else request.seed
     return JobSpec(
         prompt=_text("prompt", request.prompt, empty=False),
         model=card.name,

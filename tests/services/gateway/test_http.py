@@ -217,7 +217,8 @@ def test_a_failure_after_the_first_event_is_an_error_event_that_ends_the_stream(
             answer = await here.draw(stream=True)
             assert answer.status == 200
             assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
-            name, data = answer.body.decode().strip().split("\n")
+            begun, name, data = answer.body.decode().replace("\n\n", "\n").strip().split("\n")
+            assert begun.startswith(":")
             assert name == "event: error"
             assert json.loads(data.removeprefix("data: "))["error"]["message"] == "no weights"
 

@@ -1,0 +1,173 @@
+"""Requests as other servers' clients send them: other names, and fields that do nothing here."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.gateway.api import parse, parse_edit, to_job
+from services.gateway.errors import problem_of
+from services.gateway.ignored import IGNORED, MOST_SHOWN
+from services.gateway.notes import notes
+from services.gateway.request import ALIASES
+from shared.errors import InvalidRequest
+from shared.messages import GenerationRequest
+from tests import factories
+
+
+def read(**fields: Any) -> tuple[GenerationRequest, list[str]]:
+    """The job, and what its answer warns of."""
+    wanted = parse(json.dumps({"prompt": "a red circle"} | fields).encode())
+    job, spec = to_job(wanted, "job-1", factories.catalogue())
+    return job, notes(wanted, spec)
+
+
+def refused(**fields: Any) -> tuple[str | None, str]:
+    with pytest.raises(InvalidRequest) as raised:
+        read(**fields)
+    detail = problem_of(raised.value).detail
+    return detail.param, detail.message
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "value"),
+    [
+        ({"steps": 7}, "steps", 7),
+        ({"cfg_scale": 3}, "guidance", 3.0),
+        ({"guidance": 3.5}, "guidance", 3.5),
+        ({"sampler_name": "ddim"}, "sampler", "ddim"),
+        ({"scheduler": "ddim"}, "sampler", "ddim"),
+        ({"num_images": 2}, "n", 2),
+        ({"num_outputs": 2}, "n", 2),
+        ({"num_images_per_prompt": 2}, "n", 2),
+        ({"width": 64}, "width", 64),
+        ({"height": 96, "size": "auto"}, "height", 96),
+        ({"seed": 7.0}, "seed", 7),
+    ],
+)
+def test_fields_go_by_the_names_that_image_clients_give_them(
+    sent: dict[str, Any], field: str, value: object
+) -> None:
+    job, warnings = read(**sent)
+    assert getattr(job, field) == value
+    assert not warnings
+
+
+def test_two_names_of_a_field_must_say_the_same() -> None:
+    assert read(steps=7, num_inference_steps=7)[0].steps == 7
+    assert read(width=64, height=96, size="64x96")[0].width == 64
+    param, message = refused(steps=7, num_inference_steps=8)
+    assert param == "steps"
+    assert message == (
+        "steps: 7 is not allowed; allowed: 8, as num_inference_steps says, or one of the two"
+    )
+    assert refused(cfg_scale=7, guidance=8)[0] == "guidance"
+    param, message = refused(width=64, size="72x64")
+    assert (param, "72, as size says" in message) == ("width", True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "param", "allowed"),
+    [
+        ({"steps": 0}, "steps", "a whole number from 1 to 1000"),
+        ({"steps": "many"}, "steps", "a whole number from 1 to 1000"),
+        ({"steps": 2.5}, "steps", "a whole number from 1 to 1000"),
+        ({"cfg_scale": 101}, "cfg_scale", "a number from 0 to 100"),
+        ({"width": 100}, "width", "a multiple of 8 from 8 to 256"),
+        ({"width": 64, "height": 1000}, "height", "a multiple of 8 from 8 to 256"),
+        ({"width": 0}, "width", "a whole number from 1 to"),
+        ({"sampler_name": "magic"}, "sampler_name", "one of euler, ddim, dpmpp_2m"),
+        ({"strength": 0.5}, "strength", "only prompt, model, n,"),
+    ],
+)
+def test_what_is_wrong_is_told_by_the_name_that_was_sent(
+    sent: dict[str, Any], param: str, allowed: str
+) -> None:
+    named, message = refused(**sent)
+    assert named == param
+    assert message.startswith(f"{param}: ")
+    assert allowed in message
+
+
+def test_a_seed_of_minus_one_is_a_random_one() -> None:
+    wanted = parse(b'{"prompt": "a", "seed": -1}')
+    first = to_job(wanted, "job-1", factories.catalogue())[1].seed
+    assert first >= 0
+    assert first != to_job(wanted, "job-2", factories.catalogue())[1].seed
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_a_field_without_effect_is_taken_and_the_answer_says_so(name: str) -> None:
+    job, warnings = read(**{name: {"a": 1}})
+    assert job == GenerationRequest(job_id="job-1", prompt="a red circle")
+    assert warnings == [f'{name}: {{"a":1}} has no effect here: {IGNORED[name]}']
+
+
+@pytest.mark.parametrize("value", [None, False, "", [], {}])
+def test_a_field_without_effect_that_asks_for_nothing_is_not_worth_a_warning(value: object) -> None:
+    assert read(style=value, enable_safety_checker=value)[1] == []
+
+
+def test_a_warning_shows_only_so_much_of_a_value() -> None:
+    [warning] = read(metadata={"a": "x" * 5000})[1]
+    assert len(warning) < MOST_SHOWN + 100
+
+
+@pytest.mark.parametrize(
+    ("sent", "begins"),
+    [
+        ({"quality": "high", "steps": 5}, 'quality: "high" has no effect'),
+        ({"moderation": "low"}, 'moderation: "low" has no effect'),
+        ({"negative_prompt": "blue", "guidance_scale": 1}, 'negative_prompt: "blue" has no effect'),
+    ],
+)
+def test_what_does_nothing_beside_other_fields_is_told(sent: dict[str, Any], begins: str) -> None:
+    [warning] = read(**sent)[1]
+    assert warning.startswith(begins)
+
+
+def test_what_has_an_effect_is_not_warned_of() -> None:
+    plain = {"quality": "high", "moderation": "auto", "negative_prompt": "blue", "user": "me"}
+    assert read(**plain)[1] == []
+    assert read(quality="auto", steps=5)[1] == []
+
+
+def test_the_texts_of_a_form_are_numbers_where_numbers_belong() -> None:
+    wanted = parse_edit(
+        {
+            "prompt": " a ",
+            "n": "2",
+            "steps": " 7 ",
+            "cfg_scale": "3.5",
+            "seed": "-1",
+            "width": "64.0",
+            "stream": "True",
+            "denoising_strength": "0.5",
+            "output_compression": "",
+            "model": "",
+            "style": "vivid",
+        }
+    )
+    assert (wanted.prompt, wanted.n, wanted.num_inference_steps) == (" a ", 2, 7)
+    assert (wanted.guidance_scale, wanted.seed, wanted.width) == (3.5, -1, 64)
+    assert (wanted.stream, wanted.strength, wanted.style) == (True, 0.5, "vivid")
+    assert (wanted.output_compression, wanted.model) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("n", "two"), ("n", "2.5"), ("steps", "nan"), ("cfg_scale", "inf"), ("stream", "on")],
+)
+def test_a_text_of_a_form_that_is_no_number_is_refused(name: str, text: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name}: '{text}' is not allowed"):
+        parse_edit({"prompt": "a", name: text})
+
+
+def test_every_alias_stands_for_a_field_of_ours() -> None:
+    assert set(ALIASES.values()) == {
+        "num_inference_steps",
+        "guidance_scale",
+        "sampler",
+        "n",
+        "strength",
+    }
