@@ -18,8 +18,10 @@ from shared.messages import (
     GenerationRequest,
     JobCancelled,
     JobFailed,
+    NodeProgress,
     Outcome,
     decode,
+    decode_event,
     decode_outcome,
     encode,
 )
@@ -284,3 +286,14 @@ def test_where_there_is_no_room_for_pictures_a_job_is_refused_by_name() -> None:
 
 async def _is(measured: object, wanted: int) -> bool:
     return await measured == wanted  # type: ignore[misc, no-any-return]
+
+
+def test_whoever_watches_a_job_is_told_once_it_is_accepted() -> None:
+    async def scenario() -> None:
+        async with planning() as bus, bus.subscribe(subjects.event("job-1")) as events:
+            await submit(bus, request())
+            event = decode_event((await anext(aiter(events))).data)
+            assert isinstance(event, NodeProgress)
+            assert (event.node, event.state) == ("plan", "finished")
+
+    run(scenario())
