@@ -41,6 +41,12 @@ def new_job_id() -> str:
     return uuid.uuid4().hex
 
 
+def is_random(job_id: str) -> bool:
+    """Whether `job_id` has the form of those that `new_job_id` makes, 122 bits of chance: nobody
+    guesses one. Clients on the bus may choose others, such as `job-1`."""
+    return re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", job_id) is not None
+
+
 def checked_job_id(job_id: str) -> str:
     """`job_id`, fit to be part of a subject. Raises `InvalidRequest`."""
     if not re.fullmatch(JOB_ID_PATTERN, job_id):

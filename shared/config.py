@@ -80,6 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_cert: str = ""
     """Certificate (chain) and key, as PEM files, with which the gateway speaks TLS."""
     http_key: str = ""
+    cors_origins: str = ""
+    """Origins whose web pages may use the gateway, separated by commas: `https://studio.example`,
+    `https://*.example.org` for all hosts below a domain, or `*` for any page. Empty: none."""
+    trusted_proxies: str = ""
+    """Addresses and networks, separated by commas, whose `X-Forwarded-*` headers the gateway
+    believes; empty: nobody's."""
     memory_budget: Natural = 0
     """Bytes of resident memory above which a process takes no more work; 0: any. One that is over
     95% of it before any work does not start."""

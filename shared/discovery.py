@@ -9,7 +9,7 @@ from typing import Any, Final
 from shared.bus.base import Bus, Message
 from shared.bus.service import data_of
 from shared.errors import BusUnavailable
-from shared.readiness import Refusal
+from shared.readiness import WARNINGS, Refusal
 
 NAME_PREFIX: Final = "darkroom-"
 
@@ -28,6 +28,8 @@ class Service:
     host: str
     refusal: Refusal | None
     """Why it takes no work; None: it does."""
+    warnings: tuple[str, ...] = ()
+    """What it says should be put right, though it works."""
 
 
 async def services(bus: Bus, within: float) -> list[Service]:
@@ -55,6 +57,8 @@ def _service(message: Message) -> Service | None:
         metadata: dict[str, str] = answer.get("metadata") or {}
         if not answer["name"].startswith(NAME_PREFIX):
             return None
+        told = data_of(message)
+        warnings = told.get(WARNINGS)
         return Service(
             service=metadata["service"],
             pid=int(metadata["pid"]),
@@ -63,7 +67,8 @@ def _service(message: Message) -> Service | None:
             models=tuple(metadata.get("models", "").split()),
             http=metadata.get("http", ""),
             host=metadata.get("host", ""),
-            refusal=Refusal.of(data_of(message)),
+            refusal=Refusal.of(told),
+            warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
         )
     except (ValueError, KeyError, AttributeError, TypeError):
         return None

@@ -8,6 +8,8 @@ from typing import Final
 
 REFUSAL: Final = "refusal"
 """Its name among the statistics of a process."""
+WARNINGS: Final = "warnings"
+"""Among them too, as a list of texts: what should be put right, though the process works."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,9 @@ def _refuse_gateway(options: FleetOptions, environ: Mapping[str, str]) -> None:
     for spec in gateways[:1]:
         host = options.http_host
         free_port(host, options.http_port)
+        door = Door.of(Settings.from_env(spec.environment))
         with naming("--host", f"darkroom keys DIR --tls {host} and --keys DIR bring all of it"):
-            Door.of(Settings.from_env(spec.environment)).refuse_unprotected(host)
+            door.refuse_unprotected(host)
 
 
 @contextmanager

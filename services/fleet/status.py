@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.fleet import state
@@ -65,7 +66,7 @@ def show_models(console: Console) -> None:
 
 def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
     """Who answers, and who should: supervised processes that do not answer are listed too. What is
-    not ready says why."""
+    not ready says why, and what works says what should be put right."""
     shown = Table("service", "pid", "state", "restarts", "models", "why")
     known = {member.pid: member for member in members}
     for service in found:
@@ -77,7 +78,7 @@ def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
             "ready" if service.refusal is None else "not ready",
             restarts,
             ", ".join(service.models),
-            service.refusal.reason if service.refusal else "",
+            _why(service),
         )
     answering = {service.pid for service in found}
     for member in members:
@@ -85,3 +86,8 @@ def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:
             pid = "" if member.pid is None else str(member.pid)
             shown.add_row(member.name, pid, member.state, str(member.restarts), "", member.why)
     return shown
+
+
+def _why(service: Service) -> str:
+    refused = [service.refusal.reason] if service.refusal else []
+    return escape("; ".join([*refused, *service.warnings]))

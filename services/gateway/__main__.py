@@ -6,21 +6,24 @@ from collections.abc import Callable
 from services.gateway.app import serving
 from services.gateway.descriptors import make_room
 from services.gateway.door import Door
+from services.gateway.followed import keep_following
 from shared.catalogue import Catalogue
 from shared.process import Process, run_process
+from shared.readiness import WARNINGS
 
 
 async def main(running: Process) -> None:
     settings = running.settings
     make_room()
     catalogue = Catalogue.of(settings)
+    door = Door.of(settings)
     async with serving(
         running.bus,
         catalogue,
         running.metrics,
         settings.http_host,
         settings.http_port,
-        door=Door.of(settings),
+        door=door,
     ) as gateway:
 
         async def until_stopped(stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -29,8 +32,9 @@ async def main(running: Process) -> None:
 
         await running.serve(
             until_stopped,
-            statistics=lambda: {"waiting": gateway.waiting},
+            statistics=lambda: {"waiting": gateway.waiting, WARNINGS: door.troubles()},
             metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
+            background=[lambda: keep_following(door.files)],
         )
 
 

@@ -12,7 +12,14 @@ from aiohttp import web
 from services.gateway import body, edits, images, jobs, models, openapi, probes
 from services.gateway.core import GATEWAY, MAX_REQUESTS, Gateway
 from services.gateway.door import Door
-from services.gateway.middleware import authenticate, observe, translate_errors
+from services.gateway.middleware import (
+    IMAGE_ROUTE,
+    answer_preflights,
+    authenticate,
+    observe,
+    tell_browsers,
+    translate_errors,
+)
 from shared.bus.base import Bus
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
@@ -29,14 +36,15 @@ GRACE_SECONDS: Final = 3.0
 def make_app(gateway: Gateway) -> web.Application:
     app = web.Application(
         client_max_size=body.MAX_BODY_BYTES,
-        middlewares=[observe, translate_errors, authenticate],
+        middlewares=[observe, translate_errors, answer_preflights, authenticate],
     )
+    app.on_response_prepare.append(tell_browsers)
     app[GATEWAY] = gateway
     app.add_routes(
         [
             web.post("/v1/images/generations", images.generate),
             web.post("/v1/images/edits", edits.edit),
-            web.get("/v1/images/{job_id}/{index}", images.image),
+            web.get(IMAGE_ROUTE, images.image),
             web.get("/v1/models", models.show_all),
             web.get("/v1/models/{model}", models.show),
             web.get("/v1/jobs/{job_id}", jobs.show),
@@ -75,7 +83,7 @@ async def serving(
         Darkroom(bus, max_jobs=2 * max_requests, headers=inject) as darkroom,
         asyncio.TaskGroup() as tasks,
     ):
-        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests, door.tokens)
+        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests, door)
         runner = web.AppRunner(
             make_app(gateway),
             access_log=None,

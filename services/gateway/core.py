@@ -8,7 +8,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
-from services.gateway.tokens import Tokens
+from services.gateway.door import Door
 from shared.bus.base import Bus
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
@@ -41,14 +41,13 @@ class Gateway:
         metrics: Metrics,
         tasks: asyncio.TaskGroup,
         max_requests: int = MAX_REQUESTS,
-        tokens: Tokens | None = None,
+        door: Door | None = None,
     ) -> None:
         self.bus = bus
         self.darkroom = darkroom
         self.catalogue = catalogue
         self.metrics = metrics
-        self.tokens = tokens
-        """Who may come in; None: anybody."""
+        self.door = door or Door()
         self.address = ""
         """`host:port` once it listens."""
         self._tasks = tasks

@@ -2,26 +2,41 @@
 
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from services.gateway.tokens import Tokens
+from services.gateway.cors import NO_PAGES, Origins
+from services.gateway.followed import Followed
+from services.gateway.forwarded import NONE, Proxies
+from services.gateway.tokens import Tokens, read_tokens
 from shared import binding
 from shared.config import Settings
 from shared.errors import Misconfigured
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
-    """`tokens` None: anybody may come in. `tls` None: in the clear."""
+    """`tokens` None: anybody may come in. `tls` None: in the clear. `origins`: whose web pages may
+    use the gateway. `proxies`: whose word about a request counts. `files`: what is made again when
+    it changes; `Followed.refresh` puts it into effect here."""
 
     tokens: Tokens | None = None
     tls: ssl.SSLContext | None = None
+    origins: Origins = NO_PAGES
+    proxies: Proxies = NONE
+    files: tuple[Followed, ...] = ()
 
     @staticmethod
     def of(settings: Settings) -> "Door":
-        """Raises `Misconfigured` if a file that the settings name is of no use."""
-        tokens = Tokens.load(Path(settings.tokens)) if settings.tokens else None
-        return Door(tokens, _tls(settings.http_cert, settings.http_key))
+        """Raises `Misconfigured` if a setting, or a file that one names, is of no use."""
+        door = Door(
+            origins=Origins.of(settings.cors_origins), proxies=Proxies.of(settings.trusted_proxies)
+        )
+        if settings.tokens:
+            door._follow_tokens(Path(settings.tokens))
+        if settings.http_cert or settings.http_key:
+            door._follow_certificate(settings.http_cert, settings.http_key)
+        return door
 
     def refuse_unprotected(self, host: str) -> None:
         """Raises `Misconfigured` if others than this machine could come in without being asked."""
@@ -31,19 +46,59 @@ class Door:
         }
         binding.refuse_unprotected("the gateway", host, protection)
 
+    def troubles(self) -> list[str]:
+        """What is wrong with files as they are now; what they held before is in effect."""
+        return [file.trouble for file in self.files if file.trouble]
 
-def _tls(certificate: str, key: str) -> ssl.SSLContext | None:
-    if not certificate and not key:
-        return None
-    if not certificate or not key:
-        raise Misconfigured("set both DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY, or neither")
+    def _follow_tokens(self, path: Path) -> None:
+        def use(content: bytes) -> None:
+            self.tokens = Tokens.parse(content, path)
+
+        self.files += (Followed("tokens", partial(read_tokens, path), use),)
+
+    def _follow_certificate(self, certificate: str, key: str) -> None:
+        """Each connection gets the certificate that is in effect when it begins: the context that
+        listens hands it on to the latest one. (Loading a certificate into a context again would
+        keep the old one beside it where their keys are of different kinds.)"""
+        if not certificate or not key:
+            raise Misconfigured("set both DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY, or neither")
+        latest: list[ssl.SSLContext] = []
+
+        def use(_: bytes) -> None:
+            latest[:] = [_context(certificate, key)]
+
+        def hand_on(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            connection.context = latest[0]
+
+        self.files += (Followed("certificate", partial(_pair, certificate, key), use),)
+        self.tls = _context(certificate, key)
+        self.tls.sni_callback = hand_on
+
+
+def _pair(certificate: str, key: str) -> bytes:
+    try:
+        return Path(certificate).read_bytes() + b"\0" + Path(key).read_bytes()
+    except OSError as error:
+        raise _no_pair(certificate, key, error) from error
+
+
+def _context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(
-            f"DARKROOM_HTTP_CERT={certificate!r} and DARKROOM_HTTP_KEY={key!r} are no certificate "
-            f"and its key: {error}"
-        ) from error
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise _no_pair(certificate, key, error) from error
     return context
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for one on the terminal."""
+    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
+
+
+def _no_pair(certificate: str, key: str, error: Exception) -> Misconfigured:
+    return Misconfigured(
+        f"DARKROOM_HTTP_CERT={certificate!r} and DARKROOM_HTTP_KEY={key!r} are no certificate "
+        f"and its key: {error}"
+    )

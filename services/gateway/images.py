@@ -12,7 +12,7 @@ from services.gateway.api import parse, to_job
 from services.gateway.body import read_json
 from services.gateway.core import GATEWAY
 from services.gateway.notes import notes
-from services.gateway.replies import JOB_ID, struct_reply
+from services.gateway.replies import JOB_ID, ORIGIN, struct_reply
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
@@ -71,7 +71,7 @@ async def image(request: web.Request) -> web.Response:
 
 
 def image_url(request: web.Request, job_id: str, index: int) -> str:
-    return f"{request.url.origin()}/v1/images/{job_id}/{index}"
+    return f"{request[ORIGIN]}/v1/images/{job_id}/{index}"
 
 
 async def _answer(

@@ -8,10 +8,13 @@ from typing import Final
 
 from aiohttp import web
 
+from services.gateway import cors
 from services.gateway.core import GATEWAY
 from services.gateway.errors import Problem, http_problem, problem_of
-from services.gateway.replies import HOLDER, JOB_ID, problem_reply
-from shared.errors import DarkroomError, InvalidRequest
+from services.gateway.forwarded import NONE
+from services.gateway.replies import HOLDER, JOB_ID, ORIGIN, problem_reply
+from shared.client import is_random
+from shared.errors import DarkroomError, Unauthorized
 from shared.telemetry.tracing import request_span
 
 log = logging.getLogger(__name__)
@@ -19,6 +22,8 @@ access_log = logging.getLogger("darkroom.access")
 
 OPEN_ROUTES: Final = ("/healthz", "/readyz")
 """What a probe asks needs no token, and tells nothing that does."""
+IMAGE_ROUTE: Final = "/v1/images/{job_id}/{index}"
+"""Whoever was told the address of an image may fetch it, if nobody could have guessed it."""
 REFUSALS: Final = (401, 413, 429)
 """Statuses of requests that met a limit; they are counted by name."""
 HUNG_UP: Final = 499
@@ -33,6 +38,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.monotonic()
     status = HUNG_UP
     route = _route(request)
+    proxies = request.app[GATEWAY].door.proxies
     try:
         with request_span(f"{request.method} {route}", request.headers):
             response = await handler(request)
@@ -50,7 +56,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
                 "route": route,
                 "status": status,
                 "seconds": round(seconds, 4),
-                "client": request.remote or "",
+                "client": proxies.client(request.remote or "", request.headers),
                 "token": request.get(HOLDER, ""),
                 "job_id": request.get(JOB_ID, ""),
             },
@@ -61,7 +67,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def translate_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every refusal and failure becomes an answer; only a hang-up passes through."""
     try:
-        _check_host(request)
+        request[ORIGIN] = _origin(request)
         response = await handler(request)
     except web.HTTPException as error:
         response = _refusal(request, _of_http(request, error))
@@ -82,12 +88,45 @@ async def translate_errors(request: web.Request, handler: Handler) -> web.Stream
 
 
 @web.middleware
+async def answer_preflights(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A browser asks what a page may do before it does it, and never with a token."""
+    origin = request.headers.get("Origin")
+    asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    if origin is None or not asks:
+        return await handler(request)
+    if not request.app[GATEWAY].door.origins.allows(origin):
+        allowed = f"{cors.VARIABLE} lists the origins that may"
+        message = f"pages of {origin!r} may not use this gateway; {allowed}"
+        return problem_reply(http_problem(403, message, "origin_not_allowed"))
+    return web.Response(status=204, headers=cors.preflight(request.headers))
+
+
+async def tell_browsers(request: web.Request, response: web.StreamResponse) -> None:
+    """Add to any answer whose pages may read it, just before its headers are sent."""
+    origins = request.app[GATEWAY].door.origins
+    for name, value in origins.headers(request.headers.get("Origin")).items():
+        response.headers.add(name, value)
+
+
+@web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Where the gateway has tokens, nothing but the probes answers without one of them."""
-    tokens = request.app[GATEWAY].tokens
-    if tokens is not None and _route(request) not in OPEN_ROUTES:
-        request[HOLDER] = tokens.holder(request.headers.get("Authorization", ""))
+    """Where the gateway has tokens, nothing answers without one of them but the probes, and images
+    at addresses that cannot be guessed."""
+    tokens = request.app[GATEWAY].door.tokens
+    if tokens is not None:
+        try:
+            request[HOLDER] = tokens.holder(request.headers.get("Authorization", ""))
+        except Unauthorized:
+            if not _open(request):
+                raise
     return await handler(request)
+
+
+def _open(request: web.Request) -> bool:
+    route = _route(request)
+    if route == IMAGE_ROUTE:
+        return is_random(request.match_info["job_id"])
+    return route in OPEN_ROUTES
 
 
 def _refusal(request: web.Request, problem: Problem) -> web.Response:
@@ -97,12 +136,12 @@ def _refusal(request: web.Request, problem: Problem) -> web.Response:
     return problem_reply(problem)
 
 
-def _check_host(request: web.Request) -> None:
-    """Answers contain addresses made from it."""
-    try:
-        _ = request.url
-    except ValueError as error:
-        raise InvalidRequest("Host", request.host, "a host name, and a port from 1") from error
+def _origin(request: web.Request) -> str:
+    """What addresses in answers begin with. Raises `InvalidRequest` for a host that cannot be one's
+    part. A server that only borrows these middlewares has no proxies."""
+    proxies = request.app[GATEWAY].door.proxies if GATEWAY in request.app else NONE
+    peer = request.remote or ""
+    return proxies.origin(peer, request.headers, request.scheme, request.host)
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> Problem:

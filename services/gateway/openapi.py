@@ -9,7 +9,7 @@ from aiohttp import web
 
 from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.core import GATEWAY
-from services.gateway.middleware import OPEN_ROUTES
+from services.gateway.middleware import IMAGE_ROUTE, OPEN_ROUTES
 from services.gateway.openapi_schemas import (
     EDIT_EVENTS,
     INDEX,
@@ -60,7 +60,7 @@ async def show(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     cards = gateway.catalogue.cards
     samplers = {sampler: None for card in cards.values() for sampler in card.samplers}
-    body = document(tuple(cards), tuple(samplers), gateway.tokens is not None)
+    body = document(tuple(cards), tuple(samplers), gateway.door.tokens is not None)
     return web.Response(body=body, content_type="application/json")
 
 
@@ -89,12 +89,14 @@ def document(
 
 
 def _secure(paths: Json) -> None:
-    """Every operation wants a token, but for the probes."""
+    """Every operation wants a token, but for the probes. An image at an address that cannot be
+    guessed needs none."""
     for path, operations in paths.items():
         if path in OPEN_ROUTES:
             continue
         for operation in operations.values():
-            operation["security"] = [{"bearer": []}]
+            none: list[Json] = [{}] if path == IMAGE_ROUTE else []
+            operation["security"] = [*none, {"bearer": []}]
             operation["responses"]["401"] = {"description": _ERRORS[401], **_json(ErrorBody)}
 
 
@@ -102,10 +104,10 @@ def _paths() -> Json:
     return {
         "/v1/images/generations": {"post": _generate()},
         "/v1/images/edits": {"post": _edit()},
-        "/v1/images/{job_id}/{index}": {
+        IMAGE_ROUTE: {
             "get": _operation(
                 "getImage",
-                "One finished image of a job, for a day.",
+                "One finished image of a job, for a day. Addresses that cannot be guessed need no token.",
                 {"content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")}},
                 errors=(400, 404, 503),
                 parameters=(("job_id", JOB_ID), ("index", INDEX)),

@@ -11,6 +11,8 @@ JOB_ID: Final = web.RequestKey("JOB_ID", str)
 """The job that a request is about, for its log line and its answer's `X-Job-Id`."""
 HOLDER: Final = web.RequestKey("HOLDER", str)
 """Whose token the request came with."""
+ORIGIN: Final = web.RequestKey("ORIGIN", str)
+"""What addresses of this server begin with, for whoever sent the request."""
 
 
 def struct_reply(answer: msgspec.Struct, status: int = 200) -> web.Response:

@@ -32,8 +32,13 @@ class Tokens:
     @staticmethod
     def load(path: Path) -> "Tokens":
         """Raises `Misconfigured` if the file is not ours alone, or a line of it is wrong."""
+        return Tokens.parse(read_tokens(path), path)
+
+    @staticmethod
+    def parse(content: bytes, path: Path) -> "Tokens":
+        """`path`: where `content` is from. Raises `Misconfigured` if a line of it is wrong."""
         hashes: dict[str, str] = {}
-        text = read_private(path, "DARKROOM_TOKENS").decode(errors="replace")
+        text = content.decode(errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
             stripped = line.strip()
             if not stripped or stripped.startswith("#"):
@@ -65,6 +70,11 @@ class Tokens:
         return found
 
 
+def read_tokens(path: Path) -> bytes:
+    """Raises `Misconfigured` if the file is not ours alone."""
+    return read_private(path, "DARKROOM_TOKENS")
+
+
 def add_token(path: Path, name: str) -> str:
     """Write the hash of a new token into the file at `path` (made if absent, mode 0600), in place
     of that name's earlier one, and return the token, which is kept nowhere else."""
@@ -72,7 +82,7 @@ def add_token(path: Path, name: str) -> str:
         raise InvalidRequest("name", name, f"text matching {_NAME.pattern}")
     lines: list[str] = []
     if path.exists():
-        text = read_private(path, "DARKROOM_TOKENS").decode(errors="replace")
+        text = read_tokens(path).decode(errors="replace")
         lines = [line for line in text.splitlines() if line.partition(":")[0].strip() != name]
     token = PREFIX + secrets.token_urlsafe(32)
     write_private(path, "\n".join([*lines, f"{name}: {_hash(token)}", ""]).encode())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from PIL import Image
 
@@ -23,8 +24,10 @@ from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
 from services.fleet.state import FleetState, read
+from services.gateway.tokens import add_token
 from shared import subjects
 from shared.bus.nats import connect
+from shared.discovery import services
 from shared.errors import Misconfigured, NotPermitted
 from shared.keys import Credentials
 from tests.conftest import HANG_SECONDS, eventually, run
@@ -46,9 +49,12 @@ class Secured:
         if token:
             secret = (self.keys / "client" / "token").read_text().strip()
             request.add_header("Authorization", f"Bearer {secret}")
-        trusted = ssl.create_default_context(cafile=str(self.keys / "client" / "ca.crt"))
-        with urllib.request.urlopen(request, context=trusted, timeout=HANG_SECONDS) as reply:
+        with urllib.request.urlopen(request, context=self.trusted, timeout=HANG_SECONDS) as reply:
             return json.load(reply)
+
+    @property
+    def trusted(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.keys / "client" / "ca.crt"))
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,36 @@ def test_without_a_token_nothing_is_drawn(secured: Secured) -> None:
     with refused.value as answer:
         assert answer.code == 401
     assert secured.ask("/readyz", token=False)["ready"] is True
+
+
+def test_new_tokens_count_in_a_running_fleet_and_a_broken_file_is_told(secured: Secured) -> None:
+    tokens = secured.keys / "gateway" / "tokens"
+    token = add_token(tokens, "another")
+
+    async def opens() -> bool:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.get(f"{secured.state.http_url}/v1/models", ssl=secured.trusted) as answer,
+        ):
+            return answer.status == 200
+
+    async def told() -> bool:
+        credentials = Credentials.of_directory(secured.keys / "admin")
+        bus = await connect(secured.state.nats_url, "admin", credentials=credentials)
+        try:
+            found = [one for one in await services(bus, 0.5) if one.service == "gateway"]
+            return bool(found) and any("mode 640" in text for text in found[0].warnings)
+        finally:
+            await bus.close()
+
+    run(eventually(opens))
+    tokens.chmod(0o640)
+    try:
+        run(eventually(told))
+        assert secured.ask("/v1/models")["data"]
+    finally:
+        tokens.chmod(0o600)
 
 
 def test_a_services_key_is_of_no_use_for_anything_else(secured: Secured) -> None:

@@ -8,8 +8,18 @@ from shared.discovery import Service
 from shared.readiness import Refusal
 
 
-def process(pid: int, refusal: Refusal | None) -> Service:
-    return Service("denoiser", pid, "i", "0.1.0", ("pocket-sdxl",), "", "here", refusal)
+def process(pid: int, refusal: Refusal | None, *warnings: str) -> Service:
+    models = ("pocket-sdxl",)
+    return Service("denoiser", pid, "i", "0.1.0", models, "", "here", refusal, warnings)
+
+
+def test_what_works_says_what_should_be_put_right() -> None:
+    console = Console(width=200, record=True)
+    told = ("no certificate: [ssl] wrong", "no tokens")
+    console.print(table([process(1, None, *told), process(2, Refusal("no memory"), "x")], []))
+    text = console.export_text()
+    assert "no certificate: [ssl] wrong; no tokens" in text
+    assert "no memory; x" in text
 
 
 def test_who_takes_no_work_is_not_ready_and_who_is_away_is_listed_both_with_the_reason() -> None:

@@ -5,20 +5,35 @@ import gzip
 import hashlib
 import io
 import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
 
 from services.fleet.certificates import issue
 from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.door import Door
 from services.gateway.tokens import Tokens, add_token
+from shared.client import new_job_id
 from shared.config import Settings
 from shared.errors import InvalidRequest, Misconfigured, Unauthorized
+from shared.private_files import write_private
 from tests.conftest import run
-from tests.services.gateway.server import server
+from tests.services.gateway.server import Server, server
 
 TOKEN = "dr-secret"
 TOKENS = Tokens({"alice": hashlib.sha256(TOKEN.encode()).hexdigest(), "bob": "0" * 64})
@@ -50,6 +65,9 @@ def test_without_a_known_token_nothing_answers_but_the_probes(headers: dict[str,
                 ("POST", "/v1/images/generations"),
                 ("GET", "/v1/jobs/j"),
                 ("DELETE", "/v1/jobs/j"),
+                ("GET", "/v1/images/job-1/0"),
+                ("DELETE", f"/v1/jobs/{new_job_id()}"),
+                ("GET", f"/v1/jobs/{new_job_id()}"),
                 ("GET", "/metrics"),
                 ("GET", "/openapi.json"),
                 ("GET", "/no/such/place"),
@@ -87,6 +105,24 @@ def test_with_a_token_everything_works_and_the_log_says_whose(
     assert TOKEN not in caplog.text
 
 
+def test_an_address_that_cannot_be_guessed_needs_no_token() -> None:
+    async def scenario() -> None:
+        async with server(door=Door(TOKENS)) as here:
+            body = {"prompt": "a red circle", "response_format": "url"}
+            drawn = await here.ask(
+                "POST", "/v1/images/generations", json=body, headers=bearer(TOKEN)
+            )
+            path = drawn.json["data"][0]["url"].removeprefix(here.url)
+            for headers in ({}, bearer("dr-other"), bearer(TOKEN)):
+                for method in ("GET", "HEAD"):
+                    shown = await here.ask(method, path, headers=headers)
+                    assert (shown.status, shown.headers["Content-Type"]) == (200, "image/png")
+            assert (await here.ask("DELETE", path)).status == 401
+            assert (await here.ask("GET", f"/v1/images/{new_job_id()}/0")).status == 404
+
+    run(scenario())
+
+
 def test_the_document_asks_for_a_token_exactly_where_one_is_needed() -> None:
     async def scenario() -> None:
         async with server(door=Door(TOKENS)) as here:
@@ -95,6 +131,8 @@ def test_the_document_asks_for_a_token_exactly_where_one_is_needed() -> None:
                 for operation in operations.values():
                     needed = path not in ("/healthz", "/readyz")
                     assert ("security" in operation) is needed
+                    optional = {} in operation.get("security", [])
+                    assert optional is (path == "/v1/images/{job_id}/{index}")
                     assert ("401" in operation["responses"]) is needed
         async with server() as here:
             document = (await here.ask("GET", "/openapi.json")).json
@@ -134,13 +172,10 @@ def test_a_gateway_beyond_loopback_does_not_start_unprotected() -> None:
 
 
 def test_it_speaks_tls_with_the_certificate_it_was_given(tmp_path: Path) -> None:
-    authority, [(certificate, key)] = issue(["gateway.example"], 1)
-    for name, content in (("ca", authority), ("crt", certificate), ("key", key)):
-        (tmp_path / name).write_text(content)
-    settings = Settings(http_cert=str(tmp_path / "crt"), http_key=str(tmp_path / "key"))
+    settings, authority = settings_of(tmp_path)
 
     async def scenario() -> None:
-        trusted = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+        trusted = ssl.create_default_context(cafile=str(authority))
         async with server(door=Door.of(settings)) as here:
             url = f"https://{here.gateway.address}/healthz"
             async with aiohttp.ClientSession() as http:
@@ -153,12 +188,176 @@ def test_it_speaks_tls_with_the_certificate_it_was_given(tmp_path: Path) -> None
     run(scenario())
 
 
+# ------------------------------------------------------------------------- files that are replaced
+
+
+def settings_of(directory: Path, host: str = "gateway.example") -> tuple[Settings, Path]:
+    """Of a gateway whose certificate and key are made anew, and the authority that signed it."""
+    authority, [(certificate, key)] = issue([host], 1)
+    for name, content in (("ca", authority), ("crt", certificate), ("key", key)):
+        (directory / name).write_text(content)
+    return Settings(http_cert=str(directory / "crt"), http_key=str(directory / "key")), (
+        directory / "ca"
+    )
+
+
+def refresh(door: Door) -> list[str]:
+    for file in door.files:
+        file.refresh()
+    return door.troubles()
+
+
+def test_tokens_that_are_added_and_taken_away_count_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    first = add_token(file, "alice")
+    door = Door.of(Settings(tokens=str(file)))
+
+    async def scenario() -> None:
+        async with server(door=door) as here:
+            second = add_token(file, "bob")
+            assert (await here.ask("GET", "/v1/models", headers=bearer(second))).status == 401
+            assert refresh(door) == []
+            assert (await here.ask("GET", "/v1/models", headers=bearer(second))).status == 200
+            third = add_token(file, "alice")  # in place of the first
+            assert refresh(door) == []
+            for token, status in ((first, 401), (second, 200), (third, 200)):
+                answer = await here.ask("GET", "/v1/models", headers=bearer(token))
+                assert answer.status == status
+
+    run(scenario())
+
+
+def damaged(file: Path) -> None:
+    file.write_text("alice: 12\n")
+
+
+def emptied(file: Path) -> None:
+    file.write_text("")
+
+
+def removed(file: Path) -> None:
+    file.unlink()
+
+
+def shown_to_all(file: Path) -> None:
+    file.chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (damaged, "tokens:1: allowed is"),
+        (emptied, "holds no token"),
+        (removed, "cannot be read: No such file"),
+        (shown_to_all, "mode 644"),
+    ],
+)
+def test_a_broken_file_of_tokens_leaves_the_old_ones_and_is_told_until_it_is_mended(
+    tmp_path: Path, harm: Callable[[Path], None], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tokens"
+    token = add_token(file, "alice")
+    good = file.read_bytes()
+    door = Door.of(Settings(tokens=str(file)))
+    harm(file)
+    for _ in range(3):
+        [trouble] = refresh(door)
+    assert reason in trouble
+    assert trouble.endswith("; the earlier content stays in effect")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert reason in caplog.text
+    assert door.tokens is not None
+    assert door.tokens.holder(f"Bearer {token}") == "alice"
+    file.unlink(missing_ok=True)
+    write_private(file, good)  # the same as before
+    assert refresh(door) == []
+    other = add_token(file, "bob")
+    assert refresh(door) == []
+    assert door.tokens.holder(f"Bearer {other}") == "bob"
+
+
+async def certificate_of(here: Server) -> bytes | None:
+    """What the gateway shows to a new connection."""
+    host, port = here.gateway.address.split(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    found = connection.getpeercert(binary_form=True)
+    writer.close()
+    return found
+
+
+def test_a_new_certificate_is_shown_to_new_connections_and_a_broken_one_never(
+    tmp_path: Path,
+) -> None:
+    settings, _ = settings_of(tmp_path)
+    certificate, key = tmp_path / "crt", tmp_path / "key"
+    door = Door.of(settings)
+
+    async def scenario() -> None:
+        async with server(door=door) as here:
+            first = await certificate_of(here)
+            assert first == ssl.PEM_cert_to_DER_cert(certificate.read_text())
+            _, [(new, new_key)] = issue(["other.example"], 1)
+            certificate.write_text(new)  # its key has not come yet
+            [trouble] = refresh(door)
+            assert "are no certificate and its key" in trouble
+            assert await certificate_of(here) == first
+            key.write_text(new_key)
+            assert refresh(door) == []
+            assert await certificate_of(here) == ssl.PEM_cert_to_DER_cert(new) != first
+            # Of another kind: nothing of the one before may be left beside it.
+            rsa_certificate, rsa_key = self_signed_rsa()
+            certificate.write_text(rsa_certificate)
+            key.write_text(rsa_key)
+            assert refresh(door) == []
+            assert await certificate_of(here) == ssl.PEM_cert_to_DER_cert(rsa_certificate)
+            key.unlink()
+            [trouble] = refresh(door)
+            assert "No such file" in trouble
+            assert await certificate_of(here) == ssl.PEM_cert_to_DER_cert(rsa_certificate)
+
+    run(scenario())
+
+
+def self_signed_rsa() -> tuple[str, str]:
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway.example")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(Encoding.PEM).decode(), _pem(key, NoEncryption())
+
+
+def _pem(key: rsa.RSAPrivateKey, protection: KeySerializationEncryption) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection).decode()
+
+
+def test_a_key_that_needs_a_password_is_refused_without_asking_for_it(tmp_path: Path) -> None:
+    settings, _ = settings_of(tmp_path)
+    key = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "key").write_text(_pem(key, BestAvailableEncryption(b"secret")))
+    with pytest.raises(Misconfigured, match="the key is encrypted"):
+        Door.of(settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
         (Settings(http_cert="a"), "set both DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
         (Settings(http_cert="/no/such", http_key="/no/such"), "are no certificate and its key"),
         (Settings(tokens="/no/such"), "DARKROOM_TOKENS: /no/such cannot be read"),
+        (Settings(cors_origins="studio.example"), "DARKROOM_CORS_ORIGINS: 'studio.example'"),
+        (Settings(trusted_proxies="proxy"), "DARKROOM_TRUSTED_PROXIES: 'proxy'"),
     ],
 )
 def test_a_file_that_is_of_no_use_is_named_at_the_start(settings: Settings, reason: str) -> None:
