@@ -107,7 +107,7 @@ def _paths() -> Json:
         IMAGE_ROUTE: {
             "get": _operation(
                 "getImage",
-                "One finished image of a job, for a day. Addresses that cannot be guessed need no token.",
+                "One finished image of a job, for a day; without a token, if its id was random.",
                 {"content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")}},
                 errors=(400, 404, 503),
                 parameters=(("job_id", JOB_ID), ("index", INDEX)),
