@@ -4,7 +4,7 @@ No torch here: planners and gateways read catalogues. A name that is not a direc
 only its small JSON files are fetched for the catalogue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from shared.config import Settings
 from shared.errors import Misconfigured
 from shared.families.registry import control_interface, family_of
 from shared.model_files import is_hub_id, local_directory, read_json
+from shared.model_names import VARIABLE, named_by_source, parse_aliases
 from shared.samplers import samplers_for
 
 CARD_FILE: Final = "darkroom.json"
@@ -91,6 +92,8 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     """That LoRAs may be fetched from."""
     controls: dict[str, ControlCard] = {}
     """ControlNets by name."""
+    aliases: dict[str, str] = {}
+    """Names of models by what the operator also calls them."""
 
     @property
     def default(self) -> ModelCard:
@@ -128,7 +131,36 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     def of(settings: Settings) -> "Catalogue":
         """Of what the settings name; raises as `load` does."""
         hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
-        return Catalogue.load(settings.sources, settings.shelf, settings.control_sources, hosts)
+        loaded = Catalogue.load(settings.sources, settings.shelf, settings.control_sources, hosts)
+        return loaded.with_aliases(parse_aliases(settings.model_aliases))
+
+    def with_aliases(self, wanted: Mapping[str, str]) -> "Catalogue":
+        """With these other names. Raises `Misconfigured` if one is no use."""
+        aliases: dict[str, str] = {}
+        for alias, model in wanted.items():
+            card = self.find(model)
+            if card is None or alias in self.cards:
+                reason = f"{model} is not served" if card is None else f"{alias} is itself a model"
+                raise Misconfigured(
+                    f"{VARIABLE}: {alias}={model} is not allowed, for {reason}; served are "
+                    + ", ".join(self.cards)
+                )
+            aliases[alias] = card.name
+        return msgspec.structs.replace(self, aliases=aliases)
+
+    def find(self, model: str) -> ModelCard | None:
+        """The model that users call so: by its name, an alias, or the hub id or path that it was
+        given as."""
+        name = model if model in self.cards else self.aliases.get(model)
+        if name is None:
+            sources = {card.source: card.name for card in self.cards.values()}
+            name = named_by_source(sources, model)
+        return None if name is None else self.cards[name]
+
+    def also_called(self, name: str) -> tuple[str, ...]:
+        """What else than `name` this model may be called."""
+        aliases = (alias for alias, model in self.aliases.items() if model == name)
+        return (*aliases, self.cards[name].source)
 
     def controls_for(self, model: str) -> dict[str, ControlCard]:
         """The ControlNets that fit model `model`."""

@@ -27,6 +27,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Servers of a cluster that keep each stream; 3 survive the loss of one."""
     models: str = DEFAULT_MODEL
     """Directories, hub ids or names of models that ship, separated as in PATH."""
+    model_aliases: str = ""
+    """Other names that requests may call models by: `ALIAS=MODEL`, separated by commas, with the
+    name, hub id or path of a model that is served."""
     loras: str = DEFAULT_LORAS
     """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: Natural = 1024 * 1024 * 1024

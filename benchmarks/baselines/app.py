@@ -85,7 +85,9 @@ def _response(job_id: str, spec: JobSpec, files: list[bytes], seconds: float) ->
 
 async def show_models(request: web.Request) -> web.Response:
     cards = request.app[CATALOGUE].cards.values()
-    return struct_reply(ModelList(data=[describe(card, [], []) for card in cards]))
+    return struct_reply(
+        ModelList(data=[describe(card, request.app[CATALOGUE], []) for card in cards])
+    )
 
 
 async def show_model(request: web.Request) -> web.Response:
@@ -94,7 +96,7 @@ async def show_model(request: web.Request) -> web.Response:
     if name not in cards:
         message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    return struct_reply(describe(cards[name], [], []))
+    return struct_reply(describe(cards[name], request.app[CATALOGUE], []))
 
 
 async def healthz(request: web.Request) -> web.Response:

@@ -18,6 +18,7 @@ from shared.families.registry import family_of
 from shared.keys import Credentials
 from shared.memory_budget import weight_bytes
 from shared.model_files import is_hub_id
+from shared.model_names import parse_aliases
 from shared.tensors.arena_file import refuse_too_small
 
 BUS_HOST = "127.0.0.1"
@@ -31,7 +32,8 @@ def refuse_unusable(
     with naming("--model"):
         for source in options.models:
             _refuse_incomplete(source)
-        Catalogue.load(options.models)
+        served = Catalogue.load(options.models)
+    served.with_aliases(parse_aliases(settings.model_aliases))
     _refuse_absent("DARKROOM_LORAS", settings.shelf, environ)
     _refuse_absent("DARKROOM_CONTROLS", settings.control_sources, environ)
     with naming("DARKROOM_CONTROLS"):

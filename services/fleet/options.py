@@ -19,7 +19,7 @@ Url = Annotated[
     str | None,
     typer.Option("--url", metavar="NATS_URL", help="The fleet's bus; else the one running here."),
 ]
-Model = Annotated[str | None, typer.Option(help="Name of a served model.")]
+Model = Annotated[str | None, typer.Option(help="Name, alias, hub id or path of a served model.")]
 Negative = Annotated[str | None, typer.Option(help="What not to draw.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")]
 Guidance = Annotated[float | None, typer.Option(min=0, max=MAX_GUIDANCE, help="1 and below: none.")]

@@ -17,7 +17,6 @@ from services.fleet.plan import FleetOptions, default_controls, default_loras, s
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
-from shared.adapters.hosts import Hosts
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
 from shared.config import Settings
@@ -32,7 +31,7 @@ from shared.messages import (
     NodeProgress,
     StepProgress,
 )
-from shared.shipped import MODELS
+from shared.shipped import MODELS, located
 from shared.watch import Job
 
 CANCEL_SECONDS: Final = 5.0
@@ -120,7 +119,8 @@ async def _fleet_for(
         yield request, Place(url), None
         return
     if running:
-        yield request, Place(running.nats_url, running.credentials("client")), None
+        place = Place(running.nats_url, running.credentials("client"))
+        yield _with_whole_path(request), place, None
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
@@ -135,6 +135,13 @@ async def _fleet_for(
             yield request, Place(fleet.nats.url, ANONYMOUS), fleet.start_seconds
 
 
+def _with_whole_path(request: GenerationRequest) -> GenerationRequest:
+    """The fleet was started elsewhere, perhaps: a directory means the same there as here."""
+    if request.model is None or "/" not in request.model or not Path(request.model).is_dir():
+        return request
+    return msgspec.structs.replace(request, model=located(request.model))
+
+
 def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], GenerationRequest]:
     """What a fleet started for `request` alone serves. `--model` may name a directory, a hub id, or
     a model that ships."""
@@ -145,10 +152,13 @@ def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], Generation
 
 
 def _own_catalogue(sources: tuple[str, ...]) -> Catalogue:
-    settings = Settings.from_env()
-    hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
-    shelf, controls = default_loras(os.environ), default_controls(os.environ)
-    return Catalogue.load(sources, shelf, controls, hosts)
+    settings = msgspec.structs.replace(
+        Settings.from_env(),
+        models=os.pathsep.join(sources),
+        loras=os.pathsep.join(default_loras(os.environ)),
+        controls=os.pathsep.join(default_controls(os.environ)),
+    )
+    return Catalogue.of(settings)
 
 
 async def _follow(job: Job, stages: Stages, display: Display) -> tuple[JobDone, list[ImageResult]]:

@@ -151,7 +151,7 @@ def to_job(
     request = GenerationRequest(
         job_id=job_id,
         prompt=wanted.prompt,
-        model=wanted.model,
+        model=_name(wanted.model, catalogue),
         negative_prompt=wanted.negative_prompt,
         n=1 if wanted.n is None else wanted.n,
         width=width,
@@ -233,6 +233,12 @@ def _check_combinations(wanted: ImagesRequest) -> None:
         raise InvalidRequest("control_lag", wanted.control_lag, "0 without controls")
 
 
+def _name(model: str | None, catalogue: Catalogue) -> str | None:
+    """That planners know, whatever aliases they have; what nobody knows `validate` refuses."""
+    card = None if model is None else catalogue.find(model)
+    return model if card is None else card.name
+
+
 def _control(one: Control) -> ControlChoice:
     return ControlChoice(
         model=one.model,
@@ -259,7 +265,7 @@ def _steps(wanted: ImagesRequest, catalogue: Catalogue) -> int | None:
     factor = STEPS_FACTOR.get(quality_of(wanted))
     if factor is None:
         return wanted.num_inference_steps
-    card = catalogue.cards.get(wanted.model) if wanted.model is not None else catalogue.default
+    card = catalogue.find(wanted.model) if wanted.model is not None else catalogue.default
     if card is None:  # `validate` will refuse the model
         return None
     return min(MAX_STEPS, max(1, round(factor * card.default_steps)))

@@ -46,11 +46,13 @@ def make_app(gateway: Gateway) -> web.Application:
             web.post("/v1/images/edits", edits.edit),
             web.get(IMAGE_ROUTE, images.image),
             web.get("/v1/models", models.show_all),
-            web.get("/v1/models/{model}", models.show),
+            web.get("/v1/models/{model:.+}", models.show),  # hub ids and paths have slashes
+            web.get("/v1/model_info", models.show_default),
             web.get("/v1/jobs/{job_id}", jobs.show),
             web.delete("/v1/jobs/{job_id}", jobs.cancel),
             web.get("/healthz", probes.healthz),
             web.get("/readyz", probes.readyz),
+            web.get("/health", probes.readyz),  # as benchmark clients call it
             web.get("/metrics", probes.metrics),
             web.get("/openapi.json", openapi.show),
         ]

@@ -20,7 +20,7 @@ from shared.telemetry.tracing import request_span
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("darkroom.access")
 
-OPEN_ROUTES: Final = ("/healthz", "/readyz")
+OPEN_ROUTES: Final = ("/healthz", "/readyz", "/health")
 """What a probe asks needs no token, and tells nothing that does."""
 IMAGE_ROUTE: Final = "/v1/images/{job_id}/{index}"
 """Whoever was told the address of an image may fetch it, if nobody could have guessed it."""

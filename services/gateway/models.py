@@ -1,36 +1,42 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`."""
+"""`GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/model_info`."""
 
 from aiohttp import web
 
 from services.gateway.core import GATEWAY
 from services.gateway.errors import http_problem
 from services.gateway.replies import problem_reply, struct_reply
-from services.gateway.schemas import Model, ModelList
-from shared.catalogue import ModelCard
+from services.gateway.schemas import Model, ModelInfo, ModelList
+from shared.catalogue import Catalogue, ModelCard
 
 
 async def show_all(request: web.Request) -> web.Response:
     catalogue = request.app[GATEWAY].catalogue
     loras = catalogue.shelf.names()
-    models = [
-        describe(card, loras, list(catalogue.controls_for(name)))
-        for name, card in catalogue.cards.items()
-    ]
+    models = [describe(card, catalogue, loras) for card in catalogue.cards.values()]
     return struct_reply(ModelList(data=models))
 
 
 async def show(request: web.Request) -> web.Response:
+    """By any name that a request may call it."""
     catalogue = request.app[GATEWAY].catalogue
-    cards = catalogue.cards
     name = request.match_info["model"]
-    if name not in cards:
-        message = f"model {name!r} is not served; allowed: one of {', '.join(cards)}"
+    card = catalogue.find(name)
+    if card is None:
+        allowed = ", ".join((*catalogue.cards, *catalogue.aliases))
+        message = f"model {name!r} is not served; allowed: one of {allowed}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    controls = list(catalogue.controls_for(name))
-    return struct_reply(describe(cards[name], catalogue.shelf.names(), controls))
+    return struct_reply(describe(card, catalogue, catalogue.shelf.names()))
 
 
-def describe(card: ModelCard, loras: list[str], controls: list[str]) -> Model:
+async def show_default(request: web.Request) -> web.Response:
+    """What benchmark clients ask first, to name the model in their requests."""
+    card = request.app[GATEWAY].catalogue.default
+    return struct_reply(
+        ModelInfo(model_path=card.source, served_model_name=card.name, pipeline=card.pipeline)
+    )
+
+
+def describe(card: ModelCard, catalogue: Catalogue, loras: list[str]) -> Model:
     """What users are told of a model, and of what may be named with it."""
     return Model(
         id=card.name,
@@ -43,5 +49,6 @@ def describe(card: ModelCard, loras: list[str], controls: list[str]) -> Model:
         max_size=f"{card.max_width}x{card.max_height}",
         size_multiple=card.size_multiple,
         loras=loras,
-        controls=controls,
+        controls=list(catalogue.controls_for(card.name)),
+        aliases=list(catalogue.also_called(card.name)),
     )

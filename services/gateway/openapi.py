@@ -27,6 +27,7 @@ from services.gateway.schemas import (
     ImagesResponse,
     JobView,
     Model,
+    ModelInfo,
     ModelList,
     Readiness,
 )
@@ -58,9 +59,10 @@ _STREAMED: Final = (
 
 async def show(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    cards = gateway.catalogue.cards
-    samplers = {sampler: None for card in cards.values() for sampler in card.samplers}
-    body = document(tuple(cards), tuple(samplers), gateway.door.tokens is not None)
+    catalogue = gateway.catalogue
+    samplers = {sampler: None for card in catalogue.cards.values() for sampler in card.samplers}
+    names = [one for name in catalogue.cards for one in (name, *catalogue.also_called(name))]
+    body = document(tuple(names), tuple(samplers), gateway.door.tokens is not None)
     return web.Response(body=body, content_type="application/json")
 
 
@@ -121,8 +123,12 @@ def _paths() -> Json:
             "get": _job("getJob", "How a job stands, whoever submitted it."),
             "delete": _job("cancelJob", "Cancel a job; answers with how it stands then."),
         },
+        "/v1/model_info": {
+            "get": _operation("getModelInfo", "Where the default model is from.", _json(ModelInfo))
+        },
         "/healthz": {"get": _operation("healthz", "The process is alive.", _json(Health))},
-        "/readyz": {"get": _readyz()},
+        "/readyz": {"get": _readyz("readyz")},
+        "/health": {"get": _readyz("health")},
         "/metrics": {
             "get": _operation(
                 "metrics",
@@ -157,8 +163,8 @@ def _edit() -> Json:
     return operation
 
 
-def _readyz() -> Json:
-    operation = _operation("readyz", "Whether a request could be served now.", _json(Readiness))
+def _readyz(name: str) -> Json:
+    operation = _operation(name, "Whether a request could be served now.", _json(Readiness))
     operation["responses"]["503"] = {"description": "It could not.", **_json(Readiness)}
     return operation
 

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`."""
+"""`/healthz`, `/readyz` (also as `/health`) and `/metrics`."""
 
 from collections.abc import Collection
 from itertools import product

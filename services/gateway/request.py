@@ -100,7 +100,9 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 Prompt = Annotated[str, _text("What to draw.", 1, MAX_PROMPT_CHARACTERS)]
 NegativePrompt = Annotated[str, _text("What to steer away from.", 0, MAX_PROMPT_CHARACTERS)]
-ModelId = Annotated[str, _field("Default: the first of GET /v1/models.", "a model's id")]
+ModelId = Annotated[
+    str, _field("Default: the first of GET /v1/models.", "a model's id, or one of its aliases")
+]
 Count = Annotated[int, _number("How many images; image i is drawn from seed + i.", 1, MAX_IMAGES)]
 Size = Annotated[
     str,

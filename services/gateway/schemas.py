@@ -119,6 +119,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """What this server has; not all of them need fit this model."""
     controls: list[str]
     """ControlNets that fit this model."""
+    aliases: list[str]
+    """What else requests may call it, the hub id or directory that it is from among that."""
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The default model. `model_path`: the hub id or directory that it is from, which requests may
+    name as their model."""
+
+    model_path: str
+    served_model_name: str
+    pipeline: str
+    is_generation: Literal[True] = True
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

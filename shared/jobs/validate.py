@@ -55,8 +55,6 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     if sampler not in card.samplers:
         raise InvalidRequest("sampler", sampler, "one of " + ", ".join(card.samplers))
     steps = _within("steps", request.steps, 1, MAX_STEPS, card.default_steps)
-    open_seed = request.seed is None or request.seed == RANDOM_SEED
-    seed = zlib.crc32(request.job_id.encode()) if open_seed else request.seed
     return JobSpec(
         prompt=_text("prompt", request.prompt, empty=False),
         model=card.name,
@@ -67,7 +65,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         steps=steps,
         guidance=_number("guidance", request.guidance, card.default_guidance),
         sampler=sampler,
-        seed=_within("seed", seed, 0, MAX_SEED - MAX_IMAGES),
+        seed=_seed(request),
         service_class=request.service_class,
         deadline=request.deadline,
         previews=_within("previews", request.previews, 0, MAX_PREVIEWS),
@@ -86,9 +84,22 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
 def _card(model: str | None, catalogue: Catalogue) -> ModelCard:
     if model is None:
         return catalogue.default
-    if model not in catalogue.cards:
-        raise InvalidRequest("model", model, "one of " + ", ".join(catalogue.cards))
-    return catalogue.cards[model]
+    card = catalogue.find(model)
+    if card is None:
+        allowed = "one of " + ", ".join((*catalogue.cards, *catalogue.aliases))
+        raise InvalidRequest("model", model, allowed)
+    return card
+
+
+def _seed(request: GenerationRequest) -> int:
+    if request.seed is None or request.seed == RANDOM_SEED:
+        return zlib.crc32(request.job_id.encode())
+    if not 0 <= request.seed <= MAX_SEED - MAX_IMAGES:
+        allowed = (
+            f"a whole number from 0 to {MAX_SEED - MAX_IMAGES}, or {RANDOM_SEED}: a random one"
+        )
+        raise InvalidRequest("seed", request.seed, allowed)
+    return request.seed
 
 
 def _negative_prompt(text: str | None, card: ModelCard) -> str | None:

@@ -65,7 +65,7 @@ class Server:
 
 @asynccontextmanager
 async def server(**options: Any) -> AsyncIterator[Server]:
-    """A gateway before a pipeline of its own; `options` are those of `serving`."""
+    """A gateway before a pipeline of its own; `options` are those of `served`."""
     async with (
         pipeline() as (line, bus),
         aiohttp.ClientSession() as http,
@@ -78,9 +78,8 @@ async def server(**options: Any) -> AsyncIterator[Server]:
 async def served(
     line: Pipeline, bus: MemoryBus, http: aiohttp.ClientSession, **options: Any
 ) -> AsyncIterator[Server]:
-    """A gateway that leaves before its pipeline does."""
+    """A gateway that leaves before its pipeline does. `aliases`: of its models."""
     settings = {"grace": 0.2} | options
-    async with serving(
-        bus, factories.catalogue(), Metrics("gateway"), "127.0.0.1", 0, **settings
-    ) as gateway:
+    catalogue = factories.catalogue().with_aliases(settings.pop("aliases", {}))
+    async with serving(bus, catalogue, Metrics("gateway"), "127.0.0.1", 0, **settings) as gateway:
         yield Server(gateway, line, bus, http)

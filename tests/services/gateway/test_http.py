@@ -175,6 +175,37 @@ def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch
     run(scenario())
 
 
+def test_a_model_is_shown_by_any_of_its_names() -> None:
+    async def scenario() -> None:
+        async with server(aliases={"gpt-image-1": "pocket-sdxl", "a/b": "pocket-sdxl"}) as here:
+            [model] = (await here.ask("GET", "/v1/models")).json["data"]
+            assert model["aliases"] == ["gpt-image-1", "a/b", "nowhere"]
+            for path in ("pocket-sdxl", "gpt-image-1", "a/b", "a%2Fb", "nowhere"):
+                assert (await here.ask("GET", f"/v1/models/{path}")).json == model
+                answer = await here.draw(model=path.replace("%2F", "/"), quality="low")
+                assert answer.json["darkroom"]["model"] == "pocket-sdxl"
+            missing = await here.ask("GET", "/v1/models/dall-e-3")
+            assert (missing.status, missing.error["code"]) == (404, "model_not_found")
+            assert "one of pocket-sdxl, gpt-image-1, a/b" in missing.error["message"]
+
+    run(scenario())
+
+
+def test_benchmark_clients_find_the_model_and_draw_with_it() -> None:
+    async def scenario() -> None:
+        async with server() as here, AsyncExitStack() as stack:
+            assert (await here.ask("GET", "/health")).status == 503
+            for name in NEEDED:
+                await stack.enter_async_context(here.bus.service(info(name), dict))
+            assert (await here.ask("GET", "/health")).status == 200
+            found = (await here.ask("GET", "/v1/model_info")).json
+            assert found["model_path"] == "nowhere"
+            answer = await here.draw(model=found["model_path"], n=1, response_format="b64_json")
+            assert answer.status == 200
+
+    run(scenario())
+
+
 def test_a_model_names_the_controlnets_that_fit_it() -> None:
     async def scenario() -> None:
         async with server() as here:
