@@ -50,7 +50,7 @@ def darkroom(*arguments: str) -> Result:
         (("--steps", "0"), "--steps"),
         (("--steps", "many"), "--steps"),
         (("--guidance", "-1"), "--guidance"),
-        (("--seed", "-1"), "--seed"),
+        (("--seed", "-2"), "--seed"),
         (("--sampler", "magic"), "sampler"),
         (("--control", "edges"), "--control"),
         (("--control", "edges=/no/such/file.png"), "--control"),
