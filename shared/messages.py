@@ -91,9 +91,9 @@ class GenerationRequest(
     image: bytes | None = None
     """A file (png, jpeg or webp) to begin from; brought to the size of the result."""
     mask: bytes | None = None
-    """A png of the image's size: where it is fully transparent, the image is drawn anew; the rest
-    stays as it is. None: the image's own alpha channel, if any of it is fully transparent; else
-    all of the image is drawn anew."""
+    """A file of the image's size: where it is fully transparent, or, without any transparency,
+    white, the image is drawn anew; the rest stays as it is. None: the image's own alpha channel, if
+    any of it is fully transparent; else all of the image is drawn anew."""
     strength: float | None = None
     """How much of the image is given up, above 0 to 1: the share of the steps that are taken."""
     mask_mode: str = "exact"

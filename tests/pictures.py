@@ -1,5 +1,7 @@
 """Pictures to edit, masks for them, and their files."""
 
+import struct
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -33,3 +35,58 @@ def file(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How the pixels lie in a file of each orientation whose picture is upright."""
+
+
+def turned(image: Image.Image, orientation: int, form: str = "PNG", **options: Any) -> bytes:
+    """A file that a viewer shows as `image`, whose pixels lie otherwise."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return file(image.transpose(TURNED[orientation]), form, exif=exif.tobytes(), **options)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """One of a png."""
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+def png(samples: np.ndarray[Any, Any], depth: int, colour: int, *more: bytes) -> bytes:
+    """A png of samples (height, width, channels) as they are, with `more` chunks before its data;
+    Pillow writes no 16 bits of colours."""
+    height, width = samples.shape[:2]
+    flat = samples.reshape(height, -1)
+    if depth == 16:
+        rows = [row.astype(">u2").tobytes() for row in flat]
+    else:
+        bits = (flat[..., None] >> np.arange(depth - 1, -1, -1)) & 1
+        rows = [np.packbits(row.reshape(-1)).tobytes() for row in bits]
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = (chunk(b"IHDR", header), *more, chunk(b"IDAT", data), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def with_chunks(data: bytes, *chunks: bytes) -> bytes:
+    """A png with these chunks, well-formed or not, behind its header."""
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def with_segments(data: bytes, *segments: bytes) -> bytes:
+    """A jpeg with these segments, well-formed or not, at its beginning."""
+    return data[:2] + b"".join(segments) + data[2:]

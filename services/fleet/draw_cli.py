@@ -62,8 +62,8 @@ def edit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A png of the image's size, fully transparent where it is drawn anew; else the "
-            "image's own alpha channel; without either, all of it is.",
+            help="Of the image's size, fully transparent, or without transparency white, where it "
+            "is drawn anew; else the image's own alpha channel; without either, all of it is.",
         ),
     ] = None,
     strength: Annotated[

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from services.gateway.ignored import IgnoredFields
-from shared.jobs.edits import IMAGE_STRENGTH, MASK_MODES, MASKED_STRENGTH, MAX_EDIT_PIXELS
+from shared.jobs.edits import IMAGE_STRENGTH, MASK_MODES, MASKED_STRENGTH
 from shared.jobs.validate import (
     MAX_CONTROL_LAG,
     MAX_CONTROL_SCALE,
@@ -28,6 +28,8 @@ from shared.jobs.validate import (
     RANDOM_SEED,
 )
 from shared.messages import ImageFormat, ServiceClass
+from shared.pictures.masks import ALLOWED as MASK
+from shared.pictures.reader import MAX_PIXELS
 
 MAX_DEADLINE: Final = 24 * 3600
 """Seconds; results are kept no longer."""
@@ -329,8 +331,8 @@ def _aliases(struct: type[ImagesRequest]) -> dict[str, str]:
 
 FILE_FIELDS: Final[dict[str, str]] = {
     "image": f"one png, jpeg or webp file of at most {MAX_PICTURE_BYTES} bytes (together with the "
-    f"mask) and {MAX_EDIT_PIXELS} pixels",
-    "mask": "one png file of the image's size, fully transparent where the image is to be edited",
+    f"mask) and {MAX_PIXELS} pixels",
+    "mask": f"one png, jpeg or webp file of the image's size: {MASK}",
 }
 ALLOWED: Final[dict[str, str]] = _all_allowed(ImagesRequest)
 """Per field of `ImagesRequest`, in words,"""

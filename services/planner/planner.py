@@ -218,11 +218,19 @@ class Planner:
         return new_record(job_id, spec, graph, now)
 
     async def _validated(self, request: GenerationRequest) -> JobSpec:
-        """As `validate`; images are decoded one at a time, and hold up nobody else."""
-        if request.image is None:
-            return validate(request, self._catalogue)
-        async with self._validating:
-            return await asyncio.to_thread(validate, request, self._catalogue)
+        """As `validate`; images are decoded one at a time, and hold up nobody else. What `validate`
+        does not foresee would happen to every planner: it is an answer too."""
+        try:
+            if request.image is None:
+                return validate(request, self._catalogue)
+            async with self._validating:
+                return await asyncio.to_thread(validate, request, self._catalogue)
+        except (DarkroomError, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("%s cannot be checked", request.job_id)
+            reason = f"{type(error).__name__}: {error}"
+            raise DarkroomError(f"the request cannot be checked: {reason}") from error
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
         log.info("refused: %s", refusal)

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 
 from shared.errors import InvalidRequest
-from shared.jobs.edits import read_image, read_mask, shown
+from shared.jobs.edits import check_mask
 from shared.messages import JobSpec
+from shared.pictures.masks import HALF, mask_of
+from shared.pictures.reader import read_picture
 
 LANCZOS = Image.Resampling.LANCZOS
-HALF = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,12 +33,14 @@ def read_original(spec: JobSpec, image: bytes, mask: bytes | None) -> Original:
     """The files of an edit, brought to size as diffusers' inpaint pipelines do it. Raises
     `InvalidRequest`."""
     size = (spec.width, spec.height)
-    opened = read_image(image)
-    pixels = torch.from_numpy(np.array(opened.convert("RGB").resize(size, LANCZOS)))
+    opened = read_picture("image", image)
+    pixels = torch.from_numpy(np.array(opened.shown().resize(size, LANCZOS)))
     if spec.edit is None or not spec.edit.masked:
         return Original(pixels, None)
-    holes = shown(opened if mask is None else read_mask(mask))
-    return Original(pixels, torch.from_numpy(np.array(holes.resize(size, LANCZOS))) >= HALF)
+    said = mask_of(opened) if mask is None else check_mask(mask, opened.size)
+    if said is None:
+        raise InvalidRequest("image", "an opaque image", "one with a mask of its own")
+    return Original(pixels, torch.from_numpy(np.array(said.resize(size, LANCZOS))) >= HALF)
 
 
 def refuse_nothing(mask: torch.Tensor, spec: JobSpec, scale: int) -> None:

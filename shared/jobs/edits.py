@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from shared.catalogue import ModelCard
 from shared.errors import InvalidRequest
 from shared.messages import EditSpec, GenerationRequest, MaskSource
-from shared.pictures import open_picture
+from shared.pictures.masks import mask_of, read_mask
+from shared.pictures.reader import read_picture
 
-MAX_EDIT_PIXELS: Final = 16 * 1024 * 1024
-"""Of an image, and of its mask."""
-MASK_FORMATS: Final = ("PNG",)
 MASK_MODES: Final = ("exact", "cached")
 MASKED_STRENGTH: Final = 1.0
 """What the mask shows begins as pure noise, unless the request says otherwise;"""
@@ -29,35 +27,26 @@ class Original:
     mask: MaskSource
 
 
-def read_image(data: bytes) -> Image.Image:
-    """The image in a file, upright. Raises `InvalidRequest`."""
-    return ImageOps.exif_transpose(open_picture("image", data, MAX_EDIT_PIXELS))
-
-
-def read_mask(data: bytes) -> Image.Image:
-    """The mask in a file. Raises `InvalidRequest`."""
-    return open_picture("mask", data, MAX_EDIT_PIXELS, MASK_FORMATS)
-
-
-def shown(picture: Image.Image) -> Image.Image:
-    """255 where the picture is fully transparent (what is to be drawn anew), 0 where it is not,
-    however little (what is kept)."""
-    alpha = picture.convert("RGBA").getchannel("A")
-    return alpha.point([255, *[0] * 255])
-
-
 def read_original(request: GenerationRequest) -> Original | None:
     """Of a request; None: it brings no image. Raises `InvalidRequest` if it cannot be worked with,
     which takes decoding it."""
     if request.image is None:
         _refuse_what_needs_an_image(request)
         return None
-    image = read_image(request.image)
+    image = read_picture("image", request.image)
     if request.mask is not None:
-        _check_mask(read_mask(request.mask), image.size)
-        return Original(image.width, image.height, "file")
-    has_mask = image.has_transparency_data and _any(shown(image))
-    return Original(image.width, image.height, "alpha" if has_mask else "none")
+        check_mask(request.mask, image.size)
+        return Original(*image.size, "file")
+    return Original(*image.size, "none" if mask_of(image) is None else "alpha")
+
+
+def check_mask(data: bytes, size: tuple[int, int]) -> Image.Image:
+    """The mask in a file (see `read_mask`), for an image of that size. Raises `InvalidRequest`."""
+    mask = read_picture("mask", data)
+    if mask.size != size:
+        found = "{}x{} pixels".format(*mask.size)
+        raise InvalidRequest("mask", found, "{}x{} pixels, as the image has".format(*size))
+    return read_mask(mask)
 
 
 def edit_spec(
@@ -100,18 +89,3 @@ def _check_mask_mode(mode: str, original: Original, card: ModelCard) -> None:
     elif mode in MASK_MODES:
         return
     raise InvalidRequest("mask_mode", mode, allowed)
-
-
-def _check_mask(mask: Image.Image, size: tuple[int, int]) -> None:
-    if mask.size != size:
-        found = "{}x{} pixels".format(*mask.size)
-        raise InvalidRequest("mask", found, "{}x{} pixels, as the image has".format(*size))
-    if not mask.has_transparency_data:
-        raise InvalidRequest("mask", f"a png of mode {mask.mode}", "a png with an alpha channel")
-    if not _any(shown(mask)):
-        allowed = "a png that is fully transparent where the image is to be edited"
-        raise InvalidRequest("mask", "a png without fully transparent pixels", allowed)
-
-
-def _any(mask: Image.Image) -> bool:
-    return mask.getbbox() is not None

@@ -21,7 +21,8 @@ from pocket.captions import parse
 from pocket.render import render
 from pocket.scenes import SIDE, Item, Scene, held_out
 from shared.families.network import FULL_FROM
-from shared.jobs.edits import read_mask, shown
+from shared.pictures.masks import read_mask
+from shared.pictures.reader import read_picture
 
 TOKEN = 16
 SMALL = Item("small", "red", "star", "left")
@@ -112,7 +113,7 @@ def test_a_mask_is_transparent_where_the_picture_is_drawn_anew(planned: list[Ser
     request = planned[0].request(1, "cached")
     assert request.mask is not None
     assert request.image is not None
-    said = np.asarray(shown(read_mask(request.mask))) > 0
+    said = np.asarray(read_mask(read_picture("mask", request.mask))) > 0
     np.testing.assert_array_equal(said, planned[0].edits[1].mask)
     with Image.open(io.BytesIO(request.image)) as image:
         np.testing.assert_array_equal(np.asarray(image), planned[0].original.picture)

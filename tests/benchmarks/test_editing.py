@@ -26,8 +26,9 @@ from benchmarks.edit_sides import SIDES, Edited, computed_share
 from benchmarks.editing import Found, figures, rows, summary
 from benchmarks.edits import mixed
 from services.denoiser.masked import Masked
-from shared.jobs.edits import shown
 from shared.messages import GenerationRequest
+from shared.pictures.masks import read_mask
+from shared.pictures.reader import read_picture
 from shared.templates.files import Template
 from tests.conftest import run
 
@@ -67,7 +68,7 @@ def test_each_template_is_edited_once_before_anything_is_measured() -> None:
 
 def test_a_masks_file_shows_its_tokens_and_nothing_else() -> None:
     data = mask_file(torch.tensor([0, 6]), FORM)
-    holes = np.asarray(shown(Image.open(io.BytesIO(data)))) > 0
+    holes = np.asarray(read_mask(read_picture("mask", data))) > 0
     assert holes.shape == (64, 64)
     assert holes[::16, ::16].flatten().nonzero()[0].tolist() == [0, 6]
     assert holes.sum() == 2 * 16 * 16

@@ -21,8 +21,9 @@ from services.fleet.plan import DEFAULT_MODEL
 from shared.catalogue import Catalogue
 from shared.errors import Misconfigured
 from shared.families.registry import family_of
-from shared.jobs.edits import shown
 from shared.messages import GenerationRequest
+from shared.pictures.masks import read_mask
+from shared.pictures.reader import read_picture
 from tests import pictures
 from tests.conftest import run
 from tests.flux import make_flux
@@ -84,7 +85,7 @@ def kept_pixels(picture: torch.Tensor, request: GenerationRequest) -> bool:
     assert request.image is not None
     assert request.mask is not None
     original = np.asarray(Image.open(io.BytesIO(request.image)).convert("RGB"))
-    holes = np.asarray(shown(Image.open(io.BytesIO(request.mask)))) > 0
+    holes = np.asarray(read_mask(read_picture("mask", request.mask))) > 0
     changed = (picture.numpy() != original).any(axis=2)
     return bool(changed[holes].mean() > 0.5 and not changed[~holes].any())
 

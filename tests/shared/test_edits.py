@@ -7,13 +7,14 @@ from PIL import Image
 
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
-from shared.jobs.edits import IMAGE_STRENGTH, MASKED_STRENGTH, read_image, shown, taken
+from shared.jobs.edits import IMAGE_STRENGTH, MASKED_STRENGTH, taken
 from shared.jobs.validate import MAX_PICTURE_BYTES, validate
 from shared.messages import EditSpec
 from tests.factories import card, catalogue, control, request
-from tests.pictures import SIZE, file, mask, picture
+from tests.pictures import SIZE, file, mask, picture, turned
 
 IMAGE, MASK = file(picture()), file(mask())
+CARDS = catalogue()
 
 
 def edit_of(**changes: Any) -> EditSpec:
@@ -70,17 +71,12 @@ def test_where_masks_cannot_be_cached_it_is_said(
     assert allowed in str(refused.value.fields["allowed"])
 
 
-def test_only_what_is_fully_transparent_is_shown() -> None:
-    steps = Image.new("RGBA", (4, 1))
-    steps.putdata([(0, 0, 0, alpha) for alpha in (0, 1, 254, 255)])
-    assert list(shown(steps).tobytes()) == [255, 0, 0, 0]
-
-
-def test_a_photograph_is_turned_as_its_camera_says() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = read_image(file(picture((64, 32)), "JPEG", exif=exif))
-    assert turned.size == (32, 64)
+def test_an_image_and_its_mask_are_compared_as_they_are_shown() -> None:
+    image, sideways = picture((64, 32)), mask((64, 32), (0, 0, 8, 8))
+    assert _size(image=turned(image, 6), mask=file(sideways)) == (64, 32)
+    assert _size(image=file(image), mask=turned(sideways, 8)) == (64, 32)
+    with pytest.raises(InvalidRequest, match="32x64 pixels, as the image"):
+        validate(request(image=file(image.rotate(90, expand=True)), mask=file(sideways)), CARDS)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +95,16 @@ def test_strength_is_the_share_of_the_steps_that_are_taken(
     [
         ({"image": b""}, "image"),
         ({"image": IMAGE[:-30]}, "image"),
-        ({"image": file(Image.new("1", (5000, 5000)))}, "image"),
+        ({"image": file(Image.new("1", (9000, 9000)))}, "image"),
         ({"image": bytes(MAX_PICTURE_BYTES + 1)}, "image"),
         ({"image": None, "mask": MASK}, "mask"),
         ({"image": None, "strength": 0.5}, "strength"),
         ({"image": None, "mask_mode": "cached"}, "mask_mode"),
         ({"mask": file(mask((64, 64)))}, "mask"),
         ({"mask": file(mask(shown=None))}, "mask"),
-        ({"mask": file(picture(mode="L"))}, "mask"),
-        ({"mask": file(mask(), "WEBP")}, "mask"),
+        ({"mask": file(picture())}, "mask"),
+        ({"mask": file(Image.new("L", SIZE, 127))}, "mask"),
+        ({"mask": file(mask(), "GIF")}, "mask"),
         ({"mask": MASK[:60]}, "mask"),
         ({"mask": bytes(MAX_PICTURE_BYTES)}, "mask"),
         ({"controls": (control(image=bytes(MAX_PICTURE_BYTES)),)}, "controls"),

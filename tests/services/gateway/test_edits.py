@@ -13,6 +13,7 @@ from PIL import Image
 from services.gateway.body import MAX_BODY_BYTES
 from shared.jobs import edits as limits
 from shared.jobs.validate import MAX_PICTURE_BYTES
+from shared.pictures.reader import MAX_PIXELS
 from tests.conftest import run
 from tests.pictures import file, mask, picture
 from tests.services.gateway.server import Answer, Server, server
@@ -169,9 +170,9 @@ def test_the_result_has_the_images_size_as_far_as_the_model_can_draw_it() -> Non
         ({}, [("image[]", file(picture()), "b.png")], "image", "2 files"),
         ({}, [("mask", file(mask()), "m.png")] * 2, "mask", "2 files"),
         ({}, [("mask", file(mask((64, 128))), "m.png")], "mask", "128x128 pixels, as the image"),
-        ({}, [("mask", file(picture()), "m.png")], "mask", "an alpha channel"),
+        ({}, [("mask", file(picture()), "m.png")], "mask", "white there and black elsewhere"),
         ({}, [("mask", file(mask(shown=None)), "m.png")], "mask", "fully transparent"),
-        ({}, [("mask", file(mask(), "WEBP"), "m.webp")], "mask", "a whole png"),
+        ({}, [("mask", file(mask(), "GIF"), "m.gif")], "mask", "a whole png"),
         ({}, [("mask", b"", "m.png")], "mask", "a whole png"),
     ],
 )
@@ -195,8 +196,8 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
         (b"no image", "a whole png, jpeg or webp"),
         (file(picture())[:-40], "a whole png, jpeg or webp"),
         (file(picture(), "BMP"), "a whole png, jpeg or webp"),
-        (file(Image.new("1", (4097, 4096))), f"at most {limits.MAX_EDIT_PIXELS} pixels"),
-        (file(Image.new("1", (14_000, 14_000))), f"at most {limits.MAX_EDIT_PIXELS} pixels"),
+        (file(Image.new("1", (8193, 8192))), f"at most {MAX_PIXELS} pixels"),
+        (file(Image.new("1", (14_000, 14_000))), f"at most {MAX_PIXELS} pixels"),
         (bytes(MAX_PICTURE_BYTES + 1), f"at most {MAX_PICTURE_BYTES} bytes"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.planner import planner as planner_module
 from services.planner.planner import Planner
 from shared import subjects
 from shared.bus.base import Topology
@@ -18,6 +19,7 @@ from shared.messages import (
     GenerationRequest,
     JobCancelled,
     JobFailed,
+    JobSpec,
     NodeProgress,
     Outcome,
     decode,
@@ -239,6 +241,25 @@ def test_an_edit_that_shows_nothing_is_refused_by_name() -> None:
             assert ended.failure.fields["field"] == "mask"
             assert await bus.stored(subjects.job_input("job-1", "image")) is None
 
+    run(scenario())
+
+
+def test_a_check_that_breaks_is_an_answer_and_no_redelivery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def breaks(*_: object) -> JobSpec:
+        raise TypeError("what nobody thought of")
+
+    async def scenario() -> None:
+        async with planning() as bus:
+            image = pictures.file(pictures.picture())
+            await submit(bus, request(image=image))
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert "TypeError: what nobody thought of" in ended.failure.message
+            await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
+
+    monkeypatch.setattr(planner_module, "validate", breaks)
     run(scenario())
 
 

@@ -1,0 +1,246 @@
+"""Pixels decide whether a file is a picture: what is said about them may be damaged."""
+
+import gc
+import struct
+import weakref
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared.errors import InvalidRequest
+from shared.pictures import reader
+from shared.pictures.reader import Picture, read_picture
+from tests.pictures import chunk, file, picture, png, turned, with_chunks, with_segments
+
+PICTURE = picture((60, 44))
+PNG, WEBP = file(PICTURE), file(PICTURE, "WEBP", lossless=True)
+JPEG = file(PICTURE, "JPEG", quality=90)
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (44, 60, 3), dtype=np.uint8))
+
+
+def segment(marker: int, content: bytes, length: int | None = None) -> bytes:
+    count = len(content) + 2 if length is None else length
+    return bytes([0xFF, marker]) + struct.pack(">H", count) + content
+
+
+def exif(entries: int, *fields: tuple[int, int, int, int]) -> bytes:
+    """A directory that says it has so many entries."""
+    body = b"".join(struct.pack(">HHIHH", tag, kind, n, value, 0) for tag, kind, n, value in fields)
+    return b"MM\0*" + struct.pack(">IH", 8, entries) + body
+
+
+DAMAGED_EXIF = [
+    b"",
+    b"MM\0*",
+    b"MM\0*\xff\xff\xff\xff",
+    exif(60000),
+    exif(1, (0x0112, 2, 1, 3)),
+    exif(1, (0x0112, 3, 500, 3)),
+    exif(1, (0x0112, 3, 1, 77)),
+    exif(1)[:9],
+    b"\0" * 40,
+]
+
+
+@pytest.mark.parametrize("said", DAMAGED_EXIF)
+def test_damaged_exif_means_upright(said: bytes) -> None:
+    for data in (
+        with_chunks(PNG, chunk(b"eXIf", said)),
+        with_segments(JPEG, segment(0xE1, b"Exif\0\0" + said)),
+        file(PICTURE, "WEBP", lossless=True, exif=b"Exif\0\0" + said),
+    ):
+        assert read_picture("image", data).orientation == 1
+
+
+def test_an_orientation_counts_whatever_else_is_damaged() -> None:
+    said = exif(9, (0x0100, 4, 1, 1), (0x0112, 3, 1, 6))
+    for data in (
+        with_chunks(PNG, chunk(b"eXIf", said)),
+        with_segments(JPEG, segment(0xE1, b"Exif\0\0" + said)),
+    ):
+        assert read_picture("image", data).orientation == 6
+
+
+LARGE = zlib.compress(bytes(20_000_000))
+TEXT = b"Comment\0"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        chunk(b"zTXt", TEXT + b"\0" + LARGE),
+        chunk(b"iTXt", TEXT + b"\1\0\0\0" + LARGE),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE),
+        chunk(b"tEXt", bytes(2_000_000)),
+        chunk(b"zTXt", b""),
+        chunk(b"iTXt", b"x"),
+        chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 4\nzz"),
+        chunk(b"iCCP", b"icc\0\0" + LARGE),
+        chunk(b"iCCP", b"icc\0\0no zlib"),
+        chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"no profile")),
+        chunk(b"tRNS", b"\0"),
+        chunk(b"gAMA", b""),
+        chunk(b"pHYs", b"\0"),
+        chunk(b"cHRM", b"\0\1"),
+        chunk(b"tEXt", TEXT)[:-4] + b"\0\0\0\0",
+        b"\0\0\0\5" + chunk(b"tEXt", TEXT)[4:],
+        b"\0\1\0\0" + chunk(b"tEXt", TEXT)[4:],
+        b"\x7f\xff\xff\xff" + chunk(b"tEXt", TEXT)[4:],
+        b"\xff" * 30,
+    ],
+)
+def test_damaged_chunks_of_a_png_count_as_none(damaged: bytes) -> None:
+    found = read_picture("image", with_chunks(PNG, damaged)).shown()
+    assert (np.asarray(found) == np.asarray(PICTURE)).all()
+
+
+THUMBNAIL = file(picture((16, 16)), "JPEG")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        segment(0xFE, b"a comment", length=3),
+        segment(0xFE, b"a comment", length=60),
+        segment(0xFE, b"a comment", length=0),
+        segment(0xFE, b"a comment", length=65535),
+        segment(0xE1, b"Exif\0\0" + exif(0) + THUMBNAIL, length=24),
+        segment(0xE1, b"Exif\0\0" + exif(0) + THUMBNAIL, length=len(THUMBNAIL) + 80),
+        segment(0xE2, b"MPF\0" + bytes(20)),
+        segment(0xE2, b"ICC_PROFILE\0\1\2part"),
+        segment(0xE2, b"ICC_PROFILE\0\1\1no profile"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\xff\xff\xff\xff"),
+        segment(0xEE, b"Adobe"),
+        segment(0xE0, b"JFIF"),
+        b"\xff" * 9,
+    ],
+)
+def test_damaged_segments_of_a_jpeg_count_as_none(damaged: bytes) -> None:
+    found = read_picture("image", with_segments(JPEG, damaged)).shown()
+    expected = read_picture("image", JPEG).shown()
+    assert (np.asarray(found) == np.asarray(expected)).all()
+
+
+def test_a_picture_that_lacks_rows_is_refused() -> None:
+    noisy = [
+        file(NOISE),
+        file(NOISE, "WEBP"),
+        file(NOISE, "WEBP", lossless=True),
+        file(NOISE, "JPEG"),
+        file(NOISE, "JPEG", progressive=True),
+        file(NOISE, "JPEG", restart_marker_rows=1),
+        file(NOISE, "JPEG", restart_marker_blocks=1),
+        file(NOISE.convert("L"), "JPEG"),
+        file(NOISE.convert("CMYK"), "JPEG"),
+    ]
+    for data in noisy:
+        read_picture("image", data)
+        for share in (0.2, 0.5, 0.8):
+            _refuse(data[: int(len(data) * share)])
+    for data in (noisy[3], *noisy[5:]):
+        _refuse(data[: len(data) // 2] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+def test_a_png_whose_data_ends_well_but_early_is_refused(interlace: int) -> None:
+    header = struct.pack(">IIBBBBB", 16, 16, 8, 0, 0, 0, interlace)
+    sizes = {0: 16 * 17, 1: 6 + 6 + 10 + 20 + 36 + 72 + 136}
+    for missing, refused in ((0, False), (1, True), (120, True)):
+        data = zlib.compress((b"\0" * 17 * 17)[: sizes[interlace] - missing])
+        whole = b"\x89PNG\r\n\x1a\n" + b"".join(
+            chunk(*one) for one in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+        )
+        if refused:
+            _refuse(whole)
+        else:
+            read_picture("image", whole)
+
+
+def _refuse(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="a whole png, jpeg or webp") as refused:
+        read_picture("image", data)
+    assert refused.value.fields["field"] == "image"
+
+
+@pytest.mark.parametrize("shade", [0, 127, 128, 129])
+def test_a_plain_picture_is_no_missing_one(shade: int) -> None:
+    plain = Image.new("RGB", (64, 48), (shade,) * 3)
+    several: list[dict[str, Any]] = [{}, {"restart_marker_rows": 1}, {"progressive": True}]
+    for mode in ("L", "RGB", "CMYK"):
+        for options in several:
+            read_picture("image", file(plain.convert(mode), "JPEG", **options))
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        read_picture("image", file(plain.convert(mode)))
+    read_picture("image", png(np.zeros((4, 4), int), 16, 0))
+
+
+def test_a_file_that_lacks_nothing_but_its_end_is_whole() -> None:
+    for data in (PNG[:-12], JPEG[:-2]):
+        read_picture("image", data)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "0 bytes"),
+        (b"no picture", "10 bytes"),
+        (file(PICTURE, "GIF"), "a gif file"),
+        (file(PICTURE, "TIFF"), "a tiff file"),
+        (file(PICTURE, "BMP"), "a bmp file"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a svg file"),
+        (b"\0\0\0\x1cftypavif", "a avif file"),
+    ],
+)
+def test_what_is_no_picture_is_called_what_it_is(data: bytes, found: str) -> None:
+    with pytest.raises(InvalidRequest, match=found):
+        read_picture("mask", data)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader, "MAX_PIXELS", 1000)
+    with pytest.raises(InvalidRequest, match=r"60x44 pixels.*at most 1000"):
+        read_picture("controls", PNG)
+    monkeypatch.setattr(reader, "MAX_PIXELS", 10**9)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InvalidRequest, match=r"controls.*2640 pixels"):
+        read_picture("controls", PNG)
+
+
+def test_a_file_of_millions_of_parts_is_refused_soon() -> None:
+    for data in (
+        PNG[:33] + chunk(b"tEXt", b"") * 70_000,
+        JPEG[:2] + segment(0xFE, b"") * 70_000,
+        b"RIFF\0\0\0\0WEBP" + b"abcd\0\0\0\0" * 70_000,
+    ):
+        with pytest.raises(InvalidRequest, match="more than 65536 parts"):
+            read_picture("image", data)
+
+
+def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[weakref.ref[Image.Image]] = []
+    really = Image.open
+
+    def noting(*args: object, **options: object) -> Image.Image:
+        image: Image.Image = really(*args, **options)
+        opened.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(reader.Image, "open", noting)
+    gc.disable()
+    try:
+        with pytest.raises(InvalidRequest) as refused:
+            read_picture("image", file(NOISE)[:4000])
+        assert refused.value.__context__ is None
+        assert [one() for one in opened] == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_refused_and_a_turned_picture_are_told_apart() -> None:
+    assert isinstance(read_picture("image", turned(PICTURE, 6)), Picture)
