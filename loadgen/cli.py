@@ -43,6 +43,13 @@ def load(
         list[str] | None,
         typer.Option(metavar="FIELD", help="A field that the openai target takes, such as steps."),
     ] = None,
+    response_format: Annotated[
+        Text,
+        typer.Option(
+            metavar="FORMAT",
+            help="b64_json (the default), url, or none: not sent, for servers that refuse it.",
+        ),
+    ] = None,
     rate: Annotated[
         Text,
         typer.Option(
@@ -159,7 +166,13 @@ def load(
 ) -> None:
     """Send requests to a server when they were planned, and report what became of them."""
     with exit_codes(Console(stderr=True)):
-        server = chosen(target, url, api_key=api_key, also=fields_of(also or ()))
+        server = chosen(
+            target,
+            url,
+            api_key=api_key,
+            also=fields_of(also or ()),
+            response_format=response_format,
+        )
         words = {name: ctx.params[name] for name in LoadOptions.__struct_fields__}
         options = msgspec.convert(words, LoadOptions)
         check_combinations(options, users)

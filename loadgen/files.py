@@ -35,7 +35,7 @@ def load_trace(file: Path) -> tuple[Arrival, ...]:
     """Raises `InvalidRequest` naming the file, the line, the field, its value and what is
     allowed."""
     try:
-        return parse_trace(_text(file).splitlines())
+        return parse_trace(_text(file).split("\n"))
     except InvalidRequest as error:
         named = f"{file}, {error.fields['field']}"
         raise InvalidRequest(
@@ -60,7 +60,7 @@ def _text(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise InvalidRequest(str(file), "its size", f"at most {MAX_BYTES} bytes")
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8-sig")  # bytes: no character becomes a line's end
     except OSError as error:
         raise InvalidRequest("file", str(file), f"one that can be read ({error.strerror})") from (
             error

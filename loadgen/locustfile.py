@@ -4,12 +4,11 @@
     locust -f loadgen/locustfile.py --host http://127.0.0.1:8080 --headless -u 4 -r 1 -t 60s
 
 A closed loop: a user waits for its picture, thinks, and asks again, so a slow server is asked less.
-For what users would see at a rate of their own choosing, use `darkroom load`. A token for the
-gateway is taken from DARKROOM_TOKEN.
+For what users would see at a rate of their own choosing, use `darkroom load`. Token and authority
+are found as it finds them.
 """
 
 import itertools
-import os
 from argparse import ArgumentParser
 from pathlib import Path
 from random import Random
@@ -20,6 +19,7 @@ from locust import HttpUser, events, task
 from loadgen.files import load_workload
 from loadgen.outcome import Shot
 from loadgen.targets.base import HTTP_FIELDS, OPENAI_FIELDS
+from loadgen.targets.choose import chosen
 from loadgen.targets.images import PATH, answer, body
 from loadgen.workload import Workload, requests
 
@@ -29,6 +29,9 @@ _NUMBERS: Final = itertools.count()
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--workload", default="", help="TOML or JSON file; its mix is what counts")
     parser.add_argument("--think", type=float, default=1.0, help="mean seconds between requests")
+    parser.add_argument(
+        "--response-format", default="", help="b64_json (the default), url, or none: not sent"
+    )
     parser.add_argument("--plain", action="store_true", help="send OpenAI's own fields only")
 
 
@@ -45,8 +48,15 @@ class PictureUser(HttpUser):
         self._requests = requests(workload, f"user/{number}")
         self._thoughts = Random(f"{workload.seed}/think/{number}")
         self._takes = OPENAI_FIELDS if options.plain else HTTP_FIELDS
-        if token := os.environ.get("DARKROOM_TOKEN"):
-            self.client.headers["Authorization"] = f"Bearer {token}"
+        kind = "openai" if options.plain else "darkroom"
+        server = chosen(
+            kind, self.host, also=frozenset(), response_format=options.response_format or None
+        )
+        self._format = server.response_format
+        if server.api_key:
+            self.client.headers["Authorization"] = f"Bearer {server.api_key}"
+        if server.ca is not None:
+            self.client.verify = str(server.ca)
 
     def wait_time(self) -> float:
         think: float = self.environment.parsed_options.think
@@ -57,7 +67,7 @@ class PictureUser(HttpUser):
         tenant, name, request = next(self._requests)
         shot = Shot(0, 0.0, tenant, name, request)
         with self.client.post(
-            f"/v1{PATH}", json=body(shot, self._takes), name=name, catch_response=True
+            f"/v1{PATH}", json=body(shot, self._takes, self._format), name=name, catch_response=True
         ) as reply:
             how = answer(reply.status_code, reply.content or b"", request.n)
             if how.status == "done":

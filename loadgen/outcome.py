@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from loadgen.lacks import REASONS
 from shared.messages import ServiceClass
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -84,6 +85,11 @@ class Outcome:
     def latency(self) -> float:
         """Seconds since the intended send, so that a generator or server that lags is seen."""
         return self.ended_at - self.shot.at
+
+    @property
+    def own(self) -> bool:
+        """Whether the generator could not send it: then it says nothing of the server."""
+        return self.status == "lost" and self.failure in REASONS
 
 
 @dataclass(frozen=True, slots=True)

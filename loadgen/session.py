@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import mean
+from typing import Final
 
 import msgspec
 from rich.console import Console
@@ -24,7 +25,11 @@ from loadgen.targets.base import Target, not_sent
 from loadgen.targets.choose import connect
 from loadgen.trial import Trials, at_rate, longest_deadline
 from loadgen.workload import duration, one_of_each, schedule
+from shared.descriptors import make_room
 from shared.errors import InvalidRequest
+
+OTHER_FILES: Final = 128
+"""That a run has open, its connections apart."""
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Session:
             await self._run(shots)
 
     async def _run(self, shots: Sequence[Shot]) -> None:
+        self._make_room()
         async with connect(self.plan.target) as target:
             self.say(f"{target.name}: {in_words(self.plan)}")
             if missing := not_sent(target, shots):
@@ -60,6 +66,17 @@ class Session:
                 await self._measure(shots, target, slo)
             else:
                 await self._search(self.plan.search, target, slo, solo)
+
+    def _make_room(self) -> None:
+        """Each request in flight over HTTP has a connection, which is an open file."""
+        if self.plan.target.kind == "nats":
+            return
+        needed = (self.plan.users or self.plan.limits.in_flight) + OTHER_FILES
+        if (allowed := make_room(needed)) < needed:
+            self.say(
+                f"this process may open {allowed} files (ulimit -Hn), {needed} may be needed; "
+                "requests that cannot be sent for that do not count"
+            )
 
     async def _solo(self, shots: Sequence[Shot], target: Target) -> dict[str, float]:
         """Warms the server up, and measures what a deadline will need to know."""

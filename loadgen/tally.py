@@ -62,7 +62,7 @@ class Tally:
             self._done += 1
             self._times.record(outcome.latency)
             _count(self._done_in, outcome.ended_at)
-        else:
+        elif not outcome.own:
             self._failed += 1
         met = meets(self._slo, outcome)
         self._judged += met is not None

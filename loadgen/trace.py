@@ -1,12 +1,16 @@
 """Traces of requests that really came: lines of `tenant gap_seconds`, or JSON lines.
 
-A gap counts from the line before, whoever that was of; the first one from the start. A JSON line
-has `time` (seconds from the start) and any of the fields of `TraceLine`; what it leaves open is
-taken from the workload's mix. Empty lines and lines that begin with # are skipped.
+A gap counts from the line before, whoever that was of and in whichever form; the first one from the
+start. A JSON line has `time` (seconds from the start) and any of the fields of `TraceLine`; what it
+leaves open is taken from the workload's mix. Empty lines and lines that begin with # are skipped.
+
+A line ends at a line feed, before which a carriage return may stand, and at nothing else: JSON may
+hold any other character that some call a line's end.
 """
 
 import math
 import re
+import string
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
@@ -21,6 +25,8 @@ from shared.messages import ServiceClass
 MAX_LINES: Final = 1_000_000
 """Of one trace: a schedule is held in memory."""
 MAX_GAP: Final = 1_000_000.0
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Some editors begin a file with it; joined files have it inside."""
 
 
 class Arrival(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,13 +83,14 @@ def parse_trace(lines: Iterable[str]) -> tuple[Arrival, ...]:
     found: list[Arrival] = []
     now = 0.0
     for number, line in enumerate(lines, 1):
-        text = line.strip()
+        text = line.removeprefix(BYTE_ORDER_MARK).strip(string.whitespace)
         if not text or text.startswith("#"):
             continue
         if len(found) == MAX_LINES:
             raise InvalidRequest(f"line {number}", text, f"at most {MAX_LINES} requests")
         if text.startswith("{"):
             found.append(_json_line(number, text))
+            now = found[-1].at
             continue
         tenant, gap = _gap_line(number, text)
         now += gap
@@ -94,7 +101,7 @@ def parse_trace(lines: Iterable[str]) -> tuple[Arrival, ...]:
 
 
 def _gap_line(number: int, text: str) -> tuple[str, float]:
-    words = re.split(r"[\s,]+", text)
+    words = re.split(r"[\s,]+", text, flags=re.ASCII)
     if len(words) != 2:
         raise InvalidRequest(f"line {number}", text, "`tenant gap_seconds`, or one JSON object")
     try:

@@ -9,6 +9,7 @@ import msgspec
 
 from loadgen.arrivals import Arrivals, Constant, Gamma, Poisson
 from loadgen.find_rate import Trial
+from loadgen.lacks import REASONS
 from loadgen.limits import Limits
 from loadgen.outcome import Outcome, Shot
 from loadgen.report.slo import Slo, deadline_of
@@ -17,7 +18,7 @@ from loadgen.run import Interrupted, Observer, run_open
 from loadgen.solo import examples, until_quiet
 from loadgen.targets.base import Target
 from loadgen.workload import Workload, schedule
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, Misconfigured
 
 MIN_REQUESTS: Final = 20
 """Expected in a trial: a low rate is tried for longer than the workload says."""
@@ -44,8 +45,8 @@ class Trials:
     runs: dict[float, tuple[Workload, list[Outcome]]] = field(default_factory=dict)
 
     async def __call__(self, rate: float) -> Trial:
-        """Raises `InvalidRequest` for arrivals without a single rate, or without deadlines, and
-        `Interrupted`."""
+        """Raises `InvalidRequest` for arrivals without a single rate, or without deadlines,
+        `Misconfigured` if this machine could not send all of them, and `Interrupted`."""
         workload = at_rate(self.workload, rate, seed=self.workload.seed + len(self.all))
         shots = schedule(workload)
         quiet = await self._until_quiet(shots)
@@ -58,6 +59,7 @@ class Trials:
         )
         if self.stop.is_set():
             raise Interrupted
+        _refuse_unsent(outcomes, rate)
         met = sum(meets(self.slo, outcome) is True for outcome in outcomes)
         trial = Trial(rate=rate, met=met, of=len(outcomes), quiet=quiet)
         self.all.append(trial)
@@ -87,6 +89,16 @@ def _at_rate(workload: Workload, rate: float) -> Arrivals:
         case other:
             kind = "a trace" if workload.trace is not None else type(other).__name__.lower()
             raise InvalidRequest("arrivals", kind, "constant, poisson or gamma, to find a rate")
+
+
+def _refuse_unsent(outcomes: Sequence[Outcome], rate: float) -> None:
+    """A rate that was not offered is neither kept nor missed."""
+    unsent = [outcome.failure for outcome in outcomes if outcome.own]
+    if unsent:
+        raise Misconfigured(
+            f"{len(unsent)} of {len(outcomes)} requests at {rate:.3f}/s could not be sent: "
+            f"{REASONS[str(unsent[0])]}"
+        )
 
 
 def longest_deadline(slo: Slo, shots: Sequence[Shot]) -> float:

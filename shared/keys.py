@@ -1,6 +1,7 @@
 """Key pairs (Ed25519, as NATS writes them) by which each service proves itself to the bus.
 
-What a process needs lies in one directory: `nkey`, its seed, and `ca.crt` if the bus speaks TLS.
+What a process needs lies in one directory: `nkey`, its seed, and `ca.crt` if the bus speaks TLS. A
+client's also holds a `token` for HTTP.
 """
 
 import os
@@ -16,6 +17,8 @@ from shared.private_files import read_private
 
 SEED_FILE: Final = "nkey"
 CA_FILE: Final = "ca.crt"
+TOKEN_FILE: Final = "token"
+"""For the gateway, in a client's directory."""
 VARIABLE: Final = "DARKROOM_CREDENTIALS"
 
 

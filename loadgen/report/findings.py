@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from loadgen.lacks import REASONS
 from loadgen.report.model import Group, Report
 from loadgen.report.slo import TimesSolo
 from loadgen.report.units import (
@@ -91,6 +92,11 @@ def warnings(report: Report) -> list[str]:
             f"1% of the requests were sent {seconds_text(report.lateness.p99)} late or more: the "
             "load generator could not keep up, and its delay is part of the latencies"
         )
+    found += [
+        f"{failure.count} requests were not sent, and do not count: {REASONS[failure.failure]}"
+        for failure in report.failures
+        if failure.status == "lost" and failure.failure in REASONS
+    ]
     if report.overall.requests and not report.overall.done:
         found.append("no request was done: there are no latencies")
     return found

@@ -24,11 +24,14 @@ def summarise(
     about: Mapping[str, str] | None = None,
 ) -> Report:
     """The report of a run whose window was `seconds` long. `about` says in words what was run.
+    What the generator itself could not send is listed among `failures`, and counts nowhere else.
 
     Raises `InvalidRequest` if `slo` needs a solo latency that it does not have, or without a
     window."""
     if not seconds > 0:
         raise InvalidRequest("seconds", seconds, "above 0")
+    unsent = [outcome for outcome in outcomes if outcome.own]
+    outcomes = [outcome for outcome in outcomes if not outcome.own]
     met = {id(outcome): meets(slo, outcome) for outcome in outcomes}
 
     def verdict(outcome: Outcome) -> bool | None:
@@ -53,7 +56,7 @@ def summarise(
         by_class=grouped(_class),
         by_tenant=grouped(lambda outcome: outcome.shot.tenant),
         by_template=grouped(lambda outcome: outcome.shot.template),
-        failures=failures(outcomes),
+        failures=failures([*outcomes, *unsent]),
         lateness=lateness(outcomes),
         curve=curve(_done_latencies(outcomes)),
         curve_by_class={
@@ -67,9 +70,9 @@ def summarise(
 
 
 def meets(slo: Slo, outcome: Outcome) -> bool | None:
-    """Whether it was done by its deadline; None if it had none."""
+    """Whether it was done by its deadline; None if it had none, or could not be sent from here."""
     deadline = deadline_of(slo, outcome.shot)
-    if deadline is None:
+    if deadline is None or outcome.own:
         return None
     return outcome.status == "done" and outcome.latency <= deadline
 

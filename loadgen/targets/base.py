@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from loadgen.lacks import lack_of
 from loadgen.occupancy import Source
 from loadgen.outcome import RequestTemplate, Shot, Status
 
@@ -33,6 +34,12 @@ class Answer:
     failure: str | None = None
     images: int = 0
     bytes: int = 0
+
+
+def unsent(error: Exception) -> Answer | None:
+    """How a request ended that this machine lacked something to send; None: that is not why."""
+    lack = lack_of(error)
+    return None if lack is None else Answer("lost", lack)
 
 
 class Target(Protocol):

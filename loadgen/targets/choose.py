@@ -4,12 +4,16 @@ import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
 from loadgen.targets.base import HTTP_FIELDS, OPENAI_FIELDS, Target
+from loadgen.targets.images import ResponseFormat
+from services.fleet import state
+from shared.binding import is_loopback
 from shared.errors import InvalidRequest, Misconfigured
-from shared.keys import Credentials
+from shared.keys import CA_FILE, TOKEN_FILE, VARIABLE, Credentials
 from shared.private_files import read_private
 
 Kind = Literal["darkroom", "openai", "nats"]
@@ -18,62 +22,115 @@ KEY_VARIABLES: Final = {"darkroom": "DARKROOM_TOKEN", "openai": "OPENAI_API_KEY"
 """Where a token is found that the command line does not give: nobody is sent another's."""
 NATS_SCHEMES: Final = ("nats://", "tls://")
 HTTP_SCHEMES: Final = ("http://", "https://")
+FORMATS: Final[tuple[ResponseFormat, ...]] = get_args(ResponseFormat)
+LEFT_OUT: Final = "none"
+CLIENT: Final = "client"
+"""Whose part of a fleet's keys a load generator needs."""
 
 
 class TargetOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`also`: fields that a plain server takes beyond OpenAI's."""
+    """`also`: fields that a plain server takes beyond OpenAI's. `response_format`: how pictures are
+    asked for over HTTP; None: it is not said."""
 
     kind: Kind
     url: str
     api_key: str | None = None
     also: frozenset[str] = frozenset()
+    response_format: ResponseFormat | None = "b64_json"
     credentials: Credentials | None = None
-    """Of a client of the fleet that runs here; None: what the environment says."""
+    """On a bus, a client's of the fleet that runs here; None: what the environment says."""
+    ca: Path | None = None
+    """Over HTTP, an authority to trust beside those of the system."""
 
 
 def chosen(
-    kind: str | None, url: str | None, *, api_key: str | None = None, also: frozenset[str]
+    kind: str | None,
+    url: str | None,
+    *,
+    api_key: str | None = None,
+    also: frozenset[str],
+    response_format: str | None = None,
 ) -> TargetOptions:
-    """Raises `InvalidRequest` for a kind there is none of, and `Misconfigured` if nothing says
-    where the server is."""
+    """The keys of the fleet that runs here are found, also if `url` is one of its addresses; else
+    those in the directory that DARKROOM_CREDENTIALS names.
+
+    Raises `InvalidRequest` for a kind there is none of, and `Misconfigured` if nothing says where
+    the server is."""
     if kind is not None and kind not in KINDS:
         raise InvalidRequest("--target", kind, "one of " + ", ".join(KINDS))
     if kind is None:
         kind = "nats" if url is not None and url.startswith(NATS_SCHEMES) else "darkroom"
-    found, credentials, token = (url, None, None) if url else _running(kind)
-    options = TargetOptions(
-        kind=msgspec.convert(kind, Kind),
-        url=found,
-        api_key=api_key or os.environ.get(KEY_VARIABLES.get(kind, "")) or token,
-        also=also,
-        credentials=credentials,
-    )
+    fleet = state.running_at(url)
+    address = url or _address(kind, fleet)
     schemes = NATS_SCHEMES if kind == "nats" else HTTP_SCHEMES
-    if not options.url.startswith(schemes):
+    if not address.startswith(schemes):
         allowed = f"for {kind}, an address that begins with {' or '.join(schemes)}"
-        raise InvalidRequest("--url", options.url, allowed)
-    return options
+        raise InvalidRequest("--url", address, allowed)
+    if kind == "nats":
+        _refuse_format(response_format)
+        credentials = fleet.credentials("client") if fleet else None
+        return TargetOptions(kind="nats", url=address, also=also, credentials=credentials)
+    keys = _http_keys(address, kind, fleet)
+    # A fleet's token is for its gateway, whatever kind of server that is taken for.
+    variable = KEY_VARIABLES["darkroom" if fleet else kind]
+    return TargetOptions(
+        kind=msgspec.convert(kind, Kind),
+        url=address,
+        api_key=api_key or os.environ.get(variable) or (_token(keys) if keys else None),
+        also=also,
+        response_format=_format(response_format),
+        ca=_ca(keys) if keys else None,
+    )
 
 
-def _running(kind: str) -> tuple[str, Credentials, str | None]:
-    """The address of the fleet that runs on this machine; a client's key and token for it."""
-    from services.fleet import state
-    from services.fleet.keys import TOKEN
-
+def _address(kind: str, fleet: state.FleetState | None) -> str:
+    """Of the fleet that runs here."""
     if kind == "openai":
         raise Misconfigured("where is the server? give its address with --url")
-    fleet = state.read(state.state_directory())
     if fleet is None:
         raise Misconfigured("no fleet is running here; start one with: darkroom up, or give --url")
-    credentials = fleet.credentials("client")
     if kind == "nats":
-        return fleet.nats_url, credentials, None
+        return fleet.nats_url
     if not fleet.http:
         raise Misconfigured("the fleet that runs here has no gateway; try --target nats")
-    token = Path(fleet.keys) / "client" / TOKEN
-    known = fleet.keys and token.exists()
-    secret = read_private(token, "the token").decode().strip() if known else None
-    return fleet.local_url, credentials, secret
+    return fleet.local_url
+
+
+def _http_keys(url: str, kind: str, fleet: state.FleetState | None) -> Path | None:
+    """The directory of a client of the gateway at `url`. What the environment names is another
+    fleet's, perhaps, so its token is not sent where others could read it, nor to a plain server."""
+    if fleet is not None:
+        return Path(fleet.keys) / CLIENT if fleet.keys else None
+    given = os.environ.get(VARIABLE, "")
+    private = url.startswith("https://") or is_loopback(urlsplit(url).hostname or "")
+    return Path(given) if given and kind == "darkroom" and private else None
+
+
+def _token(keys: Path) -> str | None:
+    file = keys / TOKEN_FILE
+    return read_private(file, "the token").decode().strip() if file.exists() else None
+
+
+def _ca(keys: Path) -> Path | None:
+    file = keys / CA_FILE
+    return file if file.exists() else None
+
+
+def _format(given: str | None) -> ResponseFormat | None:
+    if given is None:
+        return "b64_json"
+    if given == LEFT_OUT:
+        return None
+    for known in FORMATS:
+        if given == known:
+            return known
+    raise InvalidRequest("--response-format", given, ", ".join((*FORMATS, LEFT_OUT)))
+
+
+def _refuse_format(given: str | None) -> None:
+    if given is not None:
+        allowed = "nothing beside --target nats, where pictures are never text"
+        raise InvalidRequest("--response-format", given, allowed)
 
 
 def connect(options: TargetOptions) -> AbstractAsyncContextManager[Target]:
@@ -90,6 +147,7 @@ def connect(options: TargetOptions) -> AbstractAsyncContextManager[Target]:
         options.url,
         kind=options.kind,
         takes=takes,
+        response_format=options.response_format,
         api_key=options.api_key,
-        ca=options.credentials.ca if options.credentials else None,
+        ca=options.ca,
     )

@@ -12,23 +12,30 @@ import msgspec
 
 from loadgen.occupancy import HttpSource, Source
 from loadgen.outcome import Shot
-from loadgen.targets.base import HTTP_FIELDS, Answer
-from loadgen.targets.images import PATH, answer, base_url, body
-from shared.errors import InvalidRequest
+from loadgen.targets.base import HTTP_FIELDS, Answer, unsent
+from loadgen.targets.images import PATH, ResponseFormat, answer, base_url, body
+from shared.errors import InvalidRequest, Misconfigured
 
 JSON: Final = {"Content-Type": "application/json"}
 
 
 class HttpTarget:
-    """`base` is the address up to and including `/v1`; `takes` says which fields are sent."""
+    """`base` is the address up to and including `/v1`; `takes` says which fields are sent, and
+    `response_format` how pictures are asked for, if it is said at all."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, base: str, kind: str, takes: frozenset[str]
+        self,
+        session: aiohttp.ClientSession,
+        base: str,
+        kind: str,
+        takes: frozenset[str],
+        response_format: ResponseFormat | None = "b64_json",
     ) -> None:
         self._session = session
         self._base = base
         self._name = f"{kind} at {base}"
         self._takes = takes
+        self._response_format = response_format
 
     @classmethod
     @asynccontextmanager
@@ -38,21 +45,21 @@ class HttpTarget:
         *,
         kind: str = "darkroom",
         takes: frozenset[str] = HTTP_FIELDS,
+        response_format: ResponseFormat | None = "b64_json",
         api_key: str | None = None,
         ca: Path | None = None,
     ) -> AsyncIterator[Self]:
         """Connections are made as they are needed, without a bound of their own: the runner has
-        one, and a queue here would be invisible. `ca`: file with the authority that signed the
-        server's certificate; None: one that the system trusts. Raises `InvalidRequest` for a bad
-        `url`."""
+        one, and a queue here would be invisible. `ca`: file with an authority to trust beside
+        those of the system. Raises `InvalidRequest` for a bad `url`, and `Misconfigured` for a file
+        that holds no certificate."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
         async with aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
+            connector=aiohttp.TCPConnector(limit=0, ssl=trusted(ca)),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
         ) as session:
-            yield cls(session, base_url(url), kind, takes)
+            yield cls(session, base_url(url), kind, takes, response_format)
 
     @property
     def name(self) -> str:
@@ -68,13 +75,24 @@ class HttpTarget:
 
     async def send(self, shot: Shot) -> Answer:
         try:
-            sent = io.BytesIO(msgspec.json.encode(body(shot, self._takes)))
+            sent = io.BytesIO(msgspec.json.encode(body(shot, self._takes, self._response_format)))
             async with self._session.post(
                 self._base + PATH, data=sent, headers=JSON, allow_redirects=False
             ) as reply:
                 data = await reply.read()
         except (aiohttp.ClientError, OSError) as error:  # timeouts are OSErrors
-            return Answer("failed", type(error).__name__)
+            return unsent(error) or Answer("failed", type(error).__name__)
         except InvalidRequest as error:
-            return Answer("rejected", error.code)
+            return unsent(error) or Answer("rejected", error.code)
         return answer(reply.status, data, shot.request.n)
+
+
+def trusted(ca: Path | None) -> ssl.SSLContext:
+    """The system's authorities, and the one in `ca`. Raises `Misconfigured`."""
+    context = ssl.create_default_context()
+    if ca is not None:
+        try:
+            context.load_verify_locations(cafile=ca)
+        except (OSError, ssl.SSLError) as error:
+            raise Misconfigured(f"{ca} holds no certificate of an authority: {error}") from error
+    return context

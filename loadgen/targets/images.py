@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -21,6 +21,9 @@ _NAMES: Final = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422, 429, 503})
 """Statuses that say no before any work was done."""
 
+
+ResponseFormat = Literal["b64_json", "url"]
+"""How pictures are asked for."""
 
 _DEFAULTS: Final = RequestTemplate()
 
@@ -52,16 +55,16 @@ def base_url(url: str) -> str:
     return bare if bare.endswith("/v1") else f"{bare}/v1"
 
 
-def body(shot: Shot, takes: frozenset[str]) -> dict[str, Any]:
-    """The JSON object for `shot`. The tenant goes as OpenAI's `user`. Raises `InvalidRequest` if a
-    picture to steer by cannot be read."""
+def body(
+    shot: Shot, takes: frozenset[str], response_format: ResponseFormat | None = "b64_json"
+) -> dict[str, Any]:
+    """The JSON object for `shot`. The tenant goes as OpenAI's `user`. `response_format`: None
+    leaves it out, for servers and models that refuse it. Raises `InvalidRequest` if a picture to
+    steer by cannot be read."""
     request = shot.request
-    sent: dict[str, Any] = {
-        "prompt": request.prompt,
-        "n": request.n,
-        "response_format": "b64_json",
-        "user": shot.tenant,
-    }
+    sent: dict[str, Any] = {"prompt": request.prompt, "n": request.n, "user": shot.tenant}
+    if response_format is not None:
+        sent["response_format"] = response_format
     if request.width is not None and request.height is not None:
         sent["size"] = f"{request.width}x{request.height}"
     for field in sorted(takes - {"prompt", "n", "width", "height"}):

@@ -9,7 +9,7 @@ from typing import Final, Self
 from loadgen.controls import choices
 from loadgen.occupancy import NatsSource, Source
 from loadgen.outcome import Shot
-from loadgen.targets.base import NATS_FIELDS, Answer
+from loadgen.targets.base import NATS_FIELDS, Answer, unsent
 from shared.bus.base import Bus
 from shared.client import Darkroom, new_job_id
 from shared.errors import DarkroomError, InvalidRequest, JobFailed, PayloadTooLarge, QueueFull
@@ -69,7 +69,7 @@ class NatsTarget:
             job = await self._darkroom.submit(wanted, progress=False)
             images = await job.images()
         except DarkroomError as error:
-            return answer(error)
+            return unsent(error) or answer(error)
         except asyncio.CancelledError:
             if job is not None:
                 self._group.create_task(self._cancel(job.job_id))

@@ -75,7 +75,7 @@ class Headlines:
 async def bus_at(url: str | None, keys: Path | None) -> AsyncIterator[Bus]:
     """The bus at `url`, or of the fleet that runs here. Raises `Misconfigured` if none does,
     `BusUnavailable` if it does not answer."""
-    running = None if url else state.read(state.state_directory())
+    running = state.running_at(url)
     address = url or (running.nats_url if running else None)
     if address is None:
         raise Misconfigured("no fleet is running here; start one with: darkroom up")

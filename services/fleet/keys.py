@@ -19,7 +19,7 @@ from services.fleet.certificates import issue
 from services.gateway.tokens import add_token
 from shared.bus.embedded import SIGN_IN_SECONDS, ServerAccess
 from shared.errors import Misconfigured
-from shared.keys import CA_FILE, SEED_FILE, Credentials, new_seed
+from shared.keys import CA_FILE, SEED_FILE, TOKEN_FILE, Credentials, new_seed
 from shared.permissions import HOLDERS, Served, permissions
 from shared.private_files import private_directory, write_private
 
@@ -27,7 +27,6 @@ AUTHORIZATION: Final = "authorization.conf"
 SERVER: Final = ("server.crt", "server.key")
 GATEWAY: Final = ("tls.crt", "tls.key")
 TOKENS: Final = "tokens"
-TOKEN: Final = "token"
 FIRST_TOKEN: Final = "default"
 
 
@@ -45,7 +44,7 @@ def make_keys(directory: Path, served: Served, hosts: Sequence[str]) -> list[Pat
     if not (directory / "gateway" / TOKENS).exists():
         token = add_token(directory / "gateway" / TOKENS, FIRST_TOKEN)
         written.append(directory / "gateway" / TOKENS)
-        written.append(_write(directory / "client" / TOKEN, token + "\n"))
+        written.append(_write(directory / "client" / TOKEN_FILE, token + "\n"))
     if hosts:
         written += _certify(directory, hosts)
     written.append(write_authorization(directory, served))

@@ -114,13 +114,13 @@ async def _fleet_for(
     request: GenerationRequest, url: str | None, display: Display
 ) -> AsyncIterator[tuple[GenerationRequest, Place, float | None]]:
     """The request as the fleet understands it, where the fleet is, and how long starting took."""
-    running = None if url else state.read(state.state_directory())
+    running = state.running_at(url)
+    if running:
+        place = Place(url or running.nats_url, running.credentials("client"))
+        yield _with_whole_path(request), place, None
+        return
     if url:
         yield request, Place(url), None
-        return
-    if running:
-        place = Place(running.nats_url, running.credentials("client"))
-        yield _with_whole_path(request), place, None
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.

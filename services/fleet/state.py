@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from services.fleet.places import same_place
 from shared.errors import Misconfigured
 from shared.keys import ANONYMOUS, Credentials
 from shared.private_files import private_directory
@@ -52,8 +53,16 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     def local_url(self) -> str:
         """Of the gateway from this machine: one that listens everywhere is not called so by its
         certificate. Empty if there is none."""
-        url = self.http_url or (self.http and f"http://{self.http}")
+        url = self._gateway_url
         return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+    def is_at(self, url: str) -> bool:
+        """Whether `url` is one of its gateway or of its bus: a caller need not be told its keys."""
+        return same_place(url, self._gateway_url) or same_place(url, self.nats_url)
+
+    @property
+    def _gateway_url(self) -> str:
+        return self.http_url or (self.http and f"http://{self.http}")
 
     @property
     def alive(self) -> bool:
@@ -77,6 +86,18 @@ def read(directory: Path) -> FleetState | None:
     except (OSError, msgspec.DecodeError):
         return None
     return state if state.alive else None
+
+
+def running_at(url: str | None, environ: Mapping[str, str] = os.environ) -> FleetState | None:
+    """The fleet that runs here, if `url` is None or one of its own addresses. Raises
+    `Misconfigured` only if there is no other way to find a fleet."""
+    try:
+        running = read(state_directory(environ))
+    except Misconfigured:
+        if url is None:
+            raise
+        return None
+    return running if running is not None and (url is None or running.is_at(url)) else None
 
 
 def refuse_second(directory: Path) -> None:

@@ -23,7 +23,7 @@ ANSWER_SECONDS: Final = 0.5
 
 async def show_status(url: str | None, console: Console) -> None:
     """Raises `Misconfigured` if there is no fleet, `BusUnavailable` if its bus does not answer."""
-    running = None if url else state.read(state.state_directory())
+    running = state.running_at(url)
     address = url or (running.nats_url if running else None)
     if address is None:
         raise Misconfigured("no fleet is running here; start one with: darkroom up")

@@ -1,20 +1,25 @@
 """`python -m services.gateway`"""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from services.gateway.app import serving
-from services.gateway.descriptors import make_room
+from services.gateway.core import OPEN_FILES
 from services.gateway.door import Door
 from services.gateway.followed import keep_following
 from shared.catalogue import Catalogue
+from shared.descriptors import make_room
 from shared.process import Process, run_process
 from shared.readiness import WARNINGS
+
+log = logging.getLogger(__name__)
 
 
 async def main(running: Process) -> None:
     settings = running.settings
-    make_room()
+    if (allowed := make_room(OPEN_FILES)) < OPEN_FILES:
+        log.warning("open files are limited to %d of %d; see ulimit -Hn", allowed, OPEN_FILES)
     catalogue = Catalogue.of(settings)
     door = Door.of(settings)
     async with serving(

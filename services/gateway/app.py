@@ -113,4 +113,9 @@ async def _listen(runner: web.AppRunner, host: str, port: int, tls: ssl.SSLConte
             "DARKROOM_HTTP_PORT (0: a free port)"
         ) from error
     taken: tuple[str, int] = runner.addresses[0][:2]
-    return f"{taken[0]}:{taken[1]}"
+    return authority(*taken)
+
+
+def authority(host: str, port: int) -> str:
+    """As an address names them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

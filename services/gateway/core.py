@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 MAX_REQUESTS: Final = 1024
 """Requests that wait for their images at a time."""
+OPEN_FILES: Final = MAX_REQUESTS + 512
+"""A connection for each request that waits, others that are refused or idle, and the process's own:
+else the kernel would refuse connections before the gateway could refuse requests by name."""
 MAX_LARGE: Final = 16
 """Requests with pictures that are read and submitted at a time."""
 CANCEL_SECONDS: Final = 4.0

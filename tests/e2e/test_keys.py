@@ -108,7 +108,10 @@ def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert out.stat().st_size > 100
     status = subprocess.run(
-        [*DARKROOM, "status"], env=secured.environment, capture_output=True, timeout=HANG_SECONDS
+        [*DARKROOM, "status", "--url", secured.state.nats_url],
+        env=secured.environment,
+        capture_output=True,
+        timeout=HANG_SECONDS,
     )
     assert status.returncode == 0
     assert b"denoiser" in status.stdout
@@ -148,11 +151,16 @@ def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
     assert out.stat().st_size > 100
 
 
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("target", ["darkroom", "nats"])
-def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(secured: Secured, target: str) -> None:
+def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(
+    secured: Secured, target: str, named: bool
+) -> None:
     short = ("--users", "1", "--duration", "1", "--steps", "2")
+    own = secured.state.nats_url if target == "nats" else secured.state.http_url
+    address = ("--url", own.replace("127.0.0.1", "localhost")) if named else ()
     done = subprocess.run(
-        [*DARKROOM, "load", "--target", target, *short, "--json", "-"],
+        [*DARKROOM, "load", "--target", target, *address, *short, "--json", "-"],
         env=secured.environment,
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +16,17 @@ from loadgen.outcome import RequestTemplate, Shot
 from loadgen.targets.base import HTTP_FIELDS, NATS_FIELDS, OPENAI_FIELDS, Answer, not_sent
 from loadgen.targets.choose import chosen
 from loadgen.targets.http import HttpTarget
-from loadgen.targets.images import answer, base_url, body
+from loadgen.targets.images import ResponseFormat, answer, base_url, body
 from loadgen.targets.nats import NatsTarget, job_request
+from services.fleet.keys import make_keys
+from services.fleet.state import FleetState, state_directory, write
 from services.gateway.request import ImagesRequest
 from shared.bus.memory import MemoryBus
 from shared.client import Darkroom
 from shared.errors import HandleLost, InvalidRequest, Misconfigured, QueueFull
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
+from shared.permissions import Served
+from shared.tensors.owners import start_time
 from tests.conftest import eventually, run
 from tests.loadgen.servers import Server
 from tests.services.gateway.pipeline import picture, pipeline
@@ -101,6 +106,14 @@ def test_a_plain_server_is_asked_for_openais_fields_and_what_else_it_is_said_to_
     assert set(plain) == {"model", "prompt", "n", "size", "response_format", "user"}
     more = body(shot(EVERYTHING), OPENAI_FIELDS | {"steps", "loras"})
     assert (more["num_inference_steps"], more["loras"]) == (4, [{"name": "ink"}])
+
+
+@pytest.mark.parametrize(("given", "sent"), [(None, {}), ("url", {"response_format": "url"})])
+def test_how_pictures_are_asked_for_can_be_chosen_or_left_out(
+    given: ResponseFormat | None, sent: dict[str, str]
+) -> None:
+    asked = body(shot(RequestTemplate(prompt="a")), HTTP_FIELDS, given)
+    assert asked == {"prompt": "a", "n": 1, "user": "ann"} | sent
 
 
 def test_what_is_left_open_is_left_to_the_server() -> None:
@@ -335,6 +348,21 @@ def test_the_scheme_says_which_kind_of_server_it_is() -> None:
         chosen("grpc", None, also=frozenset())
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(None, "b64_json"), ("b64_json", "b64_json"), ("url", "url"), ("none", None)],
+)
+def test_the_option_says_how_pictures_are_asked_for(given: str | None, meant: str | None) -> None:
+    options = chosen("openai", "http://h:1", also=frozenset(), response_format=given)
+    assert options.response_format == meant
+
+
+@pytest.mark.parametrize(("url", "given"), [("http://h:1", "b64"), ("nats://h:1", "url")])
+def test_a_format_that_cannot_be_is_refused(url: str, given: str) -> None:
+    with pytest.raises(InvalidRequest, match="--response-format"):
+        chosen(None, url, also=frozenset(), response_format=given)
+
+
 def test_a_token_goes_to_nobody_but_whom_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_TOKEN", "ours")
     monkeypatch.setenv("OPENAI_API_KEY", "theirs")
@@ -342,6 +370,104 @@ def test_a_token_goes_to_nobody_but_whom_it_is_for(monkeypatch: pytest.MonkeyPat
         assert chosen(kind, "http://h:1", also=frozenset()).api_key == token
     assert chosen("nats", "nats://h:1", also=frozenset()).api_key is None
     assert chosen("openai", "http://h:1", api_key="given", also=frozenset()).api_key == "given"
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FleetState:
+    """This process, taken for a fleet with keys whose gateway listens on all addresses."""
+    for variable in ("DARKROOM_TOKEN", "OPENAI_API_KEY", "DARKROOM_CREDENTIALS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DARKROOM_STATE_DIR", str(tmp_path / "state"))
+    make_keys(tmp_path / "keys", Served(("m",), ()), ["localhost"])
+    state = FleetState(
+        pid=os.getpid(),
+        started=start_time(os.getpid()) or 0,
+        nats_url="tls://127.0.0.1:4222",
+        http="0.0.0.0:8080",
+        http_url="https://0.0.0.0:8080",
+        logs="",
+        models=("m",),
+        members=(),
+        keys=str(tmp_path / "keys"),
+    )
+    write(state_directory(), state)
+    return state
+
+
+@pytest.mark.parametrize("kind", ["darkroom", "openai"])
+@pytest.mark.parametrize(
+    "url", [None, "https://127.0.0.1:8080", "https://localhost:8080/v1", "https://127.0.0.9:8080"]
+)
+def test_the_keys_of_the_fleet_that_runs_here_are_found_however_it_is_called(
+    running: FleetState, kind: str, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "openai" and url is None:
+        return  # a plain server is never found by itself
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+    options = chosen(kind, url, also=frozenset())
+    client = Path(running.keys) / "client"
+    assert options.url == (url or "https://127.0.0.1:8080")
+    assert options.api_key == (client / "token").read_text().strip()
+    assert options.ca == client / "ca.crt"
+    monkeypatch.setenv("DARKROOM_TOKEN", "another user's")
+    assert chosen(kind, url, also=frozenset()).api_key == "another user's"
+    assert chosen(kind, url, api_key="given", also=frozenset()).api_key == "given"
+
+
+@pytest.mark.parametrize("url", [None, "nats://localhost:4222", "tls://127.0.0.1:4222"])
+def test_the_key_for_the_bus_of_the_fleet_that_runs_here_is_found(
+    running: FleetState, url: str | None
+) -> None:
+    options = chosen("nats", url, also=frozenset())
+    assert options.credentials is not None
+    assert options.credentials.public == running.credentials("client").public
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("darkroom", "https://127.0.0.1:8081"),
+        ("darkroom", "http://127.0.0.1:8080"),
+        ("darkroom", "https://192.0.2.1:8080"),
+        ("openai", "https://192.0.2.1:8080"),
+        ("nats", "nats://192.0.2.1:4222"),
+        ("nats", "nats://127.0.0.1:4223"),
+    ],
+)
+def test_another_server_is_sent_nothing_of_the_fleet_that_runs_here(
+    running: FleetState, kind: str, url: str
+) -> None:
+    options = chosen(kind, url, also=frozenset())
+    assert (options.api_key, options.ca, options.credentials) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "sent"),
+    [
+        ("darkroom", "https://192.0.2.1:8080", True),
+        ("darkroom", "http://127.0.0.1:8081", True),
+        ("darkroom", "http://192.0.2.1:8080", False),
+        ("openai", "https://192.0.2.1:8080", False),
+    ],
+)
+def test_keys_that_the_environment_names_go_only_where_nobody_can_read_them(
+    running: FleetState, kind: str, url: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Path(running.keys) / "client"
+    monkeypatch.setenv("DARKROOM_CREDENTIALS", str(client))
+    options = chosen(kind, url, also=frozenset())
+    assert options.api_key == ((client / "token").read_text().strip() if sent else None)
+    assert options.ca == (client / "ca.crt" if sent else None)
+
+
+def test_an_address_can_be_given_where_there_is_no_directory_for_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    monkeypatch.setenv("DARKROOM_STATE_DIR", str(tmp_path / "open"))
+    assert chosen(None, "http://h:1", also=frozenset()).url == "http://h:1"
+    with pytest.raises(Misconfigured, match="mode 755"):
+        chosen(None, None, also=frozenset())
 
 
 def test_without_an_address_the_fleet_that_runs_here_is_meant(

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from loadgen.files import load_trace, load_workload
 from loadgen.trace import parse_trace
 from shared.errors import InvalidRequest
 
@@ -12,6 +15,53 @@ def test_gaps_count_from_the_line_before_whoever_it_was_of() -> None:
         ("ann", 1.75),
     ]
     assert all(not arrival.changes for arrival in found)
+
+
+def test_a_gap_counts_from_the_line_before_also_where_that_was_json() -> None:
+    lines = ['{"time": 10, "tenant": "ann"}', "", " \t\r", "bob 1", '{"time": 20}', "# x", "cy 0.5"]
+    assert [arrival.at for arrival in parse_trace(lines)] == [10, 11, 20, 20.5]
+
+
+ODD = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+"""What Python takes for ends of lines, and JSON for characters (the first five when escaped)."""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+def test_lines_of_a_file_end_at_line_feeds_only(tmp_path: Path, begin: str, end: str) -> None:
+    prompt = f"a{ODD[5:]}b"
+    lines = [
+        f'{{"time": 1, "prompt": "{prompt}"}}',
+        f"# a remark {ODD} ann 5",
+        "ann\x0b1",
+        "\ufeffbob 1",  # a file that was joined to this one
+        f"c{ODD[2:]}y 2",
+    ]
+    file = tmp_path / "trace.txt"
+    file.write_bytes((begin + end.join(lines)).encode())
+    found = load_trace(file)
+    assert found[0].changes == {"prompt": prompt}
+    assert [(one.tenant, one.at) for one in found[1:]] == [
+        ("ann", 2),
+        ("bob", 3),
+        (f"c{ODD[2:]}y", 5),
+    ]
+
+
+def test_a_carriage_return_alone_and_another_encoding_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "trace.txt"
+    file.write_bytes(b"ann 1\rbob 2\r")
+    with pytest.raises(InvalidRequest, match="line 1"):
+        load_trace(file)
+    file.write_bytes("ann 1".encode("utf-16"))
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        load_trace(file)
+
+
+def test_a_workload_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    for name, text in (("w.toml", "seconds = 7.0\r\nseed = 3"), ("w.json", '{"seconds": 7.0}')):
+        (tmp_path / name).write_bytes(f"\ufeff{text}".encode())
+        assert load_workload(tmp_path / name).seconds == 7.0
 
 
 def test_a_json_line_says_what_was_asked_for() -> None:

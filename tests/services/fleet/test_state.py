@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from services.fleet.places import same_place
 from services.fleet.state import FleetState, Member, clear, read, state_directory, write
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
@@ -72,6 +73,32 @@ def test_the_directory_is_private_and_can_be_chosen(tmp_path: Path) -> None:
     assert chosen.stat().st_mode & 0o777 == 0o700
     runtime = state_directory({"XDG_RUNTIME_DIR": str(tmp_path)})
     assert runtime == tmp_path / "darkroom"
+
+
+@pytest.mark.parametrize(
+    ("url", "own", "same"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080", True),
+        ("http://localhost:8080/v1/", "http://127.0.0.1:8080", True),
+        ("HTTP://LOCALHOST:8080", "http://127.0.0.1:8080", True),
+        ("http://127.0.0.1", "http://127.0.0.1:80", True),
+        ("nats://127.0.0.1", "tls://127.0.0.1:4222", True),
+        ("http://127.0.0.7:8080", "http://127.0.0.1:8080", False),
+        ("http://127.0.0.7:8080", "http://0.0.0.0:8080", True),
+        ("http://192.0.2.1:8080", "http://0.0.0.0:8080", False),
+        ("http://192.0.2.1:8080", "http://192.0.2.1:8080", True),
+        ("https://127.0.0.1:8080", "http://127.0.0.1:8080", False),
+        ("http://127.0.0.1:8081", "http://127.0.0.1:8080", False),
+        ("nats://127.0.0.1:8080", "http://127.0.0.1:8080", False),
+        ("http://127.0.0.1:x", "http://127.0.0.1:8080", False),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080", False),
+        ("", "", False),
+    ],
+)
+def test_an_address_is_a_fleets_own_however_its_host_is_called(
+    url: str, own: str, same: bool
+) -> None:
+    assert same_place(url, own) is same
 
 
 @pytest.mark.parametrize(

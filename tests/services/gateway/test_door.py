@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from services.fleet.certificates import issue
+from services.gateway.app import authority
 from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.door import Door
 from services.gateway.tokens import Tokens, add_token
@@ -169,6 +170,11 @@ def test_a_gateway_beyond_loopback_does_not_start_unprotected() -> None:
                 pass
 
     run(scenario())
+
+
+def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    assert authority("::1", 8080) == "[::1]:8080"
+    assert authority("127.0.0.1", 80) == "127.0.0.1:80"
 
 
 def test_it_speaks_tls_with_the_certificate_it_was_given(tmp_path: Path) -> None:

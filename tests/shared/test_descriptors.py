@@ -4,8 +4,8 @@ import resource
 
 import pytest
 
-from services.gateway.core import MAX_REQUESTS
-from services.gateway.descriptors import NEEDED, enough, make_room
+from services.gateway.core import MAX_REQUESTS, OPEN_FILES
+from shared.descriptors import enough, make_room
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -27,11 +27,12 @@ def test_the_limit_is_raised_as_far_as_it_is_needed_and_allowed(
 
 
 def test_there_is_room_for_more_connections_than_requests_may_wait() -> None:
-    assert NEEDED > MAX_REQUESTS
+    assert OPEN_FILES > MAX_REQUESTS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        make_room(400)
+        assert make_room(400) == 400
+        assert make_room(300) == 300
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
