@@ -81,6 +81,7 @@ class Attempts:
             ended,
             *task.lease,
             approximations=tuple(sorted(task.approximations)),
+            warnings=tuple(sorted(task.warnings)),
         )
 
     @asynccontextmanager

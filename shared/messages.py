@@ -357,6 +357,9 @@ class JobDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     stages: list[StageTime]
     approximations: list[str]
     """Which approximations ran; empty when the result is exact."""
+    warnings: list[str] = []
+    """What of the request had no effect, such as the end of a long prompt; each begins with the
+    name of its field."""
 
 
 class JobFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

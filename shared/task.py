@@ -52,7 +52,9 @@ class Task:
         self.unclaimed = work.delivery.deliveries > 1 or state.lease > 1 or bool(state.holder)
         """The lease in `state` is a former holder's; see `claim`."""
         self.approximations: set[str] = set()
-        """What was not computed exactly; goes into the job's result."""
+        """What was not computed exactly; goes into the job's result,"""
+        self.warnings: set[str] = set()
+        """as does what of the request had no effect, each beginning with its field."""
 
     @property
     def record(self) -> JobRecord:

@@ -11,7 +11,7 @@ from services.fleet.exits import exit_codes, run
 from services.fleet.progress import display
 from services.fleet.render import image_format, parse_size
 from services.fleet.render import render as render_job
-from services.fleet.report import approximations, as_json, as_table
+from services.fleet.report import approximations, as_json, as_table, warnings
 from shared.client import new_job_id
 from shared.control_files import read_controls, read_picture
 from shared.messages import GenerationRequest
@@ -141,7 +141,7 @@ def _draw(out: Path | None, url: str | None, json_output: bool, **fields: Any) -
         print(as_json(rendered))
         return
     console.print(as_table(rendered))
-    for line in approximations(request, rendered.done):
+    for line in (*approximations(request, rendered.done), *warnings(rendered.done)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for file in rendered.files:
         console.print(str(file), highlight=False, markup=False, soft_wrap=True)

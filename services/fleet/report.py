@@ -25,6 +25,7 @@ def as_json(rendered: Rendered) -> str:
             "seed": done.seed,
             "model": done.model,
             "approximations": done.approximations,
+            "warnings": done.warnings,
         }
     )
 
@@ -54,6 +55,11 @@ def approximations(request: GenerationRequest, done: JobDone) -> list[str]:
             "LoRAs, ControlNets, and masks that show nearly all of it, prevent that."
         )
     return lines
+
+
+def warnings(done: JobDone) -> list[str]:
+    """What of the request had no effect."""
+    return [f"warning: {one}" for one in done.warnings]
 
 
 def _order(kind: str) -> int:

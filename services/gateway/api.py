@@ -200,11 +200,12 @@ def in_http_terms(error: InvalidRequest, wanted: ImagesRequest | None = None) ->
     name = _PARAMETERS.get(field, field)
     if field in _SIDES and (wanted is None or getattr(wanted, field) is None):
         name, allowed = "size", f'"auto" or "WIDTHxHEIGHT", {field} being {allowed}'
-    value: object = Shown(error.fields["value"])
     if wanted is not None:
         name = name_as_sent(wanted, name)
-        value = value if name == field else getattr(wanted, name) or value
-    return InvalidField(name, value, allowed)
+    if name == field and field not in (*_SIDES, *_PARAMETERS):
+        return error
+    sent = None if wanted is None or name == field else getattr(wanted, name)
+    return InvalidField(name, Shown(error.fields["value"]) if sent is None else sent, allowed)
 
 
 def quality_of(wanted: ImagesRequest) -> str:

@@ -125,6 +125,14 @@ class Gateway:
             if job is not None:
                 job.close()
 
+    async def warnings(self, job_id: str) -> tuple[str, ...]:
+        """What was found of a running job's request to have no effect."""
+        try:
+            return (await self.darkroom.job(job_id)).warnings
+        except DarkroomError as error:
+            log.info("nothing is known of job %s: %s", job_id, error)
+            return ()
+
     async def _cancel(self, job_id: str) -> None:
         try:
             async with asyncio.timeout(CANCEL_SECONDS):

@@ -51,7 +51,7 @@ async def respond(
     with gateway.slot():
         request[JOB_ID] = job_request.job_id
         async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
-            warnings = notes(wanted, spec)
+            warnings = notes(wanted)
             wanted = msgspec.structs.replace(wanted, controls=None, metadata=None)
             del job_request
             large.close()
@@ -85,7 +85,7 @@ async def _answer(
         data=[_image(request, result, wanted) for result in images],
         output_format=spec.output_format,
         size=f"{spec.width}x{spec.height}",
-        warnings=warnings,
+        warnings=[*warnings, *outcome.warnings],
         darkroom=JobSummary(
             job_id=job.job_id,
             model=outcome.model,

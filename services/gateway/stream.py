@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.api import quality_of
+from services.gateway.core import GATEWAY, Gateway
 from services.gateway.errors import problem_of
 from services.gateway.replies import JOB_ID
 from services.gateway.request import ImagesRequest
@@ -63,7 +64,7 @@ async def stream_images(
     )
     await response.prepare(request)
     await response.write(WAITING)
-    story = Story(job, wanted, spec, warnings)
+    story = Story(request.app[GATEWAY], job, wanted, spec, warnings)
     try:
         await _send(response, job, first, items, story)
     except DarkroomError as error:
@@ -82,7 +83,7 @@ async def _send(
     """Raises what ended the job, unless it is done."""
     item, sent = first, time.monotonic()
     while not isinstance(item, JobDone):
-        event = None if item is None else story.event(item)
+        event = None if item is None else await story.event(item)
         if event is not None or time.monotonic() - sent >= SILENCE_SECONDS:
             await response.write(WAITING if event is None else sse(event))
             sent = time.monotonic()
@@ -100,7 +101,16 @@ class Story:
     """A job's items as the events that tell of them. A preview that comes after its image (they
     are made side by side) is dropped."""
 
-    def __init__(self, job: Job, wanted: ImagesRequest, spec: JobSpec, warnings: list[str]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        job: Job,
+        wanted: ImagesRequest,
+        spec: JobSpec,
+        warnings: list[str],
+    ) -> None:
+        """`warnings`: what is known to have no effect before the job runs."""
+        self._gateway = gateway
         self._job = job
         self._kinds = (
             (PartialImageEvent, CompletedEvent)
@@ -108,16 +118,18 @@ class Story:
             else (EditPartialImageEvent, EditCompletedEvent)
         )
         self._quality, self._size = quality_of(wanted), f"{spec.width}x{spec.height}"
-        self._warnings = warnings
+        self._warnings = list(warnings)
         self._finished: set[int] = set()
 
-    def event(self, item: Item) -> PartialImageEvent | CompletedEvent | None:
+    async def event(self, item: Item) -> PartialImageEvent | CompletedEvent | None:
         """Raises what ended the job, if it ended early."""
         _raise_if_failed(self._job, item)
         match item:
             case Preview() if item.index not in self._finished:
                 return self._partial(item)
             case ImageResult():
+                if not self._finished:  # all of the prompt has been encoded by now
+                    self._warnings += await self._gateway.warnings(self._job.job_id)
                 self._finished.add(item.index)
                 return self._completed(item)
             case _:

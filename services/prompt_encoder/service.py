@@ -1,5 +1,6 @@
 """The `encode` node: a job's prompts become the embeddings that all its rows share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from shared.adapters.bank import Use
 from shared.adapters.library import AdapterLibrary
 from shared.compute import BatchedCompute
 from shared.errors import ArenaFull
-from shared.families.text import Encoded, TextEncoder
+from shared.families.text import Encoded, TextEncoder, Unread
 from shared.jobs.graph import NodeKind
 from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
@@ -70,6 +71,8 @@ class PromptEncoder:
         encoded = {"": await self._encode(task, Prompt(task.spec.prompt, uses))}
         if task.spec.guided:
             encoded["negative_"] = await self._negative(task, encoded[""], uses)
+        for prefix, half in encoded.items():
+            task.warnings.update(cut_warnings(f"{prefix}prompt", half.unread))
         outputs: dict[str, TensorHandle] = {}
         try:
             for prefix, half in encoded.items():
@@ -113,6 +116,18 @@ class PromptEncoder:
     def close(self) -> None:
         for compute in self._compute.values():
             compute.close()
+
+
+def cut_warnings(field: str, unread: Sequence[Unread]) -> list[str]:
+    """A sentence for each end of the prompt in `field` that encoders do not read."""
+    encoders: dict[tuple[int, int, str], list[str]] = {}
+    for cut in unread:
+        encoders.setdefault((cut.limit, cut.tokens, cut.text), []).append(cut.encoder)
+    return [
+        f"{field}: {' and '.join(names)} read {limit} of its {tokens} tokens; what was cut is "
+        + json.dumps(text.strip(), ensure_ascii=False)
+        for (limit, tokens, text), names in encoders.items()
+    ]
 
 
 def _encode(encoder: TextEncoder, prompts: Sequence[Prompt]) -> list[Encoded]:

@@ -2,12 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Use
+
+MARKS: Final = 2
+"""Tokens that mark the beginning and the end of a prompt, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What an encoder did not read of a prompt of `tokens` tokens, for it reads no more than
+    `limit`; both count the marks of beginning and end."""
+
+    encoder: str
+    """Its folder in the model."""
+    limit: int
+    tokens: int
+    text: str
+    """The end of the prompt, as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +32,8 @@ class Encoded:
 
     embeds: torch.Tensor
     pooled: torch.Tensor
+    unread: tuple[Unread, ...] = ()
+    """By encoder, as far as one did not read all of it."""
 
 
 class TextEncoder(Protocol):
@@ -32,5 +50,17 @@ class TextEncoder(Protocol):
         self, prompts: Sequence[str], adapters: Sequence[Sequence[Use]] = ()
     ) -> list[Encoded]:
         """Encode all `prompts`, prompt i with `adapters[i]`, if there are any; texts beyond the
-        tokenizers' length are cut. On the CPU."""
+        tokenizers' length are cut, and `unread` says where. On the CPU."""
         ...
+
+
+def unread(tokenizer: Any, encoder: str, limit: int, prompt: str) -> tuple[Unread, ...]:
+    """What is cut of `prompt` where this (fast) `tokenizer` gives its `encoder` `limit` tokens."""
+    if len(prompt.encode()) <= limit - MARKS:  # a token has at least a byte
+        return ()
+    tokens = len(tokenizer(prompt, verbose=False).input_ids)
+    if tokens <= limit:
+        return ()
+    kept = tokenizer(prompt, truncation=True, max_length=limit, return_offsets_mapping=True)
+    end = max(end for _, end in kept.offset_mapping)
+    return (Unread(encoder, limit, tokens, prompt[end:]),)

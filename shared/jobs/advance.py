@@ -47,8 +47,22 @@ def new_record(job_id: str, spec: JobSpec, graph: Graph, at: float) -> JobRecord
         for name, node in graph.items()
     }
     return JobRecord(
-        job_id=job_id, spec=spec, status="running", nodes=nodes, arenas=(), created_at=at
+        job_id=job_id,
+        spec=spec,
+        status="running",
+        nodes=nodes,
+        arenas=(),
+        created_at=at,
+        warnings=_without_effect(spec),
     )
+
+
+def _without_effect(spec: JobSpec) -> tuple[str, ...]:
+    """A sentence for each field that the job does not use."""
+    if spec.negative_prompt and not spec.guided:
+        reason = f"with a guidance of {spec.guidance:g} nothing is steered away from"
+        return (f"negative_prompt: it has no effect here: {reason}",)
+    return ()
 
 
 def outstanding(record: JobRecord) -> tuple[Action, ...]:
@@ -138,6 +152,9 @@ def _finished(record: JobRecord, event: NodeFinished) -> Step:
     if event.approximations:
         ran = tuple(sorted({*record.approximations, *event.approximations}))
         record = msgspec.structs.replace(record, approximations=ran)
+    if event.warnings:
+        told = tuple(sorted({*record.warnings, *event.warnings}))
+        record = msgspec.structs.replace(record, warnings=told)
     if all(s.status == "done" for s in record.nodes.values()):
         return _end(record, "done", event.at)
     return _make_ready(record, event.at)

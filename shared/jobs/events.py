@@ -21,6 +21,8 @@ class NodeFinished:
     holder: str = ""
     approximations: tuple[str, ...] = ()
     """What was not computed exactly."""
+    warnings: tuple[str, ...] = ()
+    """What of the request had no effect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def outcome_of(record: JobRecord) -> Outcome:
                 seconds=(record.ended_at or 0.0) - record.created_at,
                 stages=stages,
                 approximations=list(record.approximations),
+                warnings=list(record.warnings),
             )
         case "failed":
             assert record.failure is not None

@@ -65,6 +65,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     failure: Failure | None = None
     approximations: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """See `JobDone.warnings`."""
 
     @property
     def ended(self) -> bool:

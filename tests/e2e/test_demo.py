@@ -52,7 +52,17 @@ def test_render_alone_starts_a_fleet_draws_and_leaves_nothing(tmp_path: Path, ar
 
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    told = {"job_id", "files", "seconds", "stages", "steps", "seed", "model", "approximations"}
+    told = {
+        "job_id",
+        "files",
+        "seconds",
+        "stages",
+        "steps",
+        "seed",
+        "model",
+        "approximations",
+        "warnings",
+    }
     assert report.keys() == told
     assert report["files"] == [str(out)]
     assert report["steps"] == 4

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -50,6 +51,36 @@ def test_images_are_generated_and_the_same_seed_gives_the_same_image(fleet: Runn
     assert [opened(one.b64_json).size for one in first.data] == [(128, 128)] * 2
     assert first.data[0].b64_json != first.data[1].b64_json
     assert_same_picture(first.data[1].b64_json, second.data[0].b64_json)
+
+
+def test_a_prompt_beyond_what_the_encoders_read_is_answered_with_what_was_cut(
+    fleet: RunningFleet,
+) -> None:
+    async def scenario() -> None:
+        async with client_of(fleet) as client:
+            fields = {"num_inference_steps": 1, "negative_prompt": f"{PROMPT} " * 20}
+            ask = functools.partial(client.images.generate, prompt=f"{PROMPT} " * 20)
+            answer = await ask(extra_body=fields)
+            [last] = [event async for event in await ask(stream=True, extra_body=fields)]
+        for told in (answer, last):
+            negative, prompt = told.to_dict()["warnings"]  # type: ignore[misc]
+            assert prompt.startswith("prompt: text_encoder and text_encoder_2 read 40 of its ")
+            assert prompt.endswith(f' {PROMPT}"')
+            assert negative.startswith("negative_prompt: text_encoder and text_encoder_2 read 40")
+
+    run(scenario())
+
+
+def test_a_model_is_called_as_the_server_says_that_it_is_called(fleet: RunningFleet) -> None:
+    with OpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0) as client:
+        [model] = client.models.list()
+        path = client.get("model_info", cast_to=dict[str, str])["model_path"]
+        assert path in model.to_dict()["aliases"]  # type: ignore[operator]
+        assert client.models.retrieve(path) == model
+        answer = client.images.generate(
+            prompt=PROMPT, model=path, extra_body={"num_inference_steps": 1}
+        )
+        assert answer.to_dict()["darkroom"]["model"] == model.id  # type: ignore[index]
 
 
 def test_a_stream_shows_the_running_latents_then_the_image(fleet: RunningFleet) -> None:

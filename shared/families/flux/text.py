@@ -8,7 +8,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
-from shared.families.text import Encoded
+from shared.families.text import Encoded, Unread, unread
 
 MOST_TOKENS: Final = 512
 """Of T5, as `FluxPipeline` allows; fewer where the model's own tokenizer says so."""
@@ -48,7 +48,14 @@ class FluxTextEncoder:
             pooled = self._clip(short.to(self._device)).pooler_output.cpu()
         long = _tokens(self._t5_tokenizer, prompts, self.tokens)
         embeds = self._t5(long.to(self._device))[0].cpu()
-        return [Encoded(embeds[i], pooled[i]) for i in range(len(prompts))]
+        return [Encoded(embeds[i], pooled[i], self._unread(p)) for i, p in enumerate(prompts)]
+
+    def _unread(self, prompt: str) -> tuple[Unread, ...]:
+        clip = self._clip_tokenizer
+        return (
+            *unread(clip, "text_encoder", clip.model_max_length, prompt),
+            *unread(self._t5_tokenizer, "text_encoder_2", self.tokens, prompt),
+        )
 
 
 def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
 from shared.families.sdxl.family import Sdxl
-from shared.families.text import Encoded
+from shared.families.text import Encoded, Unread, unread
 from shared.model_files import read_json
 
 
@@ -72,4 +72,11 @@ class SdxlTextEncoder:
             pooled = output[0]
         embeds = torch.cat(hidden, dim=-1).cpu()
         pooled = pooled.cpu()
-        return [Encoded(embeds[i], pooled[i]) for i in range(len(prompts))]
+        return [Encoded(embeds[i], pooled[i], self._unread(p)) for i, p in enumerate(prompts)]
+
+    def _unread(self, prompt: str) -> tuple[Unread, ...]:
+        return tuple(
+            cut
+            for tokenizer, folder in zip(self._tokenizers, Sdxl.text_encoders, strict=True)
+            for cut in unread(tokenizer, folder, tokenizer.model_max_length, prompt)
+        )

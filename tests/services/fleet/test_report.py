@@ -7,7 +7,7 @@ from rich.console import Console
 
 from services.fleet.progress import display
 from services.fleet.render import Rendered
-from services.fleet.report import approximations, as_json, as_table
+from services.fleet.report import approximations, as_json, as_table, warnings
 from services.fleet.stages import Stages
 from shared.messages import GenerationRequest, JobDone, StageTime, StepProgress
 
@@ -29,6 +29,7 @@ def rendered(fleet_seconds: float | None = 9.0) -> Rendered:
         seconds=3.75,
         stages=stages,
         approximations=[],
+        warnings=['prompt: what was cut is "b"'],
     )
     return Rendered(done, (Path("out/a.png"),), fleet_seconds, 14.0)
 
@@ -51,6 +52,7 @@ def test_the_json_report_has_the_documented_fields() -> None:
         "seed": 3,
         "model": "toy",
         "approximations": [],
+        "warnings": ['prompt: what was cut is "b"'],
     }
 
 
@@ -65,6 +67,10 @@ def test_people_are_told_what_was_approximated_and_when_a_cached_mask_saved_noth
     assert approximations(cached, msgspec.structs.replace(done, approximations=[used])) == [
         f"approximate: {used}"
     ]
+
+
+def test_people_are_told_what_had_no_effect() -> None:
+    assert warnings(rendered().done) == ['warning: prompt: what was cut is "b"']
 
 
 def test_the_table_lists_the_stages_in_order_and_the_start_of_a_fleet_of_our_own() -> None:

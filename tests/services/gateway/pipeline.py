@@ -1,7 +1,7 @@
 """A pipeline small enough for one test: it speaks the real messages, and draws one-coloured images.
 
 It takes submissions as a planner does, keeps records, answers cancellations, and can be told to be
-full, to fail, or to hold a job until it is released.
+full, to fail, to warn, or to hold a job until it is released.
 """
 
 import asyncio
@@ -71,6 +71,7 @@ class Pipeline:
         self.started = asyncio.Event()
         self.listening = asyncio.Event()
         self.asked_to_cancel = 0
+        self.warnings: tuple[str, ...] = ()
         self.cancelled: list[str] = []
         self.specs: dict[str, JobSpec] = {}
         self._ledger = Ledger(bus)
@@ -174,7 +175,11 @@ class Pipeline:
             job_id=job_id, node=node, kind=kind, state="finished", at=now, worker="test"
         )
         await self._tell(job_id, progress)
-        await self._ledger.advance(page, NodeFinished(node, 1, {}, "test", now, now))
+        await self._ledger.advance(page, self._finished(node, now))
+
+    def _finished(self, node: str, now: float) -> NodeFinished:
+        warnings = self.warnings if node == "encode" else ()
+        return NodeFinished(node, 1, {}, "test", now, now, warnings=warnings)
 
     async def _tell(self, job_id: str, event: object) -> None:
         await self.bus.publish(subjects.event(job_id), encode(event))

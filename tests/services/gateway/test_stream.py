@@ -93,6 +93,22 @@ def test_each_image_of_a_stream_comes_with_usage_and_warnings() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_the_encoder_cut_is_told_beside_what_the_gateway_knows(streamed: bool) -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            here.line.warnings = ('prompt: what was cut is "b"',)
+            if streamed:
+                async with asked(here, n=2, style="vivid") as reply:
+                    answers = await events(reply)
+            else:
+                answers = [(await here.draw(style="vivid")).json]
+            for answer in answers:
+                assert [one.partition(":")[0] for one in answer["warnings"]] == ["style", "prompt"]
+
+    run(scenario())
+
+
 def test_an_answer_has_usage_and_warnings_and_names_its_job() -> None:
     async def scenario() -> None:
         async with server() as here:
