@@ -34,9 +34,10 @@ from benchmarks.flux_model import Shape, flux_model
 from benchmarks.numbers import percentile
 from benchmarks.pixels import difference
 from benchmarks.program import Options, Results, cores, run_program, say
-from shared.catalogue import Catalogue, ModelCard
+from shared.catalogue import Catalogue
 from shared.errors import Misconfigured
 from shared.messages import GenerationRequest
+from shared.model_cards import ModelCard
 
 FIRST_SEEDS: Final = {"recording": 1, "mending": 3}
 """Of the edits with which templates are recorded, and mended;"""

@@ -17,9 +17,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-from shared.catalogue import CARD_FILE
 from shared.errors import Misconfigured
 from shared.families.registry import family_of
+from shared.model_settings import CARD_FILE
 
 THIN: Final = 8
 """Channels on each level of the autoencoder."""

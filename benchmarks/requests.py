@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 
 from pocket.captions import sample_captions
-from shared.catalogue import ModelCard
 from shared.client import new_job_id
 from shared.messages import GenerationRequest
+from shared.model_cards import ModelCard
 
 GUIDANCES: Final = (1.0, 2.5, 4.0, 5.0, 7.5)
 """1 is no guidance: one forward per step instead of two."""

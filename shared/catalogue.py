@@ -1,77 +1,35 @@
 """Which models are served, and what each allows: read from the JSON files of a diffusers directory.
 
 No torch here: planners and gateways read catalogues. A name that is not a directory is a hub id;
-only its small JSON files are fetched for the catalogue.
+only its small JSON files are fetched for the catalogue. A model or a ControlNet that cannot be used
+is listed with the reason, and keeps nobody from the others.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Literal
 
 import msgspec
 
 from shared.adapters.hosts import Hosts
 from shared.adapters.shelf import Shelf
 from shared.config import Settings
-from shared.errors import Misconfigured
-from shared.families.registry import control_interface, family_of
-from shared.model_files import is_hub_id, local_directory, read_json
+from shared.errors import DarkroomError, Misconfigured
+from shared.families.registry import control_interface
+from shared.model_cards import ModelCard, read_card
+from shared.model_files import is_hub_id, read_json
 from shared.model_names import VARIABLE, named_by_source, parse_aliases
-from shared.samplers import samplers_for
+from shared.model_settings import (
+    CARD_FILE,
+    ModelSettings,
+    name_of,
+    of_operator,
+    settings_of,
+    warn_of_strangers,
+)
 
-CARD_FILE: Final = "darkroom.json"
-"""Optional, beside `model_index.json`: this model's defaults, where they differ from ours."""
-
-_DEFAULT_SAMPLERS: Final = {
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_ancestral",
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "FlowMatchEulerDiscreteScheduler": "flow_euler",
-}
-
-
-class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """`darkroom.json`: what a request gets that does not say. None: derived from the model."""
-
-    name: str | None = None
-    steps: int = 30
-    guidance: float | None = None
-    sampler: str | None = None
-    width: int | None = None
-    height: int | None = None
-    max_width: int | None = None
-    max_height: int | None = None
-
-
-class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """One served model."""
-
-    name: str
-    """What users call it, and the model token in subjects."""
-    source: str
-    """Directory or hub id to load components from."""
-    pipeline: str
-    """Class name in `model_index.json`."""
-    samplers: tuple[str, ...]
-    default_sampler: str
-    default_steps: int
-    default_guidance: float
-    default_width: int
-    default_height: int
-    max_width: int
-    max_height: int
-    size_multiple: int
-    """Width and height must be multiples of this many pixels (the autoencoder's scale, times the
-    network's patch)."""
-    interface: str | None
-    """Of its denoising network; see `Family.control_interface`."""
-    embedded_guidance: bool
-    """See `Family.embedded_guidance`."""
-    masks: bool
-    """See `Family.masks`."""
-    rounds_up: bool
-    """See `Family.rounds_up`."""
+log = logging.getLogger(__name__)
 
 
 class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +39,18 @@ class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Directory or hub id to load it from."""
     interface: str
+    scale: int
+    """Pixels, each way, of the picture that a latent position is told of."""
+
+
+class Unusable(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for and cannot be used."""
+
+    name: str
+    source: str
+    """Directory or hub id, as it was given."""
+    kind: Literal["model", "controlnet", "lora"]
+    reason: str
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +64,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     """ControlNets by name."""
     aliases: dict[str, str] = {}
     """Names of models by what the operator also calls them."""
+    unusable: tuple[Unusable, ...] = ()
 
     @property
     def default(self) -> ModelCard:
@@ -105,33 +76,38 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         loras: Sequence[str] = (),
         controls: Sequence[str] = (),
         lora_hosts: Hosts | None = None,
+        settings_file: str = "",
     ) -> "Catalogue":
         """Of the models `sources`, the LoRAs in directories `loras` and on `lora_hosts`, and the
-        ControlNets `controls` (see `read_controls`). Raises `Misconfigured` if a source is no
-        diffusers model, or two share a name."""
-        cards: dict[str, ModelCard] = {}
-        for source in sources:
-            card = read_card(source)
-            if card.name in cards:
-                raise Misconfigured(
-                    f"models {cards[card.name].source} and {source} are both named {card.name}: "
-                    f"set another name in {CARD_FILE}"
-                )
-            cards[card.name] = card
+        ControlNets `controls` (see `read_controls`). `settings_file`: see `model_settings.py`.
+        Raises `Misconfigured` if none of the models can be used."""
+        cards, unusable = read_cards(sources, of_operator(settings_file))
+        if not cards and unusable:
+            raise Misconfigured("; ".join(one.reason for one in unusable))
         if not cards:
             raise Misconfigured("no model is given: set DARKROOM_MODELS or use --model")
+        found, unfit = read_controls(controls)
+        for one in (*unusable, *unfit):
+            log.warning("the %s %s is not served: %s", one.kind, one.name, one.reason)
         return Catalogue(
             cards=cards,
             shelf=Shelf(tuple(loras)),
             lora_hosts=lora_hosts or Hosts(),
-            controls=read_controls(controls),
+            controls=found,
+            unusable=(*unusable, *unfit),
         )
 
     @staticmethod
     def of(settings: Settings) -> "Catalogue":
         """Of what the settings name; raises as `load` does."""
         hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
-        loaded = Catalogue.load(settings.sources, settings.shelf, settings.control_sources, hosts)
+        loaded = Catalogue.load(
+            settings.sources,
+            settings.shelf,
+            settings.control_sources,
+            hosts,
+            settings.model_settings,
+        )
         return loaded.with_aliases(parse_aliases(settings.model_aliases))
 
     def with_aliases(self, wanted: Mapping[str, str]) -> "Catalogue":
@@ -139,6 +115,9 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         aliases: dict[str, str] = {}
         for alias, model in wanted.items():
             card = self.find(model)
+            if card is None and (unusable := self._unusable("model", model)) is not None:
+                aliases[alias] = unusable.name
+                continue
             if card is None or alias in self.cards:
                 reason = f"{model} is not served" if card is None else f"{alias} is itself a model"
                 raise Misconfigured(
@@ -155,80 +134,96 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         if name is None:
             sources = {card.source: card.name for card in self.cards.values()}
             name = named_by_source(sources, model)
-        return None if name is None else self.cards[name]
+        return None if name is None else self.cards.get(name)
 
     def also_called(self, name: str) -> tuple[str, ...]:
         """What else than `name` this model may be called."""
         aliases = (alias for alias, model in self.aliases.items() if model == name)
         return (*aliases, self.cards[name].source)
 
+    def reason(self, kind: str, wanted: str) -> str | None:
+        """Why this model or ControlNet is not served; None: it is, or nobody asked for it."""
+        name = self.aliases.get(wanted, wanted) if kind == "model" else wanted
+        found = self._unusable(kind, name)
+        return None if found is None else found.reason
+
+    def _unusable(self, kind: str, wanted: str) -> Unusable | None:
+        found = (one for one in self.unusable if one.kind == kind)
+        return next((one for one in found if wanted in (one.name, one.source)), None)
+
     def controls_for(self, model: str) -> dict[str, ControlCard]:
         """The ControlNets that fit model `model`."""
-        wanted = self.cards[model].interface
-        return {name: card for name, card in self.controls.items() if card.interface == wanted}
+        card = self.cards[model]
+        wanted = (card.interface, card.scale)
+        return {n: one for n, one in self.controls.items() if (one.interface, one.scale) == wanted}
 
 
-def read_card(source: str) -> ModelCard:
-    """The card of the model in directory (or hub id) `source`. Raises `Misconfigured`."""
+def read_cards(
+    sources: Sequence[str], operators: Mapping[str, ModelSettings]
+) -> tuple[dict[str, ModelCard], tuple[Unusable, ...]]:
+    """The cards of those models that can be used, by name, and the others; of two that share a
+    name the first is the one that is served."""
+    cards: dict[str, ModelCard] = {}
+    unusable: list[Unusable] = []
+    for source in sources:
+        try:
+            card = read_card(source, operators)
+            if card.name in cards:
+                raise Misconfigured(
+                    f"models {cards[card.name].source} and {source} are both named {card.name}: "
+                    f"set another name in {CARD_FILE}, or in the file of DARKROOM_MODEL_SETTINGS"
+                )
+            cards[card.name] = card
+        except DarkroomError as error:
+            name = _called(source, operators)
+            unusable.append(Unusable(name=name, source=source, kind="model", reason=error.message))
+    warn_of_strangers(operators, {*sources, *cards})
+    return cards, tuple(unusable)
+
+
+def _called(source: str, operators: Mapping[str, ModelSettings]) -> str:
+    """The name of a model that may not even have files."""
     try:
-        return _read_card(source)
-    except (KeyError, TypeError, msgspec.DecodeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise Misconfigured(f"the files of model {source!r} do not fit: {reason}") from error
+        return settings_of(source, operators).name or name_of(source)
+    except DarkroomError:
+        return name_of(source)
 
 
-def _read_card(source: str) -> ModelCard:
-    family, root = family_of(source), local_directory(source)
-    scheduler = read_json(source, "scheduler", "scheduler_config.json")
-    vae = read_json(source, "vae", "config.json")
-    defaults, name = Defaults(), Path(source).name
-    if (root / CARD_FILE).is_file():
-        defaults = msgspec.json.decode((root / CARD_FILE).read_bytes(), type=Defaults)
-    name = defaults.name or name
-    if not name.isprintable() or not name or " " in name:
-        raise Misconfigured(
-            f"model {source!r}: its name {name!r} must be printable, without spaces"
-        )
-    scale = 2 ** (len(vae["block_out_channels"]) - 1)
-    native = family.native_side * scale
-    width, height = defaults.width or native, defaults.height or native
-    default_sampler = _DEFAULT_SAMPLERS.get(scheduler.get("_class_name", ""), "euler")
-    return ModelCard(
-        name=name,
-        source=source,
-        pipeline=family.pipeline,
-        samplers=samplers_for(scheduler),
-        default_sampler=defaults.sampler or default_sampler,
-        default_steps=defaults.steps,
-        default_guidance=(
-            family.default_guidance if defaults.guidance is None else defaults.guidance
-        ),
-        default_width=width,
-        default_height=height,
-        max_width=defaults.max_width or 2 * native,
-        max_height=defaults.max_height or 2 * native,
-        size_multiple=scale * family.patch,
-        interface=family.control_interface(family.config),
-        embedded_guidance=family.embedded_guidance,
-        masks=family.masks,
-        rounds_up=family.rounds_up,
-    )
-
-
-def read_controls(sources: Sequence[str]) -> dict[str, ControlCard]:
-    """ControlNets by name. A source is a ControlNet's directory or hub id, or a folder of such
-    directories; a folder that is not there holds none. Raises `Misconfigured` if one is no
-    ControlNet, or two share a name."""
+def read_controls(
+    sources: Sequence[str],
+) -> tuple[dict[str, ControlCard], tuple[Unusable, ...]]:
+    """ControlNets by name, and those that cannot be used. A source is a ControlNet's directory or
+    hub id, or a folder of such directories; a folder that is not there holds none. Of two that
+    share a name the first is the one that is served."""
     cards: dict[str, ControlCard] = {}
+    unusable: list[Unusable] = []
     for source in (one for given in sources for one in control_sources(given)):
-        interface = control_interface(source, read_json(source, "config.json"))
-        name = Path(source).name
-        if name in cards:
-            raise Misconfigured(
-                f"ControlNets {cards[name].source} and {source} are both named {name}"
+        name = name_of(source)
+        try:
+            card = read_control(source)
+            if name in cards:
+                raise Misconfigured(
+                    f"ControlNets {cards[name].source} and {source} are both named {name}"
+                )
+            cards[name] = card
+        except DarkroomError as error:
+            unusable.append(
+                Unusable(name=name, source=source, kind="controlnet", reason=error.message)
             )
-        cards[name] = ControlCard(name=name, source=source, interface=interface)
-    return cards
+    return cards, tuple(unusable)
+
+
+def read_control(source: str) -> ControlCard:
+    """The card of the ControlNet in directory (or hub id) `source`. Raises `Misconfigured`."""
+    config = read_json(source, "config.json")
+    try:
+        interface = control_interface(source, config)
+        levels = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
+        scale = 2 ** (len(levels) - 1)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise Misconfigured(f"the files of {source!r} do not fit: {reason}") from error
+    return ControlCard(name=name_of(source), source=source, interface=interface, scale=scale)
 
 
 def control_sources(source: str) -> list[str]:

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_aliases: str = ""
     """Other names that requests may call models by: `ALIAS=MODEL`, separated by commas, with the
     name, hub id or path of a model that is served."""
+    model_settings: str = ""
+    """File (JSON) with the settings of models, by hub id, directory or name: see docs/models.md."""
     loras: str = DEFAULT_LORAS
     """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: Natural = 1024 * 1024 * 1024

@@ -47,6 +47,24 @@ def read_json(source: str, *path: str) -> dict[str, Any]:
     return content
 
 
+def config_of(source: str, folder: str) -> dict[str, Any]:
+    """`config.json` of a component; empty if there is none."""
+    if not (local_directory(source) / folder / "config.json").is_file():
+        return {}
+    return read_json(source, folder, "config.json")
+
+
+def scheduler_config(source: str) -> dict[str, Any]:
+    """Of the model `source`, with the name of its class, which may be in `model_index.json`
+    alone. Raises `Misconfigured`."""
+    config = read_json(source, "scheduler", "scheduler_config.json")
+    if "_class_name" in config:
+        return config
+    named = read_json(source, "model_index.json").get("scheduler")
+    kind = named[1] if isinstance(named, list) and len(named) == 2 else None
+    return config | {"_class_name": kind}
+
+
 @contextmanager
 def loading(what: str) -> Iterator[None]:
     """Raises `Misconfigured` for whatever goes wrong within while the weights of `what` are loaded:

@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
-from shared.catalogue import Catalogue, ControlCard, ModelCard
+from shared.catalogue import Catalogue, ControlCard
 from shared.jobs.validate import validate
 from shared.messages import ControlChoice, GenerationRequest, JobSpec
+from shared.model_cards import ModelCard
 
 
 def card(**changes: Any) -> ModelCard:
@@ -22,6 +23,7 @@ def card(**changes: Any) -> ModelCard:
         default_height=128,
         max_width=256,
         max_height=256,
+        scale=8,
         size_multiple=8,
         interface="",
         embedded_guidance=False,
@@ -34,8 +36,8 @@ def card(**changes: Any) -> ModelCard:
 def catalogue(*cards: ModelCard) -> Catalogue:
     """With the ControlNet `edges`, which fits the plain card, and `other`, which does not."""
     controls = [
-        ControlCard(name="edges", source="nowhere", interface=""),
-        ControlCard(name="other", source="nowhere", interface="another"),
+        ControlCard(name="edges", source="nowhere", interface="", scale=8),
+        ControlCard(name="other", source="nowhere", interface="another", scale=8),
     ]
     return Catalogue(
         cards={c.name: c for c in cards or (card(),)}, controls={c.name: c for c in controls}

@@ -20,9 +20,12 @@ from shared.worker import Worker
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
-    cards = read_controls(settings.control_sources)
+    cards, unusable = read_controls(settings.control_sources)
     if not cards:
-        raise Misconfigured(f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}")
+        reasons = "; ".join(one.reason for one in unusable) or "there is none"
+        raise Misconfigured(
+            f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}: {reasons}"
+        )
     weights = sum(component_bytes(card.source, "") for card in cards.values())
     what = f"the ControlNets {', '.join(cards)}"
     running.budget.refuse_larger(what, weights)

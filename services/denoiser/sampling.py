@@ -6,7 +6,7 @@ from typing import Any
 
 from services.denoiser.step_table import StepTable, build_step_table
 from shared.families.base import Family
-from shared.model_files import read_json
+from shared.model_files import read_json, scheduler_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Sampling:
         vae = read_json(family.source, "vae", "config.json")
         return cls(
             family,
-            read_json(family.source, "scheduler", "scheduler_config.json"),
+            scheduler_config(family.source),
             scale=2 ** (len(vae["block_out_channels"]) - 1),
         )
 

@@ -4,23 +4,16 @@ import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.errors import InvalidRequest, Misconfigured
 from shared.samplers import Sampler
+from shared.schedulers import SCHEDULERS
 
 Array = npt.NDArray[np.float64]
-
-_MODULES: Final = {
-    "EulerDiscreteScheduler": "scheduling_euler_discrete",
-    "EulerAncestralDiscreteScheduler": "scheduling_euler_ancestral_discrete",
-    "DDIMScheduler": "scheduling_ddim",
-    "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
-    "FlowMatchEulerDiscreteScheduler": "scheduling_flow_match_euler_discrete",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +31,10 @@ class Schedule:
     sigma_next: Array
     init_scale: float
     first_order_from: int
+    sigma_data: float = 1.0
+    """Deviation of clean images, as a network that is preconditioned takes it to be."""
+    timestep_scaling: float = 1.0
+    """Of a consistency model: the times its boundary condition is stated for are this much more."""
 
     def without(self, start: int) -> "Schedule":
         """But for the first `start` steps: a multistep sampler knows nothing of them."""
@@ -65,10 +62,10 @@ def read_schedule(
     `tokens` is the length of the image as the network's sequence; only models with dynamic shifting
     need it. `even_sigmas`: flow samplers go from noise level 1 in even steps to 1/steps, before any
     shift, as diffusers' pipelines of transformers have it, and not to the level that the config
-    ends at. The first `start` steps are left out, as diffusers' image-to-image pipelines have it.
-    Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
+    ends at. The first `start` of `steps` are left out, as diffusers' image-to-image pipelines have
+    it. Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
     scheduler = make_scheduler(scheduler_config, sampler)
-    most = int(scheduler.config.num_train_timesteps)
+    most = _most_steps(scheduler.config, sampler)
     if not 1 <= steps <= most:
         raise InvalidRequest("steps", steps, f"1 to {most}")
     settings = _shift(scheduler.config, tokens)
@@ -76,24 +73,44 @@ def read_schedule(
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), **settings)
     else:
         scheduler.set_timesteps(steps, **settings)
+    start *= sampler.order
     if start >= len(scheduler.timesteps):
         raise InvalidRequest("steps", steps, f"more, since the first {start} of them are left out")
-    ddim = sampler.scheduler == "DDIMScheduler"
-    schedule = _ddim(scheduler, steps) if ddim else _from_sigmas(scheduler, sampler)
-    return schedule.without(start)
+    return _read(scheduler, sampler, steps).without(start)
+
+
+def _read(scheduler: Any, sampler: Sampler, steps: int) -> Schedule:
+    match sampler.scheduler:
+        case "DDIMScheduler":
+            return _ddim(scheduler, steps)
+        case "LCMScheduler" | "TCDScheduler":
+            return _consistency(scheduler, sampler)
+        case _:
+            return _from_sigmas(scheduler, sampler)
+
+
+def _most_steps(config: Any, sampler: Sampler) -> int:
+    """Consistency models step on the times that they were distilled at."""
+    if sampler.scheduler in ("LCMScheduler", "TCDScheduler"):
+        return int(config.original_inference_steps or config.num_train_timesteps)
+    return int(config.num_train_timesteps)
 
 
 def make_scheduler(scheduler_config: Mapping[str, Any], sampler: Sampler) -> Any:
     """The diffusers scheduler that `sampler` stands for, on a model with this scheduler config."""
-    module = importlib.import_module(f"diffusers.schedulers.{_MODULES[sampler.scheduler]}")
+    name = SCHEDULERS[sampler.scheduler].module
+    module = importlib.import_module(f"diffusers.schedulers.{name}")
     logger = logging.getLogger("diffusers.configuration_utils")
     level = logger.level
     # A config saved by one scheduler class always holds settings that another does not know.
     logger.setLevel(logging.ERROR)
     settings = dict(sampler.settings)
-    if settings.get("use_flow_sigmas"):
-        # What flow schedulers call `shift`, without which its levels would be another model's.
-        settings["flow_shift"] = scheduler_config.get("shift", 1.0)
+    if "flow" in sampler.predictions:
+        # One class calls `flow_shift` what the other calls `shift`: without it the levels would be
+        # another model's.
+        names = ("shift", "flow_shift")
+        own, other = names if sampler.scheduler.startswith("FlowMatch") else names[::-1]
+        settings[own] = scheduler_config.get(own, scheduler_config.get(other, 1.0))
     try:
         return getattr(module, sampler.scheduler).from_config(dict(scheduler_config), **settings)
     finally:
@@ -119,6 +136,7 @@ def _from_sigmas(scheduler: Any, sampler: Sampler) -> Schedule:
         sigma_next=sigmas[1 : steps + 1],
         init_scale=float(getattr(scheduler, "init_noise_sigma", 1.0)),
         first_order_from=_first_order_from(scheduler),
+        sigma_data=float(scheduler.config.get("sigma_data", 1.0)),
     )
 
 
@@ -140,6 +158,26 @@ def _ddim(scheduler: Any, steps: int) -> Schedule:
     )
 
 
+def _consistency(scheduler: Any, sampler: Sampler) -> Schedule:
+    """Each step goes to the next of the times; the last one to the clean image, or (TCD) to the
+    least noise that there is."""
+    timesteps = scheduler.timesteps.numpy()
+    signal = scheduler.alphas_cumprod.double().numpy()
+    now = signal[timesteps]
+    last = 1.0 if sampler.scheduler == "LCMScheduler" else signal[0]
+    after = np.append(now[1:], last)
+    return Schedule(
+        t=timesteps.astype(np.float64),
+        alpha=np.sqrt(now),
+        sigma=np.sqrt(1.0 - now),
+        alpha_next=np.sqrt(after),
+        sigma_next=np.sqrt(1.0 - after),
+        init_scale=float(scheduler.init_noise_sigma),
+        first_order_from=len(timesteps),
+        timestep_scaling=float(scheduler.config.timestep_scaling),
+    )
+
+
 def _first_order_from(scheduler: Any) -> int:
     """DPM-Solver++ ends in a first-order step where its second-order one would be unstable."""
     steps, config = len(scheduler.timesteps), scheduler.config
@@ -155,6 +193,6 @@ def _shift(config: Any, tokens: int | None) -> dict[str, float]:
         return {}
     if tokens is None:
         raise Misconfigured("use_dynamic_shifting: this model's schedule needs the token count")
-    span = config.max_image_seq_len - config.base_image_seq_len
-    slope = (config.max_shift - config.base_shift) / span
-    return {"mu": config.base_shift + slope * (tokens - config.base_image_seq_len)}
+    least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return {"mu": low + (high - low) / (most - least) * (tokens - least)}

@@ -3,8 +3,8 @@
 With x = alpha·x0 + sigma·noise before a step and x' = alpha'·x0 + sigma'·noise after it, following
 the predicted x0 and noise gives `x' = (sigma'/sigma)·x + (alpha' - alpha·sigma'/sigma)·x0`. That
 line is DDIM (Song et al. 2020, eq. 12), Euler (Karras et al. 2022, alg. 1), flow-match Euler, and
-first-order DPM-Solver++ alike; they differ in alpha and sigma. DPM-Solver++ 2M (Lu et al. 2022,
-alg. 2) also looks at the previous x0; ancestral Euler steps to less noise and adds fresh noise.
+first-order DPM-Solver++ alike; they differ in alpha and sigma. What the others add to it is in
+`updates.py`.
 """
 
 import json
@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from services.denoiser.schedules import Array, Schedule, read_schedule
+from services.denoiser.schedules import Array, read_schedule
+from services.denoiser.updates import denoiser, update
 from shared.errors import InvalidRequest
-from shared.samplers import Prediction, Sampler, prediction_of, require_sampler
+from shared.samplers import prediction_of, require_sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +98,13 @@ def _build(
     prediction = prediction_of(config)
     assert prediction is not None, "require_sampler has checked it"
     with np.errstate(divide="ignore", invalid="ignore"):
-        c_in, p, q = _denoiser(prediction, schedule)
-        r, u, v, n = _update(entry, schedule)
+        c_in, p, q = denoiser(prediction, schedule)
+        r, u, v, n = update(entry, schedule)
     table = StepTable(
         sampler=sampler,
         init_scale=schedule.init_scale,
         first=(float(schedule.alpha[0]), float(schedule.sigma[0])),
-        draws=entry.scheduler == "EulerAncestralDiscreteScheduler",
+        draws=entry.draws,
         t=schedule.t,
         c_in=c_in,
         p=p,
@@ -119,54 +120,3 @@ def _build(
     if not torch.isfinite(table.coefficients).all():
         raise InvalidRequest("steps", steps, f"fewer, for sampler {sampler}")
     return table
-
-
-def _denoiser(prediction: Prediction, s: Schedule) -> tuple[Array, Array, Array]:
-    """c_in, p, q: how the network is asked, and how its answer becomes x0."""
-    norm = np.sqrt(s.alpha**2 + s.sigma**2)
-    match prediction:
-        case "epsilon":
-            return 1.0 / norm, 1.0 / s.alpha, -s.sigma / s.alpha
-        case "v_prediction":
-            return 1.0 / norm, s.alpha / norm**2, -s.sigma / norm
-        case "flow":
-            return np.ones_like(norm), np.ones_like(norm), -s.sigma
-
-
-def _update(sampler: Sampler, s: Schedule) -> tuple[Array, Array, Array, Array]:
-    """r, u, v, n: how x and x0 become the next x."""
-    match sampler.scheduler:
-        case "EulerAncestralDiscreteScheduler":
-            return _ancestral(s)
-        case "DPMSolverMultistepScheduler":
-            return _multistep(s)
-        case _:
-            return _first_order(s, s.sigma_next)
-
-
-def _first_order(s: Schedule, sigma_next: Array) -> tuple[Array, Array, Array, Array]:
-    r = sigma_next / s.sigma
-    zero = np.zeros_like(r)
-    return r, s.alpha_next - s.alpha * r, zero, zero
-
-
-def _ancestral(s: Schedule) -> tuple[Array, Array, Array, Array]:
-    """k-diffusion's `get_ancestral_step` with eta = 1: sigma'² = sigma_down² + sigma_up²."""
-    up = np.sqrt(s.sigma_next**2 * (s.sigma**2 - s.sigma_next**2) / s.sigma**2)
-    down = np.sqrt(s.sigma_next**2 - up**2)
-    r, u, v, _ = _first_order(s, down)
-    return r, u, v, up
-
-
-def _multistep(s: Schedule) -> tuple[Array, Array, Array, Array]:
-    """DPM-Solver++ 2M, midpoint: x0 is extrapolated to x0 + (h/2h_prev)·(x0 - x0_prev), h being a
-    step's length in lambda = log(alpha/sigma)."""
-    r, u, v, n = _first_order(s, s.sigma_next)
-    lambda_now = np.log(s.alpha / s.sigma)
-    h = np.diff(lambda_now)
-    second = slice(1, s.first_order_from)
-    h_next = np.log(s.alpha_next / s.sigma_next)[second] - lambda_now[second]
-    extra = u[second] * h_next / (2.0 * h[: len(h_next)])
-    u[second] += extra
-    v[second] -= extra
-    return r, u, v, n

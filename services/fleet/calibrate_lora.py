@@ -20,10 +20,11 @@ from services.denoiser.step import Batch, step
 from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.shelf import Calibration, Shelf
-from shared.catalogue import Catalogue, ModelCard
+from shared.catalogue import Catalogue
 from shared.families.network import Conditioning, Network
 from shared.families.registry import family_of
 from shared.families.text import TextEncoder
+from shared.model_cards import ModelCard
 
 COSINE: Final = 0.99
 """Above it, latents count as the same."""

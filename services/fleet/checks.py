@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.fleet.keys import server_access
-from services.fleet.plan import FleetOptions, default_controls, plan_processes
+from services.fleet.plan import FleetOptions, plan_processes
 from services.gateway.door import Door
 from shared.catalogue import Catalogue
 from shared.config import Settings
 from shared.errors import DarkroomError, Misconfigured
-from shared.families.registry import family_of
 from shared.keys import Credentials
-from shared.memory_budget import weight_bytes
 from shared.model_files import is_hub_id
 from shared.model_names import parse_aliases
+from shared.model_settings import name_of
 from shared.tensors.arena_file import refuse_too_small
 
 BUS_HOST = "127.0.0.1"
@@ -30,14 +29,11 @@ def refuse_unusable(
     """Raises `Misconfigured`."""
     settings = Settings.from_env(environ)
     with naming("--model"):
-        for source in options.models:
-            _refuse_incomplete(source)
-        served = Catalogue.load(options.models)
+        _refuse_twice(options.models)
+        served = Catalogue.load(options.models, settings_file=settings.model_settings)
     served.with_aliases(parse_aliases(settings.model_aliases))
     _refuse_absent("DARKROOM_LORAS", settings.shelf, environ)
     _refuse_absent("DARKROOM_CONTROLS", settings.control_sources, environ)
-    with naming("DARKROOM_CONTROLS"):
-        Catalogue.load(options.models, controls=default_controls(environ))
     with naming("DARKROOM_ARENA_DIR"):
         refuse_too_small(settings.arena_dir, settings.arena_bytes)
     if options.keys is not None:
@@ -69,12 +65,12 @@ def free_port(host: str, port: int = 0, option: str = "--port") -> int:
         ) from error
 
 
-def _refuse_incomplete(source: str) -> None:
-    """A hub id's weights are fetched later."""
-    family, root = family_of(source), Path(source)
-    for component in (family.denoiser, *family.text_encoders, "vae"):
-        if root.is_dir() and not weight_bytes(root / component):
-            raise Misconfigured(f"model {source!r} has no weights (*.safetensors) in {component}/")
+def _refuse_twice(models: tuple[str, ...]) -> None:
+    """Who names a model twice means another one."""
+    for source in models:
+        if models.count(source) > 1:
+            name = name_of(source)
+            raise Misconfigured(f"{source} is given twice: the two would be both named {name}")
 
 
 def _refuse_absent(variable: str, sources: tuple[str, ...], environ: Mapping[str, str]) -> None:

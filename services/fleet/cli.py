@@ -18,15 +18,13 @@ from services.fleet.keys import make_keys
 from services.fleet.options import Url
 from services.fleet.plan import (
     FleetOptions,
-    default_controls,
-    default_loras,
+    catalogue_of,
     parse_replicas,
     served_models,
 )
 from services.fleet.progress import display
 from services.fleet.up import NATS_PORT
 from services.gateway.tokens import add_token
-from shared.catalogue import Catalogue
 from shared.permissions import Served
 
 app = typer.Typer(
@@ -134,7 +132,7 @@ def calibrate_lora(
         from services.fleet import calibrate_lora as command  # brings torch with it
 
         sources = served_models((model,) if model else (), os.environ)
-        catalogue = Catalogue.load(sources, default_loras(os.environ))
+        catalogue = catalogue_of(sources)
         path = command.calibrate_to_file(catalogue, name, prompt or (), errors.print)
         console.print(path.read_text(), highlight=False, markup=False, soft_wrap=True)
 
@@ -155,7 +153,7 @@ def keys(
     console = Console()
     with exit_codes(Console(stderr=True)):
         sources = served_models(model or (), os.environ)
-        catalogue = Catalogue.load(sources, controls=default_controls(os.environ))
+        catalogue = catalogue_of(sources)
         served = Served(tuple(catalogue.cards), tuple(catalogue.controls))
         for path in make_keys(directory, served, tls or ()):
             console.print(str(path), highlight=False, markup=False, soft_wrap=True)

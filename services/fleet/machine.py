@@ -1,14 +1,14 @@
 """What this machine has for a fleet, and the layout that follows from it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from services.fleet.checks import naming
 from services.fleet.layout import Layout, Machine, Weights, choose_layout
-from services.fleet.plan import FleetOptions
+from services.fleet.plan import FleetOptions, catalogue_of
 from shared.config import Settings
 from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
@@ -32,13 +32,14 @@ def with_layout(
     )
     chosen = options.replicas.get("denoiser")
     with naming("--model"):
-        weights = weights_of(options.models)
+        cards = catalogue_of(options.models, environ).cards.values()
+        weights = weights_of([card.source for card in cards])
     layout = choose_layout(machine, weights, chosen, settings.threads)
     replicas = {**options.replicas, "denoiser": layout.denoisers}
     return replace(options, replicas=replicas, devices=machine.devices), layout
 
 
-def weights_of(models: tuple[str, ...]) -> Weights:
+def weights_of(models: Sequence[str]) -> Weights:
     """Of the files that are here: a hub id may have none yet."""
     families = [family_of(source) for source in models]
     denoising = [component_bytes(family.source, family.denoiser) for family in families]

@@ -6,14 +6,8 @@ from typing import Annotated
 import typer
 
 from services.fleet import lora_option
-from shared.jobs.validate import (
-    MAX_CONTROL_LAG,
-    MAX_GUIDANCE,
-    MAX_IMAGES,
-    MAX_SEED,
-    MAX_STEPS,
-    RANDOM_SEED,
-)
+from shared.jobs.validate import MAX_CONTROL_LAG, MAX_IMAGES, MAX_SEED, RANDOM_SEED
+from shared.model_settings import MAX_GUIDANCE, MAX_STEPS
 
 Url = Annotated[
     str | None,

@@ -10,7 +10,9 @@ from typing import Final
 
 from services.fleet.keys import GATEWAY, TOKENS
 from services.fleet.layout import threads_each
-from shared.catalogue import control_sources
+from shared.adapters.hosts import Hosts
+from shared.catalogue import Catalogue, control_sources, read_controls
+from shared.config import Settings
 from shared.errors import InvalidRequest
 from shared.model_files import is_hub_id
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, MODELS, located
@@ -93,6 +95,18 @@ def default_controls(environ: Mapping[str, str]) -> tuple[str, ...]:
     return absolute_sources(tuple(source for source in given if source))
 
 
+def catalogue_of(sources: Sequence[str], environ: Mapping[str, str] = os.environ) -> Catalogue:
+    """As the services of a fleet with these models read it. Raises `Misconfigured`."""
+    settings = Settings.from_env(environ)
+    return Catalogue.load(
+        sources,
+        default_loras(environ),
+        default_controls(environ),
+        Hosts.parse(settings.lora_origins, settings.lora_hub),
+        settings.model_settings,
+    )
+
+
 def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
     """Directories, and models that ship, as absolute paths; hub ids as they are."""
     return tuple(map(located, models))
@@ -126,13 +140,21 @@ def _control_shares(
     options: FleetOptions, inherited: Mapping[str, str]
 ) -> dict[str, Mapping[str, str]]:
     """Which processes ControlNets have, by name, and what each inherits: its share of them."""
-    own = [one for given in default_controls(inherited) for one in control_sources(given)]
+    own = _usable(default_controls(inherited))
     if not options.controls_apart:
         return {"controlnet": inherited} if own else {}
     return {
         f"controlnet-{Path(source).name}": {**inherited, "DARKROOM_CONTROLS": source}
         for source in own
     }
+
+
+def _usable(controls: Sequence[str]) -> list[str]:
+    """Without those that are here and cannot be used. Of a hub id nothing is fetched for this."""
+    own = [one for given in controls for one in control_sources(given)]
+    here = [one for one in own if Path(one).is_dir()]
+    fit = {card.source for card in read_controls(here)[0].values()}
+    return [one for one in own if one in fit or one not in here]
 
 
 def _device(service: str, devices: tuple[str, ...], number: int) -> dict[str, str]:

@@ -13,13 +13,11 @@ from typing import Final, cast
 import msgspec
 
 from services.fleet import state
-from services.fleet.plan import FleetOptions, default_controls, default_loras, served_models
+from services.fleet.plan import FleetOptions, catalogue_of, served_models
 from services.fleet.progress import Display
 from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
-from shared.catalogue import Catalogue
 from shared.client import Darkroom
-from shared.config import Settings
 from shared.errors import DarkroomError, InvalidRequest
 from shared.jobs.validate import validate
 from shared.keys import ANONYMOUS, Credentials
@@ -124,7 +122,7 @@ async def _fleet_for(
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
-    validate(request, await asyncio.to_thread(_own_catalogue, sources))
+    validate(request, await asyncio.to_thread(catalogue_of, sources))
     with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
         async with running_fleet(
             FleetOptions(models=sources),
@@ -149,16 +147,6 @@ def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], Generation
     if model is not None and (Path(model).is_dir() or "/" in model or model in MODELS):
         return served_models((model,), os.environ), msgspec.structs.replace(request, model=None)
     return served_models((), os.environ), request
-
-
-def _own_catalogue(sources: tuple[str, ...]) -> Catalogue:
-    settings = msgspec.structs.replace(
-        Settings.from_env(),
-        models=os.pathsep.join(sources),
-        loras=os.pathsep.join(default_loras(os.environ)),
-        controls=os.pathsep.join(default_controls(os.environ)),
-    )
-    return Catalogue.of(settings)
 
 
 async def _follow(job: Job, stages: Stages, display: Display) -> tuple[JobDone, list[ImageResult]]:

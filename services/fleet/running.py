@@ -13,12 +13,11 @@ from services.fleet.bus_server import BusServer, bus_server
 from services.fleet.checks import free_port, refuse_unusable
 from services.fleet.child import Child
 from services.fleet.keys import server_access, write_authorization
-from services.fleet.plan import FleetOptions, default_controls, plan_processes
+from services.fleet.plan import FleetOptions, catalogue_of, plan_processes
 from services.fleet.supervisor import supervised
 from shared.bus.base import Bus
 from shared.bus.embedded import ServerAccess
 from shared.bus.nats import connect
-from shared.catalogue import Catalogue
 from shared.config import Settings
 from shared.discovery import ready_pids, services
 from shared.keys import ANONYMOUS, Credentials
@@ -102,7 +101,7 @@ def _access(options: FleetOptions) -> tuple[ServerAccess | None, Credentials]:
     are on it."""
     if options.keys is None:
         return None, ANONYMOUS
-    catalogue = Catalogue.load(options.models, controls=default_controls(os.environ))
+    catalogue = catalogue_of(options.models)
     write_authorization(options.keys, Served(tuple(catalogue.cards), tuple(catalogue.controls)))
     return server_access(options.keys), Credentials.of_directory(options.keys / "admin")
 

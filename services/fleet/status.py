@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.fleet import state
-from services.fleet.plan import default_controls, default_loras, served_models
+from services.fleet.plan import catalogue_of, served_models
 from shared import subjects
 from shared.bus.nats import connect
-from shared.catalogue import Catalogue
 from shared.discovery import Service, services
 from shared.errors import Misconfigured
 
@@ -46,7 +45,7 @@ def show_models(console: Console) -> None:
     """The models of the running fleet, else those that a new one would serve."""
     running = state.read(state.state_directory())
     models = running.models if running else served_models((), os.environ)
-    catalogue = Catalogue.load(models, default_loras(os.environ), default_controls(os.environ))
+    catalogue = catalogue_of(models)
     for card in catalogue.cards.values():
         lines = (
             card.name,
@@ -60,6 +59,9 @@ def show_models(console: Console) -> None:
             f"  controls  {', '.join(catalogue.controls_for(card.name)) or 'none'}",
         )
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    for one in catalogue.unusable:
+        line = f"not served: the {one.kind} {one.name}: {one.reason}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if loras := catalogue.shelf.names():
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, soft_wrap=True)
 

@@ -27,8 +27,9 @@ from services.gateway.request import (
 )
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
-from shared.jobs.validate import MAX_STEPS, validate
+from shared.jobs.validate import validate
 from shared.messages import ControlChoice, GenerationRequest, JobSpec, LoraChoice
+from shared.model_settings import MAX_STEPS
 
 _PARAMETERS: Final = {
     "steps": "num_inference_steps",

@@ -6,7 +6,8 @@ from services.gateway.core import GATEWAY
 from services.gateway.errors import http_problem
 from services.gateway.replies import problem_reply, struct_reply
 from services.gateway.schemas import Model, ModelInfo, ModelList
-from shared.catalogue import Catalogue, ModelCard
+from shared.catalogue import Catalogue
+from shared.model_cards import ModelCard
 
 
 async def show_all(request: web.Request) -> web.Response:

@@ -15,7 +15,6 @@ from shared.jobs.validate import (
     MAX_CONTROL_LAG,
     MAX_CONTROL_SCALE,
     MAX_CONTROLS,
-    MAX_GUIDANCE,
     MAX_IMAGES,
     MAX_LORA_SCALE,
     MAX_LORAS,
@@ -23,11 +22,11 @@ from shared.jobs.validate import (
     MAX_PREVIEWS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
-    MAX_STEPS,
     MAX_USER_CHARACTERS,
     RANDOM_SEED,
 )
 from shared.messages import ImageFormat, ServiceClass
+from shared.model_settings import MAX_GUIDANCE, MAX_STEPS
 from shared.pictures.masks import ALLOWED as MASK
 from shared.pictures.reader import MAX_PIXELS
 

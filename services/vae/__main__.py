@@ -20,7 +20,8 @@ async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
-        cards = Catalogue.load(settings.sources).cards.values()
+        models, settings_file = settings.sources, settings.model_settings
+        cards = Catalogue.load(models, settings_file=settings_file).cards.values()
         weights = sum(component_bytes(card.source, "vae") for card in cards)
         what = f"the vae of {', '.join(card.name for card in cards)}"
         running.budget.refuse_larger(what, weights)

@@ -18,6 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from shared.errors import Misconfigured
+from shared.families.options import Options
+from shared.samplers import Prediction
+
 if TYPE_CHECKING:  # planners and gateways, which have no torch, look into families
     import torch
 
@@ -41,6 +45,14 @@ class Family(ABC):
     """Networks that a LoRA may have weights for, and how keys about them begin."""
     control: ClassVar[str | None]
     """Class of the ControlNets that fit; None: there are none."""
+    control_options: ClassVar[Options | None]
+    """Of those, as far as they are honoured."""
+    options: ClassVar[Options]
+    """Of the denoising network, as far as they are honoured."""
+    classes: ClassVar[Mapping[str, str]]
+    """Of the other components that `model_index.json` may name."""
+    predictions: ClassVar[frozenset[Prediction]]
+    """What networks may predict for its pipeline to draw with them."""
     patch: ClassVar[int]
     """Latent positions, each way, that the network sees as one."""
     masks: ClassVar[bool]
@@ -56,6 +68,23 @@ class Family(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.source}>"
+
+    def refuse_unhonoured(self, index: Mapping[str, Any]) -> None:
+        """Raises `Misconfigured` naming what the model's config, or its `model_index.json`, asks
+        for that is not honoured."""
+        for component, served in self.classes.items():
+            named = index.get(component, [None, served])
+            kind = named[1] if isinstance(named, list) and len(named) == 2 else named
+            if kind != served:
+                raise Misconfigured(
+                    f"model_index.json: {component} is a {kind}; served is {served}"
+                )
+        self.options.check(self.denoiser, self.config)
+        self.refuse_misfits()
+
+    @abstractmethod
+    def refuse_misfits(self) -> None:
+        """Raises `Misconfigured` if the network does not fit the text encoders, or itself."""
 
     @property
     @abstractmethod

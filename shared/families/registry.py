@@ -29,6 +29,8 @@ def control_interface(source: str, config: Mapping[str, Any]) -> str:
     kind = str(config.get("_class_name"))
     for family in FAMILIES:
         if family.control == kind and (found := family.control_interface(config)) is not None:
+            if family.control_options is not None:
+                family.control_options.check(source, config)
             return found
     served = ", ".join(family.control for family in FAMILIES if family.control is not None)
     raise Misconfigured(

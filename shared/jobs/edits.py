@@ -5,9 +5,9 @@ from typing import Final
 
 from PIL import Image
 
-from shared.catalogue import ModelCard
 from shared.errors import InvalidRequest
 from shared.messages import EditSpec, GenerationRequest, MaskSource
+from shared.model_cards import ModelCard
 from shared.pictures.masks import mask_of, read_mask
 from shared.pictures.reader import read_picture
 

@@ -5,7 +5,7 @@ import zlib
 from typing import Final
 
 from shared.adapters.origins import check as check_origin
-from shared.catalogue import Catalogue, ModelCard
+from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.edits import Original, edit_spec, read_original
 from shared.messages import (
@@ -16,11 +16,11 @@ from shared.messages import (
     JobSpec,
     LoraChoice,
 )
+from shared.model_cards import ModelCard
+from shared.model_settings import MAX_GUIDANCE, MAX_STEPS
 
 MAX_PROMPT_CHARACTERS: Final = 32_000
 MAX_IMAGES: Final = 10
-MAX_STEPS: Final = 1000
-MAX_GUIDANCE: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
 RANDOM_SEED: Final = -1
 """What many clients send for a seed of the server's choice."""
@@ -87,6 +87,8 @@ def _card(model: str | None, catalogue: Catalogue) -> ModelCard:
     card = catalogue.find(model)
     if card is None:
         allowed = "one of " + ", ".join((*catalogue.cards, *catalogue.aliases))
+        if (reason := catalogue.reason("model", model)) is not None:
+            allowed += f"; {model} cannot be used: {reason}"
         raise InvalidRequest("model", model, allowed)
     return card
 
@@ -179,6 +181,8 @@ def _control(choice: ControlChoice, card: ModelCard, catalogue: Catalogue) -> Co
                 allowed = f"nothing, for there are no ControlNets for a {card.pipeline}"
         elif choice.model in catalogue.controls:
             allowed += f", for {choice.model} does not fit the model {card.name}"
+        if (reason := catalogue.reason("controlnet", choice.model)) is not None:
+            allowed += f"; {choice.model} cannot be used: {reason}"
         raise InvalidRequest("controls", choice.model, allowed)
     if not choice.image:
         raise InvalidRequest("controls", choice.image, "a png, jpeg or webp file as the image")

@@ -1,8 +1,9 @@
 """What the programs ask for."""
 
 from benchmarks import requests
-from shared.catalogue import Catalogue, ModelCard
+from shared.catalogue import Catalogue
 from shared.jobs.validate import validate
+from shared.model_cards import ModelCard
 
 CARD = ModelCard(
     name="m",
@@ -16,6 +17,7 @@ CARD = ModelCard(
     default_height=128,
     max_width=128,
     max_height=128,
+    scale=8,
     size_multiple=8,
     interface="",
     embedded_guidance=False,

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.errors import Misconfigured
 from shared.families.base import Family, LoraState
+from shared.families.flux.options import TRANSFORMER
+from shared.families.options import same, whole
+from shared.model_files import config_of
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +34,15 @@ class Flux(Family):
         "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
     }
     control = None
+    control_options = None
+    options = TRANSFORMER
+    classes = {  # noqa: RUF012
+        "vae": "AutoencoderKL",
+        "transformer": "FluxTransformer2DModel",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "T5EncoderModel",
+    }
+    predictions = frozenset({"flow"})
     patch = 2
     masks = True
     even_sigmas = True
@@ -38,7 +51,24 @@ class Flux(Family):
 
     @property
     def latent_channels(self) -> int:
-        return int(self.config["in_channels"]) // self.patch**2
+        return whole("transformer", self.config, "in_channels", 64) // self.patch**2
+
+    def refuse_misfits(self) -> None:
+        inward = whole("transformer", self.config, "in_channels", 64)
+        outward = self.config.get("out_channels") or inward
+        if inward != outward or inward % self.patch**2:
+            raise Misconfigured(
+                f"transformer/config.json: in_channels is {inward} and out_channels {outward}; "
+                "honoured is a network that is given images alone, and has as many channels in as "
+                f"out, {self.patch**2} for each of the autoencoder's"
+            )
+        clip, t5 = (config_of(self.source, folder) for folder in self.text_encoders)
+        for name, default, folder, width in (
+            ("joint_attention_dim", 4096, "text_encoder_2", t5.get("d_model")),
+            ("pooled_projection_dim", 768, "text_encoder", clip.get("hidden_size")),
+        ):
+            own = whole("transformer", self.config, name, default)
+            same(f"{name} of the network", own, f"{folder} gives", width)
 
     @property
     def embedded_guidance(self) -> bool:

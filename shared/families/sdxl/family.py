@@ -8,7 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.errors import Misconfigured
 from shared.families.base import Family, LoraState
+from shared.families.options import same, whole
+from shared.families.sdxl.options import CONTROLNET, UNET
+from shared.model_files import config_of
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +43,17 @@ class Sdxl(Family):
         "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
     }
     control = "ControlNetModel"
+    control_options = CONTROLNET
+    options = UNET
+    classes = {  # noqa: RUF012
+        "vae": "AutoencoderKL",
+        "unet": "UNet2DConditionModel",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+    }
+    predictions = frozenset(
+        {"epsilon", "v_prediction", "sample", "edm_epsilon", "edm_v_prediction"}
+    )
     patch = 1
     masks = False
     even_sigmas = False
@@ -48,11 +63,30 @@ class Sdxl(Family):
 
     @property
     def native_side(self) -> int:
-        return int(self.config["sample_size"])
+        return whole("unet", self.config, "sample_size")
 
     @property
     def latent_channels(self) -> int:
-        return int(self.config["in_channels"])
+        return whole("unet", self.config, "in_channels", 4)
+
+    def refuse_misfits(self) -> None:
+        inward, outward = self.latent_channels, self.config.get("out_channels", 4)
+        if inward != outward:
+            raise Misconfigured(
+                f"unet/config.json: in_channels is {inward} and out_channels {outward}; honoured "
+                "is a network that is given images alone, and has as many channels in as out"
+            )
+        clip, bigger = (config_of(self.source, folder) for folder in self.text_encoders)
+        widths = [config.get("hidden_size") for config in (clip, bigger)]
+        both = None if None in widths else sum(filter(None, widths))
+        prompt = whole("unet", self.config, "cross_attention_dim", 1280)
+        same("cross_attention_dim of the network", prompt, "the text encoders give", both)
+        told = whole("unet", self.config, "projection_class_embeddings_input_dim")
+        sizes = 6 * whole("unet", self.config, "addition_time_embed_dim")
+        pooled = bigger.get("projection_dim")
+        wanted = None if pooled is None else pooled + sizes
+        name = "projection_class_embeddings_input_dim of the network"
+        same(name, told, "the pooled prompt and six sizes need", wanted)
 
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         """The original size, the crop's corner and the target size (§2.2), as the pipeline has them

@@ -28,7 +28,17 @@ SDXL = {
     "use_karras_sigmas": False,
 }
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
-NOISE_SAMPLERS = [name for name in SAMPLERS if not name.startswith("flow_")]
+EDM = {
+    "_class_name": "EDMDPMSolverMultistepScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sigma_data": 0.5,
+    "sigma_max": 80.0,
+    "sigma_min": 0.002,
+}
+NOISE_SAMPLERS = [name for name in SAMPLERS if not name.startswith(("flow_", "edm_"))]
+FLOW_SAMPLERS = [name for name in SAMPLERS if name.startswith("flow_")]
+EDM_SAMPLERS = [name for name in SAMPLERS if name.startswith("edm_")]
 SHAPE = (1, 4, 8, 8)
 
 
@@ -45,9 +55,11 @@ def with_diffusers(config: dict[str, Any], sampler: str, steps: int, seed: int) 
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     x = torch.randn(SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
-    extra = {"generator": generator} if sampler == "euler_ancestral" else {}
+    extra: dict[str, Any] = {"generator": generator} if SAMPLERS[sampler].draws else {}
+    if sampler == "tcd":
+        extra["eta"] = 0.0  # as diffusers' pipeline has it by default
     for t in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(x, t) if sampler != "flow_euler" else x
+        scaled = scheduler.scale_model_input(x, t) if "flow" not in sampler else x
         x = scheduler.step(network(scaled, t), t, x, **extra).prev_sample
     return x
 
@@ -72,7 +84,7 @@ def difference(
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, 20, 50])
+@pytest.mark.parametrize("steps", [1, 2, 20])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("sampler", NOISE_SAMPLERS)
@@ -80,12 +92,34 @@ def test_a_table_follows_the_diffusers_scheduler(
     sampler: str, spacing: str, prediction: str, steps: int
 ) -> None:
     config = SDXL | {"prediction_type": prediction, "timestep_spacing": spacing}
-    assert difference(config, sampler, steps) < 1e-5
+    # Heun's correction of a step to nearly no noise is the difference of two large numbers.
+    assert difference(config, sampler, steps) < (1e-4 if sampler.startswith("heun") else 1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 5, 20, 50])
+@pytest.mark.parametrize("schedule", ["karras", "exponential"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("sampler", EDM_SAMPLERS)
+def test_a_table_follows_diffusers_for_models_that_are_preconditioned(
+    sampler: str, prediction: str, schedule: str
+) -> None:
+    config = EDM | {"prediction_type": prediction, "sigma_schedule": schedule}
+    for steps in (2, 5, 20):
+        assert difference(config, sampler, steps) < 1e-4  # from 80 times unit noise
+
+
+@pytest.mark.parametrize("sampler", NOISE_SAMPLERS)
+def test_a_table_follows_diffusers_for_models_that_predict_the_clean_image(sampler: str) -> None:
+    config = SDXL | {"prediction_type": "sample"}
+    if sampler not in samplers_for(config):
+        assert sampler.startswith(("euler_ancestral", "heun"))  # diffusers has not made it yet
+        return
+    for steps in (1, 20):
+        assert difference(config, sampler, steps) < 2e-5
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-@pytest.mark.parametrize("sampler", ["flow_euler", "flow_dpmpp_2m"])
+@pytest.mark.parametrize("sampler", FLOW_SAMPLERS)
 def test_a_flow_table_follows_the_diffusers_scheduler(
     sampler: str, shift: float, steps: int
 ) -> None:
@@ -95,7 +129,9 @@ def test_a_flow_table_follows_the_diffusers_scheduler(
 def test_levels_that_depend_on_the_size_in_another_way_are_left_to_euler() -> None:
     config = FLOW | {"use_dynamic_shifting": True}
     assert "flow_dpmpp_2m" in samplers_for(config)
-    assert samplers_for(config | {"time_shift_type": "linear"}) == ("flow_euler",)
+    linear = samplers_for(config | {"time_shift_type": "linear"})
+    assert "flow_euler" in linear
+    assert "flow_dpmpp_2m" not in linear
 
 
 def test_dynamic_shifting_uses_the_token_count() -> None:
@@ -124,6 +160,9 @@ def test_dynamic_shifting_uses_the_token_count() -> None:
 )
 @pytest.mark.parametrize("sampler", NOISE_SAMPLERS)
 def test_unusual_scheduler_configs_are_followed_too(sampler: str, settings: dict[str, Any]) -> None:
+    if sampler not in samplers_for(SDXL | settings):
+        assert "timestep_type" in settings  # of which the class knows nothing
+        return
     for steps in (5, 20):
         assert difference(SDXL | settings, sampler, steps) < 2e-5
 
@@ -142,14 +181,14 @@ def test_zero_terminal_snr_is_followed_where_the_sampler_exists(prediction: str)
 
 
 def test_a_sampler_of_another_family_is_refused_with_the_names_that_fit() -> None:
-    with pytest.raises(InvalidRequest, match="euler, euler_karras, euler_ancestral, ddim"):
+    with pytest.raises(InvalidRequest, match="euler_exponential, euler_ancestral, ddim"):
         build_step_table(SDXL, "flow_euler", 20)
-    with pytest.raises(InvalidRequest, match=r"allowed: flow_euler, flow_dpmpp_2m$"):
+    with pytest.raises(InvalidRequest, match=r"allowed: flow_euler, .*flow_dpmpp_2m$"):
         build_step_table(FLOW, "euler", 20)
     with pytest.raises(InvalidRequest, match=r"sampler: 'ddim_karras'"):
         build_step_table(SDXL, "ddim_karras", 20)
     with pytest.raises(InvalidRequest, match="none for this model"):
-        build_step_table(SDXL | {"prediction_type": "sample"}, "euler", 20)
+        build_step_table(SDXL | {"prediction_type": "score"}, "euler", 20)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])

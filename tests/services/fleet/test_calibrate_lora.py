@@ -15,8 +15,8 @@ from shared.adapters.adapter import read_adapter
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Calibration, Shelf, calibration
-from shared.catalogue import read_card
 from shared.messages import LoraChoice
+from shared.model_cards import read_card
 from tests.conftest import run
 from tests.loras import write_lora
 from tests.services.denoiser.models import family, make_row, make_unet, network

@@ -16,8 +16,17 @@ MODEL = {
         "_class_name": "EulerDiscreteScheduler",
         "prediction_type": "epsilon",
     },
-    "unet/config.json": {"sample_size": 16},
+    "unet/config.json": {
+        "sample_size": 16,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 36,
+    },
     "vae/config.json": {"block_out_channels": [32, 64, 64, 64]},
+    **{
+        f"{folder}/model.safetensors": {}
+        for folder in ("unet", "vae", "text_encoder", "text_encoder_2")
+    },
 }
 """What a catalogue reads of a model: 128x128 pixels, in multiples of 8."""
 
@@ -116,7 +125,8 @@ def test_models_lists_the_controlnets_that_fit(
 ) -> None:
     for name, config in (("fits", {}), ("else", {"in_channels": 9})):
         (tmp_path / "controls" / name).mkdir(parents=True)
-        text = json.dumps({"_class_name": "ControlNetModel"} | config)
+        own = {"_class_name": "ControlNetModel", **MODEL["unet/config.json"]}
+        text = json.dumps(own | config)
         (tmp_path / "controls" / name / "config.json").write_text(text)
     monkeypatch.setenv("DARKROOM_CONTROLS", str(tmp_path / "controls"))
     result = darkroom("models")

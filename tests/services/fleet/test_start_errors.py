@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from services.fleet import checks
 from services.fleet.cli import app
 from services.fleet.plan import DEFAULT_MODEL, FleetOptions
+from shared import model_cards
 from shared.exits import MARK, MISCONFIGURED
 
 
@@ -122,7 +123,7 @@ def test_a_setting_of_no_use_is_named(
 def test_files_of_a_model_that_do_not_fit_are_named(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "weight_bytes", lambda component: 1)
+    monkeypatch.setattr(model_cards, "weight_bytes", lambda component: 1)
     assert_one_sentence(up("--model", f"{here}/odd"), here, "--model", "block_out_channels")
 
 

@@ -1,0 +1,48 @@
+"""Copies of the models that ship, with other settings, for what only reads files of theirs."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.shipped import MODELS
+
+SDXL, FLUX = MODELS["pocket-sdxl"], MODELS["pocket-flux"]
+
+
+def copied(
+    target: Path,
+    changes: Mapping[str, Mapping[str, Any] | None] | None = None,
+    source: str = SDXL,
+    weights: bool = False,
+) -> str:
+    """A copy of the model in `source` at `target`, with these fields in its JSON files; None: the
+    file is left out. Without `weights` each of its weights' files is nearly empty."""
+    ignored = None if weights else shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(source, target, ignore=ignored)
+    if not weights:
+        for file in Path(source).glob("*/*.safetensors"):
+            (target / file.relative_to(source)).write_text("{}")
+    for name, fields in (changes or {}).items():
+        path = target / name
+        if fields is None:
+            path.unlink()
+        else:
+            known = json.loads(path.read_text()) if path.exists() else {}
+            path.write_text(json.dumps({**known, **fields}))
+    return str(target)
+
+
+def rescheduled(
+    target: Path,
+    config: Mapping[str, Any],
+    source: str = SDXL,
+    settings: Mapping[str, Any] | None = None,
+) -> str:
+    """A copy with this scheduler config alone, and these settings beside it."""
+    model = copied(target, {"darkroom.json": None}, source)
+    (target / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    if settings is not None:
+        (target / "darkroom.json").write_text(json.dumps(settings))
+    return model
