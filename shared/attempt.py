@@ -82,6 +82,7 @@ class Attempts:
             *task.lease,
             approximations=tuple(sorted(task.approximations)),
             warnings=tuple(sorted(task.warnings)),
+            text_tokens=task.text_tokens,
         )
 
     @asynccontextmanager

@@ -360,6 +360,8 @@ class JobDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     warnings: list[str] = []
     """What of the request had no effect, such as the end of a long prompt; each begins with the
     name of its field."""
+    text_tokens: int = 0
+    """Of the prompts that were encoded, without padding."""
 
 
 class JobFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -54,7 +54,9 @@ class Task:
         self.approximations: set[str] = set()
         """What was not computed exactly; goes into the job's result,"""
         self.warnings: set[str] = set()
-        """as does what of the request had no effect, each beginning with its field."""
+        """as does what of the request had no effect, each beginning with its field,"""
+        self.text_tokens = 0
+        """and how many tokens the prompts were."""
 
     @property
     def record(self) -> JobRecord:

@@ -16,6 +16,7 @@ from services.gateway.middleware import translate_errors
 from services.gateway.models import describe
 from services.gateway.replies import JOB_ID, problem_reply, struct_reply
 from services.gateway.schemas import Health, Image, ImagesResponse, JobSummary, ModelList
+from services.gateway.usage import usage
 from services.vae.images import encode_image
 from shared.catalogue import Catalogue
 from shared.client import new_job_id
@@ -60,10 +61,14 @@ async def generate(request: web.Request) -> web.Response:
             for pixels in drawn
         )
     )
-    return struct_reply(_response(job.job_id, spec, files, time.monotonic() - began))
+    return struct_reply(
+        _response(job.job_id, spec, request.app[CATALOGUE], files, time.monotonic() - began)
+    )
 
 
-def _response(job_id: str, spec: JobSpec, files: list[bytes], seconds: float) -> ImagesResponse:
+def _response(
+    job_id: str, spec: JobSpec, catalogue: Catalogue, files: list[bytes], seconds: float
+) -> ImagesResponse:
     return ImagesResponse(
         created=int(time.time()),
         data=[
@@ -71,6 +76,7 @@ def _response(job_id: str, spec: JobSpec, files: list[bytes], seconds: float) ->
             for i, file in enumerate(files)
         ],
         output_format=spec.output_format,
+        usage=usage(spec, catalogue, 0, spec.n),
         size=f"{spec.width}x{spec.height}",
         darkroom=JobSummary(
             job_id=job_id,

@@ -29,6 +29,7 @@ from shared.messages import (
     NodeProgress,
     StepProgress,
 )
+from shared.model_names import VARIABLE, parse_aliases
 from shared.shipped import MODELS, located
 from shared.watch import Job
 
@@ -142,8 +143,10 @@ def _with_whole_path(request: GenerationRequest) -> GenerationRequest:
 
 def _own_models(request: GenerationRequest) -> tuple[tuple[str, ...], GenerationRequest]:
     """What a fleet started for `request` alone serves. `--model` may name a directory, a hub id, or
-    a model that ships."""
+    a model that ships; an alias is one of what is served by default."""
     model = request.model
+    if model in parse_aliases(os.environ.get(VARIABLE, "")):
+        return served_models((), os.environ), request
     if model is not None and (Path(model).is_dir() or "/" in model or model in MODELS):
         return served_models((model,), os.environ), msgspec.structs.replace(request, model=None)
     return served_models((), os.environ), request

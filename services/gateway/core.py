@@ -13,6 +13,7 @@ from shared.bus.base import Bus
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
 from shared.errors import DarkroomError, QueueFull
+from shared.jobs.record import JobRecord
 from shared.messages import GenerationRequest
 from shared.telemetry.metrics import Metrics
 from shared.watch import Job
@@ -125,13 +126,13 @@ class Gateway:
             if job is not None:
                 job.close()
 
-    async def warnings(self, job_id: str) -> tuple[str, ...]:
-        """What was found of a running job's request to have no effect."""
+    async def record(self, job_id: str) -> JobRecord | None:
+        """Of a running job; None if it cannot be had."""
         try:
-            return (await self.darkroom.job(job_id)).warnings
+            return await self.darkroom.job(job_id)
         except DarkroomError as error:
             log.info("nothing is known of job %s: %s", job_id, error)
-            return ()
+            return None
 
     async def _cancel(self, job_id: str) -> None:
         try:

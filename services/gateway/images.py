@@ -16,6 +16,7 @@ from services.gateway.replies import JOB_ID, ORIGIN, struct_reply
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
+from services.gateway.usage import usage
 from shared import errors
 from shared.client import checked_job_id, new_job_id
 from shared.messages import GenerationRequest, ImageResult, JobDone, JobSpec
@@ -85,6 +86,7 @@ async def _answer(
         data=[_image(request, result, wanted) for result in images],
         output_format=spec.output_format,
         size=f"{spec.width}x{spec.height}",
+        usage=usage(spec, request.app[GATEWAY].catalogue, outcome.text_tokens, spec.n),
         warnings=[*warnings, *outcome.warnings],
         darkroom=JobSummary(
             job_id=job.job_id,

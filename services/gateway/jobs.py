@@ -77,6 +77,7 @@ def _of_record(request: web.Request, record: JobRecord) -> JobView:
             for state in record.nodes.values()
         ],
         images=[image_url(request, record.job_id, i) for i in range(record.spec.n)] if done else [],
+        warnings=list(record.warnings),
         error=None if record.failure is None else _detail(record.job_id, record.failure),
     )
 

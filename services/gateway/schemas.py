@@ -33,17 +33,19 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokensDetails(msgspec.Struct, frozen=True, kw_only=True):
-    image_tokens: int = 0
-    text_tokens: int = 0
+    image_tokens: int
+    text_tokens: int
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """All zero: nothing is billed by token. OpenAI's clients require the field."""
+    """Tokens of texts are those of the model's tokenizer; tokens of images are positions of its
+    latents, as many for a picture that is sent as for one that is drawn."""
 
-    input_tokens: int = 0
-    input_tokens_details: TokensDetails = TokensDetails()
-    output_tokens: int = 0
-    total_tokens: int = 0
+    input_tokens: int
+    input_tokens_details: TokensDetails
+    output_tokens: int
+    output_tokens_details: TokensDetails
+    total_tokens: int
 
 
 class ImagesResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +54,7 @@ class ImagesResponse(msgspec.Struct, frozen=True, kw_only=True):
     background: Literal["opaque"] = "opaque"
     output_format: ImageFormat
     size: str
-    usage: Usage = Usage()
+    usage: Usage
     warnings: list[str] = []
     """What of the request had no effect, each beginning with the name of its field."""
     darkroom: JobSummary
@@ -83,7 +85,8 @@ class CompletedEvent(msgspec.Struct, frozen=True, kw_only=True, tag="image_gener
     output_format: ImageFormat
     quality: str
     size: str
-    usage: Usage = Usage()
+    usage: Usage
+    """Of this image."""
     warnings: list[str] = []
     """As in `ImagesResponse`."""
     index: int
@@ -176,6 +179,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     nodes: list[NodeView] = []
     images: list[str] = []
+    warnings: list[str] = []
+    """What was found so far of its request to have no effect."""
     error: ErrorDetail | None = None
 
 

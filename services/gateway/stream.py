@@ -27,6 +27,7 @@ from services.gateway.schemas import (
     ErrorEvent,
     PartialImageEvent,
 )
+from services.gateway.usage import usage
 from shared.errors import DarkroomError, JobCancelled
 from shared.job_calls import error_of
 from shared.messages import ImageResult, JobDone, JobFailed, JobSpec, Preview
@@ -118,7 +119,9 @@ class Story:
             else (EditPartialImageEvent, EditCompletedEvent)
         )
         self._quality, self._size = quality_of(wanted), f"{spec.width}x{spec.height}"
+        self._spec = spec
         self._warnings = list(warnings)
+        self._text_tokens = 0
         self._finished: set[int] = set()
 
     async def event(self, item: Item) -> PartialImageEvent | CompletedEvent | None:
@@ -129,11 +132,18 @@ class Story:
                 return self._partial(item)
             case ImageResult():
                 if not self._finished:  # all of the prompt has been encoded by now
-                    self._warnings += await self._gateway.warnings(self._job.job_id)
+                    await self._learn()
                 self._finished.add(item.index)
                 return self._completed(item)
             case _:
                 return None
+
+    async def _learn(self) -> None:
+        """What encoding found."""
+        record = await self._gateway.record(self._job.job_id)
+        if record is not None:
+            self._warnings += record.warnings
+            self._text_tokens = record.text_tokens
 
     def _partial(self, item: Preview) -> PartialImageEvent:
         return self._kinds[0](
@@ -156,6 +166,7 @@ class Story:
             seed=item.seed,
             quality=self._quality,
             size=self._size,
+            usage=usage(self._spec, self._gateway.catalogue, self._text_tokens, images=1),
             warnings=self._warnings,
         )
 

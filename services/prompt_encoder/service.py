@@ -73,6 +73,7 @@ class PromptEncoder:
             encoded["negative_"] = await self._negative(task, encoded[""], uses)
         for prefix, half in encoded.items():
             task.warnings.update(cut_warnings(f"{prefix}prompt", half.unread))
+        task.text_tokens = sum(half.tokens for half in encoded.values())
         outputs: dict[str, TensorHandle] = {}
         try:
             for prefix, half in encoded.items():

@@ -32,6 +32,8 @@ class Encoded:
 
     embeds: torch.Tensor
     pooled: torch.Tensor
+    tokens: int = 0
+    """Of the prompt, without padding, as the encoder reads it that reads most."""
     unread: tuple[Unread, ...] = ()
     """By encoder, as far as one did not read all of it."""
 

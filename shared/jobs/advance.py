@@ -155,6 +155,8 @@ def _finished(record: JobRecord, event: NodeFinished) -> Step:
     if event.warnings:
         told = tuple(sorted({*record.warnings, *event.warnings}))
         record = msgspec.structs.replace(record, warnings=told)
+    if event.text_tokens:
+        record = msgspec.structs.replace(record, text_tokens=event.text_tokens)
     if all(s.status == "done" for s in record.nodes.values()):
         return _end(record, "done", event.at)
     return _make_ready(record, event.at)

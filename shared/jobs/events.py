@@ -23,6 +23,8 @@ class NodeFinished:
     """What was not computed exactly."""
     warnings: tuple[str, ...] = ()
     """What of the request had no effect."""
+    text_tokens: int = 0
+    """Of the prompts, if they were encoded."""
 
 
 @dataclass(frozen=True, slots=True)

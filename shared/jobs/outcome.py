@@ -23,6 +23,7 @@ def outcome_of(record: JobRecord) -> Outcome:
                 stages=stages,
                 approximations=list(record.approximations),
                 warnings=list(record.warnings),
+                text_tokens=record.text_tokens,
             )
         case "failed":
             assert record.failure is not None

@@ -66,7 +66,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     approximations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    """See `JobDone.warnings`."""
+    text_tokens: int = 0
+    """See `JobDone` for both."""
 
     @property
     def ended(self) -> bool:

@@ -35,6 +35,11 @@ def test_what_a_node_found_to_have_no_effect_is_in_the_outcome() -> None:
     assert ended(record()).warnings == []
 
 
+def test_the_tokens_of_the_prompts_are_in_the_outcome() -> None:
+    running, _ = advance(record(), NodeFinished("encode", 1, {}, "w", 0.0, 1.0, text_tokens=9))
+    assert ended(running).text_tokens == 9
+
+
 def test_a_negative_prompt_without_guidance_has_no_effect() -> None:
     [told] = ended(record(negative_prompt="blue", guidance=1.0)).warnings
     assert told.startswith("negative_prompt: it has no effect here: with a guidance of 1 nothing")

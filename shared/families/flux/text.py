@@ -45,10 +45,14 @@ class FluxTextEncoder:
     ) -> list[Encoded]:
         short = _tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
         with self._adapted.using(self._adapted.bank(adapters)):
-            pooled = self._clip(short.to(self._device)).pooler_output.cpu()
+            pooled = self._clip(short.input_ids.to(self._device)).pooler_output.cpu()
         long = _tokens(self._t5_tokenizer, prompts, self.tokens)
-        embeds = self._t5(long.to(self._device))[0].cpu()
-        return [Encoded(embeds[i], pooled[i], self._unread(p)) for i, p in enumerate(prompts)]
+        embeds = self._t5(long.input_ids.to(self._device))[0].cpu()
+        counts = torch.maximum(short.attention_mask.sum(dim=1), long.attention_mask.sum(dim=1))
+        return [
+            Encoded(embeds[i], pooled[i], int(counts[i]), self._unread(prompt))
+            for i, prompt in enumerate(prompts)
+        ]
 
     def _unread(self, prompt: str) -> tuple[Unread, ...]:
         clip = self._clip_tokenizer
@@ -58,9 +62,8 @@ class FluxTextEncoder:
         )
 
 
-def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
-    """(prompts, length), cut or filled up."""
-    found: torch.Tensor = tokenizer(
+def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
+    """`input_ids` and `attention_mask` (prompts, length), cut or filled up."""
+    return tokenizer(
         list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return found
+    )

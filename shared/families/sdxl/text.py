@@ -55,24 +55,29 @@ class SdxlTextEncoder:
         """Encode all `prompts` in one batch, prompt i with `adapters[i]`, if there are any; texts
         beyond the tokenizer's length are cut."""
         hidden: list[torch.Tensor] = []
+        counts = torch.zeros(len(prompts), dtype=torch.int64)
         pooled = torch.empty(0)
         for tokenizer, encoder, adapted in zip(
             self._tokenizers, self._encoders, self._adapted, strict=True
         ):
-            tokens = tokenizer(
+            read = tokenizer(
                 list(prompts),
                 padding="max_length",
                 max_length=tokenizer.model_max_length,
                 truncation=True,
                 return_tensors="pt",
-            ).input_ids
+            )
+            counts = torch.maximum(counts, read.attention_mask.sum(dim=1))
             with adapted.using(adapted.bank(adapters)):
-                output = encoder(tokens.to(self._device), output_hidden_states=True)
+                output = encoder(read.input_ids.to(self._device), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
             pooled = output[0]
         embeds = torch.cat(hidden, dim=-1).cpu()
         pooled = pooled.cpu()
-        return [Encoded(embeds[i], pooled[i], self._unread(p)) for i, p in enumerate(prompts)]
+        return [
+            Encoded(embeds[i], pooled[i], int(counts[i]), self._unread(prompt))
+            for i, prompt in enumerate(prompts)
+        ]
 
     def _unread(self, prompt: str) -> tuple[Unread, ...]:
         return tuple(

@@ -39,6 +39,9 @@ from shared.messages import (
 from shared.topology import TOPOLOGY
 from tests import factories
 
+TEXT_TOKENS = 9
+"""That every prompt has."""
+
 
 def picture(spec: JobSpec, shade: int = 128) -> bytes:
     """A real image of the wanted size and format."""
@@ -178,8 +181,11 @@ class Pipeline:
         await self._ledger.advance(page, self._finished(node, now))
 
     def _finished(self, node: str, now: float) -> NodeFinished:
-        warnings = self.warnings if node == "encode" else ()
-        return NodeFinished(node, 1, {}, "test", now, now, warnings=warnings)
+        if node != "encode":
+            return NodeFinished(node, 1, {}, "test", now, now)
+        return NodeFinished(
+            node, 1, {}, "test", now, now, warnings=self.warnings, text_tokens=TEXT_TOKENS
+        )
 
     async def _tell(self, job_id: str, event: object) -> None:
         await self.bus.publish(subjects.event(job_id), encode(event))

@@ -102,7 +102,7 @@ def test_a_stream_gives_previews_then_the_image() -> None:
             ] == [0, 1]
             assert isinstance(last, ImageGenCompletedEvent)
             assert (last.size, last.quality, last.output_format) == ("128x128", "auto", "png")
-            assert last.usage.total_tokens == 0
+            assert last.usage.output_tokens == 16 * 16  # positions of 8 pixels
             assert len({e.b64_json for e in events}) == 3
             assert {opened(e.b64_json).size for e in events} == {(128, 128)}
 

@@ -9,6 +9,7 @@ import pytest
 from services.gateway import stream
 from shared.errors import QueueFull
 from tests.conftest import eventually, run
+from tests.services.gateway.pipeline import TEXT_TOKENS
 from tests.services.gateway.server import Server, server
 
 
@@ -86,7 +87,13 @@ def test_each_image_of_a_stream_comes_with_usage_and_warnings() -> None:
             found = await events(reply)
             assert len(found) == 2
             for event in found:
-                assert event["usage"]["total_tokens"] == 0
+                assert event["usage"] == {
+                    "input_tokens": TEXT_TOKENS,
+                    "input_tokens_details": {"image_tokens": 0, "text_tokens": TEXT_TOKENS},
+                    "output_tokens": 256,
+                    "output_tokens_details": {"image_tokens": 256, "text_tokens": 0},
+                    "total_tokens": TEXT_TOKENS + 256,
+                }
                 [warning] = event["warnings"]
                 assert warning.startswith('style: "vivid" has no effect')
 
@@ -105,6 +112,9 @@ def test_what_the_encoder_cut_is_told_beside_what_the_gateway_knows(streamed: bo
                 answers = [(await here.draw(style="vivid")).json]
             for answer in answers:
                 assert [one.partition(":")[0] for one in answer["warnings"]] == ["style", "prompt"]
+            [job_id] = here.line.specs
+            shown = (await here.ask("GET", f"/v1/jobs/{job_id}")).json
+            assert shown["warnings"] == ['prompt: what was cut is "b"']
 
     run(scenario())
 
@@ -113,10 +123,7 @@ def test_an_answer_has_usage_and_warnings_and_names_its_job() -> None:
     async def scenario() -> None:
         async with server() as here:
             answer = await here.draw(style="vivid", seed=-1)
-            assert answer.json["usage"]["input_tokens_details"] == {
-                "image_tokens": 0,
-                "text_tokens": 0,
-            }
+            assert answer.json["usage"]["total_tokens"] == TEXT_TOKENS + 256
             [warning] = answer.json["warnings"]
             assert warning.startswith('style: "vivid" has no effect')
             job_id = answer.headers["X-Job-Id"]

@@ -66,6 +66,7 @@ def test_sdxl_says_what_both_of_its_encoders_cut() -> None:
     encoder = SdxlTextEncoder(MODELS["pocket-sdxl"], "cpu", torch.float32)
     short, long = encoder(["a red circle", CAPTION * 8])
     assert short.unread == ()
+    assert (short.tokens, long.tokens) == (5, 40)
     assert [cut.encoder for cut in long.unread] == ["text_encoder", "text_encoder_2"]
     [warning] = cut_warnings("prompt", long.unread)
     assert warning.startswith("prompt: text_encoder and text_encoder_2 read 40 of its ")
@@ -76,6 +77,7 @@ def test_flux_says_what_each_of_its_encoders_cut() -> None:
     encoder = FluxTextEncoder(MODELS["pocket-flux"], "cpu", torch.float32)
     short, long = encoder(["a red circle", CAPTION * 8])
     assert short.unread == ()
+    assert (short.tokens, long.tokens) == (5, 40)
     first, second = cut_warnings("prompt", long.unread)
     assert first.startswith("prompt: text_encoder read 40 of its ")
     assert second.startswith("prompt: text_encoder_2 read 32 of its ")
