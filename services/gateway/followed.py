@@ -61,4 +61,4 @@ async def keep_following(files: Iterable[Followed], every: float = LOOK_SECONDS)
     while True:
         await asyncio.sleep(every)
         for one in files:
-            one.refresh()
+            await asyncio.to_thread(one.refresh)  # a disk that hangs holds up no request
