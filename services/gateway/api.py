@@ -25,6 +25,7 @@ from services.gateway.request import (
     EditsRequest,
     ImagesRequest,
 )
+from services.gateway.undone import UNDONE
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.validate import validate
@@ -121,7 +122,8 @@ def _wrong_field(
         name = path.group(1)
         return InvalidField(name, sent(name), allowed[name])
     if "unknown field" in reason:
-        own = (name for name in allowed if name not in ALIASES and name not in IGNORED)
+        others = {*ALIASES, *IGNORED, *UNDONE}
+        own = (name for name in allowed if name not in others)
         return UnknownField(reason.split("`")[1], own)
     if "missing required field" in reason:
         name = reason.split("`")[1]
@@ -277,7 +279,7 @@ def _size(wanted: ImagesRequest) -> tuple[int | None, int | None]:
     """Width and height; None: the model's own."""
     if wanted.size is None or wanted.size == "auto":
         return wanted.width, wanted.height
-    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", wanted.size)
+    match = re.fullmatch(r"([0-9]{1,5}) ?[xX×*] ?([0-9]{1,5})", wanted.size)
     if match is None:
         raise InvalidRequest("size", wanted.size, ALLOWED["size"])
     width, height = int(match.group(1)), int(match.group(2))

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from services.gateway.undone import UNDONE, UndoneFields
+
 MOST_SHOWN: Final = 60
 """Characters of a value that a warning shows."""
 
@@ -23,7 +25,7 @@ _UNSAVED: Final = _without_effect("results are kept for a day either way")
 _EXACT: Final = _without_effect("nothing is approximated but by fields of its own")
 
 
-class IgnoredFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IgnoredFields(UndoneFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first ones are OpenAI's."""
 
     style: Annotated[Any, _without_effect("the prompt and loras decide the style")] = None
@@ -61,6 +63,7 @@ class IgnoredFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 IGNORED: Final[dict[str, str]] = {
     name: hint.__metadata__[0].extra["ignored"]
     for name, hint in get_type_hints(IgnoredFields, include_extras=True).items()
+    if name not in UNDONE
 }
 
 """By name: why it has no effect."""

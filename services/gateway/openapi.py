@@ -146,6 +146,7 @@ def _generate() -> Json:
     about = f"Draw images. {_STREAMED.format('image_generation.completed')}"
     operation = _operation("createImage", about, answer, _JOB_ERRORS)
     operation["requestBody"] = {"required": True, **_json(ImagesRequest)}
+    _name_job(operation)
     return operation
 
 
@@ -160,7 +161,14 @@ def _edit() -> Json:
     operation = _operation("createImageEdit", about, answer, _JOB_ERRORS)
     form = {"multipart/form-data": {"schema": ref(EditsRequest)}}
     operation["requestBody"] = {"required": True, "content": form}
+    _name_job(operation)
     return operation
+
+
+def _name_job(operation: Json) -> None:
+    about = {"description": "The job, once there is one.", "schema": JOB_ID}
+    for response in operation["responses"].values():
+        response["headers"] = {"X-Job-Id": about}
 
 
 def _readyz(name: str) -> Json:

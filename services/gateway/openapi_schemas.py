@@ -61,7 +61,7 @@ def schemas(models: Sequence[str], samplers: Sequence[str]) -> Json:
 def _complete(request: Json, models: Sequence[str], samplers: Sequence[str]) -> None:
     _choices(request, "model", models)
     _choices(request, "sampler", samplers)
-    _shape(request, "size", {"pattern": "^(auto|[0-9]{1,5}x[0-9]{1,5})$"})
+    _shape(request, "size", {"pattern": "^(auto|[0-9]{1,5} ?[xX×*] ?[0-9]{1,5})$"})
     request["allOf"] = list(_COMBINATIONS)
 
 

@@ -298,6 +298,7 @@ class ImagesRequest(IgnoredFields, frozen=True, kw_only=True, forbid_unknown_fie
     guidance: Annotated[Guidance, _alias("guidance_scale", Guidance)] | None = None
     sampler_name: Annotated[Sampler, _alias("sampler", Sampler)] | None = None
     scheduler: Annotated[Sampler, _alias("sampler", Sampler)] | None = None
+    batch_size: Annotated[Count, _alias("n", Count)] | None = None
     num_images: Annotated[Count, _alias("n", Count)] | None = None
     num_images_per_prompt: Annotated[Count, _alias("n", Count)] | None = None
     num_outputs: Annotated[Count, _alias("n", Count)] | None = None

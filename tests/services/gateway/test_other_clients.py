@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from services.gateway.aliases import sampler_named
 from services.gateway.api import parse, parse_edit, to_job
 from services.gateway.errors import problem_of
 from services.gateway.ignored import IGNORED, MOST_SHOWN
 from services.gateway.notes import notes
 from services.gateway.request import ALIASES
+from services.gateway.undone import UNDONE
 from shared.errors import InvalidRequest
 from shared.messages import GenerationRequest
 from tests import factories
@@ -37,6 +39,13 @@ def refused(**fields: Any) -> tuple[str | None, str]:
         ({"guidance": 3.5}, "guidance", 3.5),
         ({"sampler_name": "ddim"}, "sampler", "ddim"),
         ({"scheduler": "ddim"}, "sampler", "ddim"),
+        ({"sampler_name": "DDIM"}, "sampler", "ddim"),
+        ({"sampler": "DPM++ 2M"}, "sampler", "dpmpp_2m"),
+        ({"sampler_name": "Euler", "sampler": "euler"}, "sampler", "euler"),
+        ({"size": "64*96"}, "height", 96),
+        ({"size": "64 × 96"}, "width", 64),
+        ({"size": "64X96"}, "width", 64),
+        ({"batch_size": 2}, "n", 2),
         ({"num_images": 2}, "n", 2),
         ({"num_outputs": 2}, "n", 2),
         ({"num_images_per_prompt": 2}, "n", 2),
@@ -77,7 +86,17 @@ def test_two_names_of_a_field_must_say_the_same() -> None:
         ({"width": 64, "height": 1000}, "height", "a multiple of 8 from 8 to 256"),
         ({"width": 0}, "width", "a whole number from 1 to"),
         ({"sampler_name": "magic"}, "sampler_name", "one of euler, ddim, dpmpp_2m"),
+        ({"sampler_name": "DPM fast"}, "sampler_name", "one of euler, ddim, dpmpp_2m"),
         ({"strength": 0.5}, "strength", "only prompt, model, n,"),
+        ({"clip_skip": 2}, "clip_skip", "what asks for nothing (false, 0, or empty), for all lay"),
+        ({"restore_faces": True}, "restore_faces", "for faces are not restored here"),
+        ({"frame_count": 4}, "frame_count", "(false, 0, 1, or empty)"),
+        ({"styles": ["anime"]}, "styles", "there are no named styles"),
+        (
+            {"override_settings": {"CLIP_stop_at_last_layers": 2}},
+            "override_settings",
+            "no settings",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_by_the_name_that_was_sent(
@@ -106,6 +125,62 @@ def test_a_field_without_effect_is_taken_and_the_answer_says_so(name: str) -> No
 @pytest.mark.parametrize("value", [None, False, "", [], {}])
 def test_a_field_without_effect_that_asks_for_nothing_is_not_worth_a_warning(value: object) -> None:
     assert read(style=value, enable_safety_checker=value)[1] == []
+
+
+@pytest.mark.parametrize("name", UNDONE)
+def test_a_field_for_what_is_not_done_is_taken_if_it_asks_for_nothing(name: str) -> None:
+    nothing: tuple[Any, ...] = (None, False, 0, "", [], {})
+    for value in nothing:
+        job, warnings = read(**{name: value})
+        assert job == GenerationRequest(job_id="job-1", prompt="a red circle")
+        assert not warnings
+    for text in ("false", "False", " 0 ", "{}"):
+        parse_edit({"prompt": "a", name: text})
+    with pytest.raises(InvalidRequest, match=f"{name}: 'yes' is not allowed; allowed: what asks"):
+        parse_edit({"prompt": "a", name: "yes"})
+
+
+def test_what_an_image_client_sends_with_all_its_defaults_is_taken() -> None:
+    defaults = {
+        "negative_prompt": "",
+        "seed": -1,
+        "subseed": -1,
+        "subseed_strength": 0,
+        "sampler_name": "Euler",
+        "batch_size": 1,
+        "n_iter": 1,
+        "steps": 20,
+        "cfg_scale": 7,
+        "width": 64,
+        "height": 64,
+        "restore_faces": False,
+        "tiling": False,
+        "styles": [],
+        "override_settings": {},
+        "enable_hr": False,
+        "alwayson_scripts": {},
+        "send_images": True,
+        "save_images": False,
+    }
+    job, [warning] = read(**defaults)
+    assert (job.steps, job.guidance, job.sampler, job.seed) == (20, 7.0, "euler", -1)
+    assert warning.startswith("send_images: true has no effect here")
+
+
+@pytest.mark.parametrize(
+    ("shown", "name"),
+    [
+        ("Euler a", "euler_ancestral"),
+        ("euler_ancestral", "euler_ancestral"),
+        ("Euler", "euler"),
+        ("DPM++ 2M Karras", "dpmpp_2m_karras"),
+        ("DPM++ 2M SDE Exponential", "dpmpp_2m_sde_exponential"),
+        ("dpmpp-2m", "dpmpp_2m"),
+        ("LCM", "lcm"),
+    ],
+)
+def test_samplers_go_by_the_names_that_image_clients_show(shown: str, name: str) -> None:
+    assert sampler_named(shown) == name
 
 
 def test_a_warning_shows_only_so_much_of_a_value() -> None:

@@ -1,0 +1,82 @@
+"""Fields of OpenAI's API and of widespread image clients that ask for what is not done here.
+
+Clients send many of them with values that ask for nothing; then they are taken.
+"""
+
+from typing import Annotated, Any, Final, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from services.gateway.refusals import InvalidField
+
+NOTHING: Final[tuple[object, ...]] = (
+    None,
+    False,
+    0,
+    "",
+    [],
+    {},
+    "false",
+    "0",
+    "null",
+    "none",
+    "[]",
+    "{}",
+)
+"""Values that ask for nothing, as JSON and as texts of a form."""
+
+
+def _undone(what: str, *nothing: int) -> Meta:
+    """`nothing`: numbers that ask for nothing, beside those of `NOTHING`."""
+    shown = ", ".join(("false", "0", *map(str, nothing)))
+    allowed = f"what asks for nothing ({shown}, or empty), for {what}"
+    return Meta(
+        description=f"For clients that send it. Allowed: {allowed}.",
+        extra={"allowed": allowed, "nothing": nothing},
+    )
+
+
+_ONE_PICTURE: Final = _undone("an image is one picture here, and n says how many there are", 1)
+_PIXELS: Final = _undone("images have pixels here")
+_NO_HIRES: Final = _undone("images are drawn at their own size")
+_NO_SUBSEED: Final = _undone("noise comes from one seed", -1)
+
+
+class UndoneFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The first ones are OpenAI's."""
+
+    svg: Annotated[Any, _PIXELS] = None
+    complexity: Annotated[Any, _PIXELS] = None
+    frame_count: Annotated[Any, _ONE_PICTURE] = None
+    num_frames: Annotated[Any, _ONE_PICTURE] = None
+    n_iter: Annotated[Any, _ONE_PICTURE] = None
+    enable_hr: Annotated[Any, _NO_HIRES] = None
+    enable_upscaling: Annotated[Any, _NO_HIRES] = None
+    restore_faces: Annotated[Any, _undone("faces are not restored here")] = None
+    tiling: Annotated[Any, _undone("images are not made to be tiled")] = None
+    clip_skip: Annotated[Any, _undone("all layers of the text encoders are computed")] = None
+    true_cfg_scale: Annotated[
+        Any, _undone("guidance_scale is the only guidance of a model here", 1)
+    ] = None
+    subseed: Annotated[Any, _NO_SUBSEED] = None
+    subseed_strength: Annotated[Any, _NO_SUBSEED] = None
+    styles: Annotated[Any, _undone("there are no named styles; loras are")] = None
+    override_settings: Annotated[Any, _undone("a request changes no settings")] = None
+    alwayson_scripts: Annotated[Any, _undone("there are no scripts")] = None
+
+
+UNDONE: Final[dict[str, Meta]] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(UndoneFields, include_extras=True).items()
+}
+
+
+def refuse_undone(wanted: UndoneFields) -> None:
+    """Raises `InvalidField` for the first of these fields that asks for something."""
+    for name, meta in UNDONE.items():
+        value, about = getattr(wanted, name), meta.extra or {}
+        asked = value.strip().lower() if isinstance(value, str) else value
+        nothing = (*NOTHING, *about["nothing"], *map(str, about["nothing"]))
+        if asked not in nothing:
+            raise InvalidField(name, value, about["allowed"])
