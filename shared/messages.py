@@ -101,7 +101,8 @@ class GenerationRequest(
     edit of the image."""
     previews: int = 0
     """Pictures of the running latents to send while denoising, evenly spaced."""
-    output_format: ImageFormat = "png"
+    output_format: ImageFormat | None = None
+    """None: png, or jpeg where the png may be too large for the bus."""
     output_compression: int = 100
     """Quality of jpeg and webp, 0 to 100."""
     user: str | None = None

@@ -24,6 +24,7 @@ from shared.bus.nats import NatsBus, connect
 from shared.config import Settings
 from shared.exits import exit_in_words
 from shared.memory_budget import MemoryBudget
+from shared.payload import refuse_small_payload
 from shared.pull import willing
 from shared.readiness import REFUSAL, Refusal
 from shared.telemetry import telemetry
@@ -120,6 +121,7 @@ async def _connected(
     bus = await connect(settings.nats_url, name, replicas=settings.replicas)
     watch = asyncio.create_task(_leave_without(bus))
     try:
+        refuse_small_payload(bus.max_payload)
         await bus.ensure(TOPOLOGY)
         budget = MemoryBudget(settings.memory_budget, metrics.refused)
         running = Process(service, name, settings, metrics, bus, budget)

@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
 Box = tuple[int, int, int, int]
 """Left, upper, right, lower; as Pillow has it."""
@@ -90,3 +90,12 @@ def with_chunks(data: bytes, *chunks: bytes) -> bytes:
 def with_segments(data: bytes, *segments: bytes) -> bytes:
     """A jpeg with these segments, well-formed or not, at its beginning."""
     return data[:2] + b"".join(segments) + data[2:]
+
+
+def profile(space: str) -> bytes:
+    """An ICC profile: `srgb`, or `swapped`, sRGB whose red and blue are exchanged."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if space == "swapped":
+        red, blue = data.index(b"rXYZ"), data.index(b"bXYZ")
+        data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(data)

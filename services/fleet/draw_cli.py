@@ -133,8 +133,9 @@ def _draw(out: Path | None, url: str | None, json_output: bool, **fields: Any) -
     """Run the job with these fields of a request, save its images, and report."""
     console, errors = Console(), Console(stderr=True)
     job_id = new_job_id()
+    wanted = None if out is None else image_format(out)
     out = out or Path(f"darkroom-{job_id[:8]}.png")
-    request = GenerationRequest(job_id=job_id, output_format=image_format(out), **fields)
+    request = GenerationRequest(job_id=job_id, output_format=wanted, **fields)
     with display(errors if json_output else console) as shown:
         rendered = run(render_job(request, out, url, shown))
     if json_output:

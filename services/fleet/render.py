@@ -93,7 +93,8 @@ def file_names(out: Path, images: int) -> tuple[Path, ...]:
 async def render(
     request: GenerationRequest, out: Path, url: str | None, display: Display
 ) -> Rendered:
-    """Run `request`, and save its images. Raises what ended the job otherwise; when cancelled,
+    """Run `request`, and save its images, with another suffix than that of `out` if the request
+    leaves their format open. Raises what ended the job otherwise; when cancelled,
     cancels the job first."""
     began = time.monotonic()
     async with _fleet_for(request, url, display) as (request, place, fleet_seconds):
@@ -103,6 +104,8 @@ async def render(
             job = await darkroom.submit(request)
             stages = Stages(request.n, len(request.controls), request.image is not None)
             done, images = await _follow(job, stages, display)
+        if request.output_format is None:
+            out = out.with_suffix(f".{images[0].output_format}")
         files = file_names(out, len(images))
         await asyncio.to_thread(_save, images, files)
     return Rendered(done, files, fleet_seconds, time.monotonic() - began)

@@ -170,7 +170,7 @@ def to_job(
         controls=tuple(_control(one) for one in wanted.controls or ()),
         control_lag=wanted.control_lag or 0,
         previews=wanted.partial_images or 0,
-        output_format=wanted.output_format or "png",
+        output_format=wanted.output_format,
         output_compression=(
             100 if wanted.output_compression is None else wanted.output_compression
         ),
@@ -229,7 +229,7 @@ def _check_combinations(wanted: ImagesRequest) -> None:
         raise InvalidRequest(
             "output_compression",
             wanted.output_compression,
-            '100 when output_format is "png"; "jpeg" and "webp" take 0 to 100',
+            '100 when output_format is "png", as it is by default; "jpeg" and "webp" take 0 to 100',
         )
     if wanted.lora_late_steps and not wanted.loras:
         raise InvalidRequest("lora_late_steps", wanted.lora_late_steps, "0 without loras")

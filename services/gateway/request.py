@@ -126,7 +126,14 @@ ResponseFormat = Annotated[
         '"b64_json" or "url"',
     ),
 ]
-OutputFormat = Annotated[ImageFormat, _field("Default: png.", '"png", "jpeg" or "webp"')]
+OutputFormat = Annotated[
+    ImageFormat,
+    _field(
+        "Default: png, or jpeg for images whose png may be too large for the bus; the answer says "
+        "which.",
+        '"png", "jpeg" or "webp"',
+    ),
+]
 Compression = Annotated[
     int, _number("Quality of jpeg and webp; png is lossless and takes 100.", 0, 100)
 ]

@@ -58,7 +58,8 @@ class ImageEncoder:
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs `image_mean` and `image_std`, float32 (channels, height/8, width/8); with a mask
         also `image_mask` (1, height/8, width/8), 1 where the image is drawn anew, and for decoding
-        `original`, uint8 pixels (height, width, 3), and `shown` (height, width), 1 likewise."""
+        `original`, uint8 pixels (height, width, 3), `shown` (height, width), 1 likewise, and the
+        `profile` of those pixels, if they have one."""
         spec = task.spec
         image = await self._file(task, "image")
         has_file = spec.edit is not None and spec.edit.mask == "file"
@@ -122,6 +123,8 @@ def _tensors(task: Task, original: Original, posterior: Posterior) -> dict[str, 
     if mask is not None and original.shown is not None:
         refuse_nothing(mask, task.spec, scale)
         tensors["image_mask"] = mask
-        tensors["original"] = original.pixels
+        tensors["original"] = original.kept
         tensors["shown"] = original.shown.to(torch.uint8)
+        if original.profile is not None:
+            tensors["profile"] = torch.frombuffer(bytearray(original.profile), dtype=torch.uint8)
     return tensors

@@ -10,6 +10,7 @@ from shared.errors import InvalidRequest
 from shared.jobs.edits import check_mask
 from shared.messages import JobSpec
 from shared.pictures.masks import HALF, mask_of
+from shared.pictures.profiles import to_srgb
 from shared.pictures.reader import read_picture
 
 LANCZOS = Image.Resampling.LANCZOS
@@ -17,11 +18,16 @@ LANCZOS = Image.Resampling.LANCZOS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Original:
-    """An image in uint8 pixels (height, width, 3), and which of them are to be drawn anew, bool
-    (height, width); None: all."""
+    """An image in uint8 pixels (height, width, 3)."""
 
     pixels: torch.Tensor
+    """In sRGB, as networks see it."""
     shown: torch.Tensor | None
+    """Which of them are to be drawn anew, bool (height, width); None: all."""
+    kept: torch.Tensor
+    """What a result has elsewhere: the image's own colours,"""
+    profile: bytes | None
+    """which this says; None: they are `pixels`."""
 
     def latent_mask(self, scale: int) -> torch.Tensor | None:
         """`shown` for latents, float32 (1, height/scale, width/scale), of 0 and 1: what the pixel
@@ -34,13 +40,20 @@ def read_original(spec: JobSpec, image: bytes, mask: bytes | None) -> Original:
     `InvalidRequest`."""
     size = (spec.width, spec.height)
     opened = read_picture("image", image)
-    pixels = torch.from_numpy(np.array(opened.shown().resize(size, LANCZOS)))
+    own, profile = opened.kept()
+    kept = _pixels(own, size)
+    pixels = kept if profile is None else _pixels(to_srgb(own, profile), size)
     if spec.edit is None or not spec.edit.masked:
-        return Original(pixels, None)
+        return Original(pixels, None, pixels, None)
     said = mask_of(opened) if mask is None else check_mask(mask, opened.size)
     if said is None:
         raise InvalidRequest("image", "an opaque image", "one with a mask of its own")
-    return Original(pixels, torch.from_numpy(np.array(said.resize(size, LANCZOS))) >= HALF)
+    shown = torch.from_numpy(np.array(said.resize(size, LANCZOS))) >= HALF
+    return Original(pixels, shown, kept, profile)
+
+
+def _pixels(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.resize(size, LANCZOS)))
 
 
 def refuse_nothing(mask: torch.Tensor, spec: JobSpec, scale: int) -> None:

@@ -5,7 +5,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import torch
+from PIL import Image
 
 from services.vae.autoencoder import Autoencoder
 from services.vae.images import encode_image
@@ -15,6 +17,7 @@ from shared.compute import BatchedCompute
 from shared.crash_points import reached
 from shared.jobs.graph import NodeKind
 from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
+from shared.pictures.profiles import from_srgb
 from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor
@@ -27,6 +30,7 @@ MAX_BATCH: Final = 4
 CAPACITY: Final = 8
 """Images in hand."""
 KEPT: Final = ("original", "shown")
+PROFILE: Final = "profile"
 """Tensors that come with a mask; see `ImageEncoder.run`."""
 MAX_PREVIEWS: Final = 4
 """Previews in hand; further ones are dropped."""
@@ -60,10 +64,11 @@ class ImageDecoder:
         latents = await asyncio.to_thread(get_tensor, self._transport, task.inputs["latents"])
         pixels = await self._compute[spec.model].submit(latents)
         task.progressed()
+        profile = None
         if spec.edit is not None and spec.edit.masked:
-            pixels = await asyncio.to_thread(self._with_original, pixels, task.inputs)
+            pixels, profile = await asyncio.to_thread(self._with_original, pixels, task.inputs)
         data = await asyncio.to_thread(
-            encode_image, pixels, spec.output_format, spec.output_compression
+            encode_image, pixels, spec.output_format, spec.output_compression, profile
         )
         result = ImageResult(
             job_id=task.job_id,
@@ -79,10 +84,18 @@ class ImageDecoder:
         reached("commit.after")
         return {}
 
-    def _with_original(self, pixels: torch.Tensor, inputs: Tensors) -> torch.Tensor:
-        """`pixels` where the mask shows them, those of the original everywhere else."""
+    def _with_original(
+        self, pixels: torch.Tensor, inputs: Tensors
+    ) -> tuple[torch.Tensor, bytes | None]:
+        """`pixels` where the mask shows them, those of the original everywhere else; all of them in
+        the colours of the original's profile, if it has one."""
         original, shown = (get_tensor(self._transport, inputs[name]) for name in KEPT)
-        return torch.where(shown[..., None] > 0, pixels, original)
+        profile = None
+        if PROFILE in inputs:
+            profile = get_tensor(self._transport, inputs[PROFILE]).numpy().tobytes()
+            drawn = from_srgb(Image.fromarray(pixels.numpy()), profile)
+            pixels = torch.from_numpy(np.array(drawn))
+        return torch.where(shown[..., None] > 0, pixels, original), profile
 
     def discard(self, outputs: Tensors) -> None:
         """Nothing to free: a second image was refused by the stream."""

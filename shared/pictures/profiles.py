@@ -10,6 +10,7 @@ SPACES: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 """By mode: what a profile says of itself, if it fits."""
 NEXT_TO_NOTHING: Final = 2
 """Levels; a conversion that changes no colour by more than that is left out."""
+MAX_KEPT_BYTES: Final = 32 * 1024
 _INTENT: Final = ImageCms.Intent.PERCEPTUAL
 
 
@@ -31,8 +32,11 @@ def from_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def is_kept(profile: bytes) -> bool:
-    """Whether colours can be converted to RGB of this profile, and back."""
-    return all(_conversion(profile, "RGB", back) is not None for back in (False, True))
+    """Whether a result can have it: it takes little of a message, and colours can be converted to
+    RGB of this profile, and back."""
+    return len(profile) <= MAX_KEPT_BYTES and all(
+        _conversion(profile, "RGB", back) is not None for back in (False, True)
+    )
 
 
 def _conversion(

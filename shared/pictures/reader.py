@@ -9,7 +9,7 @@ from PIL import Image
 from shared.errors import InvalidRequest
 from shared.pictures import jpeg, modes, png, webp
 from shared.pictures.orientation import SIDEWAYS, orientation, upright
-from shared.pictures.profiles import to_srgb
+from shared.pictures.profiles import is_kept, to_srgb
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Of an image, of a mask and of a hint."""
@@ -68,6 +68,14 @@ class Picture:
     def shown(self) -> Image.Image:
         """As a viewer shows it: upright, on white, in sRGB; mode RGB."""
         return to_srgb(self.colours(), self.profile)
+
+    def kept(self) -> tuple[Image.Image, bytes | None]:
+        """What a result can keep of it, upright and on white, mode RGB: its own colours with their
+        profile; as shown, without one, where there is none that a result can have."""
+        own = self.colours()
+        if self.profile is None or own.mode != "RGB" or not is_kept(self.profile):
+            return to_srgb(own, self.profile), None
+        return own, self.profile
 
 
 def read_picture(field: str, data: bytes) -> Picture:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,17 +16,20 @@ from shared.bus.embedded import find_binary, nats_server
 from shared.bus.nats import connect
 from shared.bus.nats.durability import check_sync, finding
 from shared.errors import Misconfigured
+from shared.jobs.validate import MAX_PICTURE_BYTES, MAX_PROMPT_CHARACTERS
+from shared.payload import ENVELOPE_BYTES, NEEDED, refuse_small_payload
 from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
 
 
 @asynccontextmanager
-async def external(directory: Path, sync: str) -> AsyncIterator[tuple[str, str]]:
+async def external(directory: Path, sync: str, limits: str = "") -> AsyncIterator[tuple[str, str]]:
     """Somebody else's server with a monitoring port: both addresses."""
     config = directory / "server.conf"
     config.write_text(
         f'host: 127.0.0.1\nport: -1\nhttp: "127.0.0.1:-1"\nports_file_dir: "{directory}"\n'
-        f'log_file: "{directory}/log"\njetstream {{ store_dir: "{directory}"\n {sync}\n}}\n'
+        f'log_file: "{directory}/log"\n{limits}\n'
+        f'jetstream {{ store_dir: "{directory}"\n {sync}\n}}\n'
     )
     process = await asyncio.create_subprocess_exec(find_binary(), "--config", config)
     ports = directory / f"nats-server_{process.pid}.ports"
@@ -130,3 +135,48 @@ def test_an_old_server_is_refused_when_it_is_connected_to(
                 await connect(server.url, "test")
 
     run(scenario())
+
+
+STARTS = """
+from shared.process import run_process
+
+async def main(running):
+    print("started")
+
+run_process("planner", main)
+"""
+
+
+@pytest.mark.parametrize("limits", ["", "max_payload: 8MB"])
+def test_a_bus_that_has_no_room_for_pictures_is_refused_at_the_start(
+    tmp_path: Path, limits: str
+) -> None:
+    async def scenario() -> tuple[str, str]:
+        async with external(tmp_path, "sync_interval: always", limits) as (url, _):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                STARTS,
+                cwd=Path(__file__).parents[2],
+                env={**os.environ, "DARKROOM_NATS_URL": url, "DARKROOM_NATS_SYNC": "always"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            said, complained = await process.communicate()
+            return said.decode(), complained.decode()
+
+    said, complained = run(scenario())
+    if limits:
+        assert "started" in said, complained
+    else:
+        assert "started" not in said
+        assert "takes messages of at most" in complained
+        assert "set `max_payload: 8MB` in its configuration" in complained
+
+
+def test_the_largest_request_is_no_larger_than_the_largest_result() -> None:
+    prompts = 2 * 4 * MAX_PROMPT_CHARACTERS
+    assert MAX_PICTURE_BYTES + prompts + ENVELOPE_BYTES <= NEEDED
+    refuse_small_payload(NEEDED)
+    with pytest.raises(Misconfigured, match="pictures need"):
+        refuse_small_payload(NEEDED - 1)

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
+from shared.pictures.profiles import from_srgb
 from shared.pictures.reader import read_picture
-from tests.pictures import SIZE, TURNED, chunk, file, picture, png, turned
+from tests.pictures import SIZE, TURNED, chunk, file, picture, png, profile, turned
 
 Pixels = np.ndarray[Any, Any]
 PICTURE = picture((40, 24))
@@ -171,15 +172,6 @@ def test_a_palette_with_transparent_entries_lets_white_through() -> None:
         assert found[0, 1].tolist() == [0, 0, 255]
 
 
-def profile(space: str) -> bytes:
-    """An ICC profile: `srgb`, or `swapped`, sRGB whose red and blue are exchanged."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    if space == "swapped":
-        red, blue = data.index(b"rXYZ"), data.index(b"bXYZ")
-        data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    return bytes(data)
-
-
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
 def test_colours_of_another_profile_are_converted_to_srgb(form: str) -> None:
     options: dict[str, dict[str, Any]] = {
@@ -199,3 +191,28 @@ def test_a_profile_of_srgb_changes_nothing() -> None:
 def test_a_profile_of_other_pixels_counts_as_none() -> None:
     data = file(PICTURE.convert("L"), icc_profile=profile("swapped"))
     assert (shown(data) == of(PICTURE.convert("L"))).all()
+
+
+@pytest.mark.parametrize("space", ["srgb", "swapped"])
+def test_what_a_result_keeps_is_a_pictures_own(space: str) -> None:
+    picked = read_picture("image", file(PICTURE, icc_profile=profile(space)))
+    own, said = picked.kept()
+    assert said == profile(space)
+    assert (of(own) == of(PICTURE)).all()
+    back = from_srgb(picked.shown(), profile(space))
+    assert np.abs(of(back) - of(PICTURE)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        file(PICTURE),
+        file(PICTURE, icc_profile=b"no profile"),
+        file(PICTURE, icc_profile=profile("srgb") + bytes(40_000)),
+        file(PICTURE.convert("L"), icc_profile=profile("srgb")),
+        file(PICTURE.convert("CMYK"), "JPEG", icc_profile=profile("srgb")),
+    ],
+)
+def test_where_no_profile_can_be_kept_a_result_is_in_srgb(data: bytes) -> None:
+    own, said = read_picture("image", data).kept()
+    assert (own.mode, said) == ("RGB", None)

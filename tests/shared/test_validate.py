@@ -86,14 +86,6 @@ def test_a_value_out_of_bounds_is_refused_by_the_name_of_its_field(
     assert refused.value.fields["allowed"]
 
 
-def test_a_png_that_may_exceed_the_bus_s_limit_is_refused_and_a_jpeg_is_not() -> None:
-    models = catalogue(card(max_width=2048, max_height=2048))
-    large = request(width=2048, height=2048)
-    with pytest.raises(InvalidRequest, match="jpeg or webp"):
-        validate(large, models)
-    assert validate(request(width=2048, height=2048, output_format="jpeg"), models).width == 2048
-
-
 def test_the_first_model_is_the_default_and_others_can_be_named() -> None:
     models = catalogue(card(), card(name="other", default_steps=7))
     assert validate(request(), models).model == "pocket-sdxl"

@@ -75,12 +75,15 @@ class World:
         return {name: get_tensor(self.transport, handle) for name, handle in found.items()}
 
     async def decoded(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
+        return np.asarray(Image.open(io.BytesIO(await self.file(latents))))
+
+    async def file(self, latents: torch.Tensor) -> bytes:
         handle = put_tensor(self.transport, latents, job_id="job-1", attempt=1, lifetime=60.0)
         self.outputs |= {"encode": {}, "denoise-0": {"latents": handle}}
         await self.decoder.run(await self.task("decode-0"))
         data = await self.bus.stored(subjects.image_result("job-1", 0))
         assert data is not None
-        return np.asarray(Image.open(io.BytesIO(decode(data, ImageResult).data)))
+        return decode(data, ImageResult).data
 
     def close(self) -> None:
         self.encoder.close()
@@ -131,6 +134,36 @@ def test_an_edit_is_encoded_once_and_equals_the_original_outside_its_mask() -> N
         with pytest.raises(HandleLost):
             get_tensor(world.transport, world.outputs["encode_image"]["original"])
         world.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
+def test_an_edit_keeps_its_originals_profile_and_is_drawn_in_it(form: str) -> None:
+    async def scenario() -> None:
+        image, mask = pictures.picture(), pictures.mask()
+        swapped = pictures.profile("swapped")
+        files = {"image": pictures.file(image, icc_profile=swapped), "mask": pictures.file(mask)}
+        world = await World.create(**files, output_format=form)
+        plain = await World.create(**files, output_format=form)
+        plain.fields["image"] = pictures.file(image)
+        await plain.bus.remove(subjects.INPUTS, subjects.job_input("job-1", "image"))
+        await plain.bus.store(subjects.job_input("job-1", "image"), plain.fields["image"])
+        await world.encode()
+        await plain.encode()
+        latents = torch.randn(4, 16, 16)
+        found = Image.open(io.BytesIO(await world.file(latents)))
+        expected = np.asarray(Image.open(io.BytesIO(await plain.file(latents)))).astype(int)
+        assert found.info["icc_profile"] == swapped
+        pixels = np.asarray(found).astype(int)
+        inside = np.asarray(mask)[..., 3] == 0
+        if form == "png":
+            assert (pixels[~inside] == np.asarray(image)[~inside]).all()
+        # Red and blue are exchanged by its profile, so a viewer shows what was drawn.
+        off = np.abs(pixels[inside] - expected[inside][..., ::-1])
+        assert off.mean() < (2 if form == "png" else 12)
+        world.close()
+        plain.close()
 
     run(scenario())
 
