@@ -10,6 +10,7 @@ from services.gateway.door import Door
 from services.gateway.followed import keep_following
 from shared.catalogue import Catalogue
 from shared.descriptors import make_room
+from shared.heap import give_back_large_pieces
 from shared.process import Process, run_process
 from shared.readiness import WARNINGS
 
@@ -44,4 +45,5 @@ async def main(running: Process) -> None:
 
 
 if __name__ == "__main__":
+    give_back_large_pieces()
     run_process("gateway", main)

@@ -1,7 +1,5 @@
 """HTTP bodies to jobs, purely: every limit is checked here, before a job exists."""
 
-import base64
-import binascii
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from services.gateway.aliases import name_as_sent, resolved
+from services.gateway.data_urls import MAX_HEAD, file_of
 from services.gateway.ignored import IGNORED
 from services.gateway.refusals import InvalidField, Shown, UnknownField
 from services.gateway.request import (
@@ -41,7 +40,6 @@ _PARAMETERS: Final = {
 
 _SIDES: Final = ("width", "height")
 
-_DATA_URL: Final = re.compile(r"data:image/(png|jpeg|webp);base64", re.IGNORECASE)
 _JSON_TEXTS: Final = frozenset({"loras", "controls"})
 """Fields of a form that are no plain text."""
 _AS_WRITTEN: Final = frozenset({"prompt", "negative_prompt", "user"})
@@ -109,7 +107,20 @@ class Edit:
             if not least <= count <= 1:
                 found = f"{count} files" if count else "a missing file"
                 raise InvalidRequest(name, Shown(found), FILE_FIELDS[name])
-        return Edit(files["image"][0], next(iter(files.get("mask", ())), None))
+        mask = next(iter(files.get("mask", ())), None)
+        return Edit(
+            _sent("image", files["image"][0]), None if mask is None else _sent("mask", mask)
+        )
+
+
+def _sent(name: str, content: bytes) -> bytes:
+    """The file itself; some clients send a data URL in its place."""
+    if content[:5].lower() != b"data:":
+        return content
+    try:
+        return file_of(content.decode("ascii"))
+    except ValueError as error:
+        raise InvalidRequest(name, content[:MAX_HEAD], FILE_FIELDS[name]) from error
 
 
 def _wrong_field(
@@ -255,13 +266,9 @@ def _control(one: Control) -> ControlChoice:
 
 
 def _file(text: str) -> bytes:
-    """From base64, or from `data:image/...;base64,` and base64."""
-    head, comma, rest = text.partition(",")
-    if comma and not _DATA_URL.fullmatch(head):
-        raise InvalidRequest("controls", text, f"for image, {IMAGE}")
     try:
-        return base64.b64decode(rest if comma else text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return file_of(text)
+    except ValueError as error:
         raise InvalidRequest("controls", text, f"for image, {IMAGE}") from error
 
 

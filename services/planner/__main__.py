@@ -4,6 +4,7 @@ import dataclasses
 
 from services.planner.planner import Planner
 from shared.catalogue import Catalogue
+from shared.heap import give_back_large_pieces
 from shared.process import Process, run_process
 
 
@@ -20,4 +21,5 @@ async def main(running: Process) -> None:
 
 
 if __name__ == "__main__":
+    give_back_large_pieces()
     run_process("planner", main)

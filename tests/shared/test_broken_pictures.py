@@ -2,8 +2,11 @@
 
 import gc
 import struct
+import subprocess
+import sys
 import weakref
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,8 @@ from PIL import Image
 
 from shared.errors import InvalidRequest
 from shared.pictures import reader
-from shared.pictures.reader import Picture, read_picture
-from tests.pictures import chunk, file, picture, png, turned, with_chunks, with_segments
+from shared.pictures.reader import read_picture
+from tests.pictures import chunk, file, picture, png, with_chunks, with_segments
 
 PICTURE = picture((60, 44))
 PNG, WEBP = file(PICTURE), file(PICTURE, "WEBP", lossless=True)
@@ -242,5 +245,51 @@ def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         gc.enable()
 
 
-def test_a_refused_and_a_turned_picture_are_told_apart() -> None:
-    assert isinstance(read_picture("image", turned(PICTURE, 6)), Picture)
+LIMITED = """
+import asyncio, gc, io, sys
+from PIL import Image
+from shared.errors import InvalidRequest
+from shared.heap import give_back_large_pieces
+from shared.pictures.reader import read_picture
+
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * 4096 // 2**20
+
+def broken(form, cut):
+    into = io.BytesIO()
+    Image.linear_gradient("L").resize((3600, 3000)).convert("RGB").save(into, form)
+    return into.getvalue()[:-cut]
+
+def refused(data):
+    try:
+        read_picture("image", data)
+    except InvalidRequest as error:
+        return error
+
+async def main():
+    files = [broken("JPEG", 5000), broken("WEBP", 50)]
+    await asyncio.to_thread(refused, files[0][:3000])
+    before = resident()
+    for _ in range(3):
+        for data in files:
+            assert await asyncio.to_thread(refused, data) is not None
+    print(resident() - before)
+
+give_back_large_pieces()
+gc.disable()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_what_a_broken_picture_costs_in_memory_is_given_back() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", LIMITED],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) < 20  # MiB, of 32 that one of them takes

@@ -212,6 +212,48 @@ def test_controls_bring_their_picture_in_base64_or_as_a_data_url() -> None:
     assert wanted.control_lag == 1
 
 
+FILE = bytes(range(256))
+DIGITS = base64.b64encode(FILE).decode()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        DIGITS,
+        DIGITS.replace("+", "-").replace("/", "_"),
+        "\r\n".join(DIGITS[k : k + 76] for k in range(0, len(DIGITS), 76)) + "\n",
+        "data:image/png;base64," + DIGITS,
+        "DATA:IMAGE/JPEG;BASE64," + DIGITS,
+        "data:image/jpg;base64," + DIGITS,
+        "data:image/png;charset=utf-8;base64," + DIGITS,
+        "data:image/png;name=a b.png; base64," + DIGITS,
+        "data:application/octet-stream;base64,\n" + DIGITS,
+        "data:;base64," + DIGITS,
+        "data:image/png;base64," + DIGITS.replace("+", "%2B").replace("=", "%3D"),
+    ],
+)
+def test_a_picture_comes_in_every_form_of_base64_and_data_urls(image: str) -> None:
+    assert job(controls=[CONTROL | {"image": image}]).controls[0].image == FILE
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "https://here/a.png",
+        "data:image/png;base64",
+        "data:" + "x" * 2000 + ";base64,QUJD",
+        "data:image/png;base64,Q*==",
+        "A",
+        "ä",
+        "QUJD,",
+    ],
+)
+def test_a_picture_that_is_no_base64_is_refused_by_name(image: str) -> None:
+    detail = refusal(json.dumps({"prompt": "a", "controls": [CONTROL | {"image": image}]}).encode())
+    assert detail.param == "controls"
+    assert "in base64, bare or as a data URL" in detail.message
+
+
 def test_pictures_over_the_limit_are_refused_by_its_number() -> None:
     large = base64.b64encode(bytes(MAX_PICTURE_BYTES + 1)).decode()
     detail = refusal(json.dumps({"prompt": "a", "controls": [CONTROL | {"image": large}]}).encode())

@@ -211,6 +211,18 @@ def test_an_image_that_is_none_or_too_large_is_refused_by_name(content: bytes, r
     run(scenario())
 
 
+def test_a_data_url_in_the_place_of_a_file_is_read() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            url = b"data:image/jpeg;base64," + base64.b64encode(file(picture((64, 96))))
+            answer = await edited(here, ("image", url, None), without="image")
+            assert answer.json["size"] == "64x96"
+            torn = await edited(here, ("image", b"data:image/png;base64,*", None), without="image")
+            assert (torn.status, torn.error["param"]) == (400, "image")
+
+    run(scenario())
+
+
 def test_a_form_without_image_or_prompt_says_so() -> None:
     async def scenario() -> None:
         async with server() as here:
