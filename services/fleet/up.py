@@ -16,6 +16,7 @@ from services.fleet.machine import with_layout
 from services.fleet.plan import FleetOptions
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
+from services.gateway.probes import NEEDED
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
 
@@ -110,11 +111,22 @@ def _announce(
     lines = {
         "ready in": f"{fleet.start_seconds:.1f} s",
         "models": ", ".join(options.models),
+        "left out": ", ".join(left_out(options)),
         "runs": f"{layout}; {OTHERWISE}",
         "HTTP": fleet.http_url or "no gateway",
         "NATS": fleet.nats.url + (f" ({NATS_PORT} is taken)" if moved else ""),
         "logs": str(logs),
     }
     for name, value in lines.items():
-        console.print(f"{name:<9} {value}", highlight=False, markup=False, soft_wrap=True)
+        if value:
+            console.print(f"{name:<9} {value}", highlight=False, markup=False, soft_wrap=True)
     console.print("Ctrl-C stops it.")
+
+
+def left_out(options: FleetOptions) -> list[str]:
+    """Services that every model needs and this fleet does not run: somebody else has to."""
+    return [
+        f"{service} (requests wait until one joins this bus)"
+        for service in NEEDED
+        if options.replicas.get(service) == 0
+    ]

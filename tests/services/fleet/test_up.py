@@ -72,6 +72,12 @@ def test_up_says_which_layout_it_chose_and_how_to_choose_otherwise(
     assert given[0].replicas["denoiser"] == int(line.split()[1])
 
 
+def test_up_says_what_somebody_else_has_to_run() -> None:
+    options = FleetOptions(replicas={"denoiser": 0, "controlnet": 0, "vae": 2})
+    [line] = command.left_out(options)
+    assert line.startswith("denoiser ")
+
+
 def test_the_bus_is_at_the_usual_port_if_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         port = somebody.getsockname()[1]
