@@ -12,8 +12,10 @@ those behind it, N - n rows, wait for `b` at some other time. As many as are in 
 come meanwhile, and to wait either way. So it had better join if `2N·a < (2N - n)·b`.
 
 With few rows in hand that rule would give away up to a seventh of what the denoiser can draw, for
-the sake of the first row. So one more joins as well if a full batch would draw more than `SPARED`
-of what fewer rows do.
+the sake of the first row. So one more joins as well if a full batch would draw more by `SPARED`
+than fewer rows do, or might, for all that is known: where predictions are off by as much, what they
+say of so small a difference is noise, and rows that it keeps apart measure nothing that would
+correct it.
 """
 
 from collections.abc import Sequence
@@ -71,11 +73,14 @@ class Shared:
         return Shared(work, self.rows + 1, cost.predict(work), apart)
 
 
-def worth_batching(taking: Shared, joined: Shared, full: Shared, in_hand: int) -> bool:
+def worth_batching(
+    taking: Shared, joined: Shared, full: Shared, in_hand: int, doubt: float
+) -> bool:
     """Whether one more had better take part in a step, so that `taking` becomes `joined`, of
-    `in_hand` rows altogether; `full`: the largest step there could be."""
+    `in_hand` rows altogether; `full`: the largest step there could be; `doubt`: the relative error
+    of the predictions."""
     alone = joined.apart - taking.apart
     saved = alone - (joined.seconds - taking.seconds)
     if taking.rows * alone < 2 * in_hand * saved:
         return True
-    return full.seconds / full.apart < (1.0 - SPARED) * taking.seconds / taking.apart
+    return full.seconds / full.apart < (1.0 - SPARED + doubt) * taking.seconds / taking.apart

@@ -6,6 +6,9 @@ and one whose deadline would pass even if it were alone is given up at once, for
 next. In between, where what follows denoising must be quicker than usual, a row has its chance if
 nobody else who has a deadline is there: under a burst, such rows would fill the batch, and make
 each other late for good.
+
+Predictions change, and then rows that share a step may all be late together: some of them step
+aside, so that the others are not.
 """
 
 from collections.abc import Collection, Sequence
@@ -38,6 +41,27 @@ def _is_over(row: RowView) -> bool:
     return row.seconds_left is not None and row.seconds_left + row.margin <= 0.0
 
 
+def kept(rows: Sequence[RowView], cost: StepCost) -> tuple[list[RowView], list[RowView]]:
+    """Those of `rows` that go on, and those that step aside for them: where some would be late
+    together, as many as are in time without the others, those that are done soonest first, and all
+    that have no deadline. If none is, the one that is least late goes on."""
+    if not cost.known or not _late(rows, cost):
+        return list(rows), []
+    staying = [row for row in rows if row.seconds_left is None or row.alone]
+    hurried = sorted((r for r in rows if r not in staying), key=lambda r: _alone(r, cost))
+    aside: list[RowView] = []
+    for row in hurried:
+        (aside if _late((*staying, row), cost) else staying).append(row)
+    if len(aside) == len(hurried):
+        staying.append(aside.pop(aside.index(max(aside, key=lambda row: _slack(row, cost)))))
+    return staying, aside
+
+
+def _alone(row: RowView, cost: StepCost) -> float:
+    """Seconds that it takes by itself."""
+    return row.steps_left * cost.predict(row.work)
+
+
 def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
     """Whether `row`, or any of `present`, that would be in time without the other would be late
     with it; or `row` is late already, and not the only one that has a deadline."""
@@ -49,9 +73,7 @@ def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> boo
 
 
 def _is_late_alone(row: RowView, cost: StepCost) -> bool:
-    return (
-        row.seconds_left is not None and row.steps_left * cost.predict(row.work) > row.seconds_left
-    )
+    return row.seconds_left is not None and _alone(row, cost) > row.seconds_left
 
 
 def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:

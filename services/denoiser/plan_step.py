@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.denoiser.company import Shared, always_batch, in_order, worth_batching
-from services.denoiser.deadlines import infeasible, would_delay
+from services.denoiser.deadlines import infeasible, kept, would_delay
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RANK, RowView, StepCost
 from services.denoiser.work import total
@@ -103,17 +103,19 @@ def plan_step(
     given_up = () if held else infeasible([*rows, *waiting], cost)
     rows = [row for row in rows if row.arrival not in given_up]
     waiting = [row for row in waiting if row.arrival not in given_up]
-    admitted = _admit(rows, _welcome(rows, waiting, limits, cost), limits, cost)
+    staying, aside = kept(rows, cost)
+    welcome = _welcome(staying, [*waiting, *aside], limits, cost)
+    admitted = _admit(staying, welcome, limits, cost)
     groups = _groups(admitted, limits)
     if not groups:
         return StepPlan((), (), (), Turn(choices=turn.choices), given_up)
     steps = {shape: _fill(group, limits, cost, turn.trial) for shape, group in groups.items()}
     shape, next_turn = _take_turn(steps, limits, cost, turn)
     present = {row.arrival for row in rows}
-    kept = {row.arrival for row in admitted}
+    stay = {row.arrival for row in admitted}
     return StepPlan(
         joins=tuple(row.arrival for row in admitted if row.arrival not in present),
-        leaves=tuple(row.arrival for row in rows if row.arrival not in kept),
+        leaves=tuple(row.arrival for row in rows if row.arrival not in stay),
         runs=tuple(row.arrival for row in steps[shape]),
         turn=replace(next_turn, choices=turn.choices + (len(groups[shape]) > 1)),
         infeasible=given_up,
@@ -188,10 +190,11 @@ def _fitting(ordered: Sequence[RowView], limits: Limits, cost: StepCost) -> list
 def _sharing(full: Sequence[RowView], in_hand: int, cost: StepCost) -> list[RowView]:
     """Those of `full` that gain by sharing a step, or one more than was ever measured."""
     chosen, taking, most = [full[0]], Shared.of(full[:1], cost), Shared.of(full, cost)
+    doubt = cost.doubt
     for row in full[1:]:
         joined = taking.joined(row, cost)
         untried = cost.untried(joined.work)
-        if untried or worth_batching(taking, joined, most, in_hand):
+        if untried or worth_batching(taking, joined, most, in_hand, doubt):
             chosen.append(row)
             taking = joined
         if untried:

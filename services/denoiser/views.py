@@ -65,6 +65,11 @@ class StepCost(Protocol):
         """The same, when steps are quick; 0 while that cannot be told."""
         ...
 
+    @property
+    def doubt(self) -> float:
+        """Relative error of what is predicted now."""
+        ...
+
     def untried(self, work: StepWork) -> bool:
         """Whether measuring a step of so much work would tell more than is known."""
         ...

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,9 +22,11 @@ LIMITS = Limits(max_step_seconds=1e9)
 
 def cost(saved: float, cells: int = MANY + 1) -> CostModel:
     """A row's step takes a second alone, of which `saved` is shared by all; so many sizes were
-    measured."""
+    measured, without noise."""
     measured = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(cells)}
-    return CostModel(coefficients=(saved, (1.0 - saved) / 100, 0.0, 0.0, 0.0), cells=measured)
+    return CostModel(
+        coefficients=(saved, (1.0 - saved) / 100, 0.0, 0.0, 0.0), cells=measured, doubted=0.0
+    )
 
 
 def row(arrival: int, steps: int = 10, **changes: object) -> RowView:
@@ -103,6 +106,13 @@ def test_a_class_goes_before_another_however_short_that_is() -> None:
 def test_while_little_is_known_all_share_a_step_so_that_it_is_learnt_what_that_saves() -> None:
     rows = [row(k) for k in range(3)]
     assert running(rows, CostModel(coefficients=(0.0, 0.01, 0.0, 0.0, 0.0))) == (0, 1, 2)
+
+
+def test_where_predictions_are_off_by_more_than_what_is_at_stake_all_share_a_step() -> None:
+    rows = [row(k) for k in range(4)]
+    for doubt, together in ((0.02, 1), (0.06, 4)):
+        model = msgspec.structs.replace(cost(0.0), doubted=doubt)
+        assert len(running(rows, model)) == together
 
 
 def test_a_size_that_was_never_measured_is_tried_with_one_row_more_at_a_time() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.denoiser.cost import EVERY, MANY, MAX_CELLS, MEMORY, CostModel
+from services.denoiser.cost import EVERY, MANY, MAX_CELLS, MEMORY, PACE_STEPS, CostModel
 from services.denoiser.work import StepWork
 
 measurements = st.lists(
@@ -77,6 +77,32 @@ def test_what_was_measured_is_fitted_within_a_few_steps() -> None:
     model = model.observe(StepWork.full(4, 256), 0.2)
     assert model.unfitted == 0
     assert predict(model, 2, 256) < 0.35
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.7, 1.4, 10.0])
+def test_another_pace_of_the_host_is_known_for_all_sizes_within_a_few_steps(factor: float) -> None:
+    sizes = (1, 2, 8)
+    model = learnt([(n, 256, 0.01 + 0.02 * n) for n in sizes] * 10)
+    for _ in range(PACE_STEPS // 2 + 1):
+        model = model.observe(StepWork.full(2, 256), 0.05 * factor)
+    for n in sizes:
+        assert predict(model, n, 256) == pytest.approx((0.01 + 0.02 * n) * factor, rel=0.1)
+
+
+def test_a_slow_step_or_three_are_no_other_pace() -> None:
+    model = learnt([(2, 256, 0.05)] * 40)
+    for _ in range(PACE_STEPS // 2 - 1):
+        model = model.observe(StepWork.full(2, 256), 5.0)
+    assert predict(model, 2, 256) == pytest.approx(0.05, rel=0.01)
+
+
+def test_noise_and_another_pace_are_doubt() -> None:
+    assert CostModel().doubt == 1.0
+    calm = learnt([(2, 256, 0.05)] * 40)
+    assert calm.doubt == pytest.approx(0.0, abs=1e-3)
+    noisy = learnt([(2, 256, 0.05 * (1.0 + 0.1 * (k % 3))) for k in range(60)])
+    assert 0.05 < noisy.doubt < 0.4
+    assert noisy.rested().doubt == noisy.doubt
 
 
 def test_memory_is_bounded() -> None:

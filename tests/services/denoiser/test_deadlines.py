@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.denoiser.cost import CostModel
-from services.denoiser.deadlines import infeasible, would_delay
+from services.denoiser.deadlines import infeasible, kept, would_delay
 from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.shape import ShapeKey
@@ -27,6 +27,7 @@ class Cost:
     """A step takes 10 ms, and 10 ms more for each forward."""
 
     known = True
+    doubt = 0.0
 
     def predict(self, work: StepWork) -> float:
         if not work.tokens:
@@ -67,6 +68,36 @@ def test_of_those_that_are_all_late_the_least_late_goes_on_until_its_deadline_is
     assert infeasible([row(1, 10, 0.01)], COST) == ()
     assert infeasible([row(1, 10, -0.01)], COST) == (1,)
     assert infeasible([], COST) == ()
+
+
+def test_of_rows_that_are_late_together_as_many_go_on_as_are_in_time() -> None:
+    """Ten steps each: alone 0.2 s, two 0.3 s, three 0.4 s."""
+    rows = [row(k, 10, 0.35) for k in range(3)]
+    staying, aside = kept([*rows, row(9, 10, None)], COST)
+    assert {one.arrival for one in staying} == {0, 9}
+    assert {one.arrival for one in aside} == {1, 2}
+    assert kept(rows[:2], COST) == (rows[:2], [])
+
+
+def test_those_that_are_done_soonest_go_on() -> None:
+    rows = [row(1, 10, 0.25), row(2, 2, 0.25), row(3, 9, 0.25)]
+    staying, _ = kept(rows, COST)
+    assert {one.arrival for one in staying} == {2, 3}
+
+
+def test_if_all_are_late_even_alone_the_least_late_goes_on() -> None:
+    rows = [row(1, 10, 0.1), row(2, 10, 0.15), row(3, 10, 0.05)]
+    staying, aside = kept(rows, COST)
+    assert [one.arrival for one in staying] == [2]
+    assert len(aside) == 2
+
+
+def test_rows_that_step_aside_leave_the_batch_and_come_back_when_there_is_time() -> None:
+    rows = [row(k, 10, 0.25) for k in range(2)]
+    plan = plan_step(rows, [], Limits(), COST, Turn())
+    assert (plan.runs, plan.leaves, plan.infeasible) == ((0,), (1,), ())
+    later = plan_step([row(0, 1, 0.07)], [row(1, 10, 0.5)], Limits(), COST, Turn())
+    assert later.joins == (1,)
 
 
 def test_without_recent_steps_nobody_is_given_up_before_its_deadline_is_over() -> None:

@@ -16,6 +16,7 @@ class Cost:
     """A step takes 10 ms, 10 ms more for each 100 positions, and 1 ms for each KB loaded."""
 
     known = True
+    doubt = 0.0
 
     def predict(self, work: StepWork) -> float:
         return 0.01 + 1e-4 * work.tokens + 1e-6 * work.loaded if work.tokens else 0.0

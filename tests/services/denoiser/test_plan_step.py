@@ -20,7 +20,7 @@ COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0, 0.0))
 MEASURED = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many that nothing is worth a try."""
 SETTLED = [
-    CostModel(coefficients=coefficients, cells=MEASURED)
+    CostModel(coefficients=coefficients, cells=MEASURED, doubted=0.0)
     for coefficients in (
         (0.01, 1e-4, 0.0, 0.0, 0.0),
         (0.0, 1e-4, 0.0, 0.0, 0.0),
