@@ -61,7 +61,6 @@ class Compute:
         self._waiting: dict[int, Entry] = {}
         self._admitted: dict[int, Entry] = {}
         self._stopping = self._stepping = self._held = self._owed = False
-        self._declining = False
         self._half: tuple[Half, Future[torch.Tensor]] | None = None
         """To be computed for another denoiser, while there is nothing else to do."""
         self._next_ticket = 0
@@ -151,8 +150,10 @@ class Compute:
 
     @property
     def declining(self) -> bool:
-        """At the last step boundary somebody was kept waiting who has not been in the batch yet."""
-        return self._declining
+        """Somebody is kept waiting who has not been in the batch yet, or had to leave it for others
+        to be in time."""
+        with self._changed:
+            return any(entry.is_kept_waiting for entry in self._waiting.values())
 
     def withdraw(self, ticket: int) -> None:
         """Let the row go, at the latest at the next step boundary, without an outcome."""
@@ -244,7 +245,6 @@ class Compute:
             entry.parked = False
             entry.row.move(self._network.device)
         running = [self._admitted[ticket] for ticket in plan.runs]
-        self._declining = any(not entry.parked for entry in self._waiting.values())
         if not held:
             self._owed = False
             for entry in (*self._admitted.values(), *self._waiting.values()):

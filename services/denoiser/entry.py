@@ -30,7 +30,7 @@ class Entry:
     """It takes one step by itself, and rests."""
     passed_over: int = 0
     parked: bool = False
-    """It was in the batch, and waits again for a more urgent row's sake."""
+    """It was in the batch, and waits again for others' sake."""
     came: float = field(default_factory=time.time)
     """Unix seconds."""
     kept: int = field(init=False)
@@ -40,6 +40,11 @@ class Entry:
 
     def __post_init__(self) -> None:
         self.kept = self.row.step
+
+    @property
+    def is_kept_waiting(self) -> bool:
+        """A step was taken without it, and not only because a more urgent row took its place."""
+        return self.passed_over > 0 and (not self.parked or self.row.deadline is not None)
 
     def view(self, now: float, margin: float) -> RowView:
         """At `now` (Unix seconds); `margin` as in `Limits.deadline_margin`."""

@@ -14,9 +14,10 @@ from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
-from services.denoiser.work import StepWork
+from services.denoiser.work import StepWork, step_work, total
 from shared.errors import DeadlineExceeded
-from tests.services.denoiser.models import network
+from tests.conftest import eventually, run
+from tests.services.denoiser.models import Gated, make_row, network
 from tests.services.denoiser.world import STEPS, World, in_world
 
 SHAPE = ShapeKey(4, 16, 16, 77)
@@ -217,3 +218,31 @@ def test_a_row_that_cannot_be_in_time_fails_by_name_and_its_company_goes_on() ->
         assert len(world.outbox.steps("good")) == STEPS
 
     in_world(scenario)
+
+
+def test_who_hangs_up_while_waiting_leaves_the_denoiser_as_open_as_before() -> None:
+    """By prediction there is time for one of them only."""
+    rows = [make_row(prompt) for prompt in ("first", "second")]
+    one, both = step_work(rows[0]), total(map(step_work, rows))
+    cost = CostModel()
+    for _ in range(9):
+        cost = cost.observe(one, 100.0).observe(both, 200.0)
+
+    async def scenario() -> None:
+        gated = Gated("first", "second")
+        async with Engine(gated, Limits(max_step_seconds=1e9), cost) as engine:
+            for row in rows:
+                row.deadline = time.time() + 150.0 * row.table.steps
+            tasks = [asyncio.create_task(engine.run(row)) for row in rows]
+            await asyncio.to_thread(gated.asked.acquire)
+            gated.permits.release()
+            await asyncio.to_thread(gated.asked.acquire)  # the second step is under way
+            kept_waiting = not engine.has_room(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            gated.permits.release()
+            assert kept_waiting
+            await eventually(lambda: asyncio.sleep(0, engine.has_room(0)))
+
+    run(scenario())
