@@ -5,13 +5,10 @@ They are taken, so that those clients work, and the answer's `warnings` name eac
 
 from typing import Annotated, Any, Final, get_type_hints
 
-import msgspec
 from msgspec import Meta
 
+from services.gateway.refusals import in_json
 from services.gateway.undone import UNDONE, UndoneFields
-
-MOST_SHOWN: Final = 60
-"""Characters of a value that a warning shows."""
 
 
 def _without_effect(reason: str) -> Meta:
@@ -79,7 +76,4 @@ def ignored(wanted: IgnoredFields) -> list[str]:
 
 
 def without_effect(name: str, value: object, reason: str) -> str:
-    shown = msgspec.json.encode(value).decode()
-    if len(shown) > MOST_SHOWN:
-        shown = shown[:MOST_SHOWN] + "…"
-    return f"{name}: {shown} has no effect here: {reason}"
+    return f"{name}: {in_json(value)} has no effect here: {reason}"

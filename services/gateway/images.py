@@ -3,7 +3,7 @@
 import base64
 import time
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -11,11 +11,13 @@ from aiohttp import web
 from services.gateway.api import parse, to_job
 from services.gateway.body import read_json
 from services.gateway.core import GATEWAY
+from services.gateway.ignored import IGNORED
 from services.gateway.notes import notes
 from services.gateway.replies import JOB_ID, ORIGIN, struct_reply
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.stream import stream_images
+from services.gateway.undone import UNDONE
 from services.gateway.usage import usage
 from shared import errors
 from shared.client import checked_job_id, new_job_id
@@ -23,6 +25,8 @@ from shared.messages import GenerationRequest, ImageResult, JobDone, JobSpec
 from shared.watch import Job
 
 MAX_INDEX_DIGITS: Final = 3
+
+R = TypeVar("R", bound=ImagesRequest)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -53,12 +57,17 @@ async def respond(
         request[JOB_ID] = job_request.job_id
         async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
             warnings = notes(wanted)
-            wanted = msgspec.structs.replace(wanted, controls=None, metadata=None)
+            wanted = _lighter(wanted)
             del job_request
             large.close()
             if wanted.stream:
                 return await stream_images(request, job, wanted, spec, warnings)
             return await _answer(request, job, wanted, spec, warnings)
+
+
+def _lighter(wanted: R) -> R:
+    """Without what may be large, and is not read while the job runs."""
+    return msgspec.structs.replace(wanted, controls=None, **dict.fromkeys((*IGNORED, *UNDONE)))
 
 
 async def image(request: web.Request) -> web.Response:

@@ -1,8 +1,14 @@
 """What is wrong with a request, by the names that its fields have in HTTP."""
 
 from collections.abc import Iterable
+from typing import Final
+
+import msgspec
 
 from shared.errors import InvalidRequest
+
+MOST_SHOWN: Final = 60
+"""Characters of a value that may be anything that are shown."""
 
 
 class InvalidField(InvalidRequest):
@@ -22,3 +28,12 @@ class Shown(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def in_json(value: object) -> Shown:
+    """The beginning of a JSON value, whatever it is."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except RecursionError:  # it was read with fewer frames below
+        return Shown("this value")
+    return Shown(text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from services.gateway.refusals import InvalidField
+from services.gateway.refusals import InvalidField, in_json
 
 NOTHING: Final[tuple[object, ...]] = (
     None,
@@ -79,4 +79,4 @@ def refuse_undone(wanted: UndoneFields) -> None:
         asked = value.strip().lower() if isinstance(value, str) else value
         nothing = (*NOTHING, *about["nothing"], *map(str, about["nothing"]))
         if asked not in nothing:
-            raise InvalidField(name, value, about["allowed"])
+            raise InvalidField(name, in_json(value), about["allowed"])

@@ -8,8 +8,9 @@ import pytest
 from services.gateway.aliases import sampler_named
 from services.gateway.api import parse, parse_edit, to_job
 from services.gateway.errors import problem_of
-from services.gateway.ignored import IGNORED, MOST_SHOWN
+from services.gateway.ignored import IGNORED
 from services.gateway.notes import notes
+from services.gateway.refusals import MOST_SHOWN
 from services.gateway.request import ALIASES
 from services.gateway.undone import UNDONE
 from shared.errors import InvalidRequest
@@ -136,8 +137,25 @@ def test_a_field_for_what_is_not_done_is_taken_if_it_asks_for_nothing(name: str)
         assert not warnings
     for text in ("false", "False", " 0 ", "{}"):
         parse_edit({"prompt": "a", name: text})
-    with pytest.raises(InvalidRequest, match=f"{name}: 'yes' is not allowed; allowed: what asks"):
+    with pytest.raises(InvalidRequest, match=f'{name}: "yes" is not allowed; allowed: what asks'):
         parse_edit({"prompt": "a", name: "yes"})
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900, 950, 980, 990, 1100, 5000])
+@pytest.mark.parametrize("name", ["style", "svg"])
+def test_values_that_are_nested_deeply_are_taken_or_refused(name: str, depth: int) -> None:
+    body = b'{"prompt": "a", "%s": %s}' % (name.encode(), b"[" * depth + b"]" * depth)
+    told = said_of(body)
+    assert told.startswith((f"{name}: ", "body: "))
+    assert len(told) < 300
+
+
+def said_of(body: bytes) -> str:
+    try:
+        [warning] = notes(parse(body))
+    except InvalidRequest as error:
+        return str(error)
+    return warning
 
 
 def test_what_an_image_client_sends_with_all_its_defaults_is_taken() -> None:
