@@ -37,6 +37,8 @@ class LoraChoice(
     sha256: str | None = None
     """In hexadecimal digits; of the file, if it has to be that one."""
     scale: float = 1.0
+    partial: bool = False
+    """Whether it may be used though some of its tensors have no use: the result names them."""
 
 
 class ControlChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

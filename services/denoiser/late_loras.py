@@ -32,15 +32,14 @@ async def begin(task: Task, model: Model) -> int | None:
 
 
 @asynccontextmanager
-async def joining(
-    row: Row, model: Model, spec: JobSpec, isolation: Isolation
-) -> AsyncIterator[None]:
+async def joining(row: Row, model: Model, task: Task, isolation: Isolation) -> AsyncIterator[None]:
     """Within, the adapters that `row` still lacks are read, and join it as they come; not while
     somebody is alone. Raises `InvalidRequest` or `AdapterUnusable` if one cannot be had, or what
     the block raises."""
     if row.late is None:
         yield
         return
+    spec = task.spec
     found: dict[int, Use] = {}
 
     async def join(number: int, choice: LoraChoice) -> None:
@@ -48,6 +47,7 @@ async def joining(
         async with isolation.together():
             found[number] = (await model.library.get(choice), choice.scale)
         uses = tuple(found[k] for k in sorted(found))
+        task.approximations |= found[number][0].said
         model.engine.adapt(row, uses, complete=len(found) == len(spec.loras))
 
     try:

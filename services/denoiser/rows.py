@@ -74,6 +74,7 @@ def build_row(
         ),
     )
     row = _resumed(task, row, transport)
+    task.approximations.update(*(adapter.said for adapter, _ in adapters))
     plain = not (spec.loras or spec.controls or task.suspect)
     if model.templates is not None and image is not None and image.digest is not None and plain:
         row.masked = model.templates.masked(row, image, start)

@@ -127,15 +127,14 @@ class Denoiser:
         self, task: Task, model: Model, row: Row, keeper: CheckpointKeeper, on_step: OnStep
     ) -> torch.Tensor:
         """The row's final latents; its adapters may join on the way."""
-        inherited = set(task.approximations)
 
         def keep(step: int, tensors: dict[str, torch.Tensor]) -> None:
-            found = inherited | _approximations(row, task.spec, step)
+            found = task.approximations | _approximations(row, task.spec, step)
             keeper.keep(step, tensors, tuple(sorted(found)))
 
         interval = self._interval.close if task.state.losses else self._interval
         try:
-            async with late_loras.joining(row, model, task.spec, self._isolation):
+            async with late_loras.joining(row, model, task, self._isolation):
                 latents = await model.engine.run(row, on_step, keep, interval)
         finally:
             if row.masked is not None:

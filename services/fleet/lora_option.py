@@ -1,18 +1,19 @@
 """`--lora`: which LoRA, perhaps its checksum, and how strongly it counts."""
 
-from typing import Final
+from typing import Any, Final
 
 from shared.adapters.shelf import NAME, SUFFIX
 from shared.errors import InvalidRequest
 from shared.messages import LoraChoice
 
-FORM: Final = "LORA[#sha256=HEX][:SCALE]"
+FORM: Final = "LORA[#sha256=HEX][:SCALE][#partial]"
 """`LORA`: a name, a path, `hub:owner/repo[@revision][:FILE.safetensors]`, or a URL."""
 _ALLOWED: Final = (
     f"{FORM} such as neon:0.8, styles/neon{SUFFIX}, hub:owner/repo:0.8 or "
     f"https://host/neon{SUFFIX}:0.8"
 )
 _CHECKSUM: Final = "#sha256="
+_PARTIAL: Final = "#partial"
 
 
 def parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
@@ -21,14 +22,16 @@ def parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
 
 
 def _choice(text: str) -> LoraChoice:
-    before, colon, last = text.rpartition(":")
+    meant = text.removesuffix(_PARTIAL)
+    before, colon, last = meant.rpartition(":")
     number = _number(last) if colon else None
-    origin, scale = (text, 1.0) if number is None else (before, number)
+    origin, scale = (meant, 1.0) if number is None else (before, number)
     where, _, checksum = origin.partition(_CHECKSUM)
     kind, value = _kind(where)
     if not value or (kind == "name" and not NAME.fullmatch(value)):
         raise InvalidRequest("--lora", text, _ALLOWED)
-    return LoraChoice(**{kind: value}, sha256=checksum or None, scale=scale)
+    given: dict[str, Any] = {kind: value, "sha256": checksum or None}
+    return LoraChoice(**given, scale=scale, partial=meant != text)
 
 
 def _kind(where: str) -> tuple[str, str]:

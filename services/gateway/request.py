@@ -77,7 +77,8 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A LoRA, and how strongly it counts. Exactly one of `name` (see GET /v1/models), `path` (a
     file below the server's LoRA directories), `hub` (owner/repo[@revision][:file.safetensors]) and
     `url` says which; what is fetched has to come from where the server allows. `sha256`: of the
-    file, if it has to be that one."""
+    file, if it has to be that one. A file of which some tensors have no use is refused, or with
+    `partial` used without them: the answer names them among its approximations."""
 
     name: str | None = None
     path: str | None = None
@@ -85,6 +86,7 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     url: str | None = None
     sha256: str | None = None
     scale: float = 1.0
+    partial: bool = False
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,7 +179,8 @@ Loras = Annotated[
         "LoRAs to paint with.",
         f'a list of up to {MAX_LORAS} objects {{"name": ..., "scale": ...}}, with names from GET '
         '/v1/models, or with "path", "hub" or "url" instead, and "sha256" if you like; scales '
-        f"(default 1) from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}",
+        f'(default 1) from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}; with "partial": true a '
+        "LoRA is used though some of its tensors have no use",
     ),
 ]
 LateSteps = Annotated[

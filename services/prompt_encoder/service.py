@@ -68,6 +68,7 @@ class PromptEncoder:
         """Outputs `embeds` (tokens, width) and `pooled` (projection,); for guided jobs also
         `negative_embeds` and `negative_pooled` of the same shapes."""
         uses = await self._libraries[task.spec.model].uses(task.spec.loras)
+        task.approximations.update(*(adapter.said for adapter, _ in uses))
         encoded = {"": await self._encode(task, Prompt(task.spec.prompt, uses))}
         if task.spec.guided:
             encoded["negative_"] = await self._negative(task, encoded[""], uses)

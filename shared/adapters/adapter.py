@@ -1,49 +1,46 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) read from safetensors files.
 
-An adapter adds `scale · up · down` to the weights of some layers of a network. Its file may have
-the keys of diffusers and PEFT, or of kohya's scripts; diffusers' own conversion makes them one.
+An adapter adds `scale · up · down` to the weights of some layers of a network. Its file may be in
+any of the dialects of `shared/adapters/keys.py`; every tensor of it is used, or named.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
+from shared.adapters.header import Header, read_header
+from shared.adapters.layout import Source, layout
+from shared.adapters.notes import Notes
 from shared.errors import AdapterUnusable
 from shared.families.base import Family
-
-_KEY: Final = re.compile(
-    r"(?P<layer>.+?)\.(?:(?P<projection>to_(?:q|k|v|out))_lora\.|lora\.|lora_linear_layer\.|lora_)"
-    r"(?P<matrix>A|B|down|up)(?:\.default)?\.weight"
-)
-"""PEFT's form, and the two older ones of diffusers."""
-_IN_DENOISERS: Final = {"to_out": "to_out.0"}
-_IN_TEXT_ENCODERS: Final = {
-    "to_q": "q_proj",
-    "to_k": "k_proj",
-    "to_v": "v_proj",
-    "to_out": "out_proj",
-}
-"""What layers are called whose name in the key is that of diffusers' attention processors."""
-_Pair = dict[str, torch.Tensor]
+from shared.families.layers import Piece
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
     """What an adapter adds to one layer's weights: `up · down`, for a scale of 1.
 
-    `down` (r, in) or (r, in, height, width), `up` (out, r) or (out, r, 1, 1)."""
+    `down` (r, in) or (r, in, height, width), `up` (out, r) or (out, r, 1, 1). `bias` (out,): what
+    it adds to the layer's bias. `magnitude` (out,): the length that it gives to each output's
+    weights, once it has been added (DoRA, Liu et al. 2024, arXiv 2402.09353)."""
 
     down: torch.Tensor
     up: torch.Tensor
+    bias: torch.Tensor | None = None
+    magnitude: torch.Tensor | None = None
 
     @property
     def rank(self) -> int:
         return self.down.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        tensors = (self.down, self.up, self.bias, self.magnitude)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def fits(self, weight: torch.Tensor) -> bool:
         """Whether it can be added to `weight` (out, in) or (out, in, height, width)."""
@@ -56,15 +53,21 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """`parts`: by network (see `Family.lora_keys`) and by the name of the layer in it."""
+    """`parts`: by network (see `Family.parts`) and by the name of the layer in it; `left`: tensors
+    of its file that have no use here, and why."""
 
     name: str
     parts: Mapping[str, Mapping[str, LowRank]]
+    left: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        layers = [layer for part in self.parts.values() for layer in part.values()]
-        return sum(layer.down.nbytes + layer.up.nbytes for layer in layers)
+        return sum(layer.nbytes for part in self.parts.values() for layer in part.values())
+
+    @property
+    def said(self) -> set[str]:
+        """What a result says of the tensors that are left."""
+        return {f"partial_lora {self.name}: {one}" for one in self.left}
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(layers)} of {part}" for part, layers in self.parts.items())
@@ -72,126 +75,85 @@ class Adapter:
 
 
 def read_adapter(
-    name: str, path: Path, family: Family, parts: Sequence[str] | None = None
+    name: str,
+    path: Path,
+    family: Family,
+    parts: Sequence[str] | None = None,
+    *,
+    partial: bool = False,
 ) -> Adapter:
     """What the adapter `name` in file `path` has for `parts`, None: for all that the model has. A
-    file that has nothing for them is not read further than its header. Raises `AdapterUnusable`."""
+    file that has nothing for them is not read further than its header. Raises `AdapterUnusable`,
+    unless `partial` also if a tensor of it has no use."""
+    if not path.is_file():
+        raise AdapterUnusable(name, f"there is no file {path.name}")
     try:
-        present = _parts(name, path, family)
-        wanted = [part for part in parts or family.lora_keys if part in present]
-        if not wanted:
-            return Adapter(name, {})
-        state, alphas, metadata = family.lora_state(path)
-        found = {part: _layers(name, part, state, alphas, metadata) for part in wanted}
+        header = read_header(path)
+        found = layout(name, header, family, parts or family.parts, partial=partial)
+        layers = _layers(name, path, header, found.sources, family) if found.sources else {}
     except AdapterUnusable:
         raise
     except Exception as error:  # it is somebody's file: anything may be wrong with it
         raise AdapterUnusable(name, f"{path.name} cannot be read: {error}") from error
-    for part, layers in found.items():
-        if not layers:
-            raise AdapterUnusable(name, f"the keys of its {part} are of no form that we know")
-    return Adapter(name, found)
-
-
-def _parts(name: str, path: Path, family: Family) -> set[str]:
-    if not path.is_file():
-        raise AdapterUnusable(name, f"there is no file {path.name}")
-    with safe_open(path, framework="pt") as file:
-        return parts_of(name, list(file.keys()), family)
-
-
-def parts_of(name: str, keys: Sequence[str], family: Family) -> set[str]:
-    """The networks of a model of `family` that the adapter `name` has weights for, by its tensors'
-    `keys`. Raises `AdapterUnusable`."""
-    every = tuple(start for starts in family.lora_keys.values() for start in starts)
-    for key in keys:
-        if not key.startswith(every):
-            raise AdapterUnusable(name, f"{key} is no low-rank weight that we know")
-        if "dora_scale" in key or "lora_magnitude_vector" in key:
-            raise AdapterUnusable(name, f"{key}: weights that are decomposed (DoRA) are not served")
-    if not keys:
-        raise AdapterUnusable(name, "it has no weights")
-    return {
-        part
-        for part, starts in family.lora_keys.items()
-        if any(key.startswith(starts) for key in keys)
-    }
+    return Adapter(name, layers, found.said())
 
 
 def _layers(
-    name: str,
-    part: str,
-    state: Mapping[str, torch.Tensor],
-    alphas: Mapping[str, float],
-    metadata: Mapping[str, Any],
-) -> dict[str, LowRank]:
-    prefix = f"{part}."
-    if metadata.get(f"{part}.use_rslora"):
-        raise AdapterUnusable(name, f"its {part} is scaled by rank's root (rsLoRA): not served")
-    pairs: dict[str, _Pair] = {}
-    for key, tensor in state.items():
-        if key.startswith(prefix):
-            layer, matrix = _place(name, part, key)
-            pairs.setdefault(layer, {})[matrix] = tensor
-    given = {
-        _place(name, part, _weight_key(key))[0]: alpha
-        for key, alpha in alphas.items()
-        if key.startswith(prefix)
-    }
-    return {
-        layer: _low_rank(name, f"{part}.{layer}", pair, _alpha(part, layer, given, metadata))
-        for layer, pair in pairs.items()
-    }
+    name: str, path: Path, header: Header, sources: Sequence[Source], family: Family
+) -> dict[str, dict[str, LowRank]]:
+    notes = Notes(name, header)
+    found: dict[str, dict[str, LowRank]] = {}
+    with safe_open(path, framework="pt") as file:
+        for source in sources:
+            whole = _whole(name, file, source, notes)
+            found.setdefault(source.part, {}).update(_split(source, whole, family))
+    return found
 
 
-def _place(name: str, part: str, key: str) -> tuple[str, str]:
-    """The layer that `key` is about, and which of the two matrices it is: A (down) or B (up)."""
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise AdapterUnusable(name, f"{key} is no low-rank weight that we know")
-    layer = match["layer"].removeprefix(f"{part}.").removesuffix(".processor")
-    if match["projection"]:
-        names = _IN_TEXT_ENCODERS if part.startswith("text_encoder") else _IN_DENOISERS
-        layer = f"{layer}.{names.get(match['projection'], match['projection'])}"
-    return layer, {"down": "A", "up": "B"}.get(match["matrix"], match["matrix"])
-
-
-def _weight_key(alpha_key: str) -> str:
-    """The key of the weight that diffusers' name of an alpha is about."""
-    key = alpha_key.removesuffix(".alpha")
-    return key if key.endswith(".down.weight") else f"{key}.lora.down.weight"
-
-
-def _alpha(
-    part: str, layer: str, given: Mapping[str, float], metadata: Mapping[str, Any]
-) -> float | None:
-    """The layer's own alpha, or what PEFT noted about all of them; None: its rank."""
-    if layer in given:
-        return given[layer]
-    patterns: Mapping[str, float] = metadata.get(f"{part}.alpha_pattern") or {}
-    for pattern, alpha in patterns.items():
-        if re.fullmatch(rf"(?:.*\.)?{pattern}", layer):
-            return alpha
-    common = metadata.get(f"{part}.lora_alpha")
-    return None if common is None else float(common)
-
-
-def _low_rank(name: str, layer: str, pair: _Pair, alpha: float | None) -> LowRank:
-    if set(pair) != {"A", "B"}:
-        raise AdapterUnusable(name, f"{layer} has only one of its two matrices")
-    down, up = pair["A"], pair["B"]
-    if (
-        not down.shape[0]
-        or down.dim() not in (2, 4)
-        or up.dim() != down.dim()
-        or up.shape[1] != down.shape[0]
-    ):
-        shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
-        raise AdapterUnusable(name, f"the two matrices of {layer} do not fit together: {shapes}")
-    if not (down.isfinite().all() and up.isfinite().all()):
-        raise AdapterUnusable(name, f"the weights of {layer} are not finite")
-    rank = down.shape[0]
-    # Copies: what was read is mapped from the file, which somebody may change.
-    return LowRank(
-        down.to(torch.float32, copy=True), up.float() * ((rank if alpha is None else alpha) / rank)
+def _whole(name: str, file: Any, source: Source, notes: Notes) -> LowRank:
+    """What the file has for a place, whatever layers that is."""
+    tensors = {role: file.get_tensor(key).to(torch.float32) for role, key in source.keys.items()}
+    layer = source.pieces[0].layer
+    for role, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise AdapterUnusable(name, f"the {role} of {source.part}.{layer} is not finite")
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else None
+    scale = notes.scale(source.part, layer, len(tensors["down"]), alpha)
+    bias = _sum(
+        tensors["bias"].flatten() * scale if "bias" in tensors else None,
+        tensors["bias_difference"].flatten() if "bias_difference" in tensors else None,
     )
+    magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
+    return LowRank(
+        # Copies: what was read is mapped from the file, which somebody may change.
+        tensors["down"].clone(),
+        tensors["up"].reshape(-1, len(tensors["down"])) * scale,
+        bias if bias is None else bias.clone(),
+        magnitude if magnitude is None else magnitude.flatten().clone(),
+    )
+
+
+def _sum(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _split(source: Source, whole: LowRank, family: Family) -> Iterator[tuple[str, LowRank]]:
+    """The share of each layer, in the shapes of its weights."""
+    shapes = family.layers[source.part]
+    start = 0
+    for piece in source.pieces:
+        outputs, *inputs = shapes[piece.layer]
+        rows = slice(start, start + outputs)
+        start += outputs
+        down = whole.down.reshape(whole.rank, *inputs)
+        up = _rows(whole.up, rows, piece).reshape(outputs, whole.rank, *[1] * (len(inputs) - 1))
+        bias, magnitude = (
+            None if vector is None else _rows(vector, rows, piece)
+            for vector in (whole.bias, whole.magnitude)
+        )
+        yield piece.layer, LowRank(down, up, bias, magnitude)
+
+
+def _rows(tensor: torch.Tensor, rows: slice, piece: Piece) -> torch.Tensor:
+    found = tensor[rows]
+    return found.roll(len(found) // 2, 0) if piece.swapped else found

@@ -2,26 +2,29 @@
 ones leave when they take too much room."""
 
 import asyncio
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from shared.adapters.adapter import Adapter, parts_of, read_adapter
+from shared.adapters.adapter import Adapter, read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.files import LoraFiles, Version, version
+from shared.adapters.header import Header
+from shared.adapters.layout import Layout, layout
 from shared.adapters.origins import label
 from shared.families.base import Family
 from shared.messages import LoraChoice
 from shared.telemetry.caches import CacheReading
 
-_Key = tuple[str, Version]
-"""What an adapter is called, and its file: results name it as it was asked for."""
+_Key = tuple[str, bool, Version]
+"""What an adapter is called, whether a part of it may be left out, and its file: results name it as
+it was asked for."""
 NOTHING_SECONDS: Final = 60.0
 """For so long a file elsewhere that had nothing for this process is not looked into again."""
 MAX_NOTHING: Final = 1024
@@ -63,7 +66,7 @@ class AdapterLibrary:
         self._parts = parts
         self._held: OrderedDict[_Key, Adapter] = OrderedDict()
         self._reading: dict[_Key, asyncio.Task[Adapter]] = {}
-        self._nothing: OrderedDict[LoraChoice, float] = OrderedDict()
+        self._nothing: OrderedDict[LoraChoice, tuple[float, Adapter]] = OrderedDict()
         """Adapters (of scale 1) with nothing for `parts`, and when that was seen (monotonic)."""
         self._bytes = self._hits = self._reads = self._evictions = self._failures = 0
 
@@ -107,34 +110,41 @@ class AdapterLibrary:
     async def get(self, choice: LoraChoice) -> Adapter:
         """One adapter; raises as `uses` does."""
         parts = self._parts or (self._family.denoiser,)
-        if self._family.denoiser not in parts and await self._has_nothing(choice, parts):
-            return Adapter(label(choice), {})
+        if self._family.denoiser not in parts:
+            nothing = await self._nothing_of(choice, parts)
+            if nothing is not None:
+                return nothing
         async with self._files.file(choice) as path:
-            return await self._got(label(choice), path)
+            return await self._got(label(choice), choice.partial, path)
 
     async def _fetch(self, choice: LoraChoice) -> None:
         async with self._files.file(choice):
             pass
 
-    async def _has_nothing(self, choice: LoraChoice, parts: Sequence[str]) -> bool:
-        """Whether the header of a file elsewhere says that it has nothing for `parts`."""
+    async def _nothing_of(self, choice: LoraChoice, parts: Sequence[str]) -> Adapter | None:
+        """The adapter in a file elsewhere whose header says that it has nothing for `parts`."""
         key = msgspec.structs.replace(choice, scale=1.0)
-        seen = self._nothing.get(key)
-        if seen is not None and time.monotonic() - seen < NOTHING_SECONDS:
-            return True
+        seen, known = self._nothing.get(key, (0.0, None))
+        if known is not None and time.monotonic() - seen < NOTHING_SECONDS:
+            return known
         header = await self._files.header(choice)
         if header is None:
-            return False
-        if parts_of(label(choice), header.keys, self._family).intersection(parts):
-            return False
-        self._nothing[key] = time.monotonic()
+            return None
+        found = await asyncio.to_thread(self._layout, choice, header, parts)
+        if found.parts.intersection(parts):
+            return None
+        nothing = Adapter(label(choice), {}, found.said())
+        self._nothing[key] = time.monotonic(), nothing
         self._nothing.move_to_end(key)
         if len(self._nothing) > MAX_NOTHING:
             self._nothing.popitem(last=False)
-        return True
+        return nothing
 
-    async def _got(self, name: str, path: Path) -> Adapter:
-        key = name, await asyncio.to_thread(version, path)
+    def _layout(self, choice: LoraChoice, header: Header, parts: Sequence[str]) -> Layout:
+        return layout(label(choice), header, self._family, parts, partial=choice.partial)
+
+    async def _got(self, name: str, partial: bool, path: Path) -> Adapter:
+        key = name, partial, await asyncio.to_thread(version, path)
         held = self._held.get(key)
         if held is not None:
             self._hits += 1
@@ -143,7 +153,7 @@ class AdapterLibrary:
         reading = self._reading.get(key)
         if reading is None:
             reading = self._reading[key] = asyncio.create_task(self._read(key))
-            reading.add_done_callback(partial(self._was_read, key))
+            reading.add_done_callback(functools.partial(self._was_read, key))
         return await asyncio.shield(reading)  # whoever else waits for it still wants it
 
     def _was_read(self, key: _Key, reading: asyncio.Task[Adapter]) -> None:
@@ -152,11 +162,11 @@ class AdapterLibrary:
             reading.exception()  # whoever waited for it has it; perhaps nobody does any more
 
     async def _read(self, key: _Key) -> Adapter:
-        name, (path, *_) = key
+        name, partial, (path, *_) = key
         self._reads += 1
         try:
             adapter = await asyncio.to_thread(
-                read_adapter, name, Path(path), self._family, self._parts
+                read_adapter, name, Path(path), self._family, self._parts, partial=partial
             )
             self._check(adapter)
         except BaseException:

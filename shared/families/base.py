@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from shared.adapters.header import Shapes
 from shared.errors import Misconfigured
+from shared.families.layers import Piece, layer_shapes
 from shared.families.options import Options
 from shared.samplers import Prediction
 
@@ -28,21 +30,21 @@ if TYPE_CHECKING:  # planners and gateways, which have no torch, look into famil
     from shared.families.network import Network
     from shared.families.text import TextEncoder
 
-LoraState = tuple[dict[str, "torch.Tensor"], Mapping[str, float], Mapping[str, Any]]
-"""Tensors by diffusers' keys (`<part>.<layer>…`), alphas by such keys, and what PEFT noted."""
-
 
 class Family(ABC):
     """The architecture of the model in directory or hub id `source`."""
 
+    architecture: ClassVar[str]
+    """What people call it."""
     pipeline: ClassVar[str]
     """Class in `model_index.json` by which models of this family are known."""
     denoiser: ClassVar[str]
-    """Folder of the denoising network; LoRAs call it so, too."""
+    """Folder of the denoising network."""
     text_encoders: ClassVar[tuple[str, ...]]
     """Folders of the text encoders."""
-    lora_keys: ClassVar[Mapping[str, tuple[str, ...]]]
-    """Networks that a LoRA may have weights for, and how keys about them begin."""
+    lora_encoders: ClassVar[Mapping[str, str]]
+    """What text encoders are called in the keys of LoRAs (see `shared/adapters/keys.py`), and the
+    folder of each."""
     control: ClassVar[str | None]
     """Class of the ControlNets that fit; None: there are none."""
     control_options: ClassVar[Options | None]
@@ -111,8 +113,19 @@ class Family(ABC):
         image."""
 
     @abstractmethod
-    def lora_state(self, path: Path) -> LoraState:
-        """A LoRA's file, in whatever form diffusers knows. Raises what diffusers does."""
+    def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
+        """What else LoRAs call the layers of the network in folder `part`: each name is one layer,
+        or several whose outputs are side by side."""
+
+    @cached_property
+    def layers(self) -> Mapping[str, Shapes]:
+        """The weights that a LoRA may change, of each network whose files are on this host."""
+        return {part: layer_shapes(self.source, part) for part in self.parts}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Folders of the networks that LoRAs may have weights for."""
+        return (self.denoiser, *self.text_encoders)
 
     @abstractmethod
     def text_encoder(self, device: str, dtype: torch.dtype) -> TextEncoder:

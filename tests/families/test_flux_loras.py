@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from shared.adapters.adapter import Adapter, read_adapter
 from shared.errors import AdapterUnusable
@@ -92,8 +92,12 @@ def test_a_text_encoder_reads_its_own_share_only(atelier: Atelier, files: dict[s
 def test_a_lora_of_another_architecture_is_refused_by_name(
     atelier: Atelier, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    tensors = load_file(files["blocks"])
-    foreign = {key.replace("transformer.", "unet.", 1): value for key, value in tensors.items()}
-    save_file(foreign, tmp_path / "foreign.safetensors")
-    with pytest.raises(AdapterUnusable, match=r"unet\..* is no low-rank weight that we know"):
+    tensors = {
+        f"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_{matrix}.weight": (
+            torch.zeros(size)
+        )
+        for matrix, size in (("A", (2, 2048)), ("B", (640, 2)))
+    }
+    save_file(tensors, tmp_path / "foreign.safetensors")
+    with pytest.raises(AdapterUnusable, match="it is a LoRA for SDXL, and this model is FLUX"):
         read_adapter("foreign", tmp_path / "foreign.safetensors", atelier.family)

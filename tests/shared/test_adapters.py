@@ -2,7 +2,6 @@
 would."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +151,6 @@ def _rank_0(tensors: dict[str, torch.Tensor]) -> None:
         tensors[key] = tensor[:0] if "lora_A" in key else tensor[:, :0]
 
 
-def _root_scaled(path: Path) -> None:
-    told = {"unet.use_rslora": True, "unet.r": 3, "unet.lora_alpha": 3}
-    save_file(load_file(path), path, {"lora_adapter_metadata": json.dumps(told)})
-
-
 def _not_a_number(tensors: dict[str, torch.Tensor]) -> None:
     next(iter(tensors.values())).fill_(float("nan"))
 
@@ -166,15 +160,14 @@ def _not_a_number(tensors: dict[str, torch.Tensor]) -> None:
     [
         (_truncated, "cannot be read"),
         (lambda path: path.write_bytes(b"\x80\x04pickle"), "cannot be read"),
-        (lambda path: _changed(path, _one_missing), "only one of its two"),
+        (lambda path: _changed(path, _one_missing), "no up matrix"),
         (lambda path: _changed(path, _wrong_rank), "do not fit together"),
         (lambda path: _changed(path, _not_a_number), "not finite"),
         (lambda path: save_file({"weight": torch.zeros(2)}, path), "no low-rank weight"),
         (lambda path: save_file({}, path), "has no weights"),
-        (lambda path: _changed(path, _dora), "DoRA"),
+        (lambda path: _changed(path, _dora), "no down and no up matrix"),
         (lambda path: _changed(path, _foreign), "bundle_emb"),
         (lambda path: _changed(path, _rank_0), "do not fit together"),
-        (_root_scaled, "rsLoRA"),
         (lambda path: path.unlink(), "no file"),
     ],
 )

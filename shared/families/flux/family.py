@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from shared.errors import Misconfigured
-from shared.families.base import Family, LoraState
+from shared.families.base import Family
+from shared.families.flux.lora_names import bfl_names
 from shared.families.flux.options import TRANSFORMER
+from shared.families.layers import Piece, clip_names
 from shared.families.options import same, whole
 from shared.model_files import config_of
 
@@ -26,12 +28,13 @@ class Flux(Family):
     told the number, and has no use for a negative prompt. The others are guided as usual, by a
     second forward with the negative prompt (`true_cfg_scale` in `FluxPipeline`)."""
 
+    architecture = "FLUX"
     pipeline = "FluxPipeline"
     denoiser = "transformer"
     text_encoders = ("text_encoder", "text_encoder_2")
-    lora_keys = {  # noqa: RUF012
-        "transformer": ("transformer.", "lora_unet_", "lora_transformer_"),
-        "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
+    lora_encoders = {  # noqa: RUF012
+        **dict.fromkeys(("te", "te1", "text_encoder", "text_encoder_1", "clip_l"), "text_encoder"),
+        **dict.fromkeys(("te2", "te3", "text_encoder_2", "t5xxl"), "text_encoder_2"),
     }
     control = None
     control_options = None
@@ -81,19 +84,11 @@ class Flux(Family):
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         return (guidance,) if self.embedded_guidance else ()
 
-    def lora_state(self, path: Path) -> LoraState:
-        # When needed: the mixin's module imports much of diffusers.
-        from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
-
-        state, alphas, metadata = FluxLoraLoaderMixin.lora_state_dict(
-            str(path.parent),
-            weight_name=path.name,
-            use_safetensors=True,  # else diffusers would try to unpickle what is none
-            local_files_only=True,
-            return_alphas=True,
-            return_lora_metadata=True,
-        )
-        return state, {key: float(alpha) for key, alpha in (alphas or {}).items()}, metadata or {}
+    def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
+        layers = self.layers[part]
+        if part == self.denoiser:
+            return bfl_names(layers)
+        return clip_names(layers) if part == "text_encoder" else {}
 
     def text_encoder(self, device: str, dtype: torch.dtype) -> TextEncoder:
         from shared.families.flux.text import FluxTextEncoder

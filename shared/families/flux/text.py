@@ -18,7 +18,7 @@ class FluxTextEncoder:
     """Implements `TextEncoder`. Loads a model's `tokenizer*` and `text_encoder*`, nothing else.
 
     The sequence is T5's last hidden states, as long for every prompt; the pooled vector is CLIP's.
-    LoRAs change CLIP only: diffusers reads none for T5."""
+    LoRAs may change both, though diffusers reads none for T5."""
 
     zeros_for_empty_prompt = False
 
@@ -34,20 +34,23 @@ class FluxTextEncoder:
             .eval()
             for folder, kind in kinds.items()
         )
-        self._adapted = AdaptedNetwork("text_encoder", self._clip)
+        self._adapted_clip = AdaptedNetwork("text_encoder", self._clip)
+        self._adapted_t5 = AdaptedNetwork("text_encoder_2", self._t5)
 
     def check(self, adapter: Adapter) -> None:
-        self._adapted.check(adapter)
+        self._adapted_clip.check(adapter)
+        self._adapted_t5.check(adapter)
 
     @torch.inference_mode()
     def __call__(
         self, prompts: Sequence[str], adapters: Sequence[Sequence[Use]] = ()
     ) -> list[Encoded]:
         short = _tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
-        with self._adapted.using(self._adapted.bank(adapters)):
+        with self._adapted_clip.using(self._adapted_clip.bank(adapters)):
             pooled = self._clip(short.input_ids.to(self._device)).pooler_output.cpu()
         long = _tokens(self._t5_tokenizer, prompts, self.tokens)
-        embeds = self._t5(long.input_ids.to(self._device))[0].cpu()
+        with self._adapted_t5.using(self._adapted_t5.bank(adapters)):
+            embeds = self._t5(long.input_ids.to(self._device))[0].cpu()
         counts = torch.maximum(short.attention_mask.sum(dim=1), long.attention_mask.sum(dim=1))
         return [
             Encoded(embeds[i], pooled[i], int(counts[i]), self._unread(prompt))

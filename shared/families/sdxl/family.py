@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.errors import Misconfigured
-from shared.families.base import Family, LoraState
+from shared.families.base import Family
+from shared.families.layers import Piece, clip_names
 from shared.families.options import same, whole
+from shared.families.sdxl.lora_names import sgm_names
 from shared.families.sdxl.options import CONTROLNET, UNET
 from shared.model_files import config_of
 
@@ -34,13 +34,13 @@ _INTERFACE: Final = (
 class Sdxl(Family):
     """arXiv 2307.01952."""
 
+    architecture = "SDXL"
     pipeline = "StableDiffusionXLPipeline"
     denoiser = "unet"
     text_encoders = ("text_encoder", "text_encoder_2")
-    lora_keys = {  # noqa: RUF012  # `Family` says what it is
-        "unet": ("unet.", "lora_unet_"),
-        "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
-        "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
+    lora_encoders = {  # noqa: RUF012  # `Family` says what it is
+        **dict.fromkeys(("te", "te1", "text_encoder", "text_encoder_1", "clip_l"), "text_encoder"),
+        **dict.fromkeys(("te2", "text_encoder_2", "clip_g"), "text_encoder_2"),
     }
     control = "ControlNetModel"
     control_options = CONTROLNET
@@ -93,19 +93,9 @@ class Sdxl(Family):
         by default."""
         return (float(height), float(width), 0.0, 0.0, float(height), float(width))
 
-    def lora_state(self, path: Path) -> LoraState:
-        # When needed: the mixin's module imports much of diffusers.
-        from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
-
-        state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-            str(path.parent),
-            weight_name=path.name,
-            unet_config=SimpleNamespace(**self.config),  # some scripts number blocks otherwise
-            use_safetensors=True,  # else diffusers would try to unpickle what is none
-            local_files_only=True,
-            return_lora_metadata=True,
-        )
-        return state, alphas or {}, metadata or {}
+    def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
+        layers = self.layers[part]
+        return sgm_names(layers) if part == self.denoiser else clip_names(layers)
 
     def text_encoder(self, device: str, dtype: torch.dtype) -> TextEncoder:
         from shared.families.sdxl.text import SdxlTextEncoder

@@ -3,15 +3,17 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
 
 from services.denoiser.row import Row
 from services.denoiser.schedules import make_scheduler
 from services.denoiser.step_table import build_step_table
+from shared.adapters.header import Shapes
 from shared.families.network import Conditioning
 from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.unet import SdxlUnet
@@ -45,9 +47,19 @@ def make_unet() -> UNet2DConditionModel:
     ).eval()
 
 
+class Toy(Sdxl):
+    """Without files: its layers are those of `make_unet`, and one of a text encoder."""
+
+    @cached_property
+    def layers(self) -> dict[str, Shapes]:
+        named = make_unet().named_modules()
+        own = {n: tuple(m.weight.shape) for n, m in named if isinstance(m, nn.Linear | nn.Conv2d)}
+        return {"unet": own, "text_encoder": {"q_proj": (4, 4)}, "text_encoder_2": {}}
+
+
 @cache
 def family() -> Sdxl:
-    return Sdxl("", make_unet().config)
+    return Toy("", make_unet().config)
 
 
 @cache

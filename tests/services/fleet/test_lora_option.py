@@ -24,6 +24,11 @@ SUM = "ab" * 32
         ("https://host/x.safetensors:0.8", LoraChoice(url="https://host/x.safetensors", scale=0.8)),
         ("http://host:8000/x.safetensors", LoraChoice(url="http://host:8000/x.safetensors")),
         (f"{URL}#sha256={SUM}:1e-1", LoraChoice(url=URL, sha256=SUM, scale=0.1)),
+        ("neon#partial", LoraChoice(name="neon", partial=True)),
+        (
+            f"neon#sha256={SUM}:0.5#partial",
+            LoraChoice(name="neon", sha256=SUM, scale=0.5, partial=True),
+        ),
         (f"neon#sha256={SUM}", LoraChoice(name="neon", sha256=SUM)),
     ],
 )

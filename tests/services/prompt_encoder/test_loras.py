@@ -28,7 +28,7 @@ def merge(one: SdxlTextEncoder, adapter: Adapter, scale: float) -> None:
     for part, network in networks(one).items():
         for name, low in adapter.parts[part].items():
             layers = dict(network.named_modules())
-            layer = layers.get(name) or layers[name.removeprefix("text_model.")]
+            layer = layers.get(name) or layers[f"text_model.{name}"]
             layer.weight += scale * low.up @ low.down
 
 

@@ -1,0 +1,210 @@
+"""Where each tensor of a LoRA's file goes, and which have no place: by its header alone, so that a
+gateway can tell without reading a weight, and without torch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Final
+
+import msgspec
+
+from shared.adapters.foreign import architecture
+from shared.adapters.header import Header, Shape, Shapes
+from shared.adapters.keys import Place, Role, parse_key
+from shared.errors import AdapterUnusable
+from shared.families.base import Family
+from shared.families.layers import CLIP, Piece
+
+SHOWN: Final = 3
+"""Tensors that an error names."""
+MAX_LEFT: Final = 100
+"""Tensors that a result names."""
+_CLIP: Final = CLIP.replace(".", "_")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What a file has for one of its places: `keys` by their roles, for `pieces`, the layers of
+    network `part` whose outputs are side by side there."""
+
+    part: str
+    pieces: tuple[Piece, ...]
+    keys: dict[Role, str]
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """`left`: tensors without a use, and why. `parts`: all that the file has something for, though
+    this process may not have them."""
+
+    sources: tuple[Source, ...]
+    left: dict[str, str]
+    parts: frozenset[str]
+
+    def said(self) -> tuple[str, ...]:
+        """What is left, for a result."""
+        shown = [f"{key} ({reason})" for key, reason in list(self.left.items())[:MAX_LEFT]]
+        more = len(self.left) - MAX_LEFT
+        return (*shown, *([f"and {more} more"] if more > 0 else []))
+
+
+def layout(
+    name: str, header: Header, family: Family, parts: Sequence[str], *, partial: bool
+) -> Layout:
+    """Of the file of LoRA `name`, as far as it is about the networks `parts` of `family`. Raises
+    `AdapterUnusable` if it is for another architecture, or, unless `partial`, if any tensor has no
+    use: what cannot be said is of which network a tensor is, counts for each."""
+    found = _Found(family, parts)
+    if not header.shapes:
+        raise AdapterUnusable(name, "it has no weights")
+    for place, roles in _places(name, header.shapes, found).items():
+        found.add(place, roles, header.shapes)
+    if twice := found.twice():
+        raise AdapterUnusable(name, f"{twice} are for the same layer")
+    if not (found.sources or found.parts - set(parts)):
+        raise AdapterUnusable(name, _nothing(header, family, found.left))
+    if found.left and not partial:
+        raise AdapterUnusable(name, _refusal(header, family, found.left))
+    return Layout(tuple(found.sources), found.left, frozenset(found.parts))
+
+
+class _Found:
+    """A layout as it grows, for the networks `parts` of a family."""
+
+    def __init__(self, family: Family, parts: Sequence[str]) -> None:
+        self._family, self._parts = family, parts
+        self.sources: list[Source] = []
+        self.left: dict[str, str] = {}
+        self.parts: set[str] = set()
+
+    def add(self, place: Place, roles: Mapping[Role, str], shapes: Shapes) -> None:
+        part = part_of(place, self._family)
+        if part is None:
+            self.leave(roles.values(), f"this model has no text encoder {place.network}")
+            return
+        self.parts.add(part)
+        if part not in self._parts:
+            return
+        layers = self._family.layers[part]
+        pieces = targets(self._family, part).get(place.name.removeprefix(_CLIP))
+        if not layers:
+            self.leave(roles.values(), f"the files of the model's {part} are not on this host")
+        elif pieces is None:
+            self.leave(roles.values(), f"this model has no such layer in its {part}")
+        elif problem := _problem(part, pieces, roles, shapes, layers):
+            self.leave(roles.values(), problem)
+        else:
+            self.sources.append(Source(part, pieces, dict(roles)))
+
+    def twice(self) -> str:
+        """Two tensors for one layer, under different names; empty if there are none."""
+        seen: dict[tuple[str, str], str] = {}
+        for source in self.sources:
+            for piece in source.pieces:
+                other = seen.setdefault((source.part, piece.layer), source.keys["down"])
+                if other != source.keys["down"]:
+                    return f"{other} and {source.keys['down']}"
+        return ""
+
+    def leave(self, keys: Iterable[str], reason: str) -> None:
+        self.left |= dict.fromkeys(keys, reason)
+
+
+def part_of(place: Place, family: Family) -> str | None:
+    """The network of `family` that `place` is in; None if it has no such text encoder."""
+    if place.network == "denoiser":
+        return family.denoiser
+    return family.lora_encoders.get(place.network)
+
+
+@lru_cache(maxsize=32)
+def targets(family: Family, part: str) -> Mapping[str, tuple[Piece, ...]]:
+    """The layers of network `part` by every name that LoRAs have for them, with `_` for dots."""
+    own = {layer: (Piece(layer),) for layer in family.layers[part]}
+    names = {**family.lora_names(part), **own}
+    return {name.replace(".", "_"): pieces for name, pieces in names.items()}
+
+
+def _places(name: str, shapes: Shapes, found: _Found) -> dict[Place, dict[Role, str]]:
+    """The keys by place and role; those that have none are left, and so is the rest of a place
+    with a tensor that is not supported."""
+    places: dict[Place, dict[Role, str]] = {}
+    spoilt: dict[Place, str] = {}
+    for key in shapes:
+        parsed = parse_key(key)
+        if parsed.place is None or parsed.role is None:
+            found.leave([key], parsed.reason)
+            if parsed.place is not None:
+                spoilt[parsed.place] = parsed.reason
+            continue
+        roles = places.setdefault(parsed.place, {})
+        if parsed.role in roles:
+            both = f"{roles[parsed.role]} and {key}"
+            raise AdapterUnusable(name, f"{both} are both the {parsed.role} of one layer")
+        roles[parsed.role] = key
+    for place, reason in spoilt.items():
+        found.leave(places.pop(place, {}).values(), reason)
+    return places
+
+
+def _problem(
+    part: str, pieces: Sequence[Piece], roles: Mapping[Role, str], shapes: Shapes, layers: Shapes
+) -> str:
+    """Why the tensors `roles` cannot be added to the layers `pieces`; empty if they can."""
+    if missing := [role for role in ("down", "up") if role not in roles]:
+        return f"its place has no {' and no '.join(missing)} matrix"
+    inputs = layers[pieces[0].layer][1:]
+    outputs = sum(layers[piece.layer][0] for piece in pieces)
+    down, up = shapes[roles["down"]], shapes[roles["up"]]
+    rank = down[0] if down else 0
+    if not (rank and _same(down, (rank, *inputs)) and _same(up, (outputs, rank))):
+        names = ", ".join(f"{part}.{piece.layer}" for piece in pieces)
+        return (
+            f"{names} is {(outputs, *inputs)} in this model, and the adapter's matrices, "
+            f"{down} and {up}, do not fit together to it"
+        )
+    if "alpha" in roles and prod(shapes[roles["alpha"]]) != 1:
+        return f"its alpha is no number, but {shapes[roles['alpha']]}"
+    if "magnitude" in roles and "dora_scale" in roles:
+        return "it has two magnitudes (DoRA) for one layer"
+    for role in ("bias", "bias_difference", "magnitude", "dora_scale"):
+        if role in roles and not _is_vector(role, shapes[roles[role]], outputs):
+            return f"the {role} is {shapes[roles[role]]}, for {outputs} outputs"
+    return ""
+
+
+def _same(shape: Shape, wanted: Shape) -> bool:
+    """Whether a matrix is `wanted`, but for sizes of 1 at the end, or with its kernel flat."""
+    flat = (wanted[0], prod(wanted[1:]))
+    return shape == flat or _trimmed(shape) == _trimmed(wanted)
+
+
+def _trimmed(shape: Shape) -> Shape:
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _is_vector(role: str, shape: Shape, outputs: int) -> bool:
+    """Whether it has a number for each output. LyCORIS also has scales for each input, with the
+    inputs in the second place; PEFT has a convolution's magnitude there."""
+    if role == "magnitude" and len(shape) == 4 and shape[0] == 1:
+        shape = shape[1:]
+    return _trimmed(shape) == _trimmed((outputs,))
+
+
+def _nothing(header: Header, family: Family, left: Mapping[str, str]) -> str:
+    """About a file of which nothing can be used."""
+    if other := architecture(header, family):
+        return f"it is a LoRA for {other}, and this model is {family.architecture}"
+    key, reason = next(iter(left.items()))
+    return f"none of its {len(header.shapes)} tensors can be used: {key}: {reason}"
+
+
+def _refusal(header: Header, family: Family, left: Mapping[str, str]) -> str:
+    """About a file of which a part cannot be used."""
+    shown = "; ".join(f"{key}: {reason}" for key, reason in list(left.items())[:SHOWN])
+    more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    other = architecture(header, family)
+    if other:
+        other = f"it seems to be a LoRA for {other}, and this model is {family.architecture}; "
+    count = f"{len(left)} of its {len(header.shapes)} tensors have no use here"
+    return f"{other}{count} (partial: true leaves them out): {shown}{more}"
