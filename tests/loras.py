@@ -13,6 +13,12 @@ _KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lo
 STRENGTH = 0.3
 
 
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the weights that LoRAs may change, by layer."""
+    named = network.named_modules()
+    return {n: tuple(m.weight.shape) for n, m in named if isinstance(m, nn.Linear | nn.Conv2d)}
+
+
 def write_lora(
     path: Path,
     networks: Mapping[str, nn.Module],

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import nn
 
 from services.denoiser.row import Row
 from services.denoiser.schedules import make_scheduler
@@ -19,6 +18,7 @@ from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.unet import SdxlUnet
 from shared.samplers import SAMPLERS
 from tests.conftest import HANG_SECONDS
+from tests.loras import shapes_of
 from tests.services.denoiser.test_step_table import SDXL
 
 WIDTH, POOLED, LENGTH = 16, 12, 5
@@ -52,8 +52,7 @@ class Toy(Sdxl):
 
     @cached_property
     def layers(self) -> dict[str, Shapes]:
-        named = make_unet().named_modules()
-        own = {n: tuple(m.weight.shape) for n, m in named if isinstance(m, nn.Linear | nn.Conv2d)}
+        own = shapes_of(make_unet())
         return {"unet": own, "text_encoder": {"q_proj": (4, 4)}, "text_encoder_2": {}}
 
 

@@ -1,0 +1,457 @@
+"""LoRA files as people have them: each dialect gives the layers that it means, as diffusers reads
+it where it can, and no tensor of a file is without effect unless it is named."""
+
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.bank import AdaptedNetwork
+from shared.adapters.header import Shapes
+from shared.errors import AdapterUnusable
+from shared.families.base import Family
+from shared.families.flux.family import Flux
+from shared.families.sdxl.family import Sdxl
+from tests.flux import make_transformer
+from tests.loras import shapes_of
+from tests.services.denoiser.models import make_unet
+
+Tensors = dict[str, torch.Tensor]
+RANK = 2
+CLIP = {f"encoder.layers.0.self_attn.{name}": (8, 8) for name in ("q_proj", "out_proj")}
+T5 = {"encoder.block.0.layer.0.SelfAttention.q": (6, 4)}
+
+
+class ToySdxl(Sdxl):
+    @cached_property
+    def layers(self) -> dict[str, Shapes]:
+        return {"unet": shapes_of(make_unet()), "text_encoder": CLIP, "text_encoder_2": CLIP}
+
+
+class ToyFlux(Flux):
+    @cached_property
+    def layers(self) -> dict[str, Shapes]:
+        denoiser = shapes_of(make_transformer(guidance_embeds=True))
+        return {"transformer": denoiser, "text_encoder": CLIP, "text_encoder_2": T5}
+
+
+@cache
+def sdxl() -> Family:
+    return ToySdxl("", make_unet().config)
+
+
+@cache
+def flux() -> Family:
+    return ToyFlux("", make_transformer().config)
+
+
+def pair(*shape: int, rank: int = RANK, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Down and up for weights of this shape."""
+    drawn = torch.Generator().manual_seed(seed + sum(shape))
+    outputs, *inputs = shape
+    up = torch.randn(outputs, rank, *[1] * (len(inputs) - 1), generator=drawn)
+    return torch.randn(rank, *inputs, generator=drawn), up
+
+
+def file(folder: Path, tensors: Mapping[str, torch.Tensor], **metadata: str) -> Path:
+    path = folder / "style.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path, metadata)
+    return path
+
+
+def read(folder: Path, tensors: Mapping[str, torch.Tensor], family: Family, **how: Any) -> Adapter:
+    return read_adapter("style", file(folder, tensors), family, **how)
+
+
+def added(adapter: Adapter) -> Tensors:
+    """By `part.layer`, what is added to its weights, flat."""
+    return {
+        f"{part}.{layer}": low.up.flatten(1) @ low.down.flatten(1)
+        for part, layers in adapter.parts.items()
+        for layer, low in layers.items()
+    }
+
+
+def same(found: Tensors, wanted: Tensors) -> None:
+    assert found.keys() == wanted.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], atol=1e-4, rtol=1e-3)
+
+
+TO_Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+SGM_Q = "input_blocks_3_1_transformer_blocks_0_attn1_to_q"
+OUT = "transformer_blocks.0.attn.to_out.0"
+
+
+def peft(base: str, down: torch.Tensor, up: torch.Tensor, adapter: str = "") -> Tensors:
+    name = f".{adapter}" if adapter else ""
+    return {f"{base}.lora_A{name}.weight": down, f"{base}.lora_B{name}.weight": up}
+
+
+def kohya(base: str, down: torch.Tensor, up: torch.Tensor, alpha: Any = None) -> Tensors:
+    found = {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up}
+    return found if alpha is None else found | {f"{base}.alpha": torch.as_tensor(alpha)}
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        f"unet.{TO_Q}",
+        f"base_model.model.{TO_Q}",
+        f"base_model.model.unet.{TO_Q}",
+        f"unet.base_model.model.{TO_Q}",
+        f"diffusion_model.{TO_Q}",
+        f"model.diffusion_model.{SGM_Q.replace('_', '.')}".replace("input.blocks", "input_blocks"),
+        TO_Q,
+        f"lora_unet_{TO_Q.replace('.', '_')}",
+        f"lora_unet_{SGM_Q}",
+        f"lycoris_{TO_Q.replace('.', '_')}",
+        SGM_Q,
+    ],
+)
+def test_a_layer_of_the_unet_is_known_under_every_prefix(tmp_path: Path, base: str) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    for tensors in (
+        peft(base, down, up),
+        peft(base, down, up, "my-style_2"),
+        kohya(base, down, up),
+    ):
+        same(added(read(tmp_path, tensors, sdxl())), {f"unet.{TO_Q}": up @ down})
+
+
+BFL = "double_blocks.0.img_attn.proj"
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        *(f"{prefix}{OUT}" for prefix in ("transformer.", "", "diffusion_model.", "unet.")),
+        *(f"{prefix}{BFL}" for prefix in ("transformer.", "", "diffusion_model.")),
+        f"base_model.model.transformer.{OUT}",
+        f"transformer.base_model.model.{OUT}",
+        f"lora_transformer_{OUT.replace('.', '_')}",
+        f"lora_unet_{BFL.replace('.', '_')}",
+    ],
+)
+def test_a_layer_of_flux_is_known_under_every_prefix(tmp_path: Path, base: str) -> None:
+    down, up = pair(*flux().layers["transformer"][OUT])
+    wanted = {f"transformer.{OUT}": up @ down}
+    for tensors in (peft(base, down, up), peft(base, down, up, "x"), kohya(base, down, up, 2.0)):
+        same(added(read(tmp_path, tensors, flux())), wanted)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "lora_te1_text_model_{}",
+        "lora_te_text_model_{}",
+        "lora_te1_{}",
+        "text_encoder.text_model.{}",
+        "text_encoder.{}",
+        "base_model.model.text_encoder.text_model.{}",
+        "text_encoders.clip_l.transformer.text_model.{}",
+    ],
+)
+def test_a_layer_of_clip_is_known_under_every_prefix(tmp_path: Path, base: str) -> None:
+    layer = "encoder.layers.0.self_attn.q_proj"
+    shown = layer.replace(".", "_") if base.startswith("lora_") else layer
+    down, up = pair(8, 8)
+    for family in (sdxl(), flux()):
+        found = read(tmp_path, kohya(base.format(shown), down, up), family)
+        same(added(found), {f"text_encoder.{layer}": up @ down})
+
+
+@pytest.mark.parametrize(
+    "prefix", ["lora_te2_", "lora_te3_", "text_encoder_2.", "t5xxl.transformer."]
+)
+def test_t5_is_adapted_too(tmp_path: Path, prefix: str) -> None:
+    [(layer, shape)] = T5.items()
+    down, up = pair(*shape)
+    shown = layer.replace(".", "_") if prefix.startswith("lora_") else layer
+    found = read(tmp_path, kohya(f"{prefix}{shown}", down, up), flux())
+    same(added(found), {f"text_encoder_2.{layer}": up @ down})
+
+
+@pytest.mark.parametrize("prefix", ["lora_te3_", "text_encoder_3.", "t5xxl."])
+def test_a_text_encoder_that_a_family_does_not_have_is_named(tmp_path: Path, prefix: str) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    tensors = peft(f"unet.{TO_Q}", down, up)
+    extra = kohya(f"{prefix}encoder_block_0_layer_0_SelfAttention_q", *pair(6, 4))
+    with pytest.raises(AdapterUnusable, match="this model has no text encoder"):
+        read(tmp_path, tensors | extra, sdxl())
+    found = read(tmp_path, tensors | extra, sdxl(), partial=True)
+    same(added(found), {f"unet.{TO_Q}": up @ down})
+    assert sorted(one.partition(" ")[0] for one in found.left) == sorted(extra)
+
+
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        *(1.0, 1, torch.tensor([1.0]), torch.tensor([[1]])),
+        *(torch.tensor(1.0).to(kind) for kind in (torch.bfloat16, torch.half, torch.float8_e4m3fn)),
+    ],
+)
+def test_an_alpha_counts_whatever_its_type_and_shape(tmp_path: Path, alpha: Any) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    for base in (f"unet.{TO_Q}", f"lora_unet_{SGM_Q}"):
+        same(
+            added(read(tmp_path, kohya(base, down, up, alpha), sdxl())),
+            {f"unet.{TO_Q}": up @ down / RANK},
+        )
+
+
+@pytest.mark.parametrize("alpha", [torch.zeros(2), torch.tensor(float("nan"))])
+def test_an_alpha_that_is_no_number_is_refused(tmp_path: Path, alpha: torch.Tensor) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    with pytest.raises(AdapterUnusable, match="alpha"):
+        read(tmp_path, kohya(f"unet.{TO_Q}", down, up, alpha), sdxl())
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16])
+def test_small_numbers_are_read(tmp_path: Path, kind: torch.dtype) -> None:
+    down, up = (tensor.to(kind) for tensor in pair(*sdxl().layers["unet"][TO_Q]))
+    found = read(tmp_path, peft(f"unet.{TO_Q}", down, up), sdxl())
+    same(added(found), {f"unet.{TO_Q}": up.float() @ down.float()})
+
+
+@pytest.mark.parametrize(
+    ("layer", "of_down", "of_up"),
+    [
+        ("down_blocks.1.attentions.0.proj_in", (RANK, 16, 1, 1), (16, RANK, 1, 1)),
+        ("down_blocks.1.attentions.0.proj_in", (RANK, 16, 1, 1), (16, RANK)),
+        ("down_blocks.1.resnets.0.conv_shortcut", (RANK, 8), (16, RANK)),
+        ("down_blocks.1.resnets.0.conv_shortcut", (RANK, 8), (16, RANK, 1, 1)),
+        ("down_blocks.1.resnets.0.conv1", (RANK, 8, 3, 3), (16, RANK)),
+        ("down_blocks.1.resnets.0.conv1", (RANK, 8 * 9), (16, RANK)),
+    ],
+)
+def test_matrices_with_and_without_a_kernel_are_the_same(
+    tmp_path: Path, layer: str, of_down: tuple[int, ...], of_up: tuple[int, ...]
+) -> None:
+    down, up = pair(*sdxl().layers["unet"][layer])
+    given = peft(f"unet.{layer}", down.reshape(of_down), up.reshape(of_up))
+    found = read(tmp_path, given, sdxl())
+    same(added(found), {f"unet.{layer}": up.flatten(1) @ down.flatten(1)})
+    AdaptedNetwork("unet", make_unet()).check(found)
+
+
+SGM = {
+    "time_embed_0": "time_embedding.linear_1",
+    "label_emb_0_2": "add_embedding.linear_2",
+    "input_blocks_0_0": "conv_in",
+    "input_blocks_1_0_in_layers_2": "down_blocks.0.resnets.0.conv1",
+    "input_blocks_2_0_op": "down_blocks.0.downsamplers.0.conv",
+    "input_blocks_3_0_emb_layers_1": "down_blocks.1.resnets.0.time_emb_proj",
+    "input_blocks_3_0_skip_connection": "down_blocks.1.resnets.0.conv_shortcut",
+    SGM_Q: TO_Q,
+    "middle_block_0_out_layers_3": "mid_block.resnets.0.conv2",
+    "middle_block_1_proj_out": "mid_block.attentions.0.proj_out",
+    "middle_block_2_in_layers_2": "mid_block.resnets.1.conv1",
+    "output_blocks_1_1_transformer_blocks_0_ff_net_2": (
+        "up_blocks.0.attentions.1.transformer_blocks.0.ff.net.2"
+    ),
+    "output_blocks_1_2_conv": "up_blocks.0.upsamplers.0.conv",
+    "output_blocks_3_0_in_layers_2": "up_blocks.1.resnets.1.conv1",
+    "out_2": "conv_out",
+}
+
+
+def test_every_layer_of_the_unet_has_its_sgm_name_beside_that_of_diffusers(tmp_path: Path) -> None:
+    known = sdxl().layers["unet"]
+    for mixed in (
+        dict(SGM),
+        SGM | {"mid_block_attentions_0_proj_in": "mid_block.attentions.0.proj_in"},
+    ):
+        tensors, wanted = {}, {}
+        for name, layer in mixed.items():
+            down, up = pair(*known[layer])
+            tensors |= kohya(f"lora_unet_{name}", down, up)
+            wanted[f"unet.{layer}"] = up.flatten(1) @ down.flatten(1)
+        same(added(read(tmp_path, tensors, sdxl())), wanted)
+
+
+def bfl() -> tuple[Tensors, Tensors]:
+    """A file in Black Forest Labs' names for every kind of layer, and what it adds."""
+    known, tensors, wanted = flux().layers["transformer"], {}, {}
+    double, single = "transformer_blocks.0", "single_transformer_blocks.1"
+    image, text = (
+        [f"{double}.attn.{name}" for name in names]
+        for names in (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"))
+    )
+    linear1 = [f"{single}.attn.{name}" for name in ("to_q", "to_k", "to_v")] + [
+        f"{single}.proj_mlp"
+    ]
+    for name, layers in {
+        "double_blocks_0_img_attn_qkv": image,
+        "double_blocks_0_txt_attn_qkv": text,
+        "double_blocks_0_txt_attn_proj": [f"{double}.attn.to_add_out"],
+        "double_blocks_0_img_mlp_0": [f"{double}.ff.net.0.proj"],
+        "double_blocks_0_txt_mlp_2": [f"{double}.ff_context.net.2"],
+        "double_blocks_0_img_mod_lin": [f"{double}.norm1.linear"],
+        "single_blocks_1_linear1": linear1,
+        "single_blocks_1_linear2": [f"{single}.proj_out"],
+        "single_blocks_1_modulation_lin": [f"{single}.norm.linear"],
+    }.items():
+        outputs = [known[layer][0] for layer in layers]
+        down, up = pair(sum(outputs), *known[layers[0]][1:])
+        tensors |= kohya(f"lora_unet_{name}", down, up, 1.0)
+        for layer, part in zip(layers, up.split(outputs), strict=True):
+            wanted[f"transformer.{layer}"] = part @ down / RANK
+    return tensors, wanted
+
+
+def test_fused_layers_of_flux_are_taken_apart(tmp_path: Path) -> None:
+    tensors, wanted = bfl()
+    same(added(read(tmp_path, tensors, flux())), wanted)
+    # diffusers takes linear1 apart by the sizes of the published models alone.
+    file(tmp_path, {key: value for key, value in tensors.items() if "linear1" not in key})
+    single = ("to_q", "to_k", "to_v", "proj_mlp")
+    rest = {k: v for k, v in wanted.items() if "single" not in k or not k.endswith(single)}
+    same(with_diffusers_flux(tmp_path), rest)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("img_in", "x_embedder"),
+        ("txt_in", "context_embedder"),
+        ("time_in_out_layer", "time_text_embed.timestep_embedder.linear_2"),
+        ("vector_in_in_layer", "time_text_embed.text_embedder.linear_1"),
+        ("guidance_in_in_layer", "time_text_embed.guidance_embedder.linear_1"),
+        ("final_layer_linear", "proj_out"),
+        ("final_layer_adaLN_modulation_1", "norm_out.linear"),
+    ],
+)
+def test_layers_of_flux_outside_its_blocks_are_used(tmp_path: Path, theirs: str, ours: str) -> None:
+    down, up = pair(*flux().layers["transformer"][ours])
+    found = read(tmp_path, kohya(f"lora_unet_{theirs}", down, up), flux())
+    halves = up.chunk(2)
+    up = torch.cat(halves[::-1]) if ours == "norm_out.linear" else up  # as diffusers converts it
+    same(added(found), {f"transformer.{ours}": up @ down})
+
+
+def test_xlabs_names_its_streams_by_number(tmp_path: Path) -> None:
+    known, tensors, wanted = flux().layers["transformer"], {}, {}
+    for place, layers in {
+        "double_blocks.0.processor.qkv_lora1": ["attn.to_q", "attn.to_k", "attn.to_v"],
+        "double_blocks.0.processor.proj_lora2": ["attn.to_add_out"],
+    }.items():
+        names = [f"transformer_blocks.0.{layer}" for layer in layers]
+        down, up = pair(sum(known[name][0] for name in names), known[names[0]][1])
+        tensors |= {f"{place}.down.weight": down, f"{place}.up.weight": up}
+        for name, part in zip(names, up.chunk(len(names)), strict=True):
+            wanted[f"transformer.{name}"] = part @ down
+    same(added(read(tmp_path, tensors, flux())), wanted)
+    same(with_diffusers_flux(tmp_path), wanted)
+
+
+def with_diffusers_flux(folder: Path) -> Tensors:
+    from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin as Loader
+
+    state, alphas = Loader.lora_state_dict(
+        str(folder), weight_name="style.safetensors", return_alphas=True
+    )
+    transformer = make_transformer(guidance_embeds=True)
+    Loader.load_lora_into_transformer(state, alphas, transformer, adapter_name="style")
+    return deltas("transformer", transformer)
+
+
+def deltas(part: str, network: nn.Module) -> Tensors:
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        f"{part}.{name}": layer.get_delta_weight("style").flatten(1).detach()
+        for name, layer in network.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+
+
+UNSUPPORTED: dict[str, tuple[str, ...]] = {
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
+    "LoKr": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
+    "Tucker": ("lora_down.weight", "lora_mid.weight", "lora_up.weight", "alpha"),
+    "OFT": ("oft_blocks",),
+    "IA3": ("on_input", "weight"),
+    "whole weights": ("diff", "diff_b"),
+}
+
+
+@pytest.mark.parametrize("method", UNSUPPORTED)
+def test_other_methods_are_refused_by_name_and_left_whole(tmp_path: Path, method: str) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    good = kohya(f"lora_unet_{SGM_Q}", down, up)
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    bad = {f"{layer}.{name}": torch.ones(2, 2) for name in UNSUPPORTED[method]}
+    with pytest.raises(AdapterUnusable, match=method):
+        read(tmp_path, bad, sdxl(), partial=True)
+    with pytest.raises(
+        AdapterUnusable, match=f"{len(bad)} of its {len(bad) + 2} tensors.*{method}"
+    ):
+        read(tmp_path, good | bad, sdxl())
+    found = read(tmp_path, good | bad, sdxl(), partial=True)
+    same(added(found), {f"unet.{TO_Q}": up @ down})
+    assert sorted(one.partition(" ")[0] for one in found.left) == sorted(bad)
+    assert all(one.startswith("partial_lora style: lora_unet_mid_block") for one in found.said)
+
+
+def test_two_tensors_for_one_matrix_are_refused(tmp_path: Path) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    twice = peft(f"unet.{TO_Q}", down, up, "one") | peft(f"unet.{TO_Q}", down, up, "two")
+    with pytest.raises(AdapterUnusable, match=r"lora_A\.one.* and .*lora_A\.two.* both the down"):
+        read(tmp_path, twice, sdxl(), partial=True)
+    twice = kohya(f"lora_unet_{SGM_Q}", down, up) | peft(f"unet.{TO_Q}", down, up)
+    with pytest.raises(AdapterUnusable, match="for the same layer"):
+        read(tmp_path, twice, sdxl(), partial=True)
+
+
+def contents(adapter: Adapter) -> Tensors:
+    """All that an adapter adds, under names."""
+    return {
+        f"{part}.{layer}.{what}": getattr(low, what)
+        for part, layers in adapter.parts.items()
+        for layer, low in layers.items()
+        for what in ("down", "up", "bias", "magnitude")
+        if getattr(low, what) is not None
+    }
+
+
+def with_everything() -> Tensors:
+    known = sdxl().layers["unet"]
+    down, up = pair(*known[TO_Q])
+    conv_in = pair(*known["conv_in"])
+    shortcut = pair(*known["down_blocks.1.resnets.0.conv_shortcut"])
+    return {
+        **kohya(f"lora_unet_{SGM_Q}", down, up, 1.0),
+        f"lora_unet_{SGM_Q}.dora_scale": torch.rand(len(up), 1) + 0.5,
+        **peft("unet.conv_in", *conv_in, "style"),
+        "unet.conv_in.lora_B.style.bias": torch.rand(len(conv_in[1])),
+        **kohya("lora_unet_input_blocks_3_0_skip_connection", *shortcut, 3),
+        "lora_unet_input_blocks_3_0_skip_connection.diff_b": torch.rand(len(shortcut[1])),
+        **kohya("lora_te1_text_model_encoder_layers_0_self_attn_q_proj", *pair(8, 8), 1.0),
+        **peft("text_encoder_2.text_model.encoder.layers.0.self_attn.out_proj", *pair(8, 8)),
+    }
+
+
+@pytest.mark.parametrize("build", [with_everything, lambda: bfl()[0]], ids=["sdxl", "flux"])
+def test_no_tensor_can_be_taken_away_unnoticed(
+    tmp_path: Path, build: Callable[[], Tensors]
+) -> None:
+    tensors = build()
+    family = sdxl() if build is with_everything else flux()
+    whole = contents(read(tmp_path, tensors, family))
+    for key in tensors:
+        rest = {name: tensor for name, tensor in tensors.items() if name != key}
+        try:
+            found = contents(read(tmp_path, rest, family))
+        except AdapterUnusable:
+            continue
+        same_as_before = found.keys() == whole.keys() and all(
+            torch.equal(found[name], whole[name]) for name in whole
+        )
+        assert not same_as_before, key

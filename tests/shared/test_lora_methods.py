@@ -1,0 +1,149 @@
+"""rsLoRA, DoRA and biases count as PEFT has them: in a bank, for each image, and merged."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.bank import AdaptedNetwork
+from shared.adapters.header import Shapes
+from shared.errors import AdapterUnusable
+from shared.families.sdxl.family import Sdxl
+from tests.loras import shapes_of
+
+LAYERS = ["conv", "point", "tokens", "vector"]
+RANK, ALPHA = 3, 2.0
+
+
+class Net(nn.Module):
+    """A layer of each kind that adapters are for, for images (N, 4, 6, 6); one has no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.point = nn.Conv2d(8, 8, 1, bias=False)
+        self.tokens = nn.Linear(8, 5)
+        self.vector = nn.Linear(5, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.point(self.conv(x)).flatten(2).transpose(1, 2)
+        out: torch.Tensor = self.vector(self.tokens(x).mean(1))
+        return out
+
+
+class Toy(Sdxl):
+    layers: dict[str, Shapes] = {"unet": shapes_of(Net()), "text_encoder": {}, "text_encoder_2": {}}  # type: ignore[assignment] # noqa: RUF012
+
+
+def with_peft(**how: Any) -> Any:
+    torch.manual_seed(8)
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, init_lora_weights=False, **how
+    )
+    model = peft.get_peft_model(Net(), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "magnitude" in name or "lora_B.default.bias" in name:
+                parameter += torch.rand_like(parameter)
+    return model.eval()
+
+
+def adapter(folder: Path, model: Any, **how: Any) -> Adapter:
+    """What PEFT saves, with what it notes about it."""
+    state = peft.get_peft_model_state_dict(model)
+    path = folder / "style.safetensors"
+    noted = {"unet.r": RANK, "unet.lora_alpha": ALPHA, **{f"unet.{k}": v for k, v in how.items()}}
+    tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+    save_file(tensors, path, {"lora_adapter_metadata": json.dumps(noted)})
+    return read_adapter("style", path, Toy("", {}))
+
+
+METHODS: list[dict[str, Any]] = [{}, {"use_rslora": True}, {"use_dora": True}]
+METHODS += [{"use_dora": True, "use_rslora": True}]
+
+
+@pytest.mark.parametrize("how", METHODS, ids=lambda how: "+".join(how) or "plain")
+@torch.inference_mode()
+def test_it_is_what_peft_computes_whatever_the_scale(tmp_path: Path, how: dict[str, Any]) -> None:
+    model = with_peft(**how)
+    found = adapter(tmp_path, model, **how)
+    net = Net()
+    network = AdaptedNetwork("unet", net)
+    network.check(found)
+    x = torch.randn(4, 4, 6, 6)
+    plain = net(x)
+    scales = [1.0, 0.4, -0.5]
+    expected = [plain[:1]]
+    for k, scale in enumerate(scales, 1):
+        for module in model.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                module.set_scale("default", scale)
+        expected.append(model(x[k : k + 1]))
+    with network.using(network.bank([[], *([(found, scale)] for scale in scales)])):
+        torch.testing.assert_close(net(x), torch.cat(expected), atol=1e-4, rtol=1e-4)
+    network.merge([(found, 0.4)])
+    torch.testing.assert_close(net(x[2:3]), expected[2], atol=1e-4, rtol=1e-4)
+    network.merge([])
+    assert torch.equal(net(x), plain)
+    assert (expected[1] - plain[1:2]).abs().max() > 0.05
+
+
+@torch.inference_mode()
+def test_several_share_an_image_as_in_peft(tmp_path: Path) -> None:
+    """Each adds what it would add alone."""
+    uses = []
+    for k, how in enumerate(({"use_dora": True}, {})):
+        (tmp_path / str(k)).mkdir()
+        uses.append((adapter(tmp_path / str(k), with_peft(**how), **how), 0.7))
+    banked, merged = Net(), Net()
+    network, x = AdaptedNetwork("unet", banked), torch.randn(2, 4, 6, 6)
+    AdaptedNetwork("unet", merged).merge(uses)
+    with network.using(network.bank([uses, uses])):
+        torch.testing.assert_close(banked(x), merged(x), atol=1e-4, rtol=1e-4)
+    with network.using(network.bank([uses, uses[:1]])):
+        torch.testing.assert_close(banked(x)[:1], merged(x[:1]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+@torch.inference_mode()
+def test_a_bias_of_the_second_matrix_counts_and_needs_one_to_be_added_to(tmp_path: Path) -> None:
+    model = with_peft(lora_bias=True)
+    found = adapter(tmp_path, model, lora_bias=True)
+    with pytest.raises(AdapterUnusable, match=r"unet\.point has no bias in this model"):
+        AdaptedNetwork("unet", Net()).check(found)
+    net, x = Net(), torch.randn(2, 4, 6, 6)
+    network = AdaptedNetwork("unet", net)
+    with network.using(network.bank([[(found, 1.0)]] * 2)):
+        torch.testing.assert_close(net(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_an_alpha_for_some_layers_alone_is_found(tmp_path: Path) -> None:
+    model = with_peft()
+    common = adapter(tmp_path, model).parts["unet"]
+    own = adapter(tmp_path, model, alpha_pattern={"tokens": 6.0}, use_rslora=True).parts["unet"]
+    root = math.sqrt(RANK)
+    torch.testing.assert_close(own["tokens"].up, common["tokens"].up * (6.0 / ALPHA) * root)
+    torch.testing.assert_close(own["vector"].up, common["vector"].up * root)
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        *("{", "[]", '{"unet.lora_alpha": "four"}', '{"unet.alpha_pattern": {"(a+)+": 1}}'),
+        *('{"unet.alpha_pattern": {"(": 1}}', '{"unet.alpha_pattern": 3}'),
+    ],
+)
+def test_notes_that_are_not_understood_are_refused(tmp_path: Path, noted: str) -> None:
+    tensors = {"tokens.lora_A.weight": torch.ones(1, 8), "tokens.lora_B.weight": torch.ones(5, 1)}
+    path = tmp_path / "style.safetensors"
+    save_file(tensors, path, {"lora_adapter_metadata": noted})
+    with pytest.raises(AdapterUnusable, match="in its header"):
+        read_adapter("style", path, Toy("", {}))
