@@ -112,7 +112,7 @@ def test_several_share_an_image_as_in_peft(tmp_path: Path) -> None:
         torch.testing.assert_close(banked(x)[:1], merged(x[:1]), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")
 @torch.inference_mode()
 def test_a_bias_of_the_second_matrix_counts_and_needs_one_to_be_added_to(tmp_path: Path) -> None:
     model = with_peft(lora_bias=True)
