@@ -2,14 +2,15 @@
 
 from typing import Any, Final
 
-from shared.adapters.shelf import NAME, SUFFIX
+from shared.adapters.shelf import SUFFIX, is_name
 from shared.errors import InvalidRequest
 from shared.messages import LoraChoice
 
 FORM: Final = "LORA[#sha256=HEX][:SCALE][#partial]"
 """`LORA`: a name, a path, `hub:owner/repo[@revision][:FILE.safetensors]`, or a URL."""
 _ALLOWED: Final = (
-    f"{FORM} such as neon:0.8, styles/neon{SUFFIX}, hub:owner/repo:0.8 or "
+    f"{FORM} such as neon:0.8, 'a b' or styles/neon{SUFFIX} (a path, if there is a colon in it), "
+    "hub:owner/repo:0.8 or "
     f"https://host/neon{SUFFIX}:0.8"
 )
 _CHECKSUM: Final = "#sha256="
@@ -28,7 +29,8 @@ def _choice(text: str) -> LoraChoice:
     origin, scale = (meant, 1.0) if number is None else (before, number)
     where, _, checksum = origin.partition(_CHECKSUM)
     kind, value = _kind(where)
-    if not value or (kind == "name" and not NAME.fullmatch(value)):
+    # A name with a colon would be read with half of itself as a scale: its file is named by path.
+    if not value or (kind == "name" and (":" in value or not is_name(value))):
         raise InvalidRequest("--lora", text, _ALLOWED)
     given: dict[str, Any] = {kind: value, "sha256": checksum or None}
     return LoraChoice(**given, scale=scale, partial=meant != text)

@@ -63,7 +63,7 @@ def show_models(console: Console) -> None:
         line = f"not served: the {one.kind} {one.name}: {one.reason}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if loras := catalogue.shelf.names():
-        console.print(f"LoRAs: {', '.join(loras)}", highlight=False, soft_wrap=True)
+        console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:

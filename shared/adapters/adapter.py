@@ -89,8 +89,14 @@ def read_adapter(
         raise AdapterUnusable(name, f"there is no file {path.name}")
     try:
         header = read_header(path)
-        found = layout(name, header, family, parts or family.parts, partial=partial)
-        layers = _layers(name, path, header, found.sources, family) if found.sources else {}
+        found = layout(name, header, family, partial=partial)
+        wanted = found.parts.intersection(parts or family.parts)
+        if absent := [part for part in wanted if not family.layers[part]]:
+            raise AdapterUnusable(
+                name, f"the files of the model's {absent[0]} are not on this host"
+            )
+        sources = [source for source in found.sources if source.part in wanted]
+        layers = _layers(name, path, header, sources, family) if sources else {}
     except AdapterUnusable:
         raise
     except Exception as error:  # it is somebody's file: anything may be wrong with it

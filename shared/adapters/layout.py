@@ -32,8 +32,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """`left`: tensors without a use, and why. `parts`: all that the file has something for, though
-    this process may not have them."""
+    """`left`: tensors without a use, and why. `parts`: the networks that the file is about."""
 
     sources: tuple[Source, ...]
     left: dict[str, str]
@@ -46,20 +45,18 @@ class Layout(msgspec.Struct, frozen=True):
         return (*shown, *([f"and {more} more"] if more > 0 else []))
 
 
-def layout(
-    name: str, header: Header, family: Family, parts: Sequence[str], *, partial: bool
-) -> Layout:
-    """Of the file of LoRA `name`, as far as it is about the networks `parts` of `family`. Raises
-    `AdapterUnusable` if it is for another architecture, or, unless `partial`, if any tensor has no
-    use: what cannot be said is of which network a tensor is, counts for each."""
-    found = _Found(family, parts)
+def layout(name: str, header: Header, family: Family, *, partial: bool = False) -> Layout:
+    """Of the file of LoRA `name` for a model of `family`, as far as the files of its networks are
+    on this host. Raises `AdapterUnusable` if it is for another architecture, or, unless `partial`,
+    if any tensor has no use."""
+    found = _Found(family)
     if not header.shapes:
         raise AdapterUnusable(name, "it has no weights")
     for place, roles in _places(name, header.shapes, found).items():
         found.add(place, roles, header.shapes)
     if twice := found.twice():
         raise AdapterUnusable(name, f"{twice} are for the same layer")
-    if not (found.sources or found.parts - set(parts)):
+    if not (found.sources or found.unknown):
         raise AdapterUnusable(name, _nothing(header, family, found.left))
     if found.left and not partial:
         raise AdapterUnusable(name, _refusal(header, family, found.left))
@@ -67,13 +64,15 @@ def layout(
 
 
 class _Found:
-    """A layout as it grows, for the networks `parts` of a family."""
+    """A layout as it grows."""
 
-    def __init__(self, family: Family, parts: Sequence[str]) -> None:
-        self._family, self._parts = family, parts
+    def __init__(self, family: Family) -> None:
+        self._family = family
         self.sources: list[Source] = []
         self.left: dict[str, str] = {}
         self.parts: set[str] = set()
+        self.unknown = False
+        """Whether it is about a network whose files are not here."""
 
     def add(self, place: Place, roles: Mapping[Role, str], shapes: Shapes) -> None:
         part = part_of(place, self._family)
@@ -81,12 +80,10 @@ class _Found:
             self.leave(roles.values(), f"this model has no text encoder {place.network}")
             return
         self.parts.add(part)
-        if part not in self._parts:
-            return
         layers = self._family.layers[part]
         pieces = targets(self._family, part).get(place.name.removeprefix(_CLIP))
         if not layers:
-            self.leave(roles.values(), f"the files of the model's {part} are not on this host")
+            self.unknown = True
         elif pieces is None:
             self.leave(roles.values(), f"this model has no such layer in its {part}")
         elif problem := _problem(part, pieces, roles, shapes, layers):

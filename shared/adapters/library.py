@@ -15,8 +15,7 @@ import msgspec
 from shared.adapters.adapter import Adapter, read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.files import LoraFiles, Version, version
-from shared.adapters.header import Header
-from shared.adapters.layout import Layout, layout
+from shared.adapters.layout import layout
 from shared.adapters.origins import label
 from shared.families.base import Family
 from shared.messages import LoraChoice
@@ -130,7 +129,9 @@ class AdapterLibrary:
         header = await self._files.header(choice)
         if header is None:
             return None
-        found = await asyncio.to_thread(self._layout, choice, header, parts)
+        found = await asyncio.to_thread(
+            layout, label(choice), header, self._family, partial=choice.partial
+        )
         if found.parts.intersection(parts):
             return None
         nothing = Adapter(label(choice), {}, found.said())
@@ -139,9 +140,6 @@ class AdapterLibrary:
         if len(self._nothing) > MAX_NOTHING:
             self._nothing.popitem(last=False)
         return nothing
-
-    def _layout(self, choice: LoraChoice, header: Header, parts: Sequence[str]) -> Layout:
-        return layout(label(choice), header, self._family, parts, partial=choice.partial)
 
     async def _got(self, name: str, partial: bool, path: Path) -> Adapter:
         key = name, partial, await asyncio.to_thread(version, path)

@@ -1,10 +1,13 @@
 """Where the adapters lie that requests may name: files `<name>.safetensors` in some directories.
 
 No torch here: planners and gateways look names up. A file that is put there is served from then on.
+A link is what it leads to, wherever that is: who may write into the directories decides what is
+served, and no request leads out of them.
 """
 
-import re
-from collections.abc import Sequence
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +18,8 @@ from shared.errors import InvalidRequest
 SHOWN: Final = 20
 """Names that an error lists."""
 SUFFIX: Final = ".safetensors"
-NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-"""So that no name leads out of the directories."""
+_UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control characters, halves of characters, and ends of lines."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,30 +43,60 @@ class Shelf(msgspec.Struct, frozen=True):
 
     def find(self, name: str, field: str = "loras") -> Path:
         """The file of adapter `name`. Raises `InvalidRequest` about `field` if there is none."""
-        if NAME.fullmatch(name):
-            for directory in self.directories:
-                path = Path(directory) / f"{name}{SUFFIX}"
-                if path.is_file():
-                    return path
+        for directory in self.directories if is_name(name) else ():
+            path = Path(directory) / f"{name}{SUFFIX}"
+            if found := path if _is_adapter(path) else _spelt(name, directory):
+                return found
         raise InvalidRequest(field, name, _allowed(self.names()))
 
     def below(self, path: str, field: str = "loras") -> Path:
-        """The file `path`, relative to one of the directories or absolute, if that is where it is
-        in the end, links followed. Raises `InvalidRequest` about `field` if it is not."""
-        for directory in self.directories if path.endswith(SUFFIX) else ():
-            try:
-                root = Path(directory).resolve()
-                found = (root / path).resolve()
-                if found.is_relative_to(root) and found.suffix == SUFFIX and found.is_file():
+        """The file `path`, relative to one of the directories or absolute, if that is where it is;
+        `..` is taken away before links are followed. Raises `InvalidRequest` about `field` if it is
+        not."""
+        for directory in self.directories:
+            for root in (os.path.abspath(directory), os.path.realpath(directory)):
+                found = Path(os.path.normpath(os.path.join(root, path)))
+                if found.is_relative_to(root) and _is_adapter(found):
                     return found
-            except (OSError, ValueError, RuntimeError):  # too long, a zero byte, links in a circle
-                continue
         raise InvalidRequest(field, path, f"a {SUFFIX} file below the server's LoRA directories")
 
     def names(self) -> list[str]:
         """What `find` knows, sorted."""
-        paths = [path for d in self.directories for path in Path(d).glob(f"*{SUFFIX}")]
-        return sorted({path.stem for path in paths if NAME.fullmatch(path.stem) and path.is_file()})
+        return sorted({name for directory in self.directories for name, _ in _files(directory)})
+
+
+def is_name(text: str) -> bool:
+    """Whether a file beside others can be called so: in any script, but no path, and not hidden."""
+    unprintable = any(unicodedata.category(character) in _UNPRINTABLE for character in text)
+    return bool(text) and not text.startswith(".") and "/" not in text and not unprintable
+
+
+def _files(directory: str) -> Iterator[tuple[str, Path]]:
+    """The adapters in a directory, by name; `.safetensors` before other spellings of it."""
+    try:
+        paths = sorted(Path(directory).iterdir(), key=lambda path: path.suffix != SUFFIX)
+    except OSError:  # it is not there, or not for us to read
+        return
+    seen = set()
+    for path in paths:
+        if is_name(path.stem) and path.stem not in seen and _is_adapter(path):
+            seen.add(path.stem)
+            yield path.stem, path
+
+
+def _spelt(name: str, directory: str) -> Path | None:
+    """The adapter `name`, however its file is spelt: file systems differ in whether an accent is
+    one character with its letter."""
+    files = dict(_files(directory))
+    composed = {unicodedata.normalize("NFC", known): path for known, path in files.items()}
+    return files.get(name) or composed.get(unicodedata.normalize("NFC", name))
+
+
+def _is_adapter(path: Path) -> bool:
+    try:
+        return path.suffix.lower() == SUFFIX and path.is_file()
+    except (OSError, ValueError):  # too long, a zero byte
+        return False
 
 
 def calibration(file: Path) -> Calibration | None:

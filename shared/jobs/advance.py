@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import DeadlineExceeded
+from shared.errors import AdapterUnusable, DeadlineExceeded, InvalidRequest
 from shared.jobs import leases
 from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
 from shared.jobs.events import (
@@ -36,6 +36,11 @@ MAX_FAILURES: Final = 3
 """Failures of one node's own work after which its job fails."""
 MAX_ATTEMPTS: Final = 12
 """Attempts of one node, lost inputs included, after which its job fails."""
+
+_NOTHING_TO_LEARN: Final = frozenset(
+    error.code for error in (AdapterUnusable, DeadlineExceeded, InvalidRequest)
+)
+"""Failures after which no dead letter is kept: the request is at fault, or its time."""
 
 Step = tuple[JobRecord, tuple[Action, ...]]
 
@@ -68,7 +73,7 @@ def _without_effect(spec: JobSpec) -> tuple[str, ...]:
 def outstanding(record: JobRecord) -> tuple[Action, ...]:
     """Everything the record implies that may not have been published yet."""
     if record.ended:
-        given_up = record.failure is not None and record.failure.code != DeadlineExceeded.code
+        given_up = record.failure is not None and record.failure.code not in _NOTHING_TO_LEARN
         ending = (CommitOutcome(outcome_of(record)), ReleaseArenas(record.arenas))
         return (BuryJob(), *ending) if given_up else ending
     return tuple(

@@ -4,6 +4,7 @@ import re
 import zlib
 from typing import Final
 
+from shared.adapters.fits import check_fits
 from shared.adapters.origins import check as check_origin
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
@@ -38,8 +39,9 @@ MAX_CONTROL_LAG: Final = 1
 
 
 def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
-    """Fill in the model's defaults and check every limit. Raises `InvalidRequest`. If the request
-    brings an image, this decodes it: a megapixel takes some 10 ms and 4 MB."""
+    """Fill in the model's defaults and check every limit. Raises `InvalidRequest`, or
+    `AdapterUnusable` for a LoRA on this host that does not fit the model. If the request brings an
+    image, this decodes it: a megapixel takes some 10 ms and 4 MB."""
     if not re.fullmatch(JOB_ID_PATTERN, request.job_id):
         raise InvalidRequest("job_id", request.job_id, f"text matching {JOB_ID_PATTERN}")
     card = _card(request.model, catalogue)
@@ -68,7 +70,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         output_format=output_format,
         output_compression=_within("output_compression", request.output_compression, 0, 100),
         user=None if request.user is None else _user(request.user),
-        loras=_loras(request.loras, catalogue),
+        loras=_loras(request.loras, card, catalogue),
         lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
         controls=_controls(request.controls, card, catalogue),
         control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
@@ -132,7 +134,9 @@ def _check_bytes(request: GenerationRequest) -> None:
         raise InvalidRequest("controls" if controls else "mask", edit + controls, allowed)
 
 
-def _loras(choices: tuple[LoraChoice, ...], catalogue: Catalogue) -> tuple[LoraChoice, ...]:
+def _loras(
+    choices: tuple[LoraChoice, ...], card: ModelCard, catalogue: Catalogue
+) -> tuple[LoraChoice, ...]:
     if len(choices) > MAX_LORAS:
         raise InvalidRequest("loras", len(choices), f"at most {MAX_LORAS} of them")
     for choice in choices:
@@ -140,6 +144,7 @@ def _loras(choices: tuple[LoraChoice, ...], catalogue: Catalogue) -> tuple[LoraC
             allowed = f"a scale from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}"
             raise InvalidRequest("loras", choice.scale, allowed)
         check_origin(choice, catalogue.shelf, catalogue.lora_hosts)
+        check_fits(choice, catalogue.shelf, card.source)
     return choices
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.jobs.actions import Action, CommitOutcome, PublishNode, ReleaseArenas
+from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
 from shared.jobs.advance import (
     MAX_ATTEMPTS,
     MAX_FAILURES,
@@ -175,6 +175,14 @@ def test_a_failure_is_retried_until_its_bound_and_then_ends_the_job_by_name() ->
 def test_a_failure_that_no_retry_can_mend_ends_the_job_at_once() -> None:
     job, _ = advance(record(), NodeFailed("encode", 1, FATAL, 1.0))
     assert job.status == "failed"
+
+
+@pytest.mark.parametrize("code", ["adapter_unusable", "invalid_request"])
+def test_what_is_the_request_s_own_fault_leaves_no_dead_letter(code: str) -> None:
+    failure = msgspec.structs.replace(FATAL, code=code)
+    job, actions = advance(record(), NodeFailed("encode", 1, failure, 1.0))
+    assert BuryJob() not in actions
+    assert CommitOutcome(outcome_of(job)) in actions
 
 
 def test_a_lost_input_sends_its_producer_back_to_work_and_its_consumer_to_wait() -> None:

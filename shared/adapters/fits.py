@@ -1,0 +1,72 @@
+"""Whether a LoRA fits a model, said when a job is submitted: by the headers of their files."""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from shared.adapters.files import Version, version
+from shared.adapters.header import NotSafetensors, read_header
+from shared.adapters.layout import layout
+from shared.adapters.origins import label
+from shared.adapters.shelf import Shelf
+from shared.errors import AdapterUnusable, Misconfigured
+from shared.families.base import Family
+from shared.families.registry import family_of
+from shared.messages import LoraChoice
+
+ABSENT_SECONDS: Final = 60.0
+"""For so long files of a model that were not on this host are not looked for again."""
+MAX_VERDICTS: Final = 1024
+
+
+def check_fits(choice: LoraChoice, shelf: Shelf, source: str) -> None:
+    """Raises `AdapterUnusable` if `choice`, a file on this host, does not fit the model `source`.
+    What is elsewhere is looked at once it is fetched; and so is every file in the services, where
+    the files of the model are not on this host."""
+    if choice.name is None and choice.path is None:
+        return
+    name = label(choice)
+    path = shelf.find(choice.name) if choice.name is not None else shelf.below(choice.path or "")
+    family = _family(source, int(time.monotonic() / ABSENT_SECONDS))
+    if family is None:
+        return
+    try:
+        reason = _reason(version(path), family, choice.partial)
+    except OSError as error:
+        reason = f"{path.name} cannot be read: {error.strerror}"
+    if reason:
+        raise AdapterUnusable(name, reason)
+
+
+@lru_cache(maxsize=MAX_VERDICTS)
+def _reason(file: Version, family: Family, partial: bool) -> str:
+    """Why this file does not fit; empty if it does."""
+    path = Path(file[0])
+    try:
+        layout("", read_header(path), family, partial=partial)
+    except AdapterUnusable as error:
+        return str(error.fields["reason"])
+    except NotSafetensors as error:
+        return f"{path.name} cannot be read: {error}"
+    return ""
+
+
+@lru_cache(maxsize=64)
+def _family(source: str, period: int) -> Family | None:
+    """None if nothing is known of the model's layers; then it is looked at again in another
+    `period`."""
+    found = _known.get(source)
+    if found is None:
+        try:
+            found = family_of(source)
+        except Misconfigured:
+            return None
+        if not any(found.layers.values()):
+            return None
+        _known[source] = found
+    return found
+
+
+_known: dict[str, Family] = {}
+"""Models whose layers are known; there are as many as the catalogue has."""
