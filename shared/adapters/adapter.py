@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from shared.adapters.header import Header, read_header
-from shared.adapters.layout import Source, layout
+from shared.adapters.layout import Source, is_by_input, layout
 from shared.adapters.notes import Notes
 from shared.errors import AdapterUnusable
 from shared.families.base import Family
@@ -26,12 +26,14 @@ class LowRank:
 
     `down` (r, in) or (r, in, height, width), `up` (out, r) or (out, r, 1, 1). `bias` (out,): what
     it adds to the layer's bias. `magnitude` (out,): the length that it gives to each output's
-    weights, once it has been added (DoRA, Liu et al. 2024, arXiv 2402.09353)."""
+    weights, once it has been added (DoRA, Liu et al. 2024, arXiv 2402.09353); `by_input` (in,): to
+    each input's, as LyCORIS and OneTrainer may have it."""
 
     down: torch.Tensor
     up: torch.Tensor
     bias: torch.Tensor | None = None
     magnitude: torch.Tensor | None = None
+    by_input: bool = False
 
     @property
     def rank(self) -> int:
@@ -136,6 +138,7 @@ def _whole(name: str, file: Any, source: Source, notes: Notes) -> LowRank:
         tensors["up"].reshape(-1, len(tensors["down"])) * scale,
         bias if bias is None else bias.clone(),
         magnitude if magnitude is None else magnitude.flatten().clone(),
+        "dora_scale" in tensors and is_by_input(tensors["dora_scale"].shape),
     )
 
 
@@ -155,9 +158,11 @@ def _split(source: Source, whole: LowRank, family: Family) -> Iterator[tuple[str
         up = _rows(whole.up, rows, piece).reshape(outputs, whole.rank, *[1] * (len(inputs) - 1))
         bias, magnitude = (
             None if vector is None else _rows(vector, rows, piece)
-            for vector in (whole.bias, whole.magnitude)
+            for vector in (whole.bias, None if whole.by_input else whole.magnitude)
         )
-        yield piece.layer, LowRank(down, up, bias, magnitude)
+        if whole.by_input:
+            magnitude = whole.magnitude
+        yield piece.layer, LowRank(down, up, bias, magnitude, whole.by_input)
 
 
 def _rows(tensor: torch.Tensor, rows: slice, piece: Piece) -> torch.Tensor:

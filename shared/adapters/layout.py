@@ -163,9 +163,17 @@ def _problem(
     if "magnitude" in roles and "dora_scale" in roles:
         return "it has two magnitudes (DoRA) for one layer"
     for role in ("bias", "bias_difference", "magnitude", "dora_scale"):
-        if role in roles and not _is_vector(role, shapes[roles[role]], outputs):
+        if role in roles and not _is_vector(role, shapes[roles[role]], outputs, inputs[0]):
             return f"the {role} is {shapes[roles[role]]}, for {outputs} outputs"
+    by_input = "dora_scale" in roles and is_by_input(shapes[roles["dora_scale"]])
+    if by_input and len(pieces) > 1:
+        return "magnitudes (DoRA) of the inputs of several layers at once are not supported"
     return ""
+
+
+def is_by_input(dora_scale: Shape) -> bool:
+    """Whether LyCORIS normalised each input's weights, and not each output's."""
+    return len(dora_scale) > 1 and dora_scale[0] == 1 and prod(dora_scale) > 1
 
 
 def _same(shape: Shape, wanted: Shape) -> bool:
@@ -180,9 +188,11 @@ def _trimmed(shape: Shape) -> Shape:
     return shape
 
 
-def _is_vector(role: str, shape: Shape, outputs: int) -> bool:
-    """Whether it has a number for each output. LyCORIS also has scales for each input, with the
-    inputs in the second place; PEFT has a convolution's magnitude there."""
+def _is_vector(role: str, shape: Shape, outputs: int, inputs: int) -> bool:
+    """Whether it has a number for each output, or where `is_by_input` for each input. PEFT has a
+    convolution's magnitude in the second place."""
+    if role == "dora_scale" and is_by_input(shape):
+        return _trimmed(shape[1:]) == _trimmed((inputs,))
     if role == "magnitude" and len(shape) == 4 and shape[0] == 1:
         shape = shape[1:]
     return _trimmed(shape) == _trimmed((outputs,))

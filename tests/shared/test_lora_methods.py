@@ -147,3 +147,48 @@ def test_notes_that_are_not_understood_are_refused(tmp_path: Path, noted: str) -
     save_file(tensors, path, {"lora_adapter_metadata": noted})
     with pytest.raises(AdapterUnusable, match="in its header"):
         read_adapter("style", path, Toy("", {}))
+
+
+def lycoris(weight: torch.Tensor, added: torch.Tensor, dora_scale: torch.Tensor) -> torch.Tensor:
+    """As `apply_weight_decompose` of LyCORIS has it."""
+    changed = weight + added
+    dims = weight.dim() - 1
+    if dora_scale.shape[0] == 1:
+        length = changed.transpose(0, 1).flatten(1).norm(dim=1)
+        return changed * (dora_scale / length.view(1, -1, *[1] * (dims - 1)))
+    return changed * (dora_scale / changed.flatten(1).norm(dim=1).view(-1, *[1] * dims))
+
+
+@pytest.mark.parametrize("by_input", [True, False])
+@torch.inference_mode()
+def test_dora_of_lycoris_counts_by_output_or_by_input(tmp_path: Path, by_input: bool) -> None:
+    expected, tensors = Net(), {}
+    for name in LAYERS:
+        weight = expected.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        out, into, *kernel = weight.shape
+        down, up = torch.randn(RANK, into, *kernel), torch.randn(out, RANK, *[1] * len(kernel))
+        shape = (1, into) if by_input else (out, 1)
+        scale = torch.rand(*shape, *[1] * len(kernel)) + 0.5
+        added = (up.flatten(1) @ down.flatten(1)).view_as(weight) * ALPHA / RANK
+        weight.copy_(lycoris(weight, added, scale))
+        base = f"lora_unet_{name}"
+        tensors |= {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up}
+        tensors |= {f"{base}.alpha": torch.tensor(ALPHA), f"{base}.dora_scale": scale}
+    path = tmp_path / "style.safetensors"
+    save_file(tensors, path)
+    found = read_adapter("style", path, Toy("", {}))
+    merged, banked, x = Net(), Net(), torch.randn(3, 4, 6, 6)
+    AdaptedNetwork("unet", merged).merge([(found, 1.0)])
+    torch.testing.assert_close(merged(x), expected(x), atol=1e-4, rtol=1e-4)
+    network = AdaptedNetwork("unet", banked)
+    plain = banked(x[:1])
+    with network.using(network.bank([[], [(found, 1.0)], [(found, 1.0)]])):
+        both = torch.cat([plain, expected(x[1:])])
+        torch.testing.assert_close(banked(x), both, atol=1e-4, rtol=1e-4)
+    mixed = [[(found, 0.5), (found, 0.2)], [(found, 1.0)], []]
+    with network.using(network.bank(mixed)):
+        together = banked(x)
+    for k, uses in enumerate(mixed):
+        AdaptedNetwork("unet", alone := Net()).merge(uses)
+        torch.testing.assert_close(together[k : k + 1], alone(x[k : k + 1]), atol=1e-4, rtol=1e-4)
