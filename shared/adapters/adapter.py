@@ -120,8 +120,13 @@ def _layers(
 
 def _whole(name: str, file: Any, source: Source, notes: Notes) -> LowRank:
     """What the file has for a place, whatever layers that is."""
-    tensors = {role: file.get_tensor(key).to(torch.float32) for role, key in source.keys.items()}
+    stored = {role: file.get_tensor(key) for role, key in source.keys.items()}
     layer = source.pieces[0].layer
+    for role, tensor in stored.items():
+        if role != "alpha" and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise AdapterUnusable(name, f"the {role} of {source.part}.{layer} is {kind}")
+    tensors = {role: tensor.to(torch.float32) for role, tensor in stored.items()}
     for role, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise AdapterUnusable(name, f"the {role} of {source.part}.{layer} is not finite")

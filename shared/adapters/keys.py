@@ -48,7 +48,7 @@ _DENOISER: Final = re.compile(
     r"(?:model\.)?(?:unet|transformer|diffusion_model)\.|(?:lora_(?:unet|transformer)|lycoris)_"
 )
 _ENCODER: Final = re.compile(
-    r"(?:text_encoders?[._])?(?P<name>clip_[lg]|t5xxl)\.(?:transformer\.)?"
+    r"(?:text_encoders?[._])?(?P<name>clip_[lg]|t5(?:xxl)?)\.(?:transformer\.)?"
     r"|(?P<dotted>text_encoder(?:_\d)?|te\d?)\."
     r"|lora_(?P<flat>te\d?|text_encoder(?:_\d)?)_"
 )

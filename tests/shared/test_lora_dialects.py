@@ -18,6 +18,7 @@ from shared.errors import AdapterUnusable
 from shared.families.base import Family
 from shared.families.flux.family import Flux
 from shared.families.sdxl.family import Sdxl
+from shared.families.sdxl.unet import SdxlUnet
 from tests.flux import make_transformer
 from tests.loras import shapes_of
 from tests.services.denoiser.models import make_unet
@@ -213,8 +214,17 @@ def test_an_alpha_that_is_no_number_is_refused(tmp_path: Path, alpha: torch.Tens
         read(tmp_path, kohya(f"unet.{TO_Q}", down, up, alpha), sdxl())
 
 
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16])
-def test_small_numbers_are_read(tmp_path: Path, kind: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.bool])
+def test_whole_numbers_are_no_weights(tmp_path: Path, kind: torch.dtype) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    with pytest.raises(AdapterUnusable, match=f"the up of unet.* is {str(kind).split('.')[1]}"):
+        read(tmp_path, peft(f"unet.{TO_Q}", down, up.to(kind)), sdxl())
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64]
+)
+def test_numbers_of_every_size_are_read(tmp_path: Path, kind: torch.dtype) -> None:
     down, up = (tensor.to(kind) for tensor in pair(*sdxl().layers["unet"][TO_Q]))
     found = read(tmp_path, peft(f"unet.{TO_Q}", down, up), sdxl())
     same(added(found), {f"unet.{TO_Q}": up.float() @ down.float()})
@@ -451,7 +461,29 @@ def test_no_tensor_can_be_taken_away_unnoticed(
             found = contents(read(tmp_path, rest, family))
         except AdapterUnusable:
             continue
-        same_as_before = found.keys() == whole.keys() and all(
-            torch.equal(found[name], whole[name]) for name in whole
-        )
-        assert not same_as_before, key
+        same_keys = found.keys() == whole.keys()
+        assert not (same_keys and all(torch.equal(found[k], whole[k]) for k in whole)), key
+
+
+@torch.inference_mode()
+def test_every_tensor_for_the_unet_changes_what_it_predicts(tmp_path: Path) -> None:
+    tensors = {
+        key: value
+        for key, value in with_everything().items()
+        if key[:7] not in ("lora_te", "text_en")
+    }
+    unet = SdxlUnet(make_unet())
+    example = unet.example(1, 2, 2, 5)
+
+    def predicted(given: Tensors) -> torch.Tensor:
+        adapter = read(tmp_path, given, sdxl())
+        return unet.predict(*example, unet.bank([[(adapter, 1.0)]]))
+
+    whole = predicted(tensors)
+    assert not torch.allclose(whole, unet.predict(*example), atol=1e-3)
+    for key in tensors:
+        try:
+            found = predicted({name: tensor for name, tensor in tensors.items() if name != key})
+        except AdapterUnusable:
+            continue
+        assert not torch.allclose(found, whole, atol=1e-5), key

@@ -34,7 +34,7 @@ class Flux(Family):
     text_encoders = ("text_encoder", "text_encoder_2")
     lora_encoders = {  # noqa: RUF012
         **dict.fromkeys(("te", "te1", "text_encoder", "text_encoder_1", "clip_l"), "text_encoder"),
-        **dict.fromkeys(("te2", "te3", "text_encoder_2", "t5xxl"), "text_encoder_2"),
+        **dict.fromkeys(("te2", "te3", "text_encoder_2", "t5", "t5xxl"), "text_encoder_2"),
     }
     control = None
     control_options = None

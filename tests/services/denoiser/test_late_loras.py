@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from services.denoiser.row import Row
 from services.denoiser.step import Batch, step
@@ -197,5 +198,29 @@ def test_rows_that_wait_for_their_loras_leave_the_places_to_others(tmp_path: Pat
 
     async def _begun(world: World) -> bool:
         return all(world.outbox.steps(f"late-{number}") == [1] for number in range(2))
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("late", [0, 4])
+def test_a_lora_with_a_tensor_of_no_use_needs_leave_and_the_result_names_it(
+    tmp_path: Path, late: int
+) -> None:
+    path = write_lora(tmp_path / "odd.safetensors", {"unet": make_unet()})
+    extra = "lora_unet_mid_block_attentions_0_proj_in.hada_w1_a"
+    save_file({**load_file(path), extra: torch.ones(2, 2)}, path)
+
+    async def scenario(world: World) -> None:
+        world.loras = LoraFiles(Shelf((str(tmp_path),)))
+        await world.add("whole", loras=(LoraChoice(name="odd"),), late=late)
+        await world.add("partly", loras=(LoraChoice(name="odd", partial=True),), late=late)
+        async with engine(network()) as one:
+            denoiser = world.denoiser(one)
+            with pytest.raises(AdapterUnusable, match=f"1 of its .* tensors.*{extra}: LoHa"):
+                await denoiser.run(await world.task("whole"))
+            task = await world.task("partly")
+            await denoiser.run(task)
+        named = f"partial_lora odd: {extra} (LoHa is not supported)"
+        assert {one for one in task.approximations if not one.startswith("late")} == {named}
 
     in_world(scenario)
