@@ -11,8 +11,10 @@ import transformers
 from safetensors.torch import save_file
 
 from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
+from shared.adapters.fits import check_fits
 from shared.adapters.header import read_header
 from shared.adapters.layout import layout
+from shared.adapters.shelf import Shelf
 from shared.catalogue import Catalogue
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.families.registry import family_of
@@ -112,7 +114,7 @@ def test_nothing_is_said_of_a_model_whose_files_are_elsewhere(tmp_path: Path) ->
     for path in Path(DEFAULT_MODEL).rglob("*.json"):
         (model / path.relative_to(DEFAULT_MODEL)).parent.mkdir(parents=True, exist_ok=True)
         (model / path.relative_to(DEFAULT_MODEL)).write_bytes(path.read_bytes())
-    submit(tmp_path, str(model))
+    check_fits(LoraChoice(name="style"), Shelf((str(tmp_path),)), str(model))
 
 
 NAMES = [
