@@ -36,7 +36,7 @@ _UNSUPPORTED: Final = (
     (re.compile(r"\.(?:on_input|ia3_l(?:\.[^.]+)*)$"), "IA3 is not supported"),
     (re.compile(r"\.(?:a1|a2|b1|b2)\.weight$"), "GLoRA is not supported"),
     (re.compile(r"\.lora_(?:E|embedding_A|embedding_B)(?:\.[^.]+)*$"), "it is no plain LoRA's"),
-    (re.compile(r"\.(?:vera_lambda_[bd]|lora_(?:A|down)(?:\.[^.]+)?\.bias)$"), "not supported"),
+    (re.compile(r"\.vera_lambda_[bd](?:\.[^.]+)*$"), "VeRA is not supported"),
     (re.compile(r"\.(?:diff|set_weight|w_norm|b_norm)$"), "whole weights are not supported"),
 )
 """What modules of other methods end with. Nothing else of such a place can be used either."""
@@ -71,17 +71,17 @@ class Key(msgspec.Struct, frozen=True):
 
 
 def parse_key(key: str) -> Key:
+    if match := _ROLE.search(key):
+        place, role = _place(key[: match.start()], match["stream"] or ""), _role(match)
+        return Key(place, role, "" if role else "a bias of the first matrix is not supported")
     for ending, reason in _UNSUPPORTED:
         if match := ending.search(key):
             return Key(_place(key[: match.start()]), None, reason)
-    match = _ROLE.search(key)
-    if match is None:
-        embedding = "an embedding (textual inversion) is no LoRA"
-        return Key(None, None, embedding if _EMBEDDING.search(key) else UNKNOWN)
-    return Key(_place(key[: match.start()], match["stream"] or ""), _role(match))
+    embedding = "an embedding (textual inversion) is no LoRA"
+    return Key(None, None, embedding if _EMBEDDING.search(key) else UNKNOWN)
 
 
-def _role(match: re.Match[str]) -> Role:
+def _role(match: re.Match[str]) -> Role | None:
     if match["alpha"]:
         return "alpha"
     if match["dora"]:
@@ -90,9 +90,10 @@ def _role(match: re.Match[str]) -> Role:
         return "magnitude"
     if match["difference"]:
         return "bias_difference"
+    first = (match["matrix"] or match["older"]) in ("A", "down")
     if match["kind"] == "bias":
-        return "bias"
-    return "down" if (match["matrix"] or match["older"]) in ("A", "down") else "up"
+        return None if first else "bias"
+    return "down" if first else "up"
 
 
 def _place(path: str, stream: str = "") -> Place:

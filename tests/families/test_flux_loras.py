@@ -1,6 +1,7 @@
 """LoRAs of FLUX: the files that people have, in batches that mix them, as diffusers paints them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,21 @@ def test_rows_with_different_loras_share_steps_and_are_as_diffusers_paints_them(
 def test_a_text_encoder_reads_its_own_share_only(atelier: Atelier, files: dict[str, Path]) -> None:
     found = read_adapter("words", files["words"], atelier.family, atelier.family.text_encoders)
     assert set(found.parts) == {"text_encoder"}
+
+
+def test_t5_counts_as_if_it_had_the_lora_in_its_weights(atelier: Atelier, tmp_path: Path) -> None:
+    networks = {"text_encoder_2": atelier.pipeline.text_encoder_2}
+    path = write_lora(tmp_path / "t5.safetensors", networks, endings=(".q", ".wo"))
+    adapter = read_adapter("t5", path, atelier.family)
+    prompts = ["a red cube", "a blue ball"]
+    mixed = atelier.encoder(prompts, [(), ((adapter, 0.7),)])
+    plain = atelier.encoder(prompts)
+    other: Any = atelier.family.text_encoder("cpu", torch.float32)
+    other._adapted_t5.merge([(adapter, 0.7)])
+    torch.testing.assert_close(mixed[0].embeds, plain[0].embeds, atol=1e-4, rtol=1e-4)
+    expected = other(prompts)[1].embeds
+    torch.testing.assert_close(mixed[1].embeds, expected, atol=1e-4, rtol=1e-4)
+    assert (expected - plain[1].embeds).abs().max() > 0.01
 
 
 def test_a_lora_of_another_architecture_is_refused_by_name(

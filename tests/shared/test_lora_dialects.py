@@ -382,12 +382,25 @@ def deltas(part: str, network: nn.Module) -> Tensors:
     }
 
 
+@pytest.mark.parametrize(
+    "name", ["default", "a1", "b2", "weight", "alpha", "diff", "my style", "0"]
+)
+def test_an_adapter_may_have_any_name(tmp_path: Path, name: str) -> None:
+    down, up = pair(*sdxl().layers["unet"][TO_Q])
+    same(
+        added(read(tmp_path, peft(f"base_model.model.{TO_Q}", down, up, name), sdxl())),
+        {f"unet.{TO_Q}": up @ down},
+    )
+
+
 UNSUPPORTED: dict[str, tuple[str, ...]] = {
     "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
     "LoKr": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
     "Tucker": ("lora_down.weight", "lora_mid.weight", "lora_up.weight", "alpha"),
     "OFT": ("oft_blocks",),
     "IA3": ("on_input", "weight"),
+    "GLoRA": ("a1.weight", "a2.weight", "b1.weight", "b2.weight", "alpha"),
+    "bias of the first": ("lora_A.weight", "lora_A.bias", "lora_B.weight"),
     "whole weights": ("diff", "diff_b"),
 }
 
