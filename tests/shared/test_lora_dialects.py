@@ -18,6 +18,7 @@ from shared.errors import AdapterUnusable
 from shared.families.base import Family
 from shared.families.flux.family import Flux
 from shared.families.sdxl.family import Sdxl
+from shared.families.sdxl.lora_names import sgm_names
 from shared.families.sdxl.unet import SdxlUnet
 from tests.flux import make_transformer
 from tests.loras import shapes_of
@@ -500,3 +501,83 @@ def test_every_tensor_for_the_unet_changes_what_it_predicts(tmp_path: Path) -> N
         except AdapterUnusable:
             continue
         assert not torch.allclose(found, whole, atol=1e-5), key
+
+
+def test_flux_at_its_full_width_is_as_diffusers_converts_it(tmp_path: Path) -> None:
+    """For which it has sizes written down. The matrices are seen through a random input."""
+    from diffusers import FluxTransformer2DModel
+    from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin as Loader
+
+    with torch.device("meta"):
+        shapes = shapes_of(FluxTransformer2DModel(num_layers=1, num_single_layers=1))
+
+    class FullFlux(Flux):
+        layers = {"transformer": shapes, "text_encoder": {}, "text_encoder_2": {}}  # type: ignore[assignment] # noqa: RUF012
+
+    tensors: Tensors = {}
+    for name, (out, into) in {
+        "double_blocks_0_img_attn_qkv": (9216, 3072),
+        "double_blocks_0_txt_mod_lin": (18432, 3072),
+        "single_blocks_0_linear1": (21504, 3072),
+        "single_blocks_0_linear2": (3072, 15360),
+        "final_layer_adaLN_modulation_1": (6144, 3072),
+        "time_in_in_layer": (3072, 256),
+        "vector_in_out_layer": (3072, 3072),
+        "txt_in": (3072, 4096),
+    }.items():
+        # diffusers forgets the alphas of the final layer.
+        alpha = None if "final" in name else 1.0
+        tensors |= kohya(f"lora_unet_{name}", *pair(out, into), alpha)
+    ours = read(tmp_path, tensors, FullFlux("", {})).parts["transformer"]
+    state, alphas = Loader.lora_state_dict(
+        str(tmp_path), weight_name="style.safetensors", return_alphas=True
+    )
+    assert not alphas
+    state = {key.removeprefix("transformer."): tensor for key, tensor in state.items()}
+    assert ours.keys() == {key.rsplit(".lora_", 1)[0] for key in state}
+    for layer, low in ours.items():
+        x = torch.randn(low.down.shape[1])
+        expected = state[f"{layer}.lora_B.weight"] @ (state[f"{layer}.lora_A.weight"] @ x)
+        torch.testing.assert_close(low.up @ (low.down @ x), expected, atol=1e-3, rtol=1e-3)
+
+
+FULL_SGM = {
+    "input_blocks.3.0.op": "down_blocks.0.downsamplers.0.conv",
+    "input_blocks.4.1.proj_in": "down_blocks.1.attentions.0.proj_in",
+    "input_blocks.7.0.skip_connection": "down_blocks.2.resnets.0.conv_shortcut",
+    "input_blocks.8.1.transformer_blocks.9.attn2.to_k": (
+        "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k"
+    ),
+    "middle_block.1.transformer_blocks.9.ff.net.0.proj": (
+        "mid_block.attentions.0.transformer_blocks.9.ff.net.0.proj"
+    ),
+    "output_blocks.2.1.transformer_blocks.0.attn1.to_out.0": (
+        "up_blocks.0.attentions.2.transformer_blocks.0.attn1.to_out.0"
+    ),
+    "output_blocks.2.2.conv": "up_blocks.0.upsamplers.0.conv",
+    "output_blocks.5.2.conv": "up_blocks.1.upsamplers.0.conv",
+    "output_blocks.8.0.in_layers.2": "up_blocks.2.resnets.2.conv1",
+    "label_emb.0.0": "add_embedding.linear_1",
+}
+
+
+def test_sdxl_at_its_full_size_has_the_published_names() -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+            use_linear_projection=True,
+        )
+    shapes = shapes_of(unet)
+    names = sgm_names(shapes)
+    assert {name: names[name][0].layer for name in FULL_SGM} == FULL_SGM
+    assert {piece.layer for pieces in names.values() for piece in pieces} == set(shapes)
