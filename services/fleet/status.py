@@ -11,6 +11,7 @@ from rich.table import Table
 from services.fleet import state
 from services.fleet.plan import catalogue_of, served_models
 from shared import subjects
+from shared.adapters.fits import unfit
 from shared.bus.nats import connect
 from shared.discovery import Service, services
 from shared.errors import Misconfigured
@@ -64,6 +65,10 @@ def show_models(console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if loras := catalogue.shelf.names():
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
+    sources = [card.source for card in catalogue.cards.values()]
+    for name, reason in unfit(catalogue.shelf, sources).items():
+        line = f"of no use here: the LoRA {name}: {reason}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:

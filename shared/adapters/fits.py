@@ -1,6 +1,7 @@
 """Whether a LoRA fits a model, said when a job is submitted: by the headers of their files."""
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -10,12 +11,12 @@ from shared.adapters.header import NotSafetensors, read_header
 from shared.adapters.layout import layout
 from shared.adapters.origins import label
 from shared.adapters.shelf import Shelf
-from shared.errors import AdapterUnusable, Misconfigured
+from shared.errors import AdapterUnusable, InvalidRequest, Misconfigured
 from shared.families.base import Family
 from shared.families.registry import family_of
 from shared.messages import LoraChoice
 
-ABSENT_SECONDS: Final = 60.0
+ABSENT_SECONDS: Final = 600.0
 """For so long files of a model that were not on this host are not looked for again."""
 MAX_VERDICTS: Final = 1024
 
@@ -37,6 +38,27 @@ def check_fits(choice: LoraChoice, shelf: Shelf, source: str) -> None:
         reason = f"{path.name} cannot be read: {error.strerror}"
     if reason:
         raise AdapterUnusable(name, reason)
+
+
+def unfit(shelf: Shelf, sources: Iterable[str]) -> dict[str, str]:
+    """The LoRAs on the shelf that fit none of the models `sources`, and why not the first."""
+    models = tuple(sources)
+    found = {}
+    for name in shelf.names():
+        reasons = [_refusal(LoraChoice(name=name), shelf, source) for source in models]
+        if reasons and all(reasons):
+            found[name] = reasons[0]
+    return found
+
+
+def _refusal(choice: LoraChoice, shelf: Shelf, source: str) -> str:
+    try:
+        check_fits(choice, shelf, source)
+    except AdapterUnusable as error:
+        return str(error.fields["reason"])
+    except InvalidRequest as error:  # it was taken away meanwhile
+        return error.message
+    return ""
 
 
 @lru_cache(maxsize=MAX_VERDICTS)

@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import save_file
 
 from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
-from shared.adapters.fits import check_fits
+from shared.adapters.fits import check_fits, unfit
 from shared.adapters.header import read_header
 from shared.adapters.layout import layout
 from shared.adapters.shelf import Shelf
@@ -93,6 +93,19 @@ def test_one_for_another_architecture_is_refused_saying_what_it_is(
     for partial in (False, True):
         with pytest.raises(AdapterUnusable, match=f"a LoRA for {found}, and this model is"):
             submit(tmp_path, model, name="style", partial=partial)
+
+
+def test_those_that_fit_no_model_are_listed_with_their_reason(tmp_path: Path) -> None:
+    good = next(Path(DEFAULT_LORAS).glob("*.safetensors")).read_bytes()
+    (tmp_path / "good [x].safetensors").write_bytes(good)
+    (tmp_path / "torn.safetensors").write_bytes(good[:100])
+    put(tmp_path, {f"{BLOCK}.lora_A.weight": (2, 8), f"{BLOCK}.lora_B.weight": (8, 2)})
+    shelf = Shelf((str(tmp_path),))
+    found = unfit(shelf, [DEFAULT_MODEL])
+    assert found.keys() == {"style", "torn"}
+    assert found["style"] == "it is a LoRA for FLUX, and this model is SDXL"
+    assert found["torn"].startswith("torn.safetensors cannot be read")
+    assert "good [x]" not in unfit(shelf, [FLUX, DEFAULT_MODEL])
 
 
 def test_a_file_is_looked_at_again_once_it_is_another_one(tmp_path: Path) -> None:
