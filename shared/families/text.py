@@ -58,7 +58,7 @@ class TextEncoder(Protocol):
 
 def unread(tokenizer: Any, encoder: str, limit: int, prompt: str) -> tuple[Unread, ...]:
     """What is cut of `prompt` where this (fast) `tokenizer` gives its `encoder` `limit` tokens."""
-    if len(prompt.encode()) <= limit - MARKS:  # a token has at least a byte
+    if prompt.isascii() and len(prompt) <= limit - MARKS:  # others may be spelt out in more letters
         return ()
     tokens = len(tokenizer(prompt, verbose=False).input_ids)
     if tokens <= limit:

@@ -109,6 +109,8 @@ def test_an_option_of_no_use_is_named(
         ("DARKROOM_HTTP_PORT", "70000", "<= 65535"),
         ("DARKROOM_LORAS", "{here}/absent", "{here}/absent"),
         ("DARKROOM_CONTROLS", "{here}/absent", "{here}/absent"),
+        ("DARKROOM_MODEL_ALIASES", "gpt-image-1", "ALIAS=MODEL"),
+        ("DARKROOM_MODEL_ALIASES", "a=absent", "absent is not served"),
         ("DARKROOM_ARENA_DIR", "{here}/file", "not a directory"),
         ("DARKROOM_ARENA_BYTES", str(2**60), "DARKROOM_ARENA_BYTES"),
     ],

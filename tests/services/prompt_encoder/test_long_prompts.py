@@ -62,6 +62,18 @@ def test_a_short_prompt_is_read_whole(prompt: str) -> None:
     assert unread(tokenizer_of("pocket-sdxl", "tokenizer"), "e", 1000, prompt) == ()
 
 
+@pytest.mark.parametrize(("model", "folder"), KINDS)
+@pytest.mark.parametrize("word", ["ﷺ", "🙂", "Ǆ", "日本", "e\u0301"])
+def test_letters_that_become_several_tokens_are_counted_as_those(
+    model: str, folder: str, word: str
+) -> None:
+    tokenizer, prompt = tokenizer_of(model, folder), word * 14
+    limit, length = tokenizer.model_max_length, len(tokenizer(prompt, verbose=False).input_ids)
+    cuts = unread(tokenizer, "e", limit, prompt)
+    assert [cut.tokens for cut in cuts] == ([length] if length > limit else [])
+    assert all(prompt.endswith(cut.text) for cut in cuts)
+
+
 def test_sdxl_says_what_both_of_its_encoders_cut() -> None:
     encoder = SdxlTextEncoder(MODELS["pocket-sdxl"], "cpu", torch.float32)
     short, long = encoder(["a red circle", CAPTION * 8])
