@@ -17,6 +17,8 @@ from shared.families.layers import CLIP, Piece
 
 SHOWN: Final = 3
 """Tensors that an error names."""
+MAX_SHOWN: Final = 200
+"""Characters of a tensor's name in an error or a result."""
 MAX_LEFT: Final = 100
 """Tensors that a result names."""
 _CLIP: Final = CLIP.replace(".", "_")
@@ -40,7 +42,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def said(self) -> tuple[str, ...]:
         """What is left, for a result."""
-        shown = [f"{key} ({reason})" for key, reason in list(self.left.items())[:MAX_LEFT]]
+        shown = [f"{_short(key)} ({reason})" for key, reason in list(self.left.items())[:MAX_LEFT]]
         more = len(self.left) - MAX_LEFT
         return (*shown, *([f"and {more} more"] if more > 0 else []))
 
@@ -98,7 +100,7 @@ class _Found:
             for piece in source.pieces:
                 other = seen.setdefault((source.part, piece.layer), source.keys["down"])
                 if other != source.keys["down"]:
-                    return f"{other} and {source.keys['down']}"
+                    return f"{_short(other)} and {_short(source.keys['down'])}"
         return ""
 
     def leave(self, keys: Iterable[str], reason: str) -> None:
@@ -134,7 +136,7 @@ def _places(name: str, shapes: Shapes, found: _Found) -> dict[Place, dict[Role, 
             continue
         roles = places.setdefault(parsed.place, {})
         if parsed.role in roles:
-            both = f"{roles[parsed.role]} and {key}"
+            both = f"{_short(roles[parsed.role])} and {_short(key)}"
             raise AdapterUnusable(name, f"{both} are both the {parsed.role} of one layer")
         roles[parsed.role] = key
     for place, reason in spoilt.items():
@@ -155,8 +157,8 @@ def _problem(
     if not (rank and _same(down, (rank, *inputs)) and _same(up, (outputs, rank))):
         names = ", ".join(f"{part}.{piece.layer}" for piece in pieces)
         return (
-            f"{names} is {(outputs, *inputs)} in this model, and the adapter's matrices, "
-            f"{down} and {up}, do not fit together to it"
+            f"its matrices, {down} and {up}, do not fit together, or not to {names}, which is "
+            f"{(outputs, *inputs)} in this model"
         )
     if "alpha" in roles and prod(shapes[roles["alpha"]]) != 1:
         return f"its alpha is no number, but {shapes[roles['alpha']]}"
@@ -198,17 +200,22 @@ def _is_vector(role: str, shape: Shape, outputs: int, inputs: int) -> bool:
     return _trimmed(shape) == _trimmed((outputs,))
 
 
+def _short(key: str) -> str:
+    """A stranger may have made it of any length."""
+    return key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"
+
+
 def _nothing(header: Header, family: Family, left: Mapping[str, str]) -> str:
     """About a file of which nothing can be used."""
     if other := architecture(header, family):
         return f"it is a LoRA for {other}, and this model is {family.architecture}"
     key, reason = next(iter(left.items()))
-    return f"none of its {len(header.shapes)} tensors can be used: {key}: {reason}"
+    return f"none of its {len(header.shapes)} tensors can be used: {_short(key)}: {reason}"
 
 
 def _refusal(header: Header, family: Family, left: Mapping[str, str]) -> str:
     """About a file of which a part cannot be used."""
-    shown = "; ".join(f"{key}: {reason}" for key, reason in list(left.items())[:SHOWN])
+    shown = "; ".join(f"{_short(key)}: {reason}" for key, reason in list(left.items())[:SHOWN])
     more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     other = architecture(header, family)
     if other:

@@ -287,6 +287,30 @@ def test_every_layer_of_the_unet_has_its_sgm_name_beside_that_of_diffusers(tmp_p
         same(added(read(tmp_path, tensors, sdxl())), wanted)
 
 
+def test_projections_that_diffusers_fused_are_taken_apart(tmp_path: Path) -> None:
+    known, tensors, wanted = sdxl().layers["unet"], {}, {}
+    block = "down_blocks.1.attentions.0.transformer_blocks.0"
+    for fused, names in (("attn1.to_qkv", "qkv"), ("attn2.to_kv", "kv")):
+        layers = [f"{block}.{fused.split('.')[0]}.to_{name}" for name in names]
+        down, up = pair(sum(known[layer][0] for layer in layers), known[layers[0]][1])
+        tensors |= peft(f"unet.{block}.{fused}", down, up)
+        for layer, part in zip(layers, up.chunk(len(layers)), strict=True):
+            wanted[f"unet.{layer}"] = part @ down
+    same(added(read(tmp_path, tensors, sdxl())), wanted)
+
+
+def test_names_of_any_length_are_cut_in_what_is_said(tmp_path: Path) -> None:
+    long = {f"{'x' * 100_000}{k}": torch.ones(1) for k in range(3)}
+    tensors = peft(f"unet.{TO_Q}", *pair(*sdxl().layers["unet"][TO_Q]))
+    with pytest.raises(AdapterUnusable) as caught:
+        read(tmp_path, tensors | long, sdxl())
+    assert len(caught.value.message) < 1000
+    many = {f"odd.{k}": torch.ones(1) for k in range(103)}
+    found = read(tmp_path, tensors | many, sdxl(), partial=True)
+    assert len(found.said) == 101
+    assert "partial_lora style: and 3 more" in found.said
+
+
 def bfl() -> tuple[Tensors, Tensors]:
     """A file in Black Forest Labs' names for every kind of layer, and what it adds."""
     known, tensors, wanted = flux().layers["transformer"], {}, {}
@@ -581,3 +605,7 @@ def test_sdxl_at_its_full_size_has_the_published_names() -> None:
     names = sgm_names(shapes)
     assert {name: names[name][0].layer for name in FULL_SGM} == FULL_SGM
     assert {piece.layer for pieces in names.values() for piece in pieces} == set(shapes)
+    block = "mid_block.attentions.0.transformer_blocks.0"
+    assert f"{block}.attn1.to_qkv" in names
+    assert f"{block}.attn2.to_kv" in names
+    assert f"{block}.attn2.to_qkv" not in names  # its inputs are not those of the others

@@ -40,7 +40,9 @@ def sgm_names(layers: Shapes) -> Mapping[str, tuple[Piece, ...]]:
             found[layer.removesuffix(".0")] = (Piece(layer),)
         if last == "to_v":
             for fused, parts in _FUSED.items():
-                found[f"{path}.{fused}"] = tuple(Piece(f"{path}.{part}") for part in parts)
+                own = [f"{path}.{part}" for part in parts]
+                if len({layers[one][1:] for one in own if one in layers}) == 1:
+                    found[f"{path}.{fused}"] = tuple(map(Piece, own))
     for theirs, ours in modules.items():
         for name, pieces in [*found.items(), *((one, (Piece(one),)) for one in layers)]:
             if name.startswith(f"{ours}."):
