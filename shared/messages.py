@@ -359,7 +359,7 @@ class JobDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """From the planner's receipt to the last image's commit."""
     stages: list[StageTime]
     approximations: list[str]
-    """Which approximations ran; empty when the result is exact."""
+    """Which ran, and what a partial LoRA lacked; empty when the result is exact."""
     warnings: list[str] = []
     """What of the request had no effect, such as the end of a long prompt; each begins with the
     name of its field."""

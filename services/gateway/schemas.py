@@ -29,7 +29,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     seconds: float
     approximations: list[str]
-    """Which approximations ran; empty when the result is exact."""
+    """Which ran, and what a partial LoRA lacked; empty when the result is exact."""
 
 
 class TokensDetails(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,8 +49,8 @@ class Layout(msgspec.Struct, frozen=True):
 
 def layout(name: str, header: Header, family: Family, *, partial: bool = False) -> Layout:
     """Of the file of LoRA `name` for a model of `family`, as far as the files of its networks are
-    on this host. Raises `AdapterUnusable` if it is for another architecture, or, unless `partial`,
-    if any tensor has no use."""
+    on this host. Raises `AdapterUnusable` if it is for another architecture, if nothing of it has
+    a use, or, unless `partial`, if any tensor has none."""
     found = _Found(family)
     if not header.shapes:
         raise AdapterUnusable(name, "it has no weights")
@@ -58,10 +58,11 @@ def layout(name: str, header: Header, family: Family, *, partial: bool = False) 
         found.add(place, roles, header.shapes)
     if twice := found.twice():
         raise AdapterUnusable(name, f"{twice} are for the same layer")
-    if not (found.sources or found.unknown):
-        raise AdapterUnusable(name, _nothing(header, family, found.left))
-    if found.left and not partial:
-        raise AdapterUnusable(name, _refusal(header, family, found.left))
+    if found.left and (other := architecture(header, family)):
+        reason = f"it is a LoRA for {other}, and this model is {family.architecture}"
+        raise AdapterUnusable(name, reason)
+    if not (found.sources or found.unknown) or (found.left and not partial):
+        raise AdapterUnusable(name, _refusal(found.left, len(header.shapes), bool(found.sources)))
     return Layout(tuple(found.sources), found.left, frozenset(found.parts))
 
 
@@ -205,20 +206,9 @@ def _short(key: str) -> str:
     return key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"
 
 
-def _nothing(header: Header, family: Family, left: Mapping[str, str]) -> str:
-    """About a file of which nothing can be used."""
-    if other := architecture(header, family):
-        return f"it is a LoRA for {other}, and this model is {family.architecture}"
-    key, reason = next(iter(left.items()))
-    return f"none of its {len(header.shapes)} tensors can be used: {_short(key)}: {reason}"
-
-
-def _refusal(header: Header, family: Family, left: Mapping[str, str]) -> str:
-    """About a file of which a part cannot be used."""
+def _refusal(left: Mapping[str, str], tensors: int, rest: bool) -> str:
+    """About a file of so many tensors; `rest`: whether some of them could be used."""
     shown = "; ".join(f"{_short(key)}: {reason}" for key, reason in list(left.items())[:SHOWN])
     more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-    other = architecture(header, family)
-    if other:
-        other = f"it seems to be a LoRA for {other}, and this model is {family.architecture}; "
-    count = f"{len(left)} of its {len(header.shapes)} tensors have no use here"
-    return f"{other}{count} (partial: true leaves them out): {shown}{more}"
+    hint = " (partial: true leaves them out)" if rest else ""
+    return f"{len(left)} of its {tensors} tensors have no use here{hint}: {shown}{more}"

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 from shared.adapters.adapter import Adapter, read_adapter
 from shared.adapters.bank import AdaptedNetwork
-from shared.adapters.header import Shapes
+from shared.adapters.header import Header, Shapes
+from shared.adapters.layout import layout
 from shared.errors import AdapterUnusable
 from shared.families.base import Family
 from shared.families.flux.family import Flux
@@ -609,3 +612,28 @@ def test_sdxl_at_its_full_size_has_the_published_names() -> None:
     assert f"{block}.attn1.to_qkv" in names
     assert f"{block}.attn2.to_kv" in names
     assert f"{block}.attn2.to_qkv" not in names  # its inputs are not those of the others
+
+
+FRAGMENTS = (
+    *("unet", "transformer", "lora_unet_", "lora_te1_", "base_model.model", "text_encoder_3", ""),
+    *(TO_Q, SGM_Q, "conv_in", OUT, BFL, "text_model.encoder.layers.0.self_attn.q_proj", "\n"),
+    *("lora_A", "lora_B.style", "lora_down", "lora_up", "alpha", "weight", "bias", "dora_scale"),
+    *("lora_magnitude_vector", "diff_b", "lora_mid", "hada_w1_a", "processor", "qkv_lora1", "."),
+)
+KEYS = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=5).map(".".join)
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 8, 16, 32]), max_size=4).map(tuple)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes=st.dictionaries(KEYS, SHAPES, max_size=6), partial=st.booleans())
+def test_every_tensor_of_whatever_file_is_placed_or_named(
+    shapes: dict[str, tuple[int, ...]], partial: bool
+) -> None:
+    for family in (sdxl(), flux()):
+        try:
+            found = layout("style", Header(shapes, {}, 0), family, partial=partial)
+        except AdapterUnusable:
+            continue
+        used = [key for source in found.sources for key in source.keys.values()]
+        assert sorted([*used, *found.left]) == sorted(shapes)
+        assert partial or not found.left

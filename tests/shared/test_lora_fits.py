@@ -95,6 +95,20 @@ def test_one_for_another_architecture_is_refused_saying_what_it_is(
             submit(tmp_path, model, name="style", partial=partial)
 
 
+def test_one_for_another_architecture_is_not_used_in_part(tmp_path: Path) -> None:
+    """CLIP is in several, and some layers of SD 1 have the sizes of SDXL's."""
+    clip = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
+    _, into = family_of(DEFAULT_MODEL).layers["text_encoder"]["encoder.layers.0.self_attn.q_proj"]
+    tensors = {f"{clip}.lora_down.weight": (2, into), f"{clip}.lora_up.weight": (into, 2)}
+    put(tmp_path, tensors)
+    submit(tmp_path)
+    tensors |= {f"lora_unet_{ATTENTION}.lora_down.weight": (2, 768)}
+    tensors |= {f"lora_unet_{ATTENTION}.lora_up.weight": (320, 2)}
+    put(tmp_path, tensors)
+    with pytest.raises(AdapterUnusable, match="it is a LoRA for Stable Diffusion 1"):
+        submit(tmp_path, name="style", partial=True)
+
+
 def test_those_that_fit_no_model_are_listed_with_their_reason(tmp_path: Path) -> None:
     good = next(Path(DEFAULT_LORAS).glob("*.safetensors")).read_bytes()
     (tmp_path / "good [x].safetensors").write_bytes(good)

@@ -96,6 +96,19 @@ def test_it_is_what_peft_computes_whatever_the_scale(tmp_path: Path, how: dict[s
     assert (expected[1] - plain[1:2]).abs().max() > 0.05
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_weights_of_half_the_size_are_adapted_too(tmp_path: Path, kind: torch.dtype) -> None:
+    found = adapter(tmp_path, with_peft(use_dora=True), use_dora=True)
+    exact, banked, merged = Net(), Net().to(kind), Net().to(kind)
+    AdaptedNetwork("unet", exact).merge([(found, 0.5)])
+    AdaptedNetwork("unet", merged).merge([(found, 0.5)])
+    network, x = AdaptedNetwork("unet", banked), torch.randn(2, 4, 6, 6)
+    with network.using(network.bank([[(found, 0.5)]] * 2)):
+        torch.testing.assert_close(banked(x.to(kind)).float(), exact(x), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(merged(x.to(kind)).float(), exact(x), atol=0.05, rtol=0.05)
+
+
 @torch.inference_mode()
 def test_several_share_an_image_as_in_peft(tmp_path: Path) -> None:
     """Each adds what it would add alone."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
@@ -154,5 +155,23 @@ def test_a_library_without_the_unet_fetches_only_what_has_something_for_it(
         ranges = ["Range" in request.headers for request in server.asked]
         assert ranges == ([True, False] if text else [True])
         assert world.loras.statistics().fetches == int(text)
+
+    serving(tmp_path, scenario)
+
+
+def test_a_library_without_the_unet_refuses_what_the_unet_could_not_use(tmp_path: Path) -> None:
+    """So the prompt encoder ends a job before anything is denoised."""
+
+    async def scenario(world: World, server: LoraServer) -> None:
+        key = "lora_unet_double_blocks_0_img_attn_proj.lora_{}.weight"
+        foreign = {key.format(one): torch.ones(2, 2) for one in ("down", "up")}
+        server.files["neon.safetensors"] = save(foreign)
+        choice = LoraChoice(url=f"{server.address}/plain/neon.safetensors")
+        library = AdapterLibrary(
+            world.loras, family(), lambda adapter: None, 2**20, ("text_encoder",)
+        )
+        with pytest.raises(AdapterUnusable, match="it is a LoRA for FLUX, and this model is SDXL"):
+            await library.get(choice)
+        assert world.loras.statistics().fetches == 0
 
     serving(tmp_path, scenario)
