@@ -8,7 +8,6 @@ is listed with the reason, and keeps nobody from the others.
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -28,6 +27,7 @@ from shared.model_settings import (
     settings_of,
     warn_of_strangers,
 )
+from shared.unusable import Unusable
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,6 @@ class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
     interface: str
     scale: int
     """Pixels, each way, of the picture that a latent position is told of."""
-
-
-class Unusable(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for and cannot be used."""
-
-    name: str
-    source: str
-    """Directory or hub id, as it was given."""
-    kind: Literal["model", "controlnet", "lora"]
-    reason: str
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):

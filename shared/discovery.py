@@ -10,6 +10,8 @@ from shared.bus.base import Bus, Message
 from shared.bus.service import data_of
 from shared.errors import BusUnavailable
 from shared.readiness import WARNINGS, Refusal
+from shared.unusable import Unusable, distinct
+from shared.unusable import told as unusable_told
 
 NAME_PREFIX: Final = "darkroom-"
 
@@ -30,6 +32,8 @@ class Service:
     """Why it takes no work; None: it does."""
     warnings: tuple[str, ...] = ()
     """What it says should be put right, though it works."""
+    unusable: tuple[Unusable, ...] = ()
+    """What it was to serve and cannot."""
 
 
 async def services(bus: Bus, within: float) -> list[Service]:
@@ -39,6 +43,30 @@ async def services(bus: Bus, within: float) -> list[Service]:
     return sorted(
         (service for service in found if service is not None),
         key=lambda service: (service.service, service.pid),
+    )
+
+
+def refusals(found: Collection[Service], service: str, model: str) -> list[Refusal | None]:
+    """Of the processes of `service` that were to serve `model`, why each does not; None: it does.
+    Who could not load it will not do so later."""
+    holders = [one.refusal for one in found if one.service == service and model in one.models]
+    spoilt = [
+        Refusal(broken.reason, lasting=True)
+        for one in found
+        if one.service == service
+        for broken in one.unusable
+        if broken.name == model and model not in one.models
+    ]
+    return [*holders, *spoilt]
+
+
+def unusable_of(found: Collection[Service]) -> list[Unusable]:
+    """What they were to serve and nobody of the same kind does, each once."""
+    return distinct(
+        broken
+        for one in found
+        for broken in one.unusable
+        if not any(other.service == one.service and broken.name in other.models for other in found)
     )
 
 
@@ -69,6 +97,7 @@ def _service(message: Message) -> Service | None:
             host=metadata.get("host", ""),
             refusal=Refusal.of(told),
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
+            unusable=unusable_told(told),
         )
     except (ValueError, KeyError, AttributeError, TypeError):
         return None

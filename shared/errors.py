@@ -24,7 +24,8 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── Misconfigured         the environment cannot work; the text says what to set
     │   └── MemoryBudgetExceeded  a process would need more memory than it may use
     ├── DeadLetterUnusable    in `services/fleet/dead_letters.py`
-    └── EngineStopped / NotFinite       in `services/denoiser/outcomes.py`: how a row can fail
+    ├── NotFinite             what was computed is NaN or infinite
+    └── EngineStopped         in `services/denoiser/outcomes.py`: how a row can end
 """
 
 from typing import Any, ClassVar
@@ -155,6 +156,13 @@ class ControlUnavailable(DarkroomError):
         super().__init__(
             f"the ControlNet {control} is not available: {reason}", control=control, reason=reason
         )
+
+
+class NotFinite(DarkroomError):
+    """What was computed became NaN or infinite: what it was computed from was, or the dtype is too
+    narrow."""
+
+    code = "not_finite"
 
 
 class ArenaFull(DarkroomError):

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Final
 
+import msgspec
 import uvloop
 
 from shared.abandon import abandon
@@ -35,6 +36,7 @@ from shared.tensors.releases import keep_released
 from shared.tensors.tcp import TcpTransport, serving
 from shared.tensors.transport import ArenaTransport, Transport
 from shared.topology import TOPOLOGY
+from shared.unusable import UNUSABLE, Unusable
 
 SWEEP_SECONDS: Final = 30.0
 """Pause between two looks for arenas whose owner is gone."""
@@ -61,15 +63,18 @@ class Process:
         statistics: Statistics,
         metadata: Mapping[str, str],
         refusal: Callable[[], Refusal | None] = willing,
+        unusable: Sequence[Unusable] = (),
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
     ) -> None:
         """Await `run(stop, ready)`, which calls `ready` once it takes work and ends soon after
         `stop` is set. From `ready` on the process answers to `$SRV`, also why it takes no work if
-        `refusal` says so. `background` coroutines run meanwhile, and are cancelled at the end."""
+        `refusal` says so, and what is `unusable` of what it was to serve.
+        `background` coroutines run meanwhile, and are cancelled at the end."""
 
         def told() -> Mapping[str, object]:
             current = Refusal("it is leaving") if self.stop.is_set() else refusal()
-            return {**statistics(), REFUSAL: current and asdict(current)}
+            spoilt = msgspec.to_builtins(unusable)
+            return {**statistics(), REFUSAL: current and asdict(current), UNUSABLE: spoilt}
 
         info = ServiceInfo(
             name=f"darkroom-{self.service.replace('_', '-')}",

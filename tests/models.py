@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
 from shared.shipped import MODELS
 
 SDXL, FLUX = MODELS["pocket-sdxl"], MODELS["pocket-flux"]
@@ -45,4 +47,14 @@ def rescheduled(
     (target / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     if settings is not None:
         (target / "darkroom.json").write_text(json.dumps(settings))
+    return model
+
+
+def spoilt(target: Path, folder: str, key: str, value: float, source: str = SDXL) -> str:
+    """A copy with its weights, one of which is `value`."""
+    model = copied(target, source=source, weights=True)
+    [path] = (target / folder).glob("*.safetensors")
+    tensors = load_file(path)
+    tensors[key].view(-1)[0] = value
+    save_file(tensors, path, {"format": "pt"})
     return model

@@ -11,9 +11,9 @@ from services.controlnet.service import ControlNetService
 from shared.catalogue import read_controls
 from shared.errors import Misconfigured
 from shared.memory_budget import component_bytes
-from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
+from shared.unusable import load_each
 from shared.worker import Worker
 
 
@@ -30,11 +30,12 @@ async def main(running: Process) -> None:
     what = f"the ControlNets {', '.join(cards)}"
     running.budget.refuse_larger(what, weights)
     dtype = getattr(torch, settings.dtype)
-    with loading(what):
-        networks = {
-            name: ControlNet.load(card.source, dtype, settings.device)
-            for name, card in cards.items()
-        }
+    networks, unloaded = load_each(
+        {name: card.source for name, card in cards.items()},
+        "controlnet",
+        "the ControlNet",
+        lambda name: ControlNet.load(cards[name].source, dtype, settings.device),
+    )
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)
         worker = Worker(
@@ -49,6 +50,7 @@ async def main(running: Process) -> None:
             statistics=statistics,
             refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
+            unusable=(*unusable, *unloaded),
             background=[partial(handler.serve_steps, name) for name in handler.models],
         )
         handler.close()

@@ -16,7 +16,7 @@ from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
-from shared.errors import DarkroomError, HandleLost, InvalidRequest, QueueFull
+from shared.errors import DarkroomError, HandleLost, InvalidRequest, NotFinite, QueueFull
 from shared.jobs.graph import NodeKind
 from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
 from shared.task import Task, Tensors
@@ -138,7 +138,7 @@ class ControlNetService:
             if in_hand >= MAX_STEPS:
                 raise QueueFull(f"the ControlNet {model}", MAX_STEPS)
             x = get_tensor(self._transport, request.x)
-            step, failures = await self._read(request, x)
+            step, kept, failures = await self._read(request, x)
             computed = await self._stepping[model].submit(step) if step.rows else Computed()
             if computed.error is not None:
                 raise computed.error
@@ -146,14 +146,17 @@ class ControlNetService:
             self._refused += 1
             failed = failure_of(error)
             return _reply(dict.fromkeys(range(len(request.rows)), failed), Computed(), began)
+        spoilt = failure_of(NotFinite("what it adds to the step is not finite"))
+        failures |= {kept[k]: spoilt for k in computed.spoilt}
         self._steps[model] += 1
         self._rows[model] += len(step.rows)
         return _reply(failures, computed, began)
 
     async def _read(
         self, request: ControlRequest, x: torch.Tensor
-    ) -> tuple[Step, dict[int, Failure]]:
-        """What is to be computed, without the rows whose tensors are lost."""
+    ) -> tuple[Step, list[int], dict[int, Failure]]:
+        """What is to be computed, without the rows whose tensors are lost, and their numbers in the
+        request."""
         rows, failures = [], {}
         for k, row in enumerate(request.rows):
             try:
@@ -161,7 +164,7 @@ class ControlNetService:
             except HandleLost as lost:
                 failures[k] = failure_of(lost)
         kept = [k for k, _ in rows]
-        return Step(x[kept], tuple(read for _, read in rows)), failures
+        return Step(x[kept], tuple(read for _, read in rows)), kept, failures
 
     def _put_answer(self, job_id: str, flat: torch.Tensor) -> TensorHandle:
         return put_tensor(self._transport, flat, job_id=job_id, attempt=0, lifetime=ANSWER_LIFETIME)

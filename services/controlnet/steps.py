@@ -69,6 +69,8 @@ class Computed:
     shapes: tuple[tuple[int, ...], ...] = ()
     error: Exception | None = None
     """Why there are none."""
+    spoilt: tuple[int, ...] = ()
+    """Rows whose residuals are not finite, and left out."""
 
 
 def compute(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Computed]:
@@ -93,12 +95,27 @@ def _attempt(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Compu
 
 
 def _given(put: Put, step: Step, residuals: Sequence[torch.Tensor]) -> Computed:
+    spoilt = _spoilt(step, residuals)
+    if spoilt:
+        left = [i for i, (row, _) in enumerate(step.images) if row not in spoilt]
+        residuals = [part[left] for part in residuals]
+        if not left:
+            return Computed(spoilt=spoilt)
     flat = torch.cat([part.reshape(-1) for part in residuals])
     try:
         handle = put(step.rows[0].row.job_id, flat)
     except DarkroomError as error:
         return Computed(error=error)
-    return Computed(handle, tuple(tuple(part.shape) for part in residuals))
+    shapes = tuple(tuple(part.shape) for part in residuals)
+    return Computed(handle, shapes, spoilt=spoilt)
+
+
+def _spoilt(step: Step, residuals: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    """Rows some of whose images have residuals that are not finite."""
+    if all(bool(part.isfinite().all()) for part in residuals):
+        return ()
+    fine = torch.stack([part.flatten(1).isfinite().all(1) for part in residuals]).all(0).tolist()
+    return tuple(sorted({row for (row, _), one in zip(step.images, fine, strict=True) if not one}))
 
 
 def _batches(steps: Sequence[Step]) -> list[list[int]]:

@@ -17,9 +17,9 @@ from shared.adapters.files import LoraFiles
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
-from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
+from shared.unusable import load_each
 from shared.worker import Worker
 
 
@@ -45,22 +45,14 @@ async def main(running: Process) -> None:
         files, metrics = LoraFiles(catalogue.shelf, Fetcher.of(settings)), running.metrics
         peers = {name: Peers(running.bus, transport, name) for name in cards}
         store = template_store(settings, families)
-        with loading(what):
-            models = {
-                name: load(
-                    name,
-                    card.source,
-                    files,
-                    settings,
-                    metrics,
-                    bounds,
-                    die,
-                    controls,
-                    peers[name],
-                    store,
-                )
-                for name, card in cards.items()
-            }
+        models, unusable = load_each(
+            {name: card.source for name, card in cards.items()},
+            "model",
+            "the denoising network",
+            lambda name: load(
+                cards[name], files, settings, metrics, bounds, die, controls, peers[name], store
+            ),
+        )
         metrics.watch_cache("fetched_loras", files.reading)
         if store is not None:
             metrics.watch_cache("templates", store.in_memory)
@@ -106,6 +98,7 @@ async def main(running: Process) -> None:
             statistics=statistics,
             refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
+            unusable=unusable,
             background=[
                 outbox.run,
                 *(partial(assistant.serve, n, m.engine.assist) for n, m in models.items()),

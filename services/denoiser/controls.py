@@ -13,7 +13,7 @@ import torch
 from services.denoiser.steered import Answer, Traffic
 from shared import subjects
 from shared.bus.base import Bus
-from shared.errors import BusUnavailable, ControlUnavailable, DarkroomError, HandleLost
+from shared.errors import BusUnavailable, ControlUnavailable, DarkroomError, HandleLost, NotFinite
 from shared.messages import (
     ControlledRow,
     ControlReply,
@@ -216,4 +216,6 @@ def _worth_another(
 def _as_error(model: str, failure: Failure) -> DarkroomError:
     if failure.code == HandleLost.code:
         return HandleLost(str(failure.fields.get("handle")), failure.message)
+    if failure.code == NotFinite.code:
+        return NotFinite(f"the ControlNet {model}: {failure.message}")
     return ControlUnavailable(model, failure.message)

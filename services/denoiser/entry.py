@@ -8,7 +8,6 @@ from services.denoiser.outcomes import (
     Checkpointed,
     Failed,
     Finished,
-    NotFinite,
     Outcome,
     Progressed,
     Rested,
@@ -18,6 +17,7 @@ from services.denoiser.row import Row
 from services.denoiser.step import Stepped
 from services.denoiser.views import RowView
 from services.denoiser.work import step_work
+from shared.errors import NotFinite
 
 
 @dataclass(slots=True, eq=False)

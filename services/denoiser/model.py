@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from services.denoiser.asked import ask_default
 from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits
 from services.denoiser.sampling import Sampling
@@ -18,6 +19,7 @@ from shared.config import Settings
 from shared.families.base import Family
 from shared.families.network import MaskedNetwork
 from shared.families.registry import family_of
+from shared.model_cards import ModelCard
 from shared.subjects import CLASSES
 from shared.telemetry.metrics import Metrics
 from shared.templates.store import TemplateStore
@@ -66,8 +68,7 @@ def template_store(settings: Settings, families: Iterable[Family]) -> TemplateSt
 
 
 def load(
-    name: str,
-    source: str,
+    card: ModelCard,
     loras: LoraFiles,
     settings: Settings,
     metrics: Metrics,
@@ -77,11 +78,14 @@ def load(
     ask_half: AskHalf,
     store: TemplateStore | None = None,
 ) -> Model:
-    """The network of model `name` in directory or hub id `source`, which finds its adapters
-    in `loras`, and asks ControlNets by `ask`, other denoisers by `ask_half`, and keeps
-    templates in `store`; its engine is not started."""
-    family = family_of(source)
+    """The network of this model, which finds its adapters in `loras`, and asks ControlNets by
+    `ask`, other denoisers by `ask_half`, and keeps templates in `store`; its engine is not started.
+    It was asked for a step of its default request: raises `Misconfigured` if it cannot take it, or
+    whatever loading does."""
+    name, family = card.name, family_of(card.source)
     network = family.network(settings.device, getattr(torch, settings.dtype))
+    sampling = Sampling.of(family)
+    ask_default(network, sampling, card)
     engine = Engine(network, bounds, on_crash=on_crash, ask=ask, ask_half=ask_half)
     engine.watch(partial(metrics.step, name))
     metrics.watch_parked(name, lambda: engine.statistics().parked)
@@ -93,7 +97,7 @@ def load(
     metrics.watch_cache("loras", library.reading, name)
     return Model(
         engine=engine,
-        sampling=Sampling.of(family),
+        sampling=sampling,
         library=library,
         templates=templates,
     )

@@ -14,12 +14,6 @@ class EngineStopped(DarkroomError):
     retryable = True
 
 
-class NotFinite(DarkroomError):
-    """A row's latents became NaN or infinite: its inputs were, or the dtype is too narrow."""
-
-    code = "not_finite"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class StepReport:
     """`step` of `steps` steps of a row are done; the last took `seconds`, with `rows` together."""

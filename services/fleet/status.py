@@ -13,8 +13,9 @@ from services.fleet.plan import catalogue_of, served_models
 from shared import subjects
 from shared.adapters.fits import unfit
 from shared.bus.nats import connect
-from shared.discovery import Service, services
+from shared.discovery import Service, services, unusable_of
 from shared.errors import Misconfigured
+from shared.unusable import Unusable
 
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 0.5
@@ -40,6 +41,8 @@ async def show_status(url: str | None, console: Console) -> None:
         console.print(f"HTTP  {running.http_url or f'http://{running.http}'}", highlight=False)
     console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")
     console.print(table(found, running.members if running else ()))
+    for line in unusable_lines(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_models(console: Console) -> None:
@@ -61,14 +64,22 @@ def show_models(console: Console) -> None:
         )
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     for one in catalogue.unusable:
-        line = f"not served: the {one.kind} {one.name}: {one.reason}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
     if loras := catalogue.shelf.names():
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
     sources = [card.source for card in catalogue.cards.values()]
     for name, reason in unfit(catalogue.shelf, sources).items():
         line = f"of no use here: the LoRA {name}: {reason}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def unusable_lines(found: Sequence[Service]) -> list[str]:
+    """Of what some service was to serve and cannot."""
+    return list(map(line_of, unusable_of(found)))
+
+
+def line_of(one: Unusable) -> str:
+    return f"not served: the {one.kind} {one.name}: {one.reason}"
 
 
 def table(found: Sequence[Service], members: Sequence[state.Member]) -> Table:

@@ -16,7 +16,9 @@ from services.fleet.machine import with_layout
 from services.fleet.plan import FleetOptions
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
+from services.fleet.status import ANSWER_SECONDS, unusable_lines
 from services.gateway.probes import NEEDED
+from shared.discovery import services
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
 
@@ -70,6 +72,8 @@ async def up(
             changed(fleet.children)
             moved = nats_port is None and bus_port is None
             _announce(fleet, options, layout, logs, moved, console)
+            for line in unusable_lines(await services(fleet.bus, ANSWER_SECONDS)):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
             await asyncio.Event().wait()
     finally:
         state.clear(directory)

@@ -40,6 +40,7 @@ async def main(running: Process) -> None:
             until_stopped,
             statistics=lambda: {"waiting": gateway.waiting, WARNINGS: door.troubles()},
             metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
+            unusable=catalogue.unusable,
             background=[lambda: keep_following(door.files)],
         )
 

@@ -1,20 +1,36 @@
 """`GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/model_info`."""
 
+from collections.abc import Collection
+from contextlib import suppress
+
 from aiohttp import web
 
 from services.gateway.core import GATEWAY
 from services.gateway.errors import http_problem
+from services.gateway.probes import ANSWER_SECONDS
 from services.gateway.replies import problem_reply, struct_reply
-from services.gateway.schemas import Model, ModelInfo, ModelList
+from services.gateway.schemas import Model, ModelInfo, ModelList, UnusableView
 from shared.catalogue import Catalogue
+from shared.discovery import Service, services, unusable_of
+from shared.errors import DarkroomError
 from shared.model_cards import ModelCard
+from shared.unusable import distinct
 
 
 async def show_all(request: web.Request) -> web.Response:
-    catalogue = request.app[GATEWAY].catalogue
-    loras = catalogue.shelf.names()
-    models = [describe(card, catalogue, loras) for card in catalogue.cards.values()]
-    return struct_reply(ModelList(data=models))
+    """Also what cannot be used, and why: as the files show, and as services say that could not load
+    it."""
+    gateway = request.app[GATEWAY]
+    catalogue, loras = gateway.catalogue, gateway.catalogue.shelf.names()
+    found: Collection[Service] = ()
+    with suppress(DarkroomError):  # without the bus, what the files show is told
+        found = await services(gateway.bus, ANSWER_SECONDS)
+    spoilt = distinct([*catalogue.unusable, *unusable_of(found)])
+    broken = {one.name for one in spoilt if one.kind == "model"}
+    cards = [card for card in catalogue.cards.values() if card.name not in broken]
+    models = [describe(card, catalogue, loras) for card in cards]
+    told = [UnusableView(id=one.name, kind=one.kind, reason=one.reason) for one in spoilt]
+    return struct_reply(ModelList(data=models, unusable=told))
 
 
 async def show(request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from services.gateway.core import GATEWAY
 from services.gateway.replies import struct_reply
 from services.gateway.schemas import Health, Readiness
 from shared.bus.base import Bus
-from shared.discovery import Service, services
+from shared.discovery import Service, refusals, services, unusable_of
 from shared.errors import DarkroomError
 from shared.readiness import common
 from shared.telemetry.exposition import CONTENT_TYPE, gather_metrics
@@ -48,14 +48,15 @@ async def metrics(request: web.Request) -> web.Response:
 
 def missing_services(found: Collection[Service], models: Collection[str]) -> list[str]:
     """What `models` need and nobody among `found` offers: absent, or with the reason why those that
-    are there take no work."""
+    are there take no work. A model that cannot be used is no reason not to draw with others."""
+    spoilt = {one.name for one in unusable_of(found) if one.kind == "model"}
     missing: list[str] = []
-    for service, model in product(NEEDED, models):
-        holders = [one for one in found if one.service == service and model in one.models]
-        refusal = common([one.refusal for one in holders])
+    for service, model in product(NEEDED, [one for one in models if one not in spoilt] or models):
+        each = refusals(found, service, model)
+        refusal = common(each)
         if refusal is not None:
             missing.append(f"{service} for {model}: {refusal.reason}")
-        elif not holders:
+        elif not each:
             missing.append(f"{service} for {model}")
     return missing
 

@@ -136,9 +136,19 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     is_generation: Literal[True] = True
 
 
+class UnusableView(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, a ControlNet or a LoRA that cannot be used."""
+
+    id: str
+    kind: Literal["model", "controlnet", "lora"]
+    reason: str
+
+
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
     data: list[Model]
+    unusable: list[UnusableView] = []
+    """What was to be served as well and cannot be, each with the reason."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

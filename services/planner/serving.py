@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from shared.bus.base import Bus
-from shared.discovery import Service, services
+from shared.discovery import Service, refusals, services
 from shared.errors import DarkroomError, NotServed
 from shared.jobs.graph import Graph, NodeKind
 from shared.readiness import common
@@ -31,9 +31,7 @@ def unserved(graph: Graph, found: Collection[Service]) -> NotServed | None:
     needs refuse it, and will go on to."""
     for node in graph.values():
         service = SERVICE_OF[node.kind]
-        refusal = common(
-            [one.refusal for one in found if one.service == service and node.model in one.models]
-        )
+        refusal = common(refusals(found, service, node.model))
         if refusal is not None and refusal.lasting:
             return NotServed(service, node.model, refusal.reason)
     return None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
+from services.prompt_encoder.asked import asked
 from services.prompt_encoder.service import PromptEncoder
 from shared.adapters.fetch import Fetcher
 from shared.adapters.files import LoraFiles
@@ -12,9 +13,9 @@ from shared.adapters.library import AdapterLibrary
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
 from shared.memory_budget import component_bytes
-from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
+from shared.unusable import load_each
 from shared.worker import Worker
 
 
@@ -28,8 +29,12 @@ async def main(running: Process) -> None:
         what = f"the text encoders of {', '.join(families)}"
         running.budget.refuse_larger(what, weights)
         dtype = getattr(torch, settings.dtype)
-        with loading(what):
-            encoders = {n: f.text_encoder(settings.device, dtype) for n, f in families.items()}
+        encoders, unusable = load_each(
+            {name: card.source for name, card in catalogue.cards.items()},
+            "model",
+            "the text encoders",
+            lambda name: asked(families[name], settings.device, dtype),
+        )
         files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
         libraries = {
             name: AdapterLibrary(
@@ -40,11 +45,20 @@ async def main(running: Process) -> None:
                 family.text_encoders,
             )
             for name, family in families.items()
+            if name in encoders
         }
         running.metrics.watch_cache("fetched_loras", files.reading)
         for name, library in libraries.items():
             running.metrics.watch_cache("loras", library.reading, name)
-        handler = PromptEncoder(encoders, libraries, transport)
+        narrow = dtype is not torch.float32
+        handler = PromptEncoder(
+            encoders,
+            libraries,
+            transport,
+            (lambda name: families[name].text_encoder(settings.device, torch.float32))
+            if narrow
+            else None,
+        )
         worker = Worker(
             running.bus, handler, settings, running.metrics, running.name, running.budget
         )
@@ -62,6 +76,7 @@ async def main(running: Process) -> None:
             statistics=statistics,
             refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
+            unusable=unusable,
         )
         handler.close()
 

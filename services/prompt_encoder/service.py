@@ -1,17 +1,17 @@
 """The `encode` node: a job's prompts become the embeddings that all its rows share."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import torch
 
+from services.prompt_encoder.encoding import Once, Prompt, Wide, encode_each
 from shared.adapters.bank import Use
 from shared.adapters.library import AdapterLibrary
 from shared.compute import BatchedCompute
-from shared.errors import ArenaFull
+from shared.errors import ArenaFull, NotFinite
 from shared.families.text import Encoded, TextEncoder, Unread
 from shared.jobs.graph import NodeKind
 from shared.task import Task, Tensors
@@ -27,14 +27,6 @@ LIFETIME: Final = 3600.0
 """Seconds after which embeddings may be dropped, if nobody released them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A text, and the adapters that its encoding is to be computed with."""
-
-    text: str
-    adapters: tuple[Use, ...]
-
-
 class PromptEncoder:
     """Holds the text encoders of `encoders` (by model name)."""
 
@@ -48,16 +40,18 @@ class PromptEncoder:
         encoders: Mapping[str, TextEncoder],
         libraries: Mapping[str, AdapterLibrary],
         transport: Transport,
+        wide: Callable[[str], TextEncoder] | None = None,
     ) -> None:
-        """`libraries`: the adapters of each model."""
+        """`libraries`: the adapters of each model. `wide`: loads a model's encoders in float32;
+        None: they are."""
         self.models = tuple(encoders)
         self._transport = transport
         self._encoders = dict(encoders)
         self._libraries = dict(libraries)
-        self._compute: dict[str, BatchedCompute[Prompt, Encoded]] = {
+        self._compute: dict[str, BatchedCompute[Prompt, Once | NotFinite]] = {
             name: BatchedCompute(
                 f"encode-{name}",
-                partial(_encode, encoder),
+                partial(encode_each, encoder, Wide(name, wide) if wide else None),
                 max_batch=MAX_BATCH,
                 max_waiting=2 * CAPACITY,
             )
@@ -86,9 +80,16 @@ class PromptEncoder:
         return outputs
 
     async def _encode(self, task: Task, prompt: Prompt) -> Encoded:
-        encoded = await self._compute[task.spec.model].submit(prompt)
+        """Raises `NotFinite`."""
+        found = await self._compute[task.spec.model].submit(prompt)
+        if isinstance(found, NotFinite):
+            raise found
         task.progressed()
-        return encoded
+        if found.widened:
+            task.warnings.add(
+                "the text encoders computed in float32, for their dtype gave no finite numbers"
+            )
+        return found.encoded
 
     async def _negative(self, task: Task, positive: Encoded, uses: tuple[Use, ...]) -> Encoded:
         negative = task.spec.negative_prompt
@@ -130,7 +131,3 @@ def cut_warnings(field: str, unread: Sequence[Unread]) -> list[str]:
         + json.dumps(text.strip(), ensure_ascii=False)
         for (limit, tokens, text), names in encoders.items()
     ]
-
-
-def _encode(encoder: TextEncoder, prompts: Sequence[Prompt]) -> list[Encoded]:
-    return encoder([prompt.text for prompt in prompts], [prompt.adapters for prompt in prompts])

@@ -7,11 +7,11 @@ from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
 from shared.memory_budget import component_bytes
-from shared.model_files import loading
 from shared.process import Process, arena, run_process
 from shared.readiness import common
 from shared.seclusion import Seclusion
 from shared.torch_setup import prepare_torch
+from shared.unusable import load_each
 from shared.worker import Worker
 from shared.workers import run_together, total
 
@@ -21,13 +21,17 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
         models, settings_file = settings.sources, settings.model_settings
-        cards = Catalogue.load(models, settings_file=settings_file).cards.values()
+        catalogue = Catalogue.load(models, settings_file=settings_file)
+        cards = catalogue.cards.values()
         weights = sum(component_bytes(card.source, "vae") for card in cards)
         what = f"the vae of {', '.join(card.name for card in cards)}"
         running.budget.refuse_larger(what, weights)
-        sources = [(card.name, card.source) for card in cards]
-        with loading(what):
-            autoencoders = load(sources, settings.device, settings.dtype)
+        autoencoders, unusable = load_each(
+            {card.name: card.source for card in cards},
+            "model",
+            "the vae",
+            lambda name: load(catalogue.cards[name], settings.device, settings.dtype),
+        )
         decoder = ImageDecoder(autoencoders, running.bus, transport)
         encoder = ImageEncoder(autoencoders, running.bus, transport)
         seclusion = Seclusion()
@@ -48,6 +52,7 @@ async def main(running: Process) -> None:
             statistics=lambda: dataclasses.asdict(total(workers)),
             refusal=lambda: common([worker.refusal() for worker in workers]),
             metadata={"models": " ".join(decoder.models)},
+            unusable=unusable,
             background=[partial(decoder.serve_previews, model) for model in decoder.models],
         )
         decoder.close()

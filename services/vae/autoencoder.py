@@ -1,14 +1,25 @@
-"""The autoencoder: pixels to latents and back, as the diffusers pipelines compute them."""
+"""The autoencoder: pixels to latents and back, as the diffusers pipelines compute them.
 
+Numbers that are not finite never become a picture. Where that comes of too narrow a dtype, what is
+concerned is computed once more in float32, and says so.
+"""
+
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from functools import cached_property
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+from shared.errors import NotFinite
 from shared.model_files import read_json
 
 T = TypeVar("T")
+WIDENED: Final = (
+    "the autoencoder computed in float32, for its own dtype gave numbers that are not finite"
+)
+"""What the result of such a job says."""
 
 
 class Posterior(NamedTuple):
@@ -17,6 +28,16 @@ class Posterior(NamedTuple):
 
     mean: torch.Tensor
     std: torch.Tensor
+    widened: bool = False
+    """It was computed in float32, for the model's own dtype was too narrow."""
+
+
+class Decoded(NamedTuple):
+    """uint8 pixels (height, width, 3)."""
+
+    pixels: torch.Tensor
+    widened: bool = False
+    """As of `Posterior`."""
 
 
 class Autoencoder:
@@ -39,34 +60,77 @@ class Autoencoder:
             .eval()
         )
 
-    @torch.inference_mode()
     def decode(self, latents: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Each (channels, height/8, width/8), as the denoiser leaves it, to uint8 pixels
-        (height, width, 3). Latents of one shape are decoded in one batch."""
-        return _by_shape(latents, lambda batch: list(self._decode(batch)))
+        """As `decode_each`, the pixels alone. Raises `NotFinite`."""
+        return [found.pixels for found in map(_or_raise, self.decode_each(latents))]
+
+    def encode(self, images: Sequence[torch.Tensor]) -> list[Posterior]:
+        """As `encode_each`. Raises `NotFinite`."""
+        return list(map(_or_raise, self.encode_each(images)))
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[torch.Tensor]) -> list[Posterior]:
-        """Each of uint8 pixels (height, width, 3). Images of one shape are encoded in one batch."""
-        return _by_shape(images, self._encode)
+    def decode_each(self, latents: Sequence[torch.Tensor]) -> list[Decoded | NotFinite]:
+        """Each (channels, height/8, width/8), as the denoiser leaves it. Latents of one shape are
+        decoded in one batch. Of those that come to no finite pixels, the error."""
+        return _by_shape(latents, self._decoded)
 
-    def _encode(self, pixels: torch.Tensor) -> list[Posterior]:
+    @torch.inference_mode()
+    def encode_each(self, images: Sequence[torch.Tensor]) -> list[Posterior | NotFinite]:
+        """Each of uint8 pixels (height, width, 3). Images of one shape are encoded in one batch. Of
+        those that come to no finite latents, the error."""
+        return _by_shape(images, self._encoded)
+
+    def ask(self, width: int, height: int) -> None:
+        """Decode latents of so many positions. Raises `NotFinite`, or whatever else decoding
+        does."""
+        shape = (int(self._vae.config.latent_channels), height, width)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        self.decode([noise])
+
+    def _decoded(self, latents: torch.Tensor) -> list[Decoded | NotFinite]:
+        image = self._decode(self._vae, latents)
+        found: list[Decoded | NotFinite] = []
+        for number, fine in enumerate(_finite(image)):
+            own, widened = image[number : number + 1], not fine
+            if widened and self.dtype is not torch.float32:
+                own = self._decode(self._wide, latents[number : number + 1])
+            if widened and not all(_finite(own)):
+                found.append(NotFinite("the autoencoder's picture of the latents is not finite"))
+            else:
+                found.append(Decoded(_pixels(own)[0], widened))
+        return found
+
+    def _encoded(self, pixels: torch.Tensor) -> list[Posterior | NotFinite]:
         # float32 until here, as diffusers' VaeImageProcessor does
         unit = 2.0 * (pixels.permute(0, 3, 1, 2).float() / 255.0) - 1.0
-        found = self._vae.encode(unit.to(self._device, self.dtype), return_dict=False)[0]
-        offset, factor = self._scale(found.mean)
-        means, stds = (found.mean - offset) * factor, found.std * factor
-        pairs = zip(means.float().cpu(), stds.float().cpu(), strict=True)
-        return [Posterior(mean, std) for mean, std in pairs]
+        means, stds = self._encode(self._vae, unit)
+        found: list[Posterior | NotFinite] = []
+        for number, fine in enumerate(_finite(means + stds)):
+            here = slice(number, number + 1)
+            mean, std, widened = means[here], stds[here], not fine
+            if widened and self.dtype is not torch.float32:
+                mean, std = self._encode(self._wide, unit[here])
+            if widened and not all(_finite(mean + std)):
+                found.append(NotFinite("the autoencoder's latents of the image are not finite"))
+            else:
+                found.append(Posterior(mean[0].float().cpu(), std[0].float().cpu(), widened))
+        return found
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = self._vae.decode(
-            self._unscale(latents.to(self._device, self.dtype)), return_dict=False
+    @cached_property
+    def _wide(self) -> Any:
+        """The same in float32."""
+        return copy.deepcopy(self._vae).float()
+
+    def _encode(self, vae: Any, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = vae.encode(unit.to(self._device, vae.dtype), return_dict=False)[0]
+        offset, factor = self._scale(found.mean)
+        return (found.mean - offset) * factor, found.std * factor
+
+    def _decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        image: torch.Tensor = vae.decode(
+            self._unscale(latents.to(self._device, vae.dtype)), return_dict=False
         )[0]
-        unit = (image * 0.5 + 0.5).clamp(0, 1)
-        # float before rounding, as diffusers' VaeImageProcessor does
-        bytes_ = (unit.permute(0, 2, 3, 1).float().cpu() * 255).round()
-        return bytes_.to(torch.uint8)
+        return image
 
     def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
         offset, factor = self._scale(latents)
@@ -81,6 +145,24 @@ class Autoencoder:
         shape = (1, -1, 1, 1)
         offset = torch.tensor(mean).view(shape).to(like)
         return offset, float(config.scaling_factor) / torch.tensor(std).view(shape).to(like)
+
+
+def _pixels(image: torch.Tensor) -> torch.Tensor:
+    unit = (image * 0.5 + 0.5).clamp(0, 1)
+    # float before rounding, as diffusers' VaeImageProcessor does
+    bytes_ = (unit.permute(0, 2, 3, 1).float().cpu() * 255).round()
+    return bytes_.to(torch.uint8)
+
+
+def _or_raise(found: T | NotFinite) -> T:
+    if isinstance(found, NotFinite):
+        raise found
+    return found
+
+
+def _finite(batch: torch.Tensor) -> list[bool]:
+    found: list[bool] = batch.flatten(1).isfinite().all(1).tolist()
+    return found
 
 
 def _by_shape(

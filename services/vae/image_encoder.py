@@ -7,12 +7,12 @@ from typing import Final, Literal
 
 import torch
 
-from services.vae.autoencoder import Autoencoder, Posterior
+from services.vae.autoencoder import WIDENED, Autoencoder, Posterior
 from services.vae.originals import Original, read_original, refuse_nothing
 from shared import subjects
 from shared.bus.base import Bus
 from shared.compute import BatchedCompute
-from shared.errors import ArenaFull, InvalidRequest
+from shared.errors import ArenaFull, InvalidRequest, NotFinite
 from shared.jobs.graph import NodeKind
 from shared.recent import Recent
 from shared.task import Task, Tensors
@@ -44,10 +44,10 @@ class ImageEncoder:
         self.models = tuple(autoencoders)
         self._bus = bus
         self._transport = transport
-        self._compute: dict[str, BatchedCompute[torch.Tensor, Posterior]] = {
+        self._compute: dict[str, BatchedCompute[torch.Tensor, Posterior | NotFinite]] = {
             name: BatchedCompute(
                 f"encode-image-{name}",
-                autoencoder.encode,
+                autoencoder.encode_each,
                 max_batch=MAX_BATCH,
                 max_waiting=2 * CAPACITY,
             )
@@ -68,15 +68,21 @@ class ImageEncoder:
         task.progressed()
         posterior = await self._posterior(spec.model, original.pixels)
         task.progressed()
+        if posterior.widened:
+            task.warnings.add(f"image: {WIDENED}")
         return self._put(task, _tensors(task, original, posterior))
 
     async def _posterior(self, model: str, pixels: torch.Tensor) -> Posterior:
+        """Raises `NotFinite`."""
         digest = await asyncio.to_thread(lambda: hashlib.sha256(pixels.numpy().data).hexdigest())
         key = (model, tuple(pixels.shape), digest)
-        found = self._encoded.get(key)
-        if found is None:
-            found = await self._compute[model].submit(pixels)
-            self._encoded.put(key, found, sum(tensor.nbytes for tensor in found))
+        known = self._encoded.get(key)
+        if known is not None:
+            return known
+        found = await self._compute[model].submit(pixels)
+        if isinstance(found, NotFinite):
+            raise found
+        self._encoded.put(key, found, found.mean.nbytes + found.std.nbytes)
         return found
 
     async def _file(self, task: Task, name: Literal["image", "mask"]) -> bytes:

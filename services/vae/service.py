@@ -2,21 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import torch
 from PIL import Image
 
-from services.vae.autoencoder import Autoencoder
+from services.vae.autoencoder import WIDENED, Autoencoder, Decoded
 from services.vae.images import encode_image
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
 from shared.crash_points import reached
+from shared.errors import NotFinite
 from shared.jobs.graph import NodeKind
 from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
+from shared.model_cards import ModelCard
 from shared.pictures.profiles import from_srgb
 from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
@@ -52,7 +54,10 @@ class ImageDecoder:
         self._transport = transport
         self._compute = {
             name: BatchedCompute(
-                f"decode-{name}", autoencoder.decode, max_batch=MAX_BATCH, max_waiting=4 * CAPACITY
+                f"decode-{name}",
+                autoencoder.decode_each,
+                max_batch=MAX_BATCH,
+                max_waiting=4 * CAPACITY,
             )
             for name, autoencoder in autoencoders.items()
         }
@@ -62,9 +67,11 @@ class ImageDecoder:
         the image that it began from is put back first. No outputs."""
         spec, index = task.spec, task.node.index
         latents = await asyncio.to_thread(get_tensor, self._transport, task.inputs["latents"])
-        pixels = await self._compute[spec.model].submit(latents)
+        pixels, widened = await self._decoded(spec.model, latents)
         task.progressed()
         profile = None
+        if widened:
+            task.warnings.add(f"image {index}: {WIDENED}")
         if spec.edit is not None and spec.edit.masked:
             pixels, profile = await asyncio.to_thread(self._with_original, pixels, task.inputs)
         data = await asyncio.to_thread(
@@ -83,6 +90,13 @@ class ImageDecoder:
         await self._bus.store(subjects.image_result(task.job_id, index), encode(result))
         reached("commit.after")
         return {}
+
+    async def _decoded(self, model: str, latents: torch.Tensor) -> Decoded:
+        """Raises `NotFinite`."""
+        found = await self._compute[model].submit(latents)
+        if isinstance(found, NotFinite):
+            raise found
+        return found
 
     def _with_original(
         self, pixels: torch.Tensor, inputs: Tensors
@@ -124,7 +138,7 @@ class ImageDecoder:
         try:
             task = decode(message.data, PreviewTask)
             latents = await asyncio.to_thread(get_tensor, self._transport, task.latents)
-            pixels = await self._compute[model].submit(latents)
+            pixels, _ = await self._decoded(model, latents)
             preview = Preview(
                 job_id=task.job_id,
                 index=task.index,
@@ -144,7 +158,9 @@ class ImageDecoder:
             compute.close()
 
 
-def load(sources: Sequence[tuple[str, str]], device: str, dtype: str) -> dict[str, Autoencoder]:
-    """Autoencoders by model name, from (name, directory or hub id) pairs."""
-    kind = getattr(torch, dtype)
-    return {name: Autoencoder(source, device, kind) for name, source in sources}
+def load(card: ModelCard, device: str, dtype: str) -> Autoencoder:
+    """The autoencoder of this model, which was asked for an image as a request gets that says
+    nothing. Raises `NotFinite`, or whatever loading does."""
+    autoencoder = Autoencoder(card.source, device, getattr(torch, dtype))
+    autoencoder.ask(card.default_width // card.scale, card.default_height // card.scale)
+    return autoencoder

@@ -107,6 +107,11 @@ class Family(ABC):
     def default_guidance(self) -> float:
         """Of a model whose files do not say."""
 
+    @property
+    @abstractmethod
+    def told_widths(self) -> tuple[int, int]:
+        """Of the `embeds` and the `pooled` that the network is told."""
+
     @abstractmethod
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         """What the network is told in numbers of an image of so many pixels; equally many for every

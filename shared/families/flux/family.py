@@ -81,6 +81,13 @@ class Flux(Family):
     def default_guidance(self) -> float:
         return 3.5 if self.embedded_guidance else 1.0
 
+    @property
+    def told_widths(self) -> tuple[int, int]:
+        return (
+            whole("transformer", self.config, "joint_attention_dim", 4096),
+            whole("transformer", self.config, "pooled_projection_dim", 768),
+        )
+
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         return (guidance,) if self.embedded_guidance else ()
 

@@ -88,6 +88,12 @@ class Sdxl(Family):
         name = "projection_class_embeddings_input_dim of the network"
         same(name, told, "the pooled prompt and six sizes need", wanted)
 
+    @property
+    def told_widths(self) -> tuple[int, int]:
+        told = whole("unet", self.config, "projection_class_embeddings_input_dim")
+        sizes = 6 * whole("unet", self.config, "addition_time_embed_dim")
+        return whole("unet", self.config, "cross_attention_dim", 1280), told - sizes
+
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         """The original size, the crop's corner and the target size (§2.2), as the pipeline has them
         by default."""

@@ -184,6 +184,32 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
     run(main())
 
 
+def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() -> None:
+    class Spoiling(Counting):
+        def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+            spoilt = x.flatten(1).isinf().any(1).view(-1, 1, 1, 1)
+            return [
+                torch.where(spoilt, torch.inf if k == 2 else 0.0, one)
+                for k, one in enumerate(super().residuals(x, *others))
+            ]
+
+    async def main() -> None:
+        transport = MemoryTransport()
+        cache = TensorCache(transport)
+        read = [await ReadRow.read(row(transport, f"{k}"), cache) for k in range(3)]
+        step = Step(latents(3), tuple(read))
+        step.x[1, 0, 0, 0] = torch.inf
+        network = Spoiling(control("edges"))
+        [found] = compute(network, lambda job, flat: put(transport, flat), [step])  # type: ignore[arg-type]
+        assert found.spoilt == (1,)
+        assert found.shapes[0][0] == 4  # both images of the two other rows
+        step.x[:] = torch.inf
+        [found] = compute(network, lambda job, flat: put(transport, flat), [step])  # type: ignore[arg-type]
+        assert (found.spoilt, found.residuals) == ((0, 1, 2), None)
+
+    run(main())
+
+
 def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
     class Picky(Counting):
         def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:

@@ -7,10 +7,10 @@ import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.interval import Interval
-from services.denoiser.outcomes import EngineStopped, NotFinite, StepReport
+from services.denoiser.outcomes import EngineStopped, StepReport
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
-from shared.errors import QueueFull
+from shared.errors import NotFinite, QueueFull
 from tests.conftest import eventually, run
 from tests.services.denoiser.models import Gated, make_row, network, with_diffusers
 

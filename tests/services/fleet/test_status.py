@@ -1,11 +1,14 @@
 """The table of `darkroom status`."""
 
+import dataclasses
+
 from rich.console import Console
 
 from services.fleet.state import Member
-from services.fleet.status import table
+from services.fleet.status import table, unusable_lines
 from shared.discovery import Service
 from shared.readiness import Refusal
+from shared.unusable import Unusable
 
 
 def process(pid: int, refusal: Refusal | None, *warnings: str) -> Service:
@@ -20,6 +23,15 @@ def test_what_works_says_what_should_be_put_right() -> None:
     text = console.export_text()
     assert "no certificate: [ssl] wrong; no tokens" in text
     assert "no memory; x" in text
+
+
+def test_what_cannot_be_used_is_listed_once_with_its_reason() -> None:
+    broken = Unusable(name="bad", source="x", kind="model", reason="no numbers")
+    one, other = process(1, None), process(2, None)
+    both = [dataclasses.replace(each, unusable=(broken,)) for each in (one, other)]
+    assert unusable_lines(both) == ["not served: the model bad: no numbers"]
+    held = dataclasses.replace(other, models=("bad",))
+    assert not unusable_lines([both[0], held])  # another replica could load it
 
 
 def test_who_takes_no_work_is_not_ready_and_who_is_away_is_listed_both_with_the_reason() -> None:

@@ -1,9 +1,11 @@
 """A job is refused where those that it needs say that they take no work, for good."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from services.planner.serving import SERVICE_OF, Serving, unserved
@@ -13,6 +15,7 @@ from shared.discovery import Service
 from shared.errors import NotServed
 from shared.jobs.graph import text_to_image
 from shared.readiness import Refusal
+from shared.unusable import Unusable
 from tests.conftest import eventually, run
 from tests.factories import spec
 
@@ -45,6 +48,18 @@ def test_a_service_that_takes_none_for_good_is_named_with_the_reason(service: st
 )
 def test_a_job_waits_for_who_is_absent_leaving_or_of_no_use_to_it(found: list[Service]) -> None:
     assert unserved(GRAPH, found) is None
+
+
+def test_a_model_that_nobody_could_load_is_refused_with_the_reason_and_others_are_not() -> None:
+    broken = Unusable(name="pocket-sdxl", source="x", kind="model", reason="no numbers")
+    loaded = process("vae", None, model="another")
+    other = msgspec.structs.replace(spec(), model="another")
+    spoilt = dataclasses.replace(loaded, unusable=(broken,))
+    refusal = unserved(GRAPH, [spoilt])
+    assert refusal is not None
+    assert refusal.message == "no vae for pocket-sdxl takes work: no numbers"
+    assert unserved(text_to_image(other), [spoilt]) is None
+    assert unserved(GRAPH, [spoilt, process("vae", None)]) is None  # another replica has it
 
 
 def test_every_kind_of_node_has_its_service() -> None:

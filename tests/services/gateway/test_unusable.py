@@ -1,0 +1,49 @@
+"""What cannot be used is listed with its reason, and is no reason not to draw with the others."""
+
+from services.gateway.probes import NEEDED, missing_services
+from shared.bus.base import ServiceInfo
+from shared.discovery import Service
+from shared.unusable import Unusable
+from tests.conftest import run
+from tests.services.gateway.server import server
+
+BROKEN = Unusable(name="bad", source="x", kind="model", reason="no numbers")
+
+
+def process(service: str, *models: str, unusable: tuple[Unusable, ...] = ()) -> Service:
+    return Service(service, 1, "i", "0.1.0", models, "", "here", None, unusable=unusable)
+
+
+def test_one_model_that_cannot_be_used_does_not_make_the_gateway_unready() -> None:
+    found = [process(service, "good", "bad") for service in NEEDED if service != "vae"]
+    found.append(process("vae", "good", unusable=(BROKEN,)))
+    assert missing_services(found, ("good", "bad")) == []
+    assert missing_services(found, ("bad",)) == ["vae for bad: no numbers"]
+    assert missing_services(found[:-1], ("good",)) == ["vae for good"]
+
+
+def test_models_are_listed_without_those_that_cannot_be_used_which_are_listed_apart() -> None:
+    async def main() -> None:
+        async with server() as here:
+            served = (await here.ask("GET", "/v1/models")).json
+            assert served["unusable"] == []
+            name = served["data"][0]["id"]
+            told = {
+                "unusable": [
+                    {"name": name, "source": "x", "kind": "model", "reason": "no numbers"},
+                    {"name": "union", "source": "y", "kind": "controlnet", "reason": "a union"},
+                ]
+            }
+            metadata = {"service": "vae", "pid": "7", "models": ""}
+            info = ServiceInfo(
+                name="darkroom-vae", version="0.1.0", description="", metadata=metadata
+            )
+            async with here.bus.service(info, lambda: told):
+                served = (await here.ask("GET", "/v1/models")).json
+            assert name not in [one["id"] for one in served["data"]]
+            assert served["unusable"] == [
+                {"id": name, "kind": "model", "reason": "no numbers"},
+                {"id": "union", "kind": "controlnet", "reason": "a union"},
+            ]
+
+    run(main())

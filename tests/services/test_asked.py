@@ -1,0 +1,73 @@
+"""Each service asks the models it loads for their own default request; what cannot be drawn is
+listed, and keeps nobody from the others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from services.denoiser.asked import ask_default
+from services.denoiser.sampling import Sampling
+from services.prompt_encoder.asked import asked
+from services.vae.service import load
+from shared.errors import Misconfigured, NotFinite
+from shared.families.registry import family_of
+from shared.model_cards import read_card
+from shared.shipped import MODELS
+from shared.unusable import load_each
+from tests.models import SDXL, copied, spoilt
+
+
+@pytest.mark.parametrize("source", MODELS.values(), ids=MODELS)
+def test_models_that_ship_can_draw_their_default_request(source: str) -> None:
+    card, family = read_card(source), family_of(source)
+    network = family.network("cpu", torch.float32)
+    ask_default(network, Sampling.of(family), card)
+    asked(family, "cpu", torch.float32)
+    load(card, "cpu", "float32")
+
+
+def test_a_network_without_numbers_is_found(tmp_path: Path) -> None:
+    source = spoilt(tmp_path / "m", "unet", "conv_in.weight", float("nan"))
+    family = family_of(source)
+    network = family.network("cpu", torch.float32)
+    with pytest.raises(NotFinite, match="denoising network"):
+        ask_default(network, Sampling.of(family), read_card(source))
+
+
+def test_an_autoencoder_without_numbers_is_found_and_the_other_model_is_served(
+    tmp_path: Path,
+) -> None:
+    bad = spoilt(tmp_path / "bad", "vae", "decoder.conv_in.weight", float("inf"))
+    cards = {"good": read_card(SDXL), "bad": read_card(bad)}
+    sources = {name: card.source for name, card in cards.items()}
+    found, [one] = load_each(
+        sources, "model", "the vae", lambda name: load(cards[name], "cpu", "float32")
+    )
+    assert list(found) == ["good"]
+    assert (one.name, one.kind, one.source) == ("bad", "model", bad)
+    assert "not finite" in one.reason
+    with pytest.raises(Misconfigured, match="not finite"):
+        load_each(
+            {"bad": bad}, "model", "the vae", lambda name: load(cards[name], "cpu", "float32")
+        )
+
+
+def test_weights_that_are_no_weights_are_named(tmp_path: Path) -> None:
+    source = copied(tmp_path / "m")
+    with pytest.raises(Misconfigured, match=r"the text encoders of m cannot be loaded"):
+        load_each(
+            {"m": source},
+            "model",
+            "the text encoders",
+            lambda name: asked(family_of(source), "cpu", torch.float32),
+        )
+
+
+def test_a_step_that_the_networks_default_sampler_cannot_take_is_found(tmp_path: Path) -> None:
+    settings = {"darkroom.json": {"steps": 60, "sampler": "lcm"}}
+    source = copied(tmp_path / "m", settings, weights=True)
+    family = family_of(source)
+    network = family.network("cpu", torch.float32)
+    with pytest.raises(Exception, match="steps: 60 is not allowed; allowed: 1 to 50"):
+        ask_default(network, Sampling.of(family), read_card(source))
