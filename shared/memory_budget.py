@@ -12,6 +12,7 @@ from typing import Final
 from shared.errors import MemoryBudgetExceeded
 from shared.model_files import local_directory
 from shared.readiness import Refusal
+from shared.weights import weight_bytes
 
 LOOK_SECONDS: Final = 0.25
 """How long one look at the resident memory is believed."""
@@ -32,14 +33,6 @@ def hand_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def weight_bytes(component: Path) -> int:
-    """Size of the weights in a component's directory, as they lie there. Weights in several
-    precisions (`….fp16.safetensors`) count once, with the plain ones."""
-    files = list(component.glob("*.safetensors"))
-    plain = [file for file in files if "." not in file.stem]
-    return sum(file.stat().st_size for file in plain or files)
 
 
 def component_bytes(source: str, *components: str) -> int:

@@ -11,10 +11,10 @@ from shared.families.base import Family
 from shared.families.options import check_autoencoder
 from shared.families.registry import family_of
 from shared.makers import wanted_of
-from shared.memory_budget import weight_bytes
 from shared.model_files import read_json, scheduler_config
 from shared.model_settings import CARD_FILE, ModelSettings, name_of, settings_of
 from shared.samplers import own_sampler, prediction_of, refuse_unreadable, samplers_for
+from shared.weights import variant_of, weight_bytes
 
 DEFAULT_STEPS: Final = 30
 """Of a model of which nobody says how many."""
@@ -92,6 +92,8 @@ def refuse_incomplete(family: Family) -> None:
             raise Misconfigured(
                 f"model {family.source!r} has no weights (*.safetensors) in {component}/"
             )
+        if root.is_dir():
+            variant_of(family.source, component)
 
 
 def _card(

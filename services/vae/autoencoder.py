@@ -14,6 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from shared.errors import NotFinite
 from shared.model_files import read_json
+from shared.weights import variant_of
 
 T = TypeVar("T")
 WIDENED: Final = (
@@ -54,7 +55,11 @@ class Autoencoder:
         self.dtype = dtype
         self._vae: Any = (
             AutoencoderKL.from_pretrained(
-                source, subfolder="vae", dtype=dtype, use_safetensors=True
+                source,
+                subfolder="vae",
+                dtype=dtype,
+                use_safetensors=True,
+                variant=variant_of(source, "vae"),
             )
             .to(device, memory_format=torch.channels_last)  # a fifth less CPU time
             .eval()

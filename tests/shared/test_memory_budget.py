@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import MemoryBudgetExceeded
-from shared.memory_budget import LOOK_SECONDS, MemoryBudget, resident_bytes, weight_bytes
+from shared.memory_budget import LOOK_SECONDS, MemoryBudget, resident_bytes
+from shared.weights import weight_bytes
 
 
 class World:

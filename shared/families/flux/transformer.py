@@ -11,6 +11,7 @@ from shared.adapters.bank import AdaptedNetwork, Bank, Use
 from shared.families.flux.pieces import Pieces, pieces
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control, Mode, Partial
+from shared.weights import variant_of
 
 PATCH: Final = 2
 MAX_POSITIONS: Final = 16
@@ -75,7 +76,11 @@ class FluxTransformer:
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
         transformer = FluxTransformer2DModel.from_pretrained(
-            model, subfolder="transformer", dtype=dtype, use_safetensors=True
+            model,
+            subfolder="transformer",
+            dtype=dtype,
+            use_safetensors=True,
+            variant=variant_of(model, "transformer"),
         )
         return cls(transformer.to(device))
 

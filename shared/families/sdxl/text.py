@@ -11,6 +11,7 @@ from shared.adapters.bank import AdaptedNetwork, Use
 from shared.families.sdxl.family import Sdxl
 from shared.families.text import Encoded, Unread, unread
 from shared.model_files import read_json
+from shared.weights import variant_of
 
 
 class SdxlTextEncoder:
@@ -29,7 +30,13 @@ class SdxlTextEncoder:
             for folder in ("tokenizer", "tokenizer_2")
         ]
         self._encoders: list[Any] = [
-            kind.from_pretrained(source, subfolder=folder, dtype=dtype, use_safetensors=True)
+            kind.from_pretrained(
+                source,
+                subfolder=folder,
+                dtype=dtype,
+                use_safetensors=True,
+                variant=variant_of(source, folder),
+            )
             .to(device)
             .eval()
             for kind, folder in (

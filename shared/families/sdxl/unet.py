@@ -9,6 +9,7 @@ from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
+from shared.weights import variant_of
 
 Halfway = tuple[torch.Tensor, ...]
 """The middle block's output, the time embedding, and the encoder half's outputs."""
@@ -40,7 +41,11 @@ class SdxlUnet:
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         unet = UNet2DConditionModel.from_pretrained(
-            model, subfolder="unet", dtype=dtype, use_safetensors=True
+            model,
+            subfolder="unet",
+            dtype=dtype,
+            use_safetensors=True,
+            variant=variant_of(model, "unet"),
         )
         return cls(unet.to(device))
 

@@ -1,0 +1,79 @@
+"""In which of several precisions a component's weights are loaded, by the names of its files.
+
+diffusers and transformers call files `model.safetensors`, or `model.fp16.safetensors` and the like,
+and look for one kind only: a repository with the others alone would not load.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from shared.errors import Misconfigured
+
+SUFFIX: Final = ".safetensors"
+VARIANTS: Final = ("fp16", "bf16", "fp32")
+"""That are read where there are no plain weights, the first one first. What else there may be (such
+as `non_ema`) are other weights."""
+_SHARD: Final = re.compile(r"-\d+-of-\d+$")
+
+
+def variant_of(source: str, folder: str = "") -> str | None:
+    """What to load component `folder` of the model (or ControlNet) `source` as; None: plainly.
+    Raises `Misconfigured` if its weights are of another kind."""
+    root = Path(source)
+    names = _here(root / folder) if root.is_dir() else _on_the_hub(source, folder)
+    found = {_variant(name) for name in names}
+    if not found or None in found:
+        return None
+    for variant in VARIANTS:
+        if variant in found:
+            return variant
+    raise Misconfigured(
+        f"{source}: the weights in {folder or '.'}/ are {', '.join(sorted(map(str, found)))}; read "
+        f"are plain ones and {', '.join(VARIANTS)}"
+    )
+
+
+def weight_bytes(component: Path) -> int:
+    """Size of the weights in a component's directory, as they lie there. Weights in several
+    precisions count once: those that are loaded, or all if none are."""
+    files = [component / name for name in _here(component)]
+    for variant in (None, *VARIANTS):
+        if own := [file for file in files if _variant(file.name) == variant]:
+            return sum(file.stat().st_size for file in own)
+    return sum(file.stat().st_size for file in files)
+
+
+def _variant(name: str) -> str | None:
+    """`diffusion_pytorch_model.fp16-00001-of-00002.safetensors` is "fp16"."""
+    _, _, variant = _SHARD.sub("", name.removesuffix(SUFFIX)).partition(".")
+    return variant or None
+
+
+def _here(directory: Path) -> list[str]:
+    return [path.name for path in directory.glob(f"*{SUFFIX}")]
+
+
+def _on_the_hub(source: str, folder: str) -> list[str]:
+    paths = map(PurePosixPath, _listed(source))
+    wanted = PurePosixPath(folder)
+    return [path.name for path in paths if path.parent == wanted and path.suffix == SUFFIX]
+
+
+@cache
+def _listed(source: str) -> Iterable[str]:
+    """All files of a repository; without a network those of its local copy."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return tuple(HfApi().list_repo_files(source))
+    except (HfHubHTTPError, OSError):
+        pass
+    try:
+        root = Path(snapshot_download(source, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        return ()
+    return tuple(path.relative_to(root).as_posix() for path in root.rglob(f"*{SUFFIX}"))

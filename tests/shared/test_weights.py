@@ -1,0 +1,85 @@
+"""Weights load in whatever precision they are there, and others are refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from services.controlnet.network import ControlNet
+from services.vae.autoencoder import Autoencoder
+from shared.errors import Misconfigured
+from shared.families.registry import family_of
+from shared.families.sdxl.unet import SdxlUnet
+from shared.model_cards import read_card
+from shared.shipped import DEFAULT_CONTROLS, MODELS
+from shared.weights import variant_of, weight_bytes
+from tests.models import copied
+
+
+def halved(model: str, variant: str = "fp16") -> None:
+    """Its weights as halves, under the name of the variant."""
+    for path in sorted(Path(model).rglob("*.safetensors")):
+        tensors = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in load_file(path).items()
+        }
+        save_file(tensors, path.with_suffix(f".{variant}.safetensors"), {"format": "pt"})
+        path.unlink()
+
+
+@pytest.mark.parametrize("source", MODELS.values(), ids=MODELS)
+def test_a_model_whose_weights_are_halves_alone_loads(tmp_path: Path, source: str) -> None:
+    model = copied(tmp_path / "m", source=source, weights=True)
+    halved(model)
+    read_card(model)
+    family = family_of(model)
+    assert variant_of(model, family.denoiser) == "fp16"
+    network = family.network("cpu", torch.float32)
+    assert network.dtype is torch.float32
+    [encoded] = family.text_encoder("cpu", torch.float32)(["a circle"])
+    assert encoded.embeds.isfinite().all()
+    Autoencoder(model, "cpu", torch.float32).ask(8, 8)
+    if family.denoiser == "unet":
+        plain, half = SdxlUnet.load(source), SdxlUnet.load(model)
+        for one, other in zip(plain.module.parameters(), half.module.parameters(), strict=True):
+            assert torch.equal(one.half().float(), other)
+
+
+def test_a_controlnet_whose_weights_are_halves_alone_loads(tmp_path: Path) -> None:
+    control = copied(tmp_path / "c", source=f"{DEFAULT_CONTROLS}/edges", weights=True)
+    halved(control)
+    assert ControlNet.load(control, torch.float32, "cpu").dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("names", "variant"),
+    [
+        (["model.safetensors", "model.fp16.safetensors"], None),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None),
+        (
+            ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"],
+            "fp16",
+        ),
+        (["model.bf16.safetensors", "model.non_ema.safetensors"], "bf16"),
+        (["model.fp32.safetensors", "model.fp16.safetensors"], "fp16"),
+        ([], None),
+    ],
+)
+def test_plain_weights_go_before_halves(
+    tmp_path: Path, names: list[str], variant: str | None
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("1234")
+    assert variant_of(str(tmp_path)) == variant
+    own = [name for name in names if variant is None or variant in name]
+    counted = [name for name in own if variant or "fp16" not in name]
+    assert weight_bytes(tmp_path) == 4 * len(counted)
+
+
+def test_weights_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    model = copied(tmp_path / "m")
+    unet = tmp_path / "m" / "unet" / "diffusion_pytorch_model.safetensors"
+    unet.rename(unet.with_suffix(".non_ema.safetensors"))
+    with pytest.raises(Misconfigured, match="unet/ are non_ema; read are plain ones and fp16"):
+        read_card(model)
