@@ -20,12 +20,13 @@ from services.vae.originals import read_original
 from services.vae.service import ImageDecoder, load
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.errors import HandleLost, InvalidRequest
+from shared.errors import HandleLost, InvalidRequest, NotFinite
 from shared.jobs.advance import new_record
 from shared.jobs.events import NodeFinished
 from shared.jobs.graph import workflow
 from shared.jobs.ledger import Ledger
 from shared.messages import ImageResult, decode
+from shared.model_cards import read_card
 from shared.pull import Work
 from shared.task import Task
 from shared.tensors.handle import TensorHandle
@@ -46,7 +47,7 @@ class World:
     def __init__(self, bus: MemoryBus, **fields: Any) -> None:
         self.bus, self.fields = bus, fields
         self.transport = MemoryTransport()
-        autoencoders = load([(MODEL, DEFAULT_MODEL)], "cpu", "float32")
+        autoencoders = {MODEL: load(read_card(DEFAULT_MODEL), "cpu", "float32")}
         self.encoder = ImageEncoder(autoencoders, bus, self.transport)
         self.decoder = ImageDecoder(autoencoders, bus, self.transport)
         self.outputs: dict[str, dict[str, TensorHandle]] = {}
@@ -187,9 +188,9 @@ class Counting(Autoencoder):
         super().__init__(DEFAULT_MODEL, "cpu", torch.float32)
         self.encoded: list[tuple[int, ...]] = []
 
-    def encode(self, images: Sequence[torch.Tensor]) -> list[Posterior]:
+    def encode_each(self, images: Sequence[torch.Tensor]) -> list[Posterior | NotFinite]:
         self.encoded += [tuple(image.shape) for image in images]
-        return super().encode(images)
+        return super().encode_each(images)
 
 
 def test_an_image_that_is_edited_again_is_not_encoded_again() -> None:
