@@ -104,6 +104,7 @@ class MemoryBudget:
         `what` would stop for good, once it was over the budget."""
         if not self.budget:
             return
+        self._release()  # what was computed to try the models needs no memory any more
         needed = math.ceil(self._resident() / RESUME)
         if needed > self.budget:
             self._refused(MemoryBudgetExceeded.code)

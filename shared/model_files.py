@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ def is_hub_id(source: str) -> bool:
 
 def local_directory(source: str) -> Path:
     """Where the small JSON files of the model `source` lie: itself, or the hub's local copy."""
-    if Path(source).is_dir():
-        return Path(source)
+    return Path(source) if Path(source).is_dir() else _fetched(source)
+
+
+@cache
+def _fetched(source: str) -> Path:
+    """Once a process: files of one model that come of two revisions would not fit together."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

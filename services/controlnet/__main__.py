@@ -17,6 +17,13 @@ from shared.unusable import load_each
 from shared.worker import Worker
 
 
+def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
+    """The ControlNet in `source`, which has shown that it can take a step."""
+    network = ControlNet.load(source, dtype, device)
+    network.ask()
+    return network
+
+
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
@@ -34,7 +41,7 @@ async def main(running: Process) -> None:
         {name: card.source for name, card in cards.items()},
         "controlnet",
         "the ControlNet",
-        lambda name: ControlNet.load(cards[name].source, dtype, settings.device),
+        lambda name: asked(cards[name].source, dtype, settings.device),
     )
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)

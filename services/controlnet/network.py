@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from shared.errors import Misconfigured
+from shared.errors import Misconfigured, NotFinite
 from shared.torch_graph import Graph, graph_of
 from shared.weights import variant_of
 
@@ -48,6 +48,12 @@ class ControlNet:
             return cls(module.to(device))
         except (Misconfigured, OSError, ValueError) as error:
             raise Misconfigured(f"the ControlNet {source!r} cannot be loaded: {error}") from error
+
+    @torch.inference_mode()
+    def ask(self) -> None:
+        """Take a small step, as it will have to. Raises `NotFinite`, or whatever that does."""
+        if not all(bool(one.isfinite().all()) for one in self._forward(*self._example(*TRIALS[0]))):
+            raise NotFinite("what it adds to a step is not finite")
 
     @torch.inference_mode()
     def embed(self, hint: torch.Tensor) -> torch.Tensor:

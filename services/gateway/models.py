@@ -41,6 +41,8 @@ async def show(request: web.Request) -> web.Response:
     if card is None:
         allowed = ", ".join((*catalogue.cards, *catalogue.aliases))
         message = f"model {name!r} is not served; allowed: one of {allowed}"
+        if (reason := catalogue.reason("model", name)) is not None:
+            message += f"; it cannot be used: {reason}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
     return struct_reply(describe(card, catalogue, catalogue.shelf.names()))
 

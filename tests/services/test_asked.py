@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.controlnet.network import ControlNet
 from services.denoiser.asked import ask_default
 from services.denoiser.sampling import Sampling
 from services.prompt_encoder.asked import asked
@@ -13,7 +14,7 @@ from services.vae.service import load
 from shared.errors import Misconfigured, NotFinite
 from shared.families.registry import family_of
 from shared.model_cards import read_card
-from shared.shipped import MODELS
+from shared.shipped import DEFAULT_CONTROLS, MODELS
 from shared.unusable import load_each
 from tests.models import SDXL, copied, spoilt
 
@@ -51,6 +52,27 @@ def test_an_autoencoder_without_numbers_is_found_and_the_other_model_is_served(
         load_each(
             {"bad": bad}, "model", "the vae", lambda name: load(cards[name], "cpu", "float32")
         )
+
+
+@pytest.mark.parametrize(
+    ("folder", "key"),
+    [
+        ("text_encoder", "encoder.layers.0.layer_norm1.weight"),
+        ("text_encoder_2", "text_model.final_layer_norm.weight"),
+    ],
+)
+def test_text_encoders_without_numbers_are_found(tmp_path: Path, folder: str, key: str) -> None:
+    source = spoilt(tmp_path / "m", folder, key, float("nan"))
+    with pytest.raises(NotFinite, match="text encoders"):
+        asked(family_of(source), "cpu", torch.float32)
+
+
+def test_a_controlnet_without_numbers_is_found(tmp_path: Path) -> None:
+    source = f"{DEFAULT_CONTROLS}/edges"
+    ControlNet.load(source, torch.float32, "cpu").ask()
+    bad = spoilt(tmp_path / "c", "", "conv_in.weight", float("nan"), source)
+    with pytest.raises(NotFinite, match="adds to a step"):
+        ControlNet.load(bad, torch.float32, "cpu").ask()
 
 
 def test_weights_that_are_no_weights_are_named(tmp_path: Path) -> None:
