@@ -69,14 +69,14 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         settings_file: str = "",
     ) -> "Catalogue":
         """Of the models `sources`, the LoRAs in directories `loras` and on `lora_hosts`, and the
-        ControlNets `controls` (see `read_controls`). `settings_file`: see `model_settings.py`.
+        ControlNets `controls` (see `sort_controls`). `settings_file`: see `model_settings.py`.
         Raises `Misconfigured` if none of the models can be used."""
         cards, unusable = read_cards(sources, of_operator(settings_file))
         if not cards and unusable:
             raise Misconfigured("; ".join(one.reason for one in unusable))
         if not cards:
             raise Misconfigured("no model is given: set DARKROOM_MODELS or use --model")
-        found, unfit = read_controls(controls)
+        found, unfit = sort_controls(controls)
         for one in (*unusable, *unfit):
             log.warning("the %s %s is not served: %s", one.kind, one.name, one.reason)
         return Catalogue(
@@ -179,7 +179,12 @@ def _called(source: str, operators: Mapping[str, ModelSettings]) -> str:
         return name_of(source)
 
 
-def read_controls(
+def read_controls(sources: Sequence[str]) -> dict[str, ControlCard]:
+    """Those of `sort_controls` that can be used."""
+    return sort_controls(sources)[0]
+
+
+def sort_controls(
     sources: Sequence[str],
 ) -> tuple[dict[str, ControlCard], tuple[Unusable, ...]]:
     """ControlNets by name, and those that cannot be used. A source is a ControlNet's directory or
@@ -217,7 +222,7 @@ def read_control(source: str) -> ControlCard:
 
 
 def control_sources(source: str) -> list[str]:
-    """The ControlNets' own directories, or hub id, that are meant by a source of `read_controls`;
+    """The ControlNets' own directories, or hub id, that are meant by a source of `sort_controls`;
     nothing is fetched."""
     folder = Path(source)
     fetched = not folder.is_dir() and is_hub_id(source)

@@ -238,7 +238,8 @@ def _foreign(config: Mapping[str, Any]) -> str:
         value = setting(config, name)
         if value not in honoured:
             allowed = " or ".join(sorted(map(repr, honoured)))
-            return f"{name} is {value!r}; honoured is {allowed}"
+            whose = "" if config.get(name) is not None else ", as the class has it by default"
+            return f"{name} is {value!r}{whose}; honoured is {allowed}"
     shown = {name: setting(config, name) for name in SCHEDULERS[kind].fixed}
     shown["prediction_type"] = config.get("prediction_type", "epsilon")
     shown["rescale_betas_zero_snr"] = bool(config.get("rescale_betas_zero_snr"))

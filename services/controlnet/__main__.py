@@ -8,7 +8,7 @@ import torch
 
 from services.controlnet.network import ControlNet
 from services.controlnet.service import ControlNetService
-from shared.catalogue import read_controls
+from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
@@ -27,7 +27,7 @@ def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
-    cards, unusable = read_controls(settings.control_sources)
+    cards, unusable = sort_controls(settings.control_sources)
     if not cards:
         reasons = "; ".join(one.reason for one in unusable) or "there is none"
         raise Misconfigured(

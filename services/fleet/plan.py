@@ -153,7 +153,7 @@ def _usable(controls: Sequence[str]) -> list[str]:
     """Without those that are here and cannot be used. Of a hub id nothing is fetched for this."""
     own = [one for given in controls for one in control_sources(given)]
     here = [one for one in own if Path(one).is_dir()]
-    fit = {card.source for card in read_controls(here)[0].values()}
+    fit = {card.source for card in read_controls(here).values()}
     return [one for one in own if one in fit or one not in here]
 
 

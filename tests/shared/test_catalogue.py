@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from shared.catalogue import Catalogue, read_controls
+from shared.catalogue import Catalogue, sort_controls
 from shared.errors import InvalidRequest, Misconfigured
 from shared.families.flux.options import TRANSFORMER
 from shared.families.options import AUTOENCODER, Options
@@ -228,7 +228,7 @@ def test_one_controlnet_that_cannot_be_used_is_listed_and_stops_no_other(tmp_pat
         text = "{" if fields is None else json.dumps(json.loads(good.read_text()) | fields)
         (tmp_path / name / "config.json").write_text(text)
     (tmp_path / "empty").mkdir()
-    found, unusable = read_controls([str(tmp_path)])
+    found, unusable = sort_controls([str(tmp_path)])
     reasons = {one.name: one.reason for one in unusable}
     assert sorted(found) == ["depth", "edges"]
     assert sorted(reasons) == ["broken", "classes", "pools", "union"]

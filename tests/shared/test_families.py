@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.fleet.plan import DEFAULT_MODEL
-from shared.catalogue import read_controls
+from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
 from shared.families.registry import FAMILIES, family_of
 from shared.model_cards import read_card
@@ -37,6 +37,6 @@ def test_a_directory_without_a_model_says_which_file_is_missing(tmp_path: Path) 
 
 def test_a_controlnet_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "config.json", {"_class_name": "FluxControlNetModel"})
-    found, [unusable] = read_controls([str(tmp_path)])
+    found, [unusable] = sort_controls([str(tmp_path)])
     assert not found
     assert "a FluxControlNetModel; served are: ControlNetModel" in unusable.reason
