@@ -21,6 +21,8 @@ _AS_WRITTEN: Final = _without_effect("prompts are taken as they are written")
 _UNSAVED: Final = _without_effect("results are kept for a day either way")
 _EXACT: Final = _without_effect("nothing is approximated but by fields of its own")
 
+_MEMORY: Final = _without_effect("the server decides how memory is used")
+
 
 class IgnoredFields(UndoneFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first ones are OpenAI's."""
@@ -51,6 +53,11 @@ class IgnoredFields(UndoneFields, frozen=True, kw_only=True, forbid_unknown_fiel
     go_fast: Annotated[Any, _EXACT] = None
     acceleration: Annotated[Any, _EXACT] = None
     enable_teacache: Annotated[Any, _EXACT] = None
+    vae_use_slicing: Annotated[Any, _MEMORY] = None
+    vae_use_tiling: Annotated[Any, _MEMORY] = None
+    generator_device: Annotated[Any, _without_effect("noise is drawn on the CPU")] = None
+    output_quality: Annotated[Any, _without_effect("output_compression is the quality")] = None
+    fps: Annotated[Any, _without_effect("an image does not move")] = None
     send_images: Annotated[Any, _without_effect("response_format says how images come")] = None
     save_images: Annotated[Any, _UNSAVED] = None
     do_not_save_samples: Annotated[Any, _UNSAVED] = None

@@ -311,6 +311,7 @@ class ImagesRequest(IgnoredFields, frozen=True, kw_only=True, forbid_unknown_fie
     batch_size: Annotated[Count, _alias("n", Count)] | None = None
     num_images: Annotated[Count, _alias("n", Count)] | None = None
     num_images_per_prompt: Annotated[Count, _alias("n", Count)] | None = None
+    num_outputs_per_prompt: Annotated[Count, _alias("n", Count)] | None = None
     num_outputs: Annotated[Count, _alias("n", Count)] | None = None
 
 

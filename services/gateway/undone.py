@@ -63,6 +63,7 @@ class UndoneFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     subseed_strength: Annotated[Any, _NO_SUBSEED] = None
     styles: Annotated[Any, _undone("there are no named styles; loras are")] = None
     override_settings: Annotated[Any, _undone("a request changes no settings")] = None
+    diffusers_kwargs: Annotated[Any, _undone("no pipeline takes its own arguments here")] = None
     alwayson_scripts: Annotated[Any, _undone("there are no scripts")] = None
 
 

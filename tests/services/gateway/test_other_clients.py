@@ -49,6 +49,7 @@ def refused(**fields: Any) -> tuple[str | None, str]:
         ({"batch_size": 2}, "n", 2),
         ({"num_images": 2}, "n", 2),
         ({"num_outputs": 2}, "n", 2),
+        ({"num_outputs_per_prompt": 2}, "n", 2),
         ({"num_images_per_prompt": 2}, "n", 2),
         ({"width": 64}, "width", 64),
         ({"height": 96, "size": "auto"}, "height", 96),
