@@ -5,6 +5,7 @@ from typing import Final
 from PIL import Image, ImageChops
 
 from shared.errors import InvalidRequest
+from shared.pictures.profiles import to_srgb
 from shared.pictures.reader import Picture
 
 HALF: Final = 128
@@ -50,7 +51,10 @@ def read_mask(picture: Picture) -> Image.Image:
 
 def _light(picture: Picture) -> Image.Image:
     """Raises `InvalidRequest` about a picture in colours: which of them were meant is unknown."""
-    shown = picture.shown()
+    own = picture.colours()
+    if own.mode == "L" and picture.profile is None:
+        return own
+    shown = to_srgb(own, picture.profile)
     red, green, blue = shown.split()
     most = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     least = ImageChops.darker(ImageChops.darker(red, green), blue)

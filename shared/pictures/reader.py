@@ -45,6 +45,7 @@ class Picture:
     """A decoded picture, whose pixels lie as in its file."""
 
     image: Image.Image
+    """In 8 bits: mode L, LA, RGB, RGBA or CMYK."""
     orientation: int
     profile: bytes | None
 
@@ -56,14 +57,12 @@ class Picture:
 
     def alpha(self) -> Image.Image | None:
         """How opaque its pixels are, upright; None if all of them are."""
-        if not self.image.has_transparency_data:
-            return None
-        alpha = modes.alpha_of(modes.in_eight_bits(self.image))
+        alpha = modes.alpha_of(self.image)
         return None if alpha is None else upright(alpha, self.orientation)
 
     def colours(self) -> Image.Image:
         """Upright and on white, in its own colours: mode L, RGB or CMYK."""
-        return upright(modes.on_white(modes.in_eight_bits(self.image)), self.orientation)
+        return upright(modes.on_white(self.image), self.orientation)
 
     def shown(self) -> Image.Image:
         """As a viewer shows it: upright, on white, in sRGB; mode RGB."""
@@ -100,8 +99,9 @@ def _read(data: bytes, kind: str) -> Picture | str:
         image.load()
         if kind in _LACKS_ROWS and _LACKS_ROWS[kind](stripped, image):
             return " that ends before its last row"
-        image.info = {name: said for name, said in image.info.items() if name == "transparency"}
-        return Picture(image, orientation(stripped.exif, stripped.xmp), stripped.profile)
+        pixels = modes.in_eight_bits(image)
+        pixels.info = {}
+        return Picture(pixels, orientation(stripped.exif, stripped.xmp), stripped.profile)
     except MemoryError:
         raise
     # Decoders of other people's files raise anything: Pillow's own list is not complete.

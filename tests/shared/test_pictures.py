@@ -56,6 +56,8 @@ def test_xmp_says_the_orientation_where_exif_does_not() -> None:
     assert (shown(in_png) == of(PICTURE)).all()
     in_webp = file(sideways, "WEBP", lossless=True, xmp=XMP % 6)
     assert (shown(in_webp) == of(PICTURE)).all()
+    in_jpeg = file(sideways, "JPEG", xmp=XMP % 6)
+    assert read_picture("image", in_jpeg).orientation == 6
     exif = Image.Exif()
     exif[0x0112] = 1
     assert read_picture("image", file(sideways, "WEBP", xmp=XMP % 6, exif=exif)).orientation == 1
