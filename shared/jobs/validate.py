@@ -114,8 +114,9 @@ def _size(
 ) -> tuple[int, int]:
     width, height = card.default_width, card.default_height
     if original is not None:
-        image = (original.width, original.height)
-        width, height = fitted(image, card, request.output_format)
+        width, height = original.width, original.height
+    if original is not None or request.output_format == "png":
+        width, height = fitted((width, height), card, request.output_format)
     width = width if request.width is None else request.width
     height = height if request.height is None else request.height
     check_size((width, height), card)

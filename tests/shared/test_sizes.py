@@ -52,6 +52,7 @@ def test_the_largest_size_can_be_drawn_in_the_default_format() -> None:
     assert validated(width=2048, height=2048).output_format == "jpeg"
     assert validated(width=1664, height=1664).output_format == "png"
     assert validated(VAST).output_format == "jpeg"
+    assert validated(VAST, output_format="png").width == 1664
     assert validated(width=2048, height=2048, output_format="webp").output_format == "webp"
 
 
