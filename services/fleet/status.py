@@ -1,5 +1,6 @@
 """`darkroom status` and `darkroom models`: what runs, and what it serves."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +12,7 @@ from rich.table import Table
 from services.fleet import state
 from services.fleet.plan import catalogue_of, served_models
 from shared import subjects
-from shared.adapters.fits import unfit
+from shared.adapters import fits
 from shared.bus.nats import connect
 from shared.discovery import Service, services, unusable_of
 from shared.errors import Misconfigured
@@ -41,7 +42,8 @@ async def show_status(url: str | None, console: Console) -> None:
         console.print(f"HTTP  {running.http_url or f'http://{running.http}'}", highlight=False)
     console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")
     console.print(table(found, running.members if running else ()))
-    for line in unusable_lines(found):
+    loras = await asyncio.to_thread(_unfit_loras, running) if running else []
+    for line in [*unusable_lines(found), *map(line_of, loras)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -68,9 +70,17 @@ def show_models(console: Console) -> None:
     if loras := catalogue.shelf.names():
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
     sources = [card.source for card in catalogue.cards.values()]
-    for name, reason in unfit(catalogue.shelf, sources).items():
-        line = f"of no use here: the LoRA {name}: {reason}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for one in fits.unusable(catalogue.shelf, sources):
+        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
+
+
+def _unfit_loras(running: state.FleetState) -> list[Unusable]:
+    """As the fleet that runs here finds them, which reads the same directories."""
+    try:
+        catalogue = catalogue_of(running.models)
+    except Misconfigured:
+        return []
+    return fits.unusable(catalogue.shelf, [card.source for card in catalogue.cards.values()])
 
 
 def unusable_lines(found: Sequence[Service]) -> list[str]:

@@ -1,5 +1,6 @@
 """`GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/model_info`."""
 
+import asyncio
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ from services.gateway.errors import http_problem
 from services.gateway.probes import ANSWER_SECONDS
 from services.gateway.replies import problem_reply, struct_reply
 from services.gateway.schemas import Model, ModelInfo, ModelList, UnusableView
+from shared.adapters import fits
 from shared.catalogue import Catalogue
 from shared.discovery import Service, services, unusable_of
 from shared.errors import DarkroomError
@@ -25,10 +27,13 @@ async def show_all(request: web.Request) -> web.Response:
     found: Collection[Service] = ()
     with suppress(DarkroomError):  # without the bus, what the files show is told
         found = await services(gateway.bus, ANSWER_SECONDS)
-    spoilt = distinct([*catalogue.unusable, *unusable_of(found)])
+    sources = [card.source for card in catalogue.cards.values()]
+    unfit = await asyncio.to_thread(fits.unusable, catalogue.shelf, sources)
+    spoilt = distinct([*catalogue.unusable, *unusable_of(found), *unfit])
     broken = {one.name for one in spoilt if one.kind == "model"}
     cards = [card for card in catalogue.cards.values() if card.name not in broken]
-    models = [describe(card, catalogue, loras) for card in cards]
+    fit = [name for name in loras if name not in {one.name for one in unfit}]
+    models = [describe(card, catalogue, fit) for card in cards]
     told = [UnusableView(id=one.name, kind=one.kind, reason=one.reason) for one in spoilt]
     return struct_reply(ModelList(data=models, unusable=told))
 

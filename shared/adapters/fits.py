@@ -15,6 +15,7 @@ from shared.errors import AdapterUnusable, InvalidRequest, Misconfigured
 from shared.families.base import Family
 from shared.families.registry import family_of
 from shared.messages import LoraChoice
+from shared.unusable import Unusable
 
 ABSENT_SECONDS: Final = 600.0
 """For so long files of a model that were not on this host are not looked for again."""
@@ -49,6 +50,14 @@ def unfit(shelf: Shelf, sources: Iterable[str]) -> dict[str, str]:
         if reasons and all(reasons):
             found[name] = reasons[0]
     return found
+
+
+def unusable(shelf: Shelf, sources: Iterable[str]) -> list[Unusable]:
+    """As `unfit`, as they are listed."""
+    return [
+        Unusable(name=name, source=name, kind="lora", reason=reason)
+        for name, reason in unfit(shelf, sources).items()
+    ]
 
 
 def _refusal(choice: LoraChoice, shelf: Shelf, source: str) -> str:

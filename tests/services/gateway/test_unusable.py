@@ -1,10 +1,20 @@
 """What cannot be used is listed with its reason, and is no reason not to draw with the others."""
 
+import shutil
+from pathlib import Path
+
+import aiohttp
+
+from services.gateway.app import serving
 from services.gateway.probes import NEEDED, missing_services
 from shared.bus.base import ServiceInfo
+from shared.catalogue import Catalogue
 from shared.discovery import Service
+from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
+from shared.telemetry.metrics import Metrics
 from shared.unusable import Unusable
 from tests.conftest import run
+from tests.services.gateway.pipeline import pipeline
 from tests.services.gateway.server import server
 
 BROKEN = Unusable(name="bad", source="x", kind="model", reason="no numbers")
@@ -26,7 +36,7 @@ def test_models_are_listed_without_those_that_cannot_be_used_which_are_listed_ap
     async def main() -> None:
         async with server() as here:
             served = (await here.ask("GET", "/v1/models")).json
-            assert served["unusable"] == []
+            assert served["unusable"] == []  # nothing is known of the layers of this model
             name = served["data"][0]["id"]
             told = {
                 "unusable": [
@@ -45,5 +55,27 @@ def test_models_are_listed_without_those_that_cannot_be_used_which_are_listed_ap
                 {"id": name, "kind": "model", "reason": "no numbers"},
                 {"id": "union", "kind": "controlnet", "reason": "a union"},
             ]
+
+    run(main())
+
+
+def test_loras_that_fit_no_model_are_listed_apart(tmp_path: Path) -> None:
+    shelf = tmp_path / "loras"
+    shutil.copytree(DEFAULT_LORAS, shelf)
+    (shelf / "broken.safetensors").write_bytes(b"no tensors")
+    catalogue = Catalogue.load([DEFAULT_MODEL], [str(shelf)])
+
+    async def main() -> None:
+        async with (
+            pipeline() as (_, bus),
+            aiohttp.ClientSession() as http,
+            serving(bus, catalogue, Metrics("gateway"), "127.0.0.1", 0) as gateway,
+            http.get(f"http://{gateway.address}/v1/models") as reply,
+        ):
+            told = await reply.json()
+        [one] = told["unusable"]
+        assert (one["id"], one["kind"]) == ("broken", "lora")
+        assert "cannot be read" in one["reason"]
+        assert told["data"][0]["loras"] == ["neon", "outline", "pastel", "stripes"]
 
     run(main())
