@@ -61,13 +61,19 @@ def config_of(source: str, folder: str) -> dict[str, Any]:
 
 def scheduler_config(source: str) -> dict[str, Any]:
     """Of the model `source`, with the name of its class, which may be in `model_index.json`
-    alone. Raises `Misconfigured`."""
+    alone; where both have one, the config's own counts. Raises `Misconfigured`."""
     config = read_json(source, "scheduler", "scheduler_config.json")
-    if "_class_name" in config:
-        return config
     named = read_json(source, "model_index.json").get("scheduler")
     kind = named[1] if isinstance(named, list) and len(named) == 2 else None
-    return config | {"_class_name": kind}
+    own = config.get("_class_name", kind)
+    if kind is not None and kind != own:
+        log.warning(
+            "%s: the scheduler's own config, a %s, goes before model_index.json, which names a %s",
+            source,
+            own,
+            kind,
+        )
+    return config | {"_class_name": own}
 
 
 @contextmanager
