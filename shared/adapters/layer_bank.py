@@ -78,9 +78,9 @@ def _products(
 
 
 def _with_more(bank: LayerBank, sets: Sequence[UseSet], layer: Layer) -> LayerBank:
-    """`bank` with the biases and magnitudes of the `sets`. The layer's own weights `W` and the
-    product `P` count `g` times in DoRA, which is `g - 1` times more than the layer itself has:
-    `g (W + P) x = W x + (g - 1) W x + g P x`."""
+    """`bank` with the biases and magnitudes of the `sets`. With DoRA by output the weights so far
+    and the adapter's own product count `g` times, as in PEFT: those of earlier adapters too. By
+    input, `(W + P) g = W + W (g - 1) + P g`."""
     weight = layer.weight.float()
     factor = weight.new_ones(bank.up.shape[:2])
     offset = torch.zeros_like(factor)
@@ -98,8 +98,9 @@ def _with_more(bank: LayerBank, sets: Sequence[UseSet], layer: Layer) -> LayerBa
                 inputs[i] += gain - 1
                 bank.down[i, rows] *= view_as_weight(gain, weight, by_input=True)
             else:
-                factor[i] += gain - 1
-                bank.up[i, :, rows] *= gain[:, None]
+                factor[i] *= gain
+                offset[i] *= gain
+                bank.up[i, :, :at] *= gain[:, None]
     if layer.bias is not None:
         offset -= (factor - 1) * layer.bias
     kind = layer.weight.dtype

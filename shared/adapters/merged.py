@@ -35,16 +35,22 @@ def view_as_weight(factor: torch.Tensor, weight: torch.Tensor, by_input: bool) -
 
 @torch.no_grad()
 def merge(layer: Layer, uses: Sequence[tuple[LowRank, float]]) -> None:
-    """Change the weights of `layer`: each adapter adds what it would add alone."""
+    """Change the weights of `layer` to what a bank of these adapters computes."""
     changed = weight = layer.weight.float()
+    bias = weight.new_zeros(len(weight))
     for low_rank, scale in uses:
         added = scale * product(low_rank, weight)
+        if low_rank.bias is not None:
+            bias = bias + scale * low_rank.bias.to(bias)
         if low_rank.magnitude is None:
             changed = changed + added
+            continue
+        factor = dora_factor(low_rank, weight, added)
+        shaped = view_as_weight(factor, weight, low_rank.by_input)
+        if low_rank.by_input:
+            changed = changed + shaped * (weight + added) - weight
         else:
-            factor = dora_factor(low_rank, weight, added)
-            factor = view_as_weight(factor, weight, low_rank.by_input)
-            changed = changed + (factor * (weight + added) - weight)
-        if low_rank.bias is not None and layer.bias is not None:
-            layer.bias += scale * low_rank.bias.to(layer.bias)
+            changed, bias = shaped * (changed + added), factor * bias
     layer.weight.copy_(changed)
+    if layer.bias is not None:
+        layer.bias += bias.to(layer.bias)

@@ -43,12 +43,15 @@ class Toy(Sdxl):
     layers: dict[str, Shapes] = {"unet": shapes_of(Net()), "text_encoder": {}, "text_encoder_2": {}}  # type: ignore[assignment] # noqa: RUF012
 
 
-def with_peft(**how: Any) -> Any:
-    torch.manual_seed(8)
-    config = peft.LoraConfig(
+def config(**how: Any) -> peft.LoraConfig:
+    return peft.LoraConfig(
         r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, init_lora_weights=False, **how
     )
-    model = peft.get_peft_model(Net(), config)
+
+
+def with_peft(**how: Any) -> Any:
+    torch.manual_seed(8)
+    model = peft.get_peft_model(Net(), config(**how))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "magnitude" in name or "lora_B.default.bias" in name:
@@ -56,9 +59,9 @@ def with_peft(**how: Any) -> Any:
     return model.eval()
 
 
-def adapter(folder: Path, model: Any, **how: Any) -> Adapter:
+def adapter(folder: Path, model: Any, name: str = "default", **how: Any) -> Adapter:
     """What PEFT saves, with what it notes about it."""
-    state = peft.get_peft_model_state_dict(model)
+    state = peft.get_peft_model_state_dict(model, adapter_name=name)
     path = folder / "style.safetensors"
     noted = {"unet.r": RANK, "unet.lora_alpha": ALPHA, **{f"unet.{k}": v for k, v in how.items()}}
     tensors = {key: tensor.contiguous() for key, tensor in state.items()}
@@ -109,20 +112,36 @@ def test_weights_of_half_the_size_are_adapted_too(tmp_path: Path, kind: torch.dt
     torch.testing.assert_close(merged(x.to(kind)).float(), exact(x), atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("names", [("plain", "dora"), ("dora", "plain"), ("dora", "other")])
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
 @torch.inference_mode()
-def test_several_share_an_image_as_in_peft(tmp_path: Path) -> None:
-    """Each adds what it would add alone."""
+def test_several_share_an_image_as_in_peft(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Where their order counts."""
+    model = with_peft(use_dora=names[0] != "plain")
+    torch.manual_seed(9)
+    second = config(use_dora=names[1] != "plain")
+    model.add_adapter("second", second)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "magnitude" in name and "second" in name:
+                parameter += torch.rand_like(parameter)
+    model.base_model.set_adapter(["default", "second"])
     uses = []
-    for k, how in enumerate(({"use_dora": True}, {})):
-        (tmp_path / str(k)).mkdir()
-        uses.append((adapter(tmp_path / str(k), with_peft(**how), **how), 0.7))
+    for adapter_name in ("default", "second"):
+        (tmp_path / adapter_name).mkdir()
+        found = adapter(tmp_path / adapter_name, model, adapter_name)
+        for module in model.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                module.set_scale(adapter_name, 0.7)
+        uses.append((found, 0.7))
     banked, merged = Net(), Net()
     network, x = AdaptedNetwork("unet", banked), torch.randn(2, 4, 6, 6)
-    AdaptedNetwork("unet", merged).merge(uses)
     with network.using(network.bank([uses, uses])):
-        torch.testing.assert_close(banked(x), merged(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(banked(x), model(x), atol=1e-4, rtol=1e-4)
     with network.using(network.bank([uses, uses[:1]])):
-        torch.testing.assert_close(banked(x)[:1], merged(x[:1]), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(banked(x)[:1], model(x[:1]), atol=1e-4, rtol=1e-4)
+    AdaptedNetwork("unet", merged).merge(uses)
+    torch.testing.assert_close(merged(x), model(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")
