@@ -19,6 +19,11 @@ def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(m.weight.shape) for n, m in named if isinstance(m, nn.Linear | nn.Conv2d)}
 
 
+def biased_of(network: nn.Module) -> frozenset[str]:
+    """The layers that have a bias."""
+    return frozenset(n for n, m in network.named_modules() if getattr(m, "bias", None) is not None)
+
+
 def write_lora(
     path: Path,
     networks: Mapping[str, nn.Module],

@@ -21,6 +21,7 @@ MAX_SHOWN: Final = 200
 """Characters of a tensor's name in an error or a result."""
 MAX_LEFT: Final = 100
 """Tensors that a result names."""
+_BIASES: Final[tuple[Role, ...]] = ("bias", "bias_difference")
 _CLIP: Final = CLIP.replace(".", "_")
 
 
@@ -92,7 +93,11 @@ class _Found:
         elif problem := _problem(part, pieces, roles, shapes, layers):
             self.leave(roles.values(), problem)
         else:
-            self.sources.append(Source(part, pieces, dict(roles)))
+            biased = all(piece.layer in self._family.biased[part] for piece in pieces)
+            unused = [] if biased else [role for role in _BIASES if role in roles]
+            self.leave([roles[role] for role in unused], "this layer has no bias in this model")
+            keys = {role: key for role, key in roles.items() if role not in unused}
+            self.sources.append(Source(part, pieces, keys))
 
     def twice(self) -> str:
         """Two tensors for one layer, under different names; empty if there are none."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shared.adapters.header import Shapes
 from shared.errors import Misconfigured
-from shared.families.layers import Piece, layer_shapes
+from shared.families.layers import Piece, biased_layers, layer_shapes
 from shared.families.options import Options
 from shared.samplers import Prediction
 
@@ -126,6 +126,11 @@ class Family(ABC):
     def layers(self) -> Mapping[str, Shapes]:
         """The weights that a LoRA may change, of each network whose files are on this host."""
         return {part: layer_shapes(self.source, part) for part in self.parts}
+
+    @cached_property
+    def biased(self) -> Mapping[str, frozenset[str]]:
+        """Those of `layers` that have a bias."""
+        return {part: biased_layers(self.source, part) for part in self.parts}
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from shared.model_files import local_directory
 CLIP: Final = "text_model."
 """What CLIP's layers stood in once, and still do in most files."""
 _WEIGHT: Final = ".weight"
+_BIAS: Final = ".bias"
 _NO_LAYER: Final = re.compile(r"(?:^shared|embed_tokens|_embedding|relative_attention_bias)$")
 """Of tables, in which rows are looked up."""
 _CLIP_ATTENTION: Final = {
@@ -34,17 +35,28 @@ class Piece(NamedTuple):
 def layer_shapes(source: str, part: str) -> Shapes:
     """Of the weights of the linear and convolutional layers in folder `part` of the model `source`
     by the layer's name; none if its files are not on this host."""
+    return {
+        key.removesuffix(_WEIGHT): shape
+        for key, shape in _shapes(source, part).items()
+        if key.endswith(_WEIGHT)
+        and len(shape) in (2, 4)
+        and not _NO_LAYER.search(key.removesuffix(_WEIGHT))
+    }
+
+
+def biased_layers(source: str, part: str) -> frozenset[str]:
+    """Those that have a bias."""
+    keys = _shapes(source, part)
+    return frozenset(key.removesuffix(_BIAS) for key in keys if key.endswith(_BIAS))
+
+
+def _shapes(source: str, part: str) -> Shapes:
     try:
         files = sorted((local_directory(source) / part).glob("*.safetensors"))
         shapes = {key: s for file in files for key, s in read_header(file).shapes.items()}
     except (Misconfigured, NotSafetensors, OSError):
         return {}
-    names = {key: key.removesuffix(_WEIGHT).removeprefix(CLIP) for key in shapes}
-    return {
-        name: shapes[key]
-        for key, name in names.items()
-        if key.endswith(_WEIGHT) and len(shapes[key]) in (2, 4) and not _NO_LAYER.search(name)
-    }
+    return {key.removeprefix(CLIP): shape for key, shape in shapes.items()}
 
 
 def clip_names(layers: Shapes) -> Mapping[str, tuple[Piece, ...]]:

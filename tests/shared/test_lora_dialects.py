@@ -24,7 +24,7 @@ from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.lora_names import sgm_names
 from shared.families.sdxl.unet import SdxlUnet
 from tests.flux import make_transformer
-from tests.loras import shapes_of
+from tests.loras import biased_of, shapes_of
 from tests.services.denoiser.models import make_unet
 
 Tensors = dict[str, torch.Tensor]
@@ -37,6 +37,11 @@ class ToySdxl(Sdxl):
     @cached_property
     def layers(self) -> dict[str, Shapes]:
         return {"unet": shapes_of(make_unet()), "text_encoder": CLIP, "text_encoder_2": CLIP}
+
+    @cached_property
+    def biased(self) -> dict[str, frozenset[str]]:
+        clips = dict.fromkeys(self.text_encoders, frozenset(CLIP))
+        return {"unet": biased_of(make_unet()), **clips}
 
 
 class ToyFlux(Flux):

@@ -21,7 +21,7 @@ from shared.families.registry import family_of
 from shared.jobs.validate import validate
 from shared.messages import LoraChoice
 from tests import factories
-from tests.loras import shapes_of
+from tests.loras import biased_of, shapes_of
 
 FLUX = str(Path(DEFAULT_MODEL).parent / "pocket-flux")
 
@@ -51,6 +51,8 @@ def test_the_headers_of_a_model_tell_its_layers(model: str) -> None:
                 network = getattr(transformers, config.architectures[0])(config)
         wanted = {n.removeprefix("text_model."): s for n, s in shapes_of(network).items()}
         assert family.layers[part] == wanted, part
+        biased = {name.removeprefix("text_model.") for name in biased_of(network)}
+        assert family.biased[part] == biased, part
 
 
 def test_what_ships_fits_what_ships() -> None:

@@ -16,7 +16,7 @@ from shared.adapters.bank import AdaptedNetwork
 from shared.adapters.header import Shapes
 from shared.errors import AdapterUnusable
 from shared.families.sdxl.family import Sdxl
-from tests.loras import shapes_of
+from tests.loras import biased_of, shapes_of
 
 LAYERS = ["conv", "point", "tokens", "vector"]
 RANK, ALPHA = 3, 2.0
@@ -41,6 +41,7 @@ class Net(nn.Module):
 
 class Toy(Sdxl):
     layers: dict[str, Shapes] = {"unet": shapes_of(Net()), "text_encoder": {}, "text_encoder_2": {}}  # type: ignore[assignment] # noqa: RUF012
+    biased = {"unet": biased_of(Net())}  # type: ignore[assignment] # noqa: RUF012
 
 
 def config(**how: Any) -> peft.LoraConfig:
@@ -148,13 +149,23 @@ def test_several_share_an_image_as_in_peft(tmp_path: Path, names: tuple[str, str
 @torch.inference_mode()
 def test_a_bias_of_the_second_matrix_counts_and_needs_one_to_be_added_to(tmp_path: Path) -> None:
     model = with_peft(lora_bias=True)
-    found = adapter(tmp_path, model, lora_bias=True)
-    with pytest.raises(AdapterUnusable, match=r"unet\.point has no bias in this model"):
-        AdaptedNetwork("unet", Net()).check(found)
+    with pytest.raises(AdapterUnusable, match=r"1 of its .*point.*lora_B\.bias: this layer has no"):
+        adapter(tmp_path, model, lora_bias=True)
+    found = read_adapter("style", tmp_path / "style.safetensors", Toy("", {}), partial=True)
+    [left] = found.left
+    assert "point.lora_B.bias" in left
+    with torch.no_grad():
+        model.get_submodule("base_model.model.point.lora_B.default").bias.zero_()
     net, x = Net(), torch.randn(2, 4, 6, 6)
     network = AdaptedNetwork("unet", net)
-    with network.using(network.bank([[(found, 1.0)]] * 2)):
-        torch.testing.assert_close(net(x), model(x), atol=1e-4, rtol=1e-4)
+    with network.using(network.bank([[(found, 0.5)], [(found, 1.0)]])):
+        torch.testing.assert_close(net(x)[1:], model(x[1:]), atol=1e-4, rtol=1e-4)
+    banked, plain = net(x), Net()(x)
+    assert torch.equal(banked, plain)
+    network.merge([(found, 1.0)])
+    torch.testing.assert_close(net(x), model(x), atol=1e-4, rtol=1e-4)
+    network.merge([])
+    assert torch.equal(net(x), plain)
 
 
 def test_an_alpha_for_some_layers_alone_is_found(tmp_path: Path) -> None:
