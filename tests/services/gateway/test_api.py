@@ -7,12 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
 from services.gateway.api import parse, quality_of, to_job
 from services.gateway.errors import problem_of
 from services.gateway.schemas import ErrorDetail
 from shared.adapters.hosts import Hosts
 from shared.adapters.shelf import Shelf
+from shared.catalogue import Catalogue
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.jobs.validate import MAX_PICTURE_BYTES
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
@@ -173,6 +177,28 @@ def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
     wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", catalogue)
     assert wanted.loras == (LoraChoice(name="neon"), LoraChoice(name="neon", scale=-0.5))
     assert wanted.lora_late_steps == 3
+
+
+def test_a_lora_that_does_not_fit_is_refused_before_there_is_a_job(tmp_path: Path) -> None:
+    [good, *_] = sorted(Path(DEFAULT_LORAS).glob("*.safetensors"))
+    odd = {**load_file(good), "lora_unet_odd.hada_w1_a": torch.ones(2)}
+    save_file(odd, tmp_path / "odd [x].safetensors")
+    served = Catalogue.load([DEFAULT_MODEL], [str(tmp_path)])
+
+    def ask(**lora: object) -> tuple[LoraChoice, ...]:
+        body = {"prompt": "a", "loras": [{"name": "odd [x]", **lora}]}
+        wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", served)
+        return wanted.loras
+
+    with pytest.raises(AdapterUnusable) as caught:
+        ask()
+    problem = problem_of(caught.value)
+    assert (problem.status, problem.detail.param) == (400, "loras")
+    assert "lora_unet_odd.hada_w1_a: LoHa is not supported" in problem.detail.message
+    assert ask(partial=True) == (LoraChoice(name="odd [x]", partial=True),)
+    with pytest.raises(InvalidRequest) as wrong:
+        ask(partial="yes")
+    assert wrong.value.fields["field"] == "loras"
 
 
 def test_loras_may_be_files_and_addresses(tmp_path: Path) -> None:

@@ -4,14 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from services.fleet.plan import DEFAULT_MODEL
 from services.planner import planner as planner_module
 from services.planner.planner import Planner
 from shared import subjects
 from shared.bus.base import Topology
 from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.catalogue import Catalogue
 from shared.config import Settings
 from shared.messages import (
     CancelReply,
@@ -20,6 +25,7 @@ from shared.messages import (
     JobCancelled,
     JobFailed,
     JobSpec,
+    LoraChoice,
     NodeProgress,
     Outcome,
     decode,
@@ -37,10 +43,12 @@ SETTINGS = Settings(ack_wait=1.0, poll_seconds=0.1, max_queued=2)
 
 
 @asynccontextmanager
-async def planning(topology: Topology = TOPOLOGY) -> AsyncIterator[MemoryBus]:
+async def planning(
+    topology: Topology = TOPOLOGY, served: Catalogue | None = None
+) -> AsyncIterator[MemoryBus]:
     bus = MemoryBroker().connect("test")
     await bus.ensure(topology)
-    planner = Planner(bus, catalogue(), SETTINGS, Metrics("planner"))
+    planner = Planner(bus, served or catalogue(), SETTINGS, Metrics("planner"))
     stop, ready = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(planner.run(stop, ready.set))
@@ -116,6 +124,26 @@ def test_a_request_that_is_not_allowed_ends_its_job_by_the_name_of_the_field() -
             assert ended.failure.code == "invalid_request"
             assert ended.failure.fields["field"] == "steps"
             assert await queued(bus) == 0
+
+    run(scenario())
+
+
+def test_a_lora_for_another_architecture_ends_its_job_and_leaves_no_dead_letter(
+    tmp_path: Path,
+) -> None:
+    key = "lora_unet_double_blocks_0_img_attn_proj.lora_{}.weight"
+    tensors = {key.format(one): torch.ones(2, 2) for one in ("down", "up")}
+    save_file(tensors, tmp_path / "style.safetensors")
+
+    async def scenario() -> None:
+        async with planning(served=Catalogue.load([DEFAULT_MODEL], [str(tmp_path)])) as bus:
+            await submit(bus, request(loras=(LoraChoice(name="style"),)))
+            ended = await outcome(bus, "job-1")
+            assert isinstance(ended, JobFailed)
+            assert ended.failure.code == "adapter_unusable"
+            assert ended.failure.fields["reason"] == "it is a LoRA for FLUX, and this model is SDXL"
+            assert await queued(bus) == 0
+            assert await bus.stored(subjects.dead("job-1")) is None
 
     run(scenario())
 
