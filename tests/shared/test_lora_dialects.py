@@ -426,6 +426,29 @@ def test_an_adapter_may_have_any_name(tmp_path: Path, name: str) -> None:
     )
 
 
+BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
+SELF = "text_model.encoder.layers.0.self_attn"
+
+
+@pytest.mark.parametrize(
+    ("place", "layer"),
+    [
+        (f"unet.{BLOCK}.attn1.processor.to_q_lora", f"unet.{BLOCK}.attn1.to_q"),
+        (f"{BLOCK}.attn2.processor.to_out_lora", f"unet.{BLOCK}.attn2.to_out.0"),
+        (f"unet.{BLOCK}.attn1.to_v.lora", f"unet.{BLOCK}.attn1.to_v"),
+        (f"unet.{BLOCK}.attn1.to_k.lora_linear_layer", f"unet.{BLOCK}.attn1.to_k"),
+        (f"text_encoder.{SELF}.to_q_lora", f"text_encoder.{SELF[11:]}.q_proj"),
+        (f"text_encoder.{SELF}.to_out_lora", f"text_encoder.{SELF[11:]}.out_proj"),
+        (f"text_encoder_2.{SELF}.q_proj.lora_linear_layer", f"text_encoder_2.{SELF[11:]}.q_proj"),
+    ],
+)
+def test_older_forms_of_diffusers_are_read(tmp_path: Path, place: str, layer: str) -> None:
+    part, _, name = layer.partition(".")
+    down, up = pair(*sdxl().layers[part][name])
+    found = read(tmp_path, {f"{place}.down.weight": down, f"{place}.up.weight": up}, sdxl())
+    same(added(found), {layer: up @ down})
+
+
 UNSUPPORTED: dict[str, tuple[str, ...]] = {
     "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
     "LoKr": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
