@@ -106,7 +106,11 @@ def _card(
     scale: int,
 ) -> ModelCard:
     native = family.native_side * scale
-    largest = (settings.max_width or 2 * native, settings.max_height or 2 * native)
+    unit = scale * family.patch
+    largest = [
+        most - most % unit
+        for most in (settings.max_width or 2 * native, settings.max_height or 2 * native)
+    ]
     makers = wanted_of(
         (name_of(source), name), family.pipeline, scheduler, family.embedded_guidance
     )
@@ -126,7 +130,7 @@ def _card(
         max_width=largest[0],
         max_height=largest[1],
         scale=scale,
-        size_multiple=scale * family.patch,
+        size_multiple=unit,
         interface=family.control_interface(family.config),
         embedded_guidance=family.embedded_guidance,
         masks=family.masks,

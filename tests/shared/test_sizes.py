@@ -1,5 +1,7 @@
 """What a request leaves open about the result's size and format never leads to a refusal."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -7,7 +9,9 @@ from shared.errors import InvalidRequest
 from shared.jobs.sizes import MAX_PNG_PIXELS, Size, fitted, nearest
 from shared.jobs.validate import validate
 from shared.messages import ImageFormat, JobSpec
+from shared.model_cards import read_card
 from tests.factories import card, catalogue, request
+from tests.models import copied
 from tests.pictures import file
 
 LARGE = card(max_width=2048, max_height=2048, default_width=1024, default_height=1024)
@@ -77,3 +81,11 @@ def test_the_nearest_sizes_are_told(size: Size, expected: list[Size]) -> None:
     told = "nearest: " + " and ".join(f"{width}x{height}" for width, height in expected)
     with pytest.raises(InvalidRequest, match=told):
         validated(CODED, width=size[0], height=size[1])
+
+
+def test_the_largest_size_that_is_told_of_a_model_can_be_drawn(tmp_path: Path) -> None:
+    settings = {"width": 96, "max_width": 100, "max_height": 135}
+    told = read_card(copied(tmp_path / "odd", {"darkroom.json": settings}))
+    assert (told.max_width, told.max_height) == (96, 128)
+    spec = validated(told, width=told.max_width, height=told.max_height)
+    assert (spec.width, spec.height, spec.output_format) == (96, 128, "png")

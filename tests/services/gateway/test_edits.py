@@ -15,7 +15,7 @@ from shared.jobs import edits as limits
 from shared.jobs.validate import MAX_PICTURE_BYTES
 from shared.pictures.reader import MAX_PIXELS
 from tests.conftest import run
-from tests.pictures import file, mask, picture
+from tests.pictures import chunk, file, mask, picture, with_chunks, with_segments
 from tests.services.gateway.server import Answer, Server, server
 
 PROMPT = "a large red circle left on white"
@@ -207,6 +207,24 @@ def test_an_image_that_is_none_or_too_large_is_refused_by_name(content: bytes, r
             answer = await edited(here, ("image", content, "i.png"), without="image")
             assert (answer.status, answer.error["param"]) == (400, "image"), answer.error
             assert reason in answer.error["message"]
+
+    run(scenario())
+
+
+def test_damaged_metadata_is_no_reason_to_refuse_a_picture() -> None:
+    async def scenario() -> None:
+        torn = with_chunks(file(picture()), chunk(b"eXIf", b"MM"), chunk(b"iCCP", b"a\0\0torn"))
+        photograph = with_segments(file(picture(), "JPEG"), b"\xff\xe1\0\x0cExif\0\0MM\0*")
+        masked = with_chunks(file(mask()), b"\0\0\0\x05" + chunk(b"tEXt", b"a\0b")[4:])
+        async with server() as here:
+            for image in (torn, photograph):
+                answer = await edited(
+                    here,
+                    ("image", image, "i.png"),
+                    ("mask", masked, "m.png"),
+                    without="image",
+                )
+                assert answer.status == 200, answer.error
 
     run(scenario())
 
