@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from services.controlnet.network import ControlNet
 from services.vae.autoencoder import Autoencoder
 from shared.errors import Misconfigured
+from shared.families.flux.transformer import FluxTransformer
 from shared.families.registry import family_of
 from shared.families.sdxl.unet import SdxlUnet
 from shared.model_cards import read_card
@@ -35,15 +36,14 @@ def test_a_model_whose_weights_are_halves_alone_loads(tmp_path: Path, source: st
     read_card(model)
     family = family_of(model)
     assert variant_of(model, family.denoiser) == "fp16"
-    network = family.network("cpu", torch.float32)
-    assert network.dtype is torch.float32
     [encoded] = family.text_encoder("cpu", torch.float32)(["a circle"])
     assert encoded.embeds.isfinite().all()
     Autoencoder(model, "cpu", torch.float32).ask(8, 8)
-    if family.denoiser == "unet":
-        plain, half = SdxlUnet.load(source), SdxlUnet.load(model)
-        for one, other in zip(plain.module.parameters(), half.module.parameters(), strict=True):
-            assert torch.equal(one.half().float(), other)
+    kind = SdxlUnet if family.denoiser == "unet" else FluxTransformer
+    plain, half = kind.load(source).module, kind.load(model).module
+    for one, other in zip(plain.parameters(), half.parameters(), strict=True):
+        assert other.dtype is torch.float32
+        assert torch.equal(one.half().float(), other)
 
 
 def test_a_controlnet_whose_weights_are_halves_alone_loads(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def with_diffusers(config: dict[str, Any], steps: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("config", MODELS, ids=lambda config: str(config)[-50:])
 def test_a_models_own_scheduler_draws_as_diffusers_pipeline_does(config: dict[str, Any]) -> None:
-    for steps in (4, 9):
-        row = make_row(table=build_step_table(config, own_sampler(config), steps))
-        [found] = finished(row)
-        expected = with_diffusers(config, steps)
-        scale = float(expected.abs().max())
-        assert_close(found / scale, expected / scale)
+    steps = 6
+    row = make_row(table=build_step_table(config, own_sampler(config), steps))
+    [found] = finished(row)
+    expected = with_diffusers(config, steps)
+    scale = float(expected.abs().max())
+    assert_close(found / scale, expected / scale)
