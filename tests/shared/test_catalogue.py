@@ -70,7 +70,9 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("options", [UNET, CONTROLNET, TRANSFORMER, AUTOENCODER], ids=str)
+@pytest.mark.parametrize(
+    "options", [UNET, CONTROLNET, TRANSFORMER, AUTOENCODER], ids=lambda one: one.kind
+)
 def test_every_option_that_diffusers_knows_is_in_one_of_the_lists(options: Options) -> None:
     known = inspect.signature(getattr(diffusers, options.kind).__init__).parameters
     assert not options.read & set(options.fixed)
