@@ -20,8 +20,9 @@ lint: install
 types: install
 	$(BIN)/mypy $(wildcard shared services loadgen)
 
+# Two processes, each with whole files of tests, so that those of a file share their fleet.
 tests: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # All that can be harmed, as often as promised; hours. `make chaos CASES="kill broker"` runs some.
 # Results are added to out/chaos.json, and the table shows all of them.
