@@ -4,8 +4,8 @@ diffusers and transformers call files `model.safetensors`, or `model.fp16.safete
 and look for one kind only: a repository with the others alone would not load.
 """
 
+import logging
 import re
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -16,6 +16,8 @@ SUFFIX: Final = ".safetensors"
 VARIANTS: Final = ("fp16", "bf16", "fp32")
 """That are read where there are no plain weights, the first one first. What else there may be (such
 as `non_ema`) are other weights."""
+log = logging.getLogger(__name__)
+
 _SHARD: Final = re.compile(r"-\d+-of-\d+$")
 
 
@@ -57,23 +59,32 @@ def _here(directory: Path) -> list[str]:
 
 
 def _on_the_hub(source: str, folder: str) -> list[str]:
-    paths = map(PurePosixPath, _listed(source))
-    wanted = PurePosixPath(folder)
-    return [path.name for path in paths if path.parent == wanted and path.suffix == SUFFIX]
+    """Of its local copy if that has this component already, else of the hub itself."""
+    for paths in (_copied, _listed):
+        wanted = [one for one in map(PurePosixPath, paths(source)) if one.suffix == SUFFIX]
+        if own := [one.name for one in wanted if one.parent == PurePosixPath(folder)]:
+            return own
+    return []
 
 
 @cache
-def _listed(source: str) -> Iterable[str]:
-    """All files of a repository; without a network those of its local copy."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _copied(source: str) -> tuple[str, ...]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        return tuple(HfApi().list_repo_files(source))
-    except (HfHubHTTPError, OSError):
-        pass
     try:
         root = Path(snapshot_download(source, local_files_only=True))
     except (LocalEntryNotFoundError, OSError):
         return ()
     return tuple(path.relative_to(root).as_posix() for path in root.rglob(f"*{SUFFIX}"))
+
+
+@cache
+def _listed(source: str) -> tuple[str, ...]:
+    from huggingface_hub import HfApi
+
+    try:
+        return tuple(HfApi().list_repo_files(source))
+    except Exception as error:  # those of whichever HTTP library it uses
+        log.warning("the files of %s cannot be listed, plain weights are tried: %s", source, error)
+        return ()

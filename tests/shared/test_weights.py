@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from services.controlnet.network import ControlNet
 from services.vae.autoencoder import Autoencoder
+from shared import weights
 from shared.errors import Misconfigured
 from shared.families.flux.transformer import FluxTransformer
 from shared.families.registry import family_of
@@ -83,3 +84,21 @@ def test_weights_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
     unet.rename(unet.with_suffix(".non_ema.safetensors"))
     with pytest.raises(Misconfigured, match="unet/ are non_ema; read are plain ones and fp16"):
         read_card(model)
+
+
+def test_a_copy_of_the_hub_is_looked_at_before_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def listed(source: str) -> tuple[str, ...]:
+        asked.append(source)
+        return ("unet/model.fp16.safetensors", "README.md")
+
+    monkeypatch.setattr(weights, "_listed", listed)
+    monkeypatch.setattr(weights, "_copied", lambda source: ("vae/model.bf16.safetensors",))
+    assert variant_of("some/model", "vae") == "bf16"
+    assert not asked
+    assert variant_of("some/model", "unet") == "fp16"
+    assert variant_of("some/model", "text_encoder") is None
+    assert set(asked) == {"some/model"}
