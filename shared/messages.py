@@ -243,6 +243,8 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, tag="control_reply
     shapes: tuple[tuple[int, ...], ...]
     seconds: float
     """From receipt to answer."""
+    widened: tuple[int, ...] = ()
+    """Rows, by their place in the request, for which float32 was needed."""
 
 
 class HalfRequest(msgspec.Struct, frozen=True, kw_only=True, tag="half"):

@@ -1,7 +1,9 @@
 """A ControlNet: a hint is embedded once; then it says what to add to each step, for many images."""
 
+import copy
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -54,6 +56,14 @@ class ControlNet:
         """Take a small step, as it will have to. Raises `NotFinite`, or whatever that does."""
         if not all(bool(one.isfinite().all()) for one in self._forward(*self._example(*TRIALS[0]))):
             raise NotFinite("what it adds to a step is not finite")
+
+    @cached_property
+    def wide(self) -> "ControlNet":
+        """The same in float32, run by the interpreter."""
+        wide = copy.copy(self)
+        wide._module, wide.dtype = copy.deepcopy(self._module).float(), torch.float32
+        wide._graph = None
+        return wide
 
     @torch.inference_mode()
     def embed(self, hint: torch.Tensor) -> torch.Tensor:

@@ -150,7 +150,8 @@ class ControlNetService:
         failures |= {kept[k]: spoilt for k in computed.spoilt}
         self._steps[model] += 1
         self._rows[model] += len(step.rows)
-        return _reply(failures, computed, began)
+        widened = tuple(kept[k] for k in computed.widened)
+        return _reply(failures, computed, began, widened)
 
     async def _read(
         self, request: ControlRequest, x: torch.Tensor
@@ -180,10 +181,13 @@ def _embed(network: ControlNet, hints: Sequence[torch.Tensor]) -> list[torch.Ten
     return [network.embed(hint)[0].cpu() for hint in hints]
 
 
-def _reply(failures: dict[int, Failure], computed: Computed, began: float) -> ControlReply:
+def _reply(
+    failures: dict[int, Failure], computed: Computed, began: float, widened: tuple[int, ...] = ()
+) -> ControlReply:
     return ControlReply(
         failures=failures,
         residuals=computed.residuals,
         shapes=computed.shapes,
         seconds=time.monotonic() - began,
+        widened=widened,
     )

@@ -71,6 +71,8 @@ class Computed:
     """Why there are none."""
     spoilt: tuple[int, ...] = ()
     """Rows whose residuals are not finite, and left out."""
+    widened: tuple[int, ...] = ()
+    """Rows whose residuals took float32."""
 
 
 def compute(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Computed]:
@@ -91,11 +93,21 @@ def _attempt(network: ControlNet, put: Put, steps: Sequence[Step]) -> list[Compu
         return [one for step in steps for one in _attempt(network, put, [step])]
     sizes = [len(step.images) for step in steps]
     own = zip(*(torch.split(residual, sizes) for residual in residuals), strict=True)
-    return [_given(put, step, parts) for step, parts in zip(steps, own, strict=True)]
+    return [_given(network, put, step, parts) for step, parts in zip(steps, own, strict=True)]
 
 
-def _given(put: Put, step: Step, residuals: Sequence[torch.Tensor]) -> Computed:
-    spoilt = _spoilt(step, residuals)
+def _given(
+    network: ControlNet, put: Put, step: Step, residuals: Sequence[torch.Tensor]
+) -> Computed:
+    """What is not finite is computed once more in float32, where the network's dtype is narrower;
+    what stays so is left out."""
+    spoilt = narrow = _spoilt(step, residuals)
+    if narrow and network.dtype is not torch.float32:
+        anew = torch.tensor([row in narrow for row, _ in step.images]).view(-1, 1, 1, 1)
+        pairs = zip(_forward(network.wide, [step]), residuals, strict=True)
+        residuals = [torch.where(anew.to(b.device), a, b.float()) for a, b in pairs]
+        spoilt = _spoilt(step, residuals)
+    widened = tuple(row for row in narrow if row not in spoilt)
     if spoilt:
         left = [i for i, (row, _) in enumerate(step.images) if row not in spoilt]
         residuals = [part[left] for part in residuals]
@@ -107,7 +119,7 @@ def _given(put: Put, step: Step, residuals: Sequence[torch.Tensor]) -> Computed:
     except DarkroomError as error:
         return Computed(error=error)
     shapes = tuple(tuple(part.shape) for part in residuals)
-    return Computed(handle, shapes, spoilt=spoilt)
+    return Computed(handle, shapes, spoilt=spoilt, widened=widened)
 
 
 def _spoilt(step: Step, residuals: Sequence[torch.Tensor]) -> tuple[int, ...]:

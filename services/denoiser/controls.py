@@ -165,6 +165,7 @@ class ControlNets:
             seconds=seconds,
             hop=seconds - reply.seconds,
             traffic=Traffic(messages, sum(handle.nbytes for handle in handles)),
+            widened=frozenset(reply.widened),
         )
 
     async def _fetched(self, handle: TensorHandle) -> torch.Tensor:

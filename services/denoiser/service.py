@@ -140,6 +140,11 @@ class Denoiser:
             if row.masked is not None:
                 row.masked.close()
         task.approximations |= _approximations(row, task.spec, row.table.steps)
+        for name in row.steered.widened if row.steered is not None else ():
+            task.warnings.add(
+                f"controls: {name} computed in float32, for its own dtype gave numbers that are "
+                "not finite"
+            )
         return latents
 
     async def _row(self, task: Task, model: Model, late: int | None) -> Row:

@@ -46,6 +46,8 @@ class Answer:
     hop: float
     """and without what the ControlNet says it took."""
     traffic: Traffic
+    widened: frozenset[int] = frozenset()
+    """Rows whose residuals took float32, for its own dtype gave none that are finite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +69,8 @@ class Steered:
     """It kept others waiting: its answers are waited for outside the batch."""
     lagged: set[str] = field(default_factory=set)
     """ControlNets whose former answers were used."""
+    widened: set[str] = field(default_factory=set)
+    """Those that computed in float32 for it; see `Answer`."""
     _step: int = -1
     _asked: Mapping[int, Share] = field(default_factory=dict)
     """For step `_step`, by the control's number,"""
@@ -94,6 +98,8 @@ class Steered:
         for k, share in self.needs().items():
             if share is not self._asked[k]:
                 self.lagged.add(self.controls[k].model)
+            if share.answer.done() and share.place in share.answer.result().widened:
+                self.widened.add(self.controls[k].model)
 
     @property
     def waiting(self) -> bool:

@@ -210,6 +210,42 @@ def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() ->
     run(main())
 
 
+def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None:
+    class Narrow(Counting):
+        dtype = torch.float16
+
+        def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+            large = (x.flatten(1).abs() > 50.0).any(1).view(-1, 1, 1, 1)
+            found = super().residuals(x.float(), *(other.float() for other in others))
+            return [torch.where(large, torch.inf, one).half() for one in found]
+
+        wide = control("edges")
+
+    async def main() -> None:
+        transport = MemoryTransport()
+        cache = TensorCache(transport)
+        read = [await ReadRow.read(row(transport, f"{k}"), cache) for k in range(2)]
+        step = Step(latents(2), tuple(read))
+        step.x[1] *= 100.0
+        narrow, wide = (
+            compute(network, lambda job, flat: put(transport, flat), [step])[0]  # type: ignore[arg-type]
+            for network in (Narrow(control("edges")), control("edges"))
+        )
+        assert (narrow.spoilt, narrow.widened, wide.widened) == ((), (1,), ())
+        assert narrow.residuals is not None
+        assert wide.residuals is not None
+        found, expected = (get_tensor(transport, one.residuals) for one in (narrow, wide))  # type: ignore[arg-type]
+        torch.testing.assert_close(found, expected, atol=2e-2, rtol=1e-2)
+
+    run(main())
+
+
+def test_a_controlnet_in_half_precision_has_a_wide_one() -> None:
+    narrow = ControlNet(make_control("edges").half())
+    assert (narrow.wide.dtype, narrow.dtype) == (torch.float32, torch.float16)
+    narrow.wide.ask()
+
+
 def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
     class Picky(Counting):
         def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@ batch, and whatever becomes of the processes that are asked."""
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,6 +14,7 @@ from services.controlnet.network import ControlNet
 from services.denoiser.controls import MOST_UNANSWERED
 from services.denoiser.engine import Engine
 from services.denoiser.row import Row
+from services.denoiser.steered import Answer, Share, Steer, Steered, Traffic
 from shared.errors import ControlUnavailable, HandleLost
 from shared.families.sdxl.traced import traced
 from tests import controls
@@ -265,3 +267,14 @@ def test_nothing_is_left_in_the_arenas_of_either_side(monkeypatch: pytest.Monkey
         return found == expected
 
     run(main())
+
+
+def test_a_row_remembers_which_of_its_controls_took_float32() -> None:
+    answer: Future[Answer] = Future()
+    answer.set_result(Answer([], {}, {}, 0.0, 0.0, Traffic(0, 0), widened=frozenset({1})))
+    hint: Any = None
+    for place, widened in ((0, set()), (1, {"edges"})):
+        steered = Steered((Steer("edges", hint),))
+        steered.ask(0, {0: Share(answer, place)})
+        steered.used()
+        assert steered.widened == widened
