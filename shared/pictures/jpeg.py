@@ -21,6 +21,8 @@ _AFTER_DATA: Final = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _PROGRESSIVE: Final = b"\xff\xc2"
 _INTERVAL: Final = b"\xff\xdd"
+MAX_SCANS: Final = 64
+"""Each may take as long as the whole picture; progressive encoders write about ten."""
 _JUNK: Final = bytes(range(1, 128)) * 4
 """Data of a scan that begins after its end, and is seen if anything is missing before."""
 _SMALL: Final = 8
@@ -36,6 +38,7 @@ class _Parts:
     profile: dict[int, bytes] = field(default_factory=dict)
     """Parts by number."""
     profile_parts: int = 0
+    scans: int = 0
 
 
 def strip(data: bytes) -> Stripped:
@@ -71,6 +74,9 @@ def _take(data: bytes, marker: int, begin: int, parts: _Parts) -> int:
         _take_metadata(marker, content, parts)
         return end
     if marker == _SOS:
+        parts.scans += 1
+        if parts.scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
         found = _AFTER_DATA.search(data, end)
         end = len(data) if found is None else found.start()
     parts.kept.append(b"\xff" + bytes([marker]) + data[begin:end])
@@ -126,7 +132,7 @@ def _resynchronised(data: bytes, position: int) -> int:
 
 def _behind_thumbnail(data: bytes, position: int) -> int:
     end = data.find(_END, position)
-    return position if end < 0 else end + len(_END)
+    return len(data) if end < 0 else end + len(_END)
 
 
 def lacks_rows(stripped: Stripped, image: Image.Image) -> bool:

@@ -259,6 +259,19 @@ def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         gc.enable()
 
 
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    data = file(PICTURE, "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    read_picture("image", data[:-2] + last * 20 + data[-2:])
+    with pytest.raises(InvalidRequest, match="more than 64 scans"):
+        read_picture("image", data[:-2] + last * 64 + data[-2:])
+
+
+def test_thumbnails_without_an_end_are_looked_at_once() -> None:
+    with pytest.raises(InvalidRequest, match="a jpeg file"):
+        read_picture("image", JPEG[:2] + b"\xff\xd8" * 60_000 + bytes(7_000_000))
+
+
 WHOLE = [
     PNG,
     JPEG,
