@@ -107,6 +107,7 @@ def running_fleet(*arguments: str) -> Iterator[RunningFleet]:
             "DARKROOM_TEMPLATE_DIR": str(Path(here) / "templates"),
             "DARKROOM_ACK_WAIT": "3",
             "DARKROOM_CHECKPOINT_SECONDS": "0",
+            "DARKROOM_CONTROL_SECONDS": str(HANG_SECONDS),
         }
         points = Path(here) / "points"
         injected = {**environment, **INJECTING, **prepared(points)}

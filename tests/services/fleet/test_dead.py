@@ -9,7 +9,7 @@ from services.fleet.dead_letters import UNREADABLE, DeadLetterUnusable
 from shared import subjects
 from shared.bus.base import Bus
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.errors import BusUnavailable, InvalidRequest, QueueFull
+from shared.errors import BusUnavailable, InvalidRequest, NotFinite, QueueFull
 from shared.jobs.dead import DeadLetter
 from shared.jobs.ledger import Ledger
 from shared.messages import GenerationRequest, decode, encode
@@ -170,11 +170,11 @@ def test_a_refused_retry_keeps_its_letter_and_says_why() -> None:
 def test_a_retry_that_fails_again_is_reported_and_buried_again() -> None:
     async def scenario() -> None:
         async with pipeline() as (line, bus):
-            line.failure = InvalidRequest("prompt", "x", "another one")
+            line.failure = NotFinite("the latents are not finite after step 3")
             await dead.bury(bus, dead.poisoned())
             retried = await command.ended(bus, await command.retry(bus, "job-1"))
             assert (retried.standing, retried.well) == ("failed", False)
-            assert "prompt" in retried.message
+            assert "after step 3" in retried.message
             assert await letters(bus) == ["job-1-r1"]
 
     run(scenario())
