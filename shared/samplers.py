@@ -54,16 +54,15 @@ _EDM_NAMES: Final[Mapping[str, Prediction]] = {
     "v_prediction": "edm_v_prediction",
 }
 
-_SPACINGS: Final = ("", "_karras", "_exponential")
+_SPACINGS: Final = ("", "_karras", "_exponential", "_beta")
 """Of the noise levels, as names of samplers end."""
 
 
 def _sigmas(spacing: str = "") -> dict[str, Any]:
-    # Beta sigmas are not served: diffusers needs scipy for them.
     return {
         "use_karras_sigmas": spacing == "_karras",
         "use_exponential_sigmas": spacing == "_exponential",
-        "use_beta_sigmas": False,
+        "use_beta_sigmas": spacing == "_beta",
     }
 
 

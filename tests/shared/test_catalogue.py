@@ -3,6 +3,7 @@ served."""
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_the_lists_are_documented() -> None:
     for name in (*SCHEDULERS, *fixed, *ModelSettings.__struct_fields__):
         assert f"`{name}`" in page, name
     for name in SAMPLERS:
-        stem = name.removesuffix("_karras").removesuffix("_exponential").removesuffix("_lu")
+        stem = re.sub("_(karras|exponential|beta|lu)$", "", name)
         assert f"`{name}`" in page or f"`{stem}`, and with" in page, name
 
 

@@ -36,6 +36,7 @@ OWN: list[tuple[dict[str, Any], str]] = [
     (EULER, "euler"),
     (EULER | {"use_karras_sigmas": True}, "euler_karras"),
     (EULER | {"use_exponential_sigmas": True}, "euler_exponential"),
+    (EULER | {"use_beta_sigmas": True}, "euler_beta"),
     (EULER | {"final_sigmas_type": "sigma_min"}, "euler"),
     (EULER | {"prediction_type": "sample"}, "euler"),
     (
@@ -52,6 +53,7 @@ OWN: list[tuple[dict[str, Any], str]] = [
     (DPM, "dpmpp_2m"),
     (DPM | {"use_karras_sigmas": True}, "dpmpp_2m_karras"),
     (DPM | {"use_exponential_sigmas": True}, "dpmpp_2m_exponential"),
+    (DPM | {"use_beta_sigmas": True}, "dpmpp_2m_beta"),
     (DPM | {"use_lu_lambdas": True}, "dpmpp_2m_lu"),
     (
         DPM | {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"},
@@ -88,7 +90,7 @@ OWN: list[tuple[dict[str, Any], str]] = [
 ]
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    (EULER | {"use_beta_sigmas": True}, "use_beta_sigmas is True"),
+    (EULER | {"use_beta_sigmas": True, "use_karras_sigmas": True}, "settings together"),
     (EULER | {"use_karras_sigmas": True, "use_exponential_sigmas": True}, "settings together"),
     (EULER | {"prediction_type": "score"}, "prediction_type is 'score'"),
     (EULER | {"timestep_spacing": "middle"}, "timestep_spacing is 'middle'; allowed: linspace"),
