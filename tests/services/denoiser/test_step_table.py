@@ -163,9 +163,11 @@ def test_unusual_scheduler_configs_are_followed_too(sampler: str, settings: dict
     if sampler not in samplers_for(SDXL | settings):
         assert "timestep_type" in settings  # of which the class knows nothing
         return
+    # Beta levels lie very close together at both ends.
+    rounding = 5e-5 if sampler.endswith("_beta") else 2e-5
     # How a multistep sampler ends depends on the number of steps.
     for steps in (5, 20) if "2m" in sampler else (5,):
-        assert difference(SDXL | settings, sampler, steps) < 2e-5
+        assert difference(SDXL | settings, sampler, steps) < rounding
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
