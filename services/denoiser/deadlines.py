@@ -52,7 +52,7 @@ def kept(rows: Sequence[RowView], cost: StepCost) -> tuple[list[RowView], list[R
     aside: list[RowView] = []
     for row in hurried:
         (aside if _late((*staying, row), cost) else staying).append(row)
-    if len(aside) == len(hurried):
+    if aside and len(aside) == len(hurried):
         staying.append(aside.pop(aside.index(max(aside, key=lambda row: _slack(row, cost)))))
     return staying, aside
 

@@ -93,6 +93,33 @@ def test_if_all_are_late_even_alone_the_least_late_goes_on() -> None:
     assert len(aside) == 2
 
 
+def test_a_row_that_is_alone_goes_on_however_late_it_is() -> None:
+    late = row(1, 10, -5.0, alone=True)
+    assert kept([late], COST) == ([late], [])
+    assert kept([late, row(2, 10, None)], COST)[1] == []
+    assert plan_step([late], [], Limits(), COST, Turn(), held=True).runs == (1,)
+
+
+@given(
+    st.lists(
+        st.builds(
+            row,
+            st.integers(),
+            st.integers(1, 50),
+            st.none() | st.floats(-1.0, 5.0),
+            alone=st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_rows_that_step_aside_never_leave_a_denoiser_idle(rows: list[RowView]) -> None:
+    rows = [replace(one, arrival=k) for k, one in enumerate(rows)]
+    staying, aside = kept(rows, COST)
+    assert sorted((*staying, *aside), key=lambda one: one.arrival) == rows
+    assert not rows or staying
+    assert all(one.seconds_left is not None and not one.alone for one in aside)
+
+
 def test_rows_that_step_aside_leave_the_batch_and_come_back_when_there_is_time() -> None:
     rows = [row(k, 10, 0.25) for k in range(2)]
     plan = plan_step(rows, [], Limits(), COST, Turn())
