@@ -57,8 +57,9 @@ QUARTILES: Final = 1.35
 EVERY: Final = 16
 """Steps between two fits; a cell that has few measurements yet is worth one at each, unless there
 are many."""
-FEW: Final = FIRST + 3
 FEW_RUNS: Final = 3
+"""Measurements of a size that are few."""
+FEW: Final = FIRST + FEW_RUNS
 
 PRIOR: Final = (0.02, 2e-5, 1e-9, 1e-10, 2e-3)
 """Seconds, before anything was measured: a small network on two CPU cores, a copy in memory, and

@@ -13,7 +13,8 @@ What was decided against is tried again: in `TRIALS` of `PERIOD` steps for which
 one row more shares the step than is believed to gain, or one row has it to itself where all share
 it. So a belief that is wrong, or no longer right, is found out at a price of 2% of the steps.
 
-Rows with deadlines are kept from being late by those that come after them (`deadlines.py`).
+Rows with deadlines are kept from being late by those that come after them, and where some would be
+late together, some step aside for the others (`deadlines.py`).
 
 A row that is `alone` shares its steps with nobody, and goes before everybody. While the process is
 `held` for such a row, maybe one of another model, nobody else takes a step.

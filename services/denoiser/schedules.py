@@ -125,9 +125,7 @@ def _from_sigmas(scheduler: Any, sampler: Sampler) -> Schedule:
     elif sampler.scheduler == "DPMSolverMultistepScheduler":
         alphas = 1.0 / np.sqrt(sigmas**2 + 1.0)
         sigmas = sigmas * alphas
-    steps = len(
-        scheduler.timesteps
-    )  # log-linear interpolation leaves sigmas that are never reached
+    steps = len(scheduler.timesteps)  # log-linear interpolation leaves sigmas never reached
     return Schedule(
         t=scheduler.timesteps.double().numpy(),
         alpha=alphas[:steps],
@@ -147,15 +145,7 @@ def _ddim(scheduler: Any, steps: int) -> Schedule:
     back = timesteps - int(scheduler.config.num_train_timesteps) // steps
     now = signal[timesteps]
     after = np.where(back >= 0, signal[back], float(scheduler.final_alpha_cumprod))
-    return Schedule(
-        t=timesteps.astype(np.float64),
-        alpha=np.sqrt(now),
-        sigma=np.sqrt(1.0 - now),
-        alpha_next=np.sqrt(after),
-        sigma_next=np.sqrt(1.0 - after),
-        init_scale=float(scheduler.init_noise_sigma),
-        first_order_from=steps,
-    )
+    return _of_signal(scheduler, timesteps, now, after)
 
 
 def _consistency(scheduler: Any, sampler: Sampler) -> Schedule:
@@ -166,6 +156,12 @@ def _consistency(scheduler: Any, sampler: Sampler) -> Schedule:
     now = signal[timesteps]
     last = 1.0 if sampler.scheduler == "LCMScheduler" else signal[0]
     after = np.append(now[1:], last)
+    schedule = _of_signal(scheduler, timesteps, now, after)
+    return replace(schedule, timestep_scaling=float(scheduler.config.timestep_scaling))
+
+
+def _of_signal(scheduler: Any, timesteps: Any, now: Any, after: Any) -> Schedule:
+    """From shares of the signal's variance, `now` at each of the times and `after` each step."""
     return Schedule(
         t=timesteps.astype(np.float64),
         alpha=np.sqrt(now),
@@ -174,7 +170,6 @@ def _consistency(scheduler: Any, sampler: Sampler) -> Schedule:
         sigma_next=np.sqrt(1.0 - after),
         init_scale=float(scheduler.init_noise_sigma),
         first_order_from=len(timesteps),
-        timestep_scaling=float(scheduler.config.timestep_scaling),
     )
 
 

@@ -20,7 +20,6 @@ _UNCHECKED: Final = _without_effect("neither prompts nor pictures are checked")
 _AS_WRITTEN: Final = _without_effect("prompts are taken as they are written")
 _UNSAVED: Final = _without_effect("results are kept for a day either way")
 _EXACT: Final = _without_effect("nothing is approximated but by fields of its own")
-
 _MEMORY: Final = _without_effect("the server decides how memory is used")
 
 
@@ -69,7 +68,6 @@ IGNORED: Final[dict[str, str]] = {
     for name, hint in get_type_hints(IgnoredFields, include_extras=True).items()
     if name not in UNDONE
 }
-
 """By name: why it has no effect."""
 
 

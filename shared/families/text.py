@@ -8,6 +8,7 @@ import torch
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Use
+from shared.weights import variant_of
 
 MARKS: Final = 2
 """Tokens that mark the beginning and the end of a prompt, at most."""
@@ -54,6 +55,18 @@ class TextEncoder(Protocol):
         """Encode all `prompts`, prompt i with `adapters[i]`, if there are any; texts beyond the
         tokenizers' length are cut, and `unread` says where. On the CPU."""
         ...
+
+
+def load_encoder(kind: Any, source: str, folder: str, device: str, dtype: torch.dtype) -> Any:
+    """The text encoder in a model's `folder`, as `kind` of transformers."""
+    encoder = kind.from_pretrained(
+        source,
+        subfolder=folder,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=variant_of(source, folder),
+    )
+    return encoder.to(device).eval()
 
 
 def unread(tokenizer: Any, encoder: str, limit: int, prompt: str) -> tuple[Unread, ...]:

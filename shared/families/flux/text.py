@@ -8,8 +8,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
-from shared.families.text import Encoded, Unread, unread
-from shared.weights import variant_of
+from shared.families.text import Encoded, Unread, load_encoder, unread
 
 MOST_TOKENS: Final = 512
 """Of T5, as `FluxPipeline` allows; fewer where the model's own tokenizer says so."""
@@ -30,16 +29,7 @@ class FluxTextEncoder:
         self.tokens = min(MOST_TOKENS, self._t5_tokenizer.model_max_length)
         kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel}
         self._clip, self._t5 = (
-            kind.from_pretrained(
-                source,
-                subfolder=folder,
-                dtype=dtype,
-                use_safetensors=True,
-                variant=variant_of(source, folder),
-            )
-            .to(device)
-            .eval()
-            for folder, kind in kinds.items()
+            load_encoder(kind, source, folder, device, dtype) for folder, kind in kinds.items()
         )
         self._adapted_clip = AdaptedNetwork("text_encoder", self._clip)
         self._adapted_t5 = AdaptedNetwork("text_encoder_2", self._t5)

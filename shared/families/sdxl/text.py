@@ -9,9 +9,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
 from shared.families.sdxl.family import Sdxl
-from shared.families.text import Encoded, Unread, unread
+from shared.families.text import Encoded, Unread, load_encoder, unread
 from shared.model_files import read_json
-from shared.weights import variant_of
 
 
 class SdxlTextEncoder:
@@ -29,22 +28,11 @@ class SdxlTextEncoder:
             CLIPTokenizer.from_pretrained(source, subfolder=folder)
             for folder in ("tokenizer", "tokenizer_2")
         ]
+        kinds = (CLIPTextModel, CLIPTextModelWithProjection)
         self._encoders: list[Any] = [
-            kind.from_pretrained(
-                source,
-                subfolder=folder,
-                dtype=dtype,
-                use_safetensors=True,
-                variant=variant_of(source, folder),
-            )
-            .to(device)
-            .eval()
-            for kind, folder in (
-                (CLIPTextModel, Sdxl.text_encoders[0]),
-                (CLIPTextModelWithProjection, Sdxl.text_encoders[1]),
-            )
+            load_encoder(kind, source, folder, device, dtype)
+            for kind, folder in zip(kinds, Sdxl.text_encoders, strict=True)
         ]
-
         self._adapted = [
             AdaptedNetwork(part, encoder)
             for part, encoder in zip(Sdxl.text_encoders, self._encoders, strict=True)
