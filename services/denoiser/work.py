@@ -62,7 +62,7 @@ class StepWork:
 NOTHING: Final = StepWork(0, 0)
 
 
-class Stepped(Protocol):
+class RowWork(Protocol):
     """A row, as far as its work depends on it."""
 
     @property
@@ -77,7 +77,7 @@ class Stepped(Protocol):
     def masked_images(self) -> int: ...
 
 
-def step_work(row: Stepped) -> StepWork:
+def step_work(row: RowWork) -> StepWork:
     """Of the next step of `row`: the one place that says how much of a row is computed."""
     tokens = row.shape_key.tokens
     return StepWork.of(

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from shared.adapters.adapter import Adapter, LowRank
 from shared.adapters.layer_bank import LayerBank, UseSet, add_adapted, stack
+from shared.adapters.low_rank import (
+    Adapter,
+    LowRank,
+)
 from shared.adapters.merged import Layer, merge
 from shared.errors import AdapterUnusable
 from shared.families.layers import CLIP

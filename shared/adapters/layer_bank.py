@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from shared.adapters.adapter import LowRank
+from shared.adapters.low_rank import LowRank
 from shared.adapters.merged import Layer, dora_factor, product, view_as_weight
 
 EXPANDED_BYTES: Final = 4 * 1024 * 1024

@@ -12,10 +12,11 @@ from typing import Final
 
 import msgspec
 
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import Use
 from shared.adapters.files import LoraFiles, Version, version
 from shared.adapters.layout import layout
+from shared.adapters.low_rank import Adapter
 from shared.adapters.origins import label
 from shared.families.base import Family
 from shared.messages import LoraChoice

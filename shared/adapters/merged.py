@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from shared.adapters.adapter import LowRank
+from shared.adapters.low_rank import LowRank
 
 Layer = nn.Linear | nn.Conv2d
 

@@ -12,8 +12,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Bank, Use
+from shared.adapters.low_rank import Adapter
 from shared.families.network import Conditioning, Network
 from shared.torch_graph import Graph, graph_of
 

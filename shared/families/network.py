@@ -6,8 +6,8 @@ from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Bank, Use
+from shared.adapters.low_rank import Adapter
 
 Residuals = Sequence[torch.Tensor]
 """What ControlNets add halfway: to each of the encoder half's outputs that the decoder half sees,

@@ -6,8 +6,8 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import Use
+from shared.adapters.low_rank import Adapter
 from shared.weights import variant_of
 
 MARKS: Final = 2

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
+from shared.adapters.low_rank import Adapter
 from shared.errors import AdapterUnusable
 from tests.flux import Atelier, Wish, apart, make_flux
 from tests.loras import write_lora

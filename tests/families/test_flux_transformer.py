@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from shared.families.flux.stream import packed, unpacked
 from shared.families.flux.traced import TracedTransformer, traced
-from shared.families.flux.transformer import FluxTransformer, packed, unpacked
+from shared.families.flux.transformer import FluxTransformer
 from shared.families.network import Conditioning
 from tests.flux import POOLED, TOKENS, WIDTH, make_transformer
 

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shared.adapters.adapter import Adapter, LowRank, read_adapter
+from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import AdaptedNetwork
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
+from shared.adapters.low_rank import Adapter, LowRank
 from shared.adapters.shelf import Shelf
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import LoraChoice

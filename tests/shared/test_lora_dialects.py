@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import AdaptedNetwork
 from shared.adapters.header import Header, Shapes
 from shared.adapters.layout import layout
+from shared.adapters.low_rank import Adapter
 from shared.errors import AdapterUnusable
 from shared.families.base import Family
 from shared.families.flux.family import Flux

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
 from shared.adapters.bank import AdaptedNetwork
 from shared.adapters.header import Shapes
+from shared.adapters.low_rank import Adapter
 from shared.errors import AdapterUnusable
 from shared.families.sdxl.family import Sdxl
 from tests.loras import biased_of, shapes_of

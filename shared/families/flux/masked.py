@@ -9,7 +9,7 @@ attention is done image by image, so that nothing is padded to the largest mask.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,8 +22,22 @@ from shared.families.flux.packed import (
 )
 from shared.families.flux.pieces import Pieces, attention
 from shared.families.flux.recorded import Recorded
-from shared.families.flux.transformer import FluxTransformer, unpacked
+from shared.families.flux.stream import Context, Rotary, Stream, unpacked
 from shared.families.network import Conditioning, Mode, Partial
+
+
+class Blocks(Protocol):
+    """What a call needs of the network that it runs."""
+
+    module: Any
+    """Diffusers' `FluxTransformer2DModel`."""
+    pieces: Pieces
+
+    def rotary(self, x: torch.Tensor, told: Conditioning) -> Rotary: ...
+
+    def begin(
+        self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, rotary: Rotary
+    ) -> tuple[Stream, Context]: ...
 
 
 class MaskedCall:
@@ -32,7 +46,7 @@ class MaskedCall:
 
     def __init__(
         self,
-        network: FluxTransformer,
+        network: Blocks,
         x: torch.Tensor,
         t: torch.Tensor,
         told: Conditioning,

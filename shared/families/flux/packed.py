@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import layer_norm
 
-from shared.families.flux.transformer import Rotary
+from shared.families.flux.stream import Rotary
 
 
 @dataclass(frozen=True, eq=False)

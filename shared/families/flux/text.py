@@ -6,8 +6,8 @@ from typing import Any, Final
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
+from shared.adapters.low_rank import Adapter
 from shared.families.text import Encoded, Unread, load_encoder, unread
 
 MOST_TOKENS: Final = 512

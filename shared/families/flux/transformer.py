@@ -2,43 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.adapters.low_rank import Adapter
+from shared.families.flux.masked import MaskedCall
 from shared.families.flux.pieces import Pieces, pieces
+from shared.families.flux.stream import PATCH, Context, Rotary, Stream, packed, unpacked
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control, Mode, Partial
 from shared.weights import variant_of
 
-PATCH: Final = 2
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
 SMALL: Final = 1 << 18
 """Weights of a layer; see `_transpose_small`. Larger ones gain little, and lose some percent where
 tokens are many."""
-
-Rotary = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and sines (L + N, head width) of the places of all tokens, the text's first."""
-
-
-class Stream(NamedTuple):
-    """What passes through the blocks, of F images: both parts attend to each other in each."""
-
-    image: torch.Tensor
-    """(F, N, D): the latents, a token for each patch."""
-    text: torch.Tensor
-    """(F, L, D)"""
-
-
-class Context(NamedTuple):
-    """What every block is told."""
-
-    temb: torch.Tensor
-    """(F, D): time, guidance and the pooled prompt."""
-    rotary: Rotary
 
 
 Block = Callable[[Stream, Context], Stream]
@@ -116,8 +97,6 @@ class FluxTransformer:
         pieces: Pieces | None = None,
     ) -> torch.Tensor:
         """See `MaskedNetwork`; `pieces`: another way to run those of this network."""
-        from shared.families.flux.masked import MaskedCall  # it runs this network
-
         with self.adapted.using(None):
             return MaskedCall(self, x, t, told, partials, modes, pieces).run()
 
@@ -193,20 +172,6 @@ class FluxTransformer:
         places[tokens:, 1], places[tokens:, 2] = (axis.flatten() for axis in grid)
         cos, sin = self.module.pos_embed(places.to(self.device, self.dtype))
         return cos, sin
-
-
-def packed(x: torch.Tensor) -> torch.Tensor:
-    """Latents (F, C, H, W) as tokens (F, H/2 · W/2, 4C): one for each 2x2 patch."""
-    images, channels, height, width = x.shape
-    x = x.view(images, channels, height // PATCH, PATCH, width // PATCH, PATCH)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(images, -1, channels * PATCH**2)
-
-
-def unpacked(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """The latents of `shape` (F, C, H, W) that `packed` made `tokens` of."""
-    images, channels, height, width = shape
-    tokens = tokens.view(images, height // PATCH, width // PATCH, channels, PATCH, PATCH)
-    return tokens.permute(0, 3, 1, 4, 2, 5).reshape(shape)
 
 
 def _transpose_small(module: torch.nn.Module) -> None:

@@ -11,7 +11,7 @@ from shared.families.base import Family
 from shared.families.layers import Piece, clip_names
 from shared.families.options import same, whole
 from shared.families.sdxl.lora_names import sgm_names
-from shared.families.sdxl.options import CONTROLNET, UNET
+from shared.families.sdxl.options import CONTROLNET, TEXT_ENCODERS, UNET
 from shared.model_files import config_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Sdxl(Family):
     architecture = "SDXL"
     pipeline = "StableDiffusionXLPipeline"
     denoiser = "unet"
-    text_encoders = ("text_encoder", "text_encoder_2")
+    text_encoders = TEXT_ENCODERS
     lora_encoders = {  # noqa: RUF012  # `Family` says what it is
         **dict.fromkeys(("te", "te1", "text_encoder", "text_encoder_1", "clip_l"), "text_encoder"),
         **dict.fromkeys(("te2", "text_encoder_2", "clip_g"), "text_encoder_2"),

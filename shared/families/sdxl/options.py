@@ -4,6 +4,8 @@ from typing import Final
 
 from shared.families.options import Options
 
+TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
+"""Folders of its text encoders, in their order."""
 _READ: Final = frozenset(
     {
         "act_fn",

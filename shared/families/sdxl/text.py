@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Use
-from shared.families.sdxl.family import Sdxl
+from shared.adapters.low_rank import Adapter
+from shared.families.sdxl.options import TEXT_ENCODERS
 from shared.families.text import Encoded, Unread, load_encoder, unread
 from shared.model_files import read_json
 
@@ -31,11 +31,11 @@ class SdxlTextEncoder:
         kinds = (CLIPTextModel, CLIPTextModelWithProjection)
         self._encoders: list[Any] = [
             load_encoder(kind, source, folder, device, dtype)
-            for kind, folder in zip(kinds, Sdxl.text_encoders, strict=True)
+            for kind, folder in zip(kinds, TEXT_ENCODERS, strict=True)
         ]
         self._adapted = [
             AdaptedNetwork(part, encoder)
-            for part, encoder in zip(Sdxl.text_encoders, self._encoders, strict=True)
+            for part, encoder in zip(TEXT_ENCODERS, self._encoders, strict=True)
         ]
 
     def check(self, adapter: Adapter) -> None:
@@ -77,6 +77,6 @@ class SdxlTextEncoder:
     def _unread(self, prompt: str) -> tuple[Unread, ...]:
         return tuple(
             cut
-            for tokenizer, folder in zip(self._tokenizers, Sdxl.text_encoders, strict=True)
+            for tokenizer, folder in zip(self._tokenizers, TEXT_ENCODERS, strict=True)
             for cut in unread(tokenizer, folder, tokenizer.model_max_length, prompt)
         )

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from shared.adapters.adapter import Adapter
 from shared.adapters.bank import AdaptedNetwork, Bank, Use
+from shared.adapters.low_rank import Adapter
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
 from shared.weights import variant_of

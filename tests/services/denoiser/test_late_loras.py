@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from services.denoiser.row import Row
 from services.denoiser.step import Batch, step
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
+from shared.adapters.low_rank import Adapter
 from shared.adapters.shelf import Shelf
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import LoraChoice

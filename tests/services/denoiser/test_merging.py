@@ -13,7 +13,8 @@ from services.denoiser.merging import Merging, agreed, worth_merging
 from services.denoiser.outcomes import StepReport
 from services.denoiser.row import Row
 from services.denoiser.work import StepWork
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
+from shared.adapters.low_rank import Adapter
 from shared.families.sdxl.traced import traced
 from shared.families.sdxl.unet import SdxlUnet
 from tests.conftest import run

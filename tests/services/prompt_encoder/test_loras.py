@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from services.fleet.plan import DEFAULT_MODEL
-from shared.adapters.adapter import Adapter, read_adapter
+from shared.adapters.adapter import read_adapter
+from shared.adapters.low_rank import Adapter
 from shared.families.registry import family_of
 from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.text import SdxlTextEncoder
