@@ -6,7 +6,7 @@ is listed with the reason, and keeps nobody from the others.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,7 +44,7 @@ class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """All served models by name, the first one being the default, and the add-ons for them."""
+    """All served models by name, and the add-ons for them."""
 
     cards: dict[str, ModelCard]
     shelf: Shelf = Shelf()
@@ -55,10 +55,18 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, str] = {}
     """Names of models by what the operator also calls them."""
     unusable: tuple[Unusable, ...] = ()
+    spoilt: frozenset[str] = frozenset()
+    """Names of models that services could not load."""
 
     @property
     def default(self) -> ModelCard:
-        return next(iter(self.cards.values()))
+        """The first one that can be drawn with, as far as is known."""
+        first = next(iter(self.cards.values()))
+        return next((one for one in self.cards.values() if one.name not in self.spoilt), first)
+
+    def without(self, spoilt: Collection[str]) -> "Catalogue":
+        """With these models, of which services said that they could not load them."""
+        return msgspec.structs.replace(self, spoilt=frozenset(self.cards).intersection(spoilt))
 
     @staticmethod
     def load(
@@ -152,18 +160,18 @@ def read_cards(
     sources: Sequence[str], operators: Mapping[str, ModelSettings]
 ) -> tuple[dict[str, ModelCard], tuple[Unusable, ...]]:
     """The cards of those models that can be used, by name, and the others; of two that share a
-    name the first is the one that is served."""
+    name the first is the one that is served. One that is given twice is served once."""
     cards: dict[str, ModelCard] = {}
     unusable: list[Unusable] = []
     for source in sources:
         try:
             card = read_card(source, operators)
-            if card.name in cards:
+            known = cards.setdefault(card.name, card)
+            if card != known:
                 raise Misconfigured(
-                    f"models {cards[card.name].source} and {source} are both named {card.name}: "
+                    f"models {known.source} and {source} are both named {card.name}: "
                     f"set another name in {CARD_FILE}, or in the file of DARKROOM_MODEL_SETTINGS"
                 )
-            cards[card.name] = card
         except DarkroomError as error:
             name = _called(source, operators)
             unusable.append(Unusable(name=name, source=source, kind="model", reason=error.message))

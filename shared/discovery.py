@@ -14,6 +14,8 @@ from shared.unusable import Unusable, distinct
 from shared.unusable import told as unusable_told
 
 NAME_PREFIX: Final = "darkroom-"
+NEEDED: Final = ("planner", "prompt_encoder", "denoiser", "vae")
+"""Services that every model needs."""
 
 
 @dataclass(frozen=True, slots=True)

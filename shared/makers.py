@@ -26,6 +26,8 @@ SDXL: Final[Mapping[str, Wanted]] = {
     "flash": Wanted(4, 0.0),  # arXiv 2406.02347; jasperai/flash-sdxl
 }
 """By words of their names."""
+GUIDED_LCM: Final = Wanted(4, 8.0)
+"""Of an LCM network that is told its guidance (latent-consistency/lcm-sdxl)."""
 MERGED_TURBO: Final = Wanted(6, 2.0)
 """Of a model with "turbo" in its name that keeps the times of its teacher
 (Lykon/dreamshaper-xl-v2-turbo)."""
@@ -50,6 +52,8 @@ def wanted_of(
         found = _flux(text, scheduler, guidance_embedded)
     else:
         found = _sdxl(text, scheduler)
+        if found is not None and found == SDXL["lcm"] and guidance_embedded:
+            found = GUIDED_LCM
     told = _STEPS.search(text)
     return found and found._replace(steps=int(told[1])) if told and int(told[1]) else found
 

@@ -9,6 +9,7 @@ import torch
 
 from services.controlnet.network import ControlNet
 from shared.errors import DarkroomError
+from shared.families.sdxl.family import SIZES
 from shared.messages import ControlledRow
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
@@ -155,7 +156,7 @@ def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
         torch.tensor([one.row.t for one in rows], device=device),
         stacked([one.embeds[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
         stacked([one.pooled[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
-        torch.tensor([one.row.numbers for one in rows], device=device, dtype=dtype),
+        torch.tensor([one.row.numbers[:SIZES] for one in rows], device=device, dtype=dtype),
         stacked([one.hint for one in rows]),
         network.scales([(one.row.scale, one.row.guess_mode) for one in rows]),
     )

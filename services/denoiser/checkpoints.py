@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +18,13 @@ from shared.tensors.transport import Transport
 log = logging.getLogger(__name__)
 
 
+class Said(NamedTuple):
+    """What a result has to say of a row's steps; see `Task`."""
+
+    approximations: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class CheckpointKeeper:
     """Writes a row's checkpoints into the arena and its record, one at a time, newest first."""
 
@@ -23,25 +32,24 @@ class CheckpointKeeper:
         self._task = task
         self._transport = transport
         self._lifetime = lifetime
-        self._next: tuple[int, dict[str, torch.Tensor], tuple[str, ...]] | None = None
+        self._next: tuple[int, dict[str, torch.Tensor], Said] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._written: list[TensorHandle] = []
+        self.said: Callable[[int], Said] = lambda step: Said()
+        """What there is to say after so many steps: whoever goes on from there has to repeat it."""
         self.unwanted = False
         """The record would not take a checkpoint: the job ended, or somebody else has the row."""
 
-    def keep(
-        self, step: int, tensors: dict[str, torch.Tensor], approximations: tuple[str, ...] = ()
-    ) -> None:
-        """Write this checkpoint soon, unless a later one comes first. `approximations`: what was
-        not computed exactly until then."""
-        self._next = (step, tensors, approximations)
+    def keep(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
+        """Write this checkpoint soon, unless a later one comes first."""
+        self._next = (step, tensors, self.said(step))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_pending())
 
     async def write(self, step: int, tensors: dict[str, torch.Tensor], alone: bool) -> None:
         """Return when this checkpoint is in the record, however long the bus is away. Raises
         `ArenaFull`, and `NoLongerWanted` if the record does not take it from us."""
-        write = partial(self._write, step, tensors, alone)
+        write = partial(self._write, step, tensors, self.said(step), alone)
         if not await insist(write, self._task.progressed):
             raise NoLongerWanted(self._task.job_id, self._task.node.name)
 
@@ -59,9 +67,9 @@ class CheckpointKeeper:
     async def _write_pending(self) -> None:
         """A checkpoint that cannot be written costs repeated steps after a crash, and no more."""
         while self._next is not None:
-            (step, tensors, approximations), self._next = self._next, None
+            (step, tensors, said), self._next = self._next, None
             try:
-                await self._write(step, tensors, approximations=approximations)
+                await self._write(step, tensors, said)
             except Exception as error:
                 log.warning("the checkpoint at step %d was not written: %s", step, error)
 
@@ -69,8 +77,8 @@ class CheckpointKeeper:
         self,
         step: int,
         tensors: dict[str, torch.Tensor],
+        said: Said,
         alone: bool = False,
-        approximations: tuple[str, ...] = (),
     ) -> bool:
         """The slots of the checkpoint before it are freed, or its own if it is not taken."""
         written: list[TensorHandle] = []
@@ -80,7 +88,7 @@ class CheckpointKeeper:
             for name, tensor in tensors.items():
                 handles[name] = self._put(tensor)
                 written.append(handles[name])
-            checkpoint = Checkpoint(step=step, tensors=handles, approximations=approximations)
+            checkpoint = Checkpoint(step=step, tensors=handles, **said._asdict())
             kept = await self._task.checkpoint(checkpoint, alone)
             self.unwanted = self.unwanted or not kept
             return kept

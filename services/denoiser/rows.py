@@ -126,6 +126,7 @@ def _resumed(task: Task, row: Row, transport: Transport) -> Row:
         log.warning("the checkpoint at step %d is of no use: %s", checkpoint.step, error)
         return row
     task.approximations.update(checkpoint.approximations)
+    task.warnings.update(checkpoint.warnings)
     log.info("resumed at step %d", checkpoint.step)
     return resumed
 

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 
 from services.denoiser import late_loras
-from services.denoiser.checkpoints import CheckpointKeeper
+from services.denoiser.checkpoints import CheckpointKeeper, Said
 from services.denoiser.engine import OnStep
 from services.denoiser.interval import Interval
 from services.denoiser.isolation import Isolation
@@ -127,24 +127,17 @@ class Denoiser:
         self, task: Task, model: Model, row: Row, keeper: CheckpointKeeper, on_step: OnStep
     ) -> torch.Tensor:
         """The row's final latents; its adapters may join on the way."""
-
-        def keep(step: int, tensors: dict[str, torch.Tensor]) -> None:
-            found = task.approximations | _approximations(row, task.spec, step)
-            keeper.keep(step, tensors, tuple(sorted(found)))
-
+        keeper.said = partial(_said, task, row)
         interval = self._interval.close if task.state.losses else self._interval
         try:
             async with late_loras.joining(row, model, task, self._isolation):
-                latents = await model.engine.run(row, on_step, keep, interval)
+                latents = await model.engine.run(row, on_step, keeper.keep, interval)
         finally:
             if row.masked is not None:
                 row.masked.close()
-        task.approximations |= _approximations(row, task.spec, row.table.steps)
-        for name in row.steered.widened if row.steered is not None else ():
-            task.warnings.add(
-                f"controls: {name} computed in float32, for its own dtype gave numbers that are "
-                "not finite"
-            )
+        said = _said(task, row, row.table.steps)
+        task.approximations.update(said.approximations)
+        task.warnings.update(said.warnings)
         return latents
 
     async def _row(self, task: Task, model: Model, late: int | None) -> Row:
@@ -160,6 +153,7 @@ class Denoiser:
             self._stay(task)
             await mark(task)
             row = await self._build(task, model)
+            keeper.said = partial(_said, task, row)
             steps = probation_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
@@ -210,6 +204,17 @@ class Denoiser:
     def discard(self, outputs: Tensors) -> None:
         for handle in outputs.values():
             self._transport.free(handle)
+
+
+def _said(task: Task, row: Row, steps: int) -> Said:
+    """Of the row's first `steps` steps, here and wherever it was before."""
+    approximations = task.approximations | _approximations(row, task.spec, steps)
+    widened = () if row.steered is None else tuple(row.steered.widened)
+    warnings = task.warnings | {
+        f"controls: {name} computed in float32, for its own dtype gave numbers that are not finite"
+        for name in widened
+    }
+    return Said(tuple(sorted(approximations)), tuple(sorted(warnings)))
 
 
 def _approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:

@@ -17,7 +17,6 @@ from shared.errors import DarkroomError, Misconfigured
 from shared.keys import Credentials
 from shared.model_files import is_hub_id
 from shared.model_names import parse_aliases
-from shared.model_settings import name_of
 from shared.tensors.arena_file import refuse_too_small
 
 BUS_HOST = "127.0.0.1"
@@ -29,7 +28,6 @@ def refuse_unusable(
     """Raises `Misconfigured`."""
     settings = Settings.from_env(environ)
     with naming("--model"):
-        _refuse_twice(options.models)
         served = Catalogue.load(options.models, settings_file=settings.model_settings)
     served.with_aliases(parse_aliases(settings.model_aliases))
     _refuse_absent("DARKROOM_LORAS", settings.shelf, environ)
@@ -63,14 +61,6 @@ def free_port(host: str, port: int = 0, option: str = "--port") -> int:
             f"--host {host!r} is no address of this machine: {reason}; allowed: 127.0.0.1, or an "
             "address or name that this machine has"
         ) from error
-
-
-def _refuse_twice(models: tuple[str, ...]) -> None:
-    """Who names a model twice means another one."""
-    for source in models:
-        if models.count(source) > 1:
-            name = name_of(source)
-            raise Misconfigured(f"{source} is given twice: the two would be both named {name}")
 
 
 def _refuse_absent(variable: str, sources: tuple[str, ...], environ: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from services.fleet.options import Url
 from services.fleet.plan import (
     FleetOptions,
     catalogue_of,
+    given_twice,
     parse_replicas,
     served_models,
 )
@@ -97,6 +98,8 @@ def up(
             keys=keys,
             verbose=verbose,
         )
+        for line in given_twice(model or (), os.environ):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         with display(console) as shown:
             where = data or up_command.data_directory()
             run(up_command.up(options, where, nats_port, console, shown))

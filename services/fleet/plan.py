@@ -70,10 +70,11 @@ def default_models(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def served_models(given: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What --model names, else the default, as services find it. Raises `InvalidRequest` for what
-    cannot be a model."""
+    """What --model names, else the default, as services find it; what is named twice is there once.
+    Raises `InvalidRequest` for what cannot be a model."""
     option = "--model" if given else "DARKROOM_MODELS"
-    sources = absolute_sources(tuple(given) or default_models(environ))
+    named = absolute_sources(tuple(given) or default_models(environ))
+    sources = tuple(dict.fromkeys(named))
     for source in sources:
         if not Path(source).is_dir() and not is_hub_id(source):
             ships = ", ".join(sorted(MODELS))
@@ -81,6 +82,13 @@ def served_models(given: Sequence[str], environ: Mapping[str, str]) -> tuple[str
                 option, source, f"a directory, a hub id (OWNER/NAME), or what ships: {ships}"
             )
     return sources
+
+
+def given_twice(given: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each model that is named more than once."""
+    named = absolute_sources(tuple(given) or default_models(environ))
+    twice = [source for source in dict.fromkeys(named) if named.count(source) > 1]
+    return [f"{source} is given {named.count(source)} times, and served once" for source in twice]
 
 
 def default_loras(environ: Mapping[str, str]) -> tuple[str, ...]:

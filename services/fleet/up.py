@@ -17,8 +17,7 @@ from services.fleet.plan import FleetOptions
 from services.fleet.progress import Display
 from services.fleet.running import Fleet, running_fleet
 from services.fleet.status import ANSWER_SECONDS, unusable_lines
-from services.gateway.probes import NEEDED
-from shared.discovery import services
+from shared.discovery import NEEDED, services
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
 

@@ -41,7 +41,7 @@ async def main(running: Process) -> None:
             statistics=lambda: {"waiting": gateway.waiting, WARNINGS: door.troubles()},
             metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
             unusable=catalogue.unusable,
-            background=[lambda: keep_following(door.files)],
+            background=[lambda: keep_following(door.files), gateway.watch_models],
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, ParamSpec, TypeVar
 
 from aiohttp import web
@@ -12,10 +12,12 @@ from services.gateway.door import Door
 from shared.bus.base import Bus
 from shared.catalogue import Catalogue
 from shared.client import Darkroom
+from shared.discovery import services
 from shared.errors import DarkroomError, QueueFull
 from shared.jobs.record import JobRecord
 from shared.messages import GenerationRequest
 from shared.telemetry.metrics import Metrics
+from shared.usable import as_found
 from shared.watch import Job
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,10 @@ OPEN_FILES: Final = MAX_REQUESTS + 512
 else the kernel would refuse connections before the gateway could refuse requests by name."""
 MAX_LARGE: Final = 16
 """Requests with pictures that are read and submitted at a time."""
+ANSWER_SECONDS: Final = 0.25
+"""How long a service may take to show itself."""
+WATCH_SECONDS: Final = 2.0
+"""Pause between two questions which models can be used."""
 CANCEL_SECONDS: Final = 4.0
 """How long the job of a client that hung up is asked to end."""
 
@@ -50,6 +56,7 @@ class Gateway:
         self.bus = bus
         self.darkroom = darkroom
         self.catalogue = catalogue
+        """Of all models; `watch_models` keeps in it which of them nobody could load."""
         self.metrics = metrics
         self.door = door or Door()
         self.address = ""
@@ -125,6 +132,14 @@ class Gateway:
         finally:
             if job is not None:
                 job.close()
+
+    async def watch_models(self) -> None:
+        """Ask the services which models they could not load, for as long as this runs."""
+        while True:
+            with suppress(DarkroomError):  # what was known still holds
+                found = await services(self.bus, ANSWER_SECONDS)
+                self.catalogue = as_found(self.catalogue, found)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def record(self, job_id: str) -> JobRecord | None:
         """Of a running job; None if it cannot be had."""

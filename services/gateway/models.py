@@ -6,9 +6,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from services.gateway.core import GATEWAY
+from services.gateway.core import ANSWER_SECONDS, GATEWAY
 from services.gateway.errors import http_problem
-from services.gateway.probes import ANSWER_SECONDS
 from services.gateway.replies import problem_reply, struct_reply
 from services.gateway.schemas import Model, ModelInfo, ModelList, UnusableView
 from shared.adapters import fits
@@ -29,8 +28,9 @@ async def show_all(request: web.Request) -> web.Response:
         found = await services(gateway.bus, ANSWER_SECONDS)
     sources = [card.source for card in catalogue.cards.values()]
     unfit = await asyncio.to_thread(fits.unusable, catalogue.shelf, sources)
-    spoilt = distinct([*catalogue.unusable, *unusable_of(found), *unfit])
-    broken = {one.name for one in spoilt if one.kind == "model"}
+    unloaded = unusable_of(found)
+    spoilt = distinct([*catalogue.unusable, *unloaded, *unfit])
+    broken = {one.name for one in unloaded if one.kind == "model"}
     cards = [card for card in catalogue.cards.values() if card.name not in broken]
     fit = [name for name in loras if name not in {one.name for one in unfit}]
     models = [describe(card, catalogue, fit) for card in cards]

@@ -2,24 +2,18 @@
 
 from collections.abc import Collection
 from itertools import product
-from typing import Final
 
 from aiohttp import web
 
-from services.gateway.core import GATEWAY
+from services.gateway.core import ANSWER_SECONDS, GATEWAY
 from services.gateway.replies import struct_reply
 from services.gateway.schemas import Health, Readiness
 from shared.bus.base import Bus
-from shared.discovery import Service, refusals, services, unusable_of
+from shared.discovery import NEEDED, Service, refusals, services, unusable_of
 from shared.errors import DarkroomError
 from shared.readiness import common
 from shared.telemetry.exposition import CONTENT_TYPE, gather_metrics
 from shared.topology import TOPOLOGY
-
-NEEDED: Final = ("planner", "prompt_encoder", "denoiser", "vae")
-"""Services that every model needs."""
-ANSWER_SECONDS: Final = 0.25
-"""How long a service may take to show itself."""
 
 
 async def healthz(request: web.Request) -> web.Response:

@@ -76,7 +76,6 @@ class Planner:
     ) -> None:
         self._bus = bus
         self._metrics = metrics
-        self._catalogue = catalogue
         self._settings = settings
         self._ledger = Ledger(bus, inject, metrics.job_ended)
         self._depths: dict[tuple[str, str], tuple[float, int]] = {}
@@ -84,7 +83,7 @@ class Planner:
         self._seclusion = Seclusion()
         self._deadlines = Deadlines()
         self._validating = asyncio.Lock()
-        self._serving = Serving(bus)
+        self._serving = Serving(bus, catalogue)
         self.watch_services = self._serving.watch
 
     def statistics(self) -> PullStatistics:
@@ -97,7 +96,7 @@ class Planner:
         return None if self._loop is None else self._loop.refusal()
 
     def __repr__(self) -> str:
-        return f"<Planner {list(self._catalogue.cards)} {self._loop!r}>"
+        return f"<Planner {list(self._serving.catalogue.cards)} {self._loop!r}>"
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Until `stop`. `ready` is called once submissions can arrive."""
@@ -222,9 +221,9 @@ class Planner:
         does not foresee would happen to every planner: it is an answer too."""
         try:
             if request.image is None:
-                return validate(request, self._catalogue)
+                return validate(request, self._serving.catalogue)
             async with self._validating:
-                return await asyncio.to_thread(validate, request, self._catalogue)
+                return await asyncio.to_thread(validate, request, self._serving.catalogue)
         except (DarkroomError, MemoryError):
             raise
         except Exception as error:
@@ -299,8 +298,9 @@ class Planner:
         """Keep the depths of all queues fresh, for admission and for the metrics, for as long as
         this runs."""
         while True:
-            queues = [(kind, model) for model in self._catalogue.cards for kind in KINDS_OF_MODELS]
-            queues += [("hint", control) for control in self._catalogue.controls]
+            served = self._serving.catalogue
+            queues = [(kind, model) for model in served.cards for kind in KINDS_OF_MODELS]
+            queues += [("hint", control) for control in served.controls]
             for kind, model in queues:
                 with contextlib.suppress(BusUnavailable):
                     await self._measure(kind, model)

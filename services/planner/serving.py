@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from shared.bus.base import Bus
+from shared.catalogue import Catalogue
 from shared.discovery import Service, refusals, services
 from shared.errors import DarkroomError, NotServed
 from shared.jobs.graph import Graph, NodeKind
 from shared.readiness import common
+from shared.usable import as_found
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,12 @@ def unserved(graph: Graph, found: Collection[Service]) -> NotServed | None:
 
 
 class Serving:
-    """Remembers who answered last."""
+    """Remembers who answered last. `catalogue` is that of all models, and knows which of them
+    nobody could load."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, catalogue: Catalogue) -> None:
         self._bus = bus
+        self.catalogue = catalogue
         self._found: Collection[Service] = ()
 
     def __repr__(self) -> str:
@@ -69,3 +73,4 @@ class Serving:
         except DarkroomError as error:  # nobody is refused for what is not known
             log.info("who takes work cannot be asked: %s", error)
             self._found = ()
+        self.catalogue = as_found(self.catalogue, self._found)

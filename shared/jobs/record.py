@@ -18,7 +18,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     tensors: dict[str, TensorHandle]
     approximations: tuple[str, ...] = ()
-    """What was not computed exactly until then."""
+    """What was not computed exactly until then,"""
+    warnings: tuple[str, ...] = ()
+    """and what else the result has to say of it; see `Task.warnings`."""
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):

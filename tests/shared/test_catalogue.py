@@ -36,7 +36,8 @@ UNHONOURED: list[tuple[str, str, dict[str, Any], str]] = [
     ),
     (SDXL, "unet", {"class_embed_type": "timestep"}, 'class_embed_type is "timestep"'),
     (SDXL, "unet", {"num_class_embeds": 10}, "num_class_embeds is 10; honoured is null"),
-    (SDXL, "unet", {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256; honoured is null"),
+    (SDXL, "unet", {"time_cond_proj_dim": 3}, "time_cond_proj_dim is 3; honoured is null"),
+    (SDXL, "unet", {"time_cond_proj_dim": "256"}, 'time_cond_proj_dim is "256"; honoured is'),
     (SDXL, "unet", {"mid_block_type": None}, "mid_block_type is null"),
     (SDXL, "unet", {"addition_embed_type": None}, "addition_embed_type is null"),
     (SDXL, "unet", {"addition_embed_type": "image"}, 'addition_embed_type is "image"'),
@@ -214,6 +215,22 @@ def test_one_model_that_cannot_be_used_is_listed_and_stops_no_other(tmp_path: Pa
         validate(GenerationRequest(job_id="a" * 32, prompt="x", model="bad"), catalogue)
     with pytest.raises(Misconfigured, match="num_class_embeds is 5"):
         Catalogue.load([bad])
+
+
+def test_a_model_that_is_given_twice_is_served_once(tmp_path: Path) -> None:
+    catalogue = Catalogue.load([SDXL, FLUX, SDXL])
+    assert (list(catalogue.cards), catalogue.unusable) == (["pocket-sdxl", "pocket-flux"], ())
+
+
+def test_a_network_that_is_told_its_guidance_has_its_makers(tmp_path: Path) -> None:
+    fields = {"unet/config.json": {"time_cond_proj_dim": 8}, "darkroom.json": None}
+    card = read_card(copied(tmp_path / "plain", fields))
+    assert (card.embedded_guidance, card.default_guidance) == (True, 5.0)
+    card = read_card(copied(tmp_path / "lcm-sdxl", fields))
+    assert (card.default_steps, card.default_guidance) == (4, 8.0)
+    wanted = GenerationRequest(job_id="a" * 32, prompt="x", negative_prompt="y")
+    with pytest.raises(InvalidRequest, match="trained with its guidance in it"):
+        validate(wanted, Catalogue(cards={card.name: card}))
 
 
 def test_one_controlnet_that_cannot_be_used_is_listed_and_stops_no_other(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shared.families.network import Network
     from shared.families.text import TextEncoder
 
+SIZES: Final = 6
+"""Numbers that every network is told; see `Sdxl.numbers`."""
 _INTERFACE: Final = (
     "in_channels",
     "block_out_channels",
@@ -32,7 +34,8 @@ _INTERFACE: Final = (
 
 
 class Sdxl(Family):
-    """arXiv 2307.01952."""
+    """arXiv 2307.01952. A network with `time_cond_proj_dim` was distilled with its guidance in it
+    (Luo et al. 2023, arXiv 2310.04378): it is told the number, and there is no second forward."""
 
     architecture = "SDXL"
     pipeline = "StableDiffusionXLPipeline"
@@ -58,7 +61,6 @@ class Sdxl(Family):
     masks = False
     even_sigmas = False
     rounds_up = False
-    embedded_guidance = False
     default_guidance = 5.0
 
     @property
@@ -69,6 +71,10 @@ class Sdxl(Family):
     def latent_channels(self) -> int:
         return whole("unet", self.config, "in_channels", 4)
 
+    @property
+    def embedded_guidance(self) -> bool:
+        return self.config.get("time_cond_proj_dim") is not None
+
     def refuse_misfits(self) -> None:
         inward, outward = self.latent_channels, self.config.get("out_channels", 4)
         if inward != outward:
@@ -76,13 +82,19 @@ class Sdxl(Family):
                 f"unet/config.json: in_channels is {inward} and out_channels {outward}; honoured "
                 "is a network that is given images alone, and has as many channels in as out"
             )
+        if self.embedded_guidance and whole("unet", self.config, "time_cond_proj_dim") < 4:
+            raise Misconfigured(
+                f"unet/config.json: time_cond_proj_dim is {self.config['time_cond_proj_dim']}; "
+                "honoured is null, or a whole number from 4, for a guidance is that many sines and "
+                "cosines"
+            )
         clip, bigger = (config_of(self.source, folder) for folder in self.text_encoders)
         widths = [config.get("hidden_size") for config in (clip, bigger)]
         both = None if None in widths else sum(filter(None, widths))
         prompt = whole("unet", self.config, "cross_attention_dim", 1280)
         same("cross_attention_dim of the network", prompt, "the text encoders give", both)
         told = whole("unet", self.config, "projection_class_embeddings_input_dim")
-        sizes = 6 * whole("unet", self.config, "addition_time_embed_dim")
+        sizes = SIZES * whole("unet", self.config, "addition_time_embed_dim")
         pooled = bigger.get("projection_dim")
         wanted = None if pooled is None else pooled + sizes
         name = "projection_class_embeddings_input_dim of the network"
@@ -91,13 +103,14 @@ class Sdxl(Family):
     @property
     def told_widths(self) -> tuple[int, int]:
         told = whole("unet", self.config, "projection_class_embeddings_input_dim")
-        sizes = 6 * whole("unet", self.config, "addition_time_embed_dim")
+        sizes = SIZES * whole("unet", self.config, "addition_time_embed_dim")
         return whole("unet", self.config, "cross_attention_dim", 1280), told - sizes
 
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         """The original size, the crop's corner and the target size (§2.2), as the pipeline has them
-        by default."""
-        return (float(height), float(width), 0.0, 0.0, float(height), float(width))
+        by default; and the guidance, if the network is told it."""
+        sizes = (float(height), float(width), 0.0, 0.0, float(height), float(width))
+        return (*sizes, guidance) if self.embedded_guidance else sizes
 
     def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
         layers = self.layers[part]

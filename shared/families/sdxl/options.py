@@ -58,6 +58,7 @@ UNET: Final = Options(
         "resnet_skip_time_act",
         "reverse_transformer_layers_per_block",
         "sample_size",
+        "time_cond_proj_dim",
         "time_embedding_act_fn",
         "time_embedding_dim",
         "time_embedding_type",
@@ -67,7 +68,6 @@ UNET: Final = Options(
     | {
         "attention_type": ("default",),
         "class_embeddings_concat": (False,),
-        "time_cond_proj_dim": (None,),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     },
     _NEEDED,

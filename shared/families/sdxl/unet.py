@@ -9,6 +9,7 @@ from shared.adapters.bank import AdaptedNetwork, Bank, Use
 from shared.adapters.low_rank import Adapter
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
+from shared.families.sdxl.family import SIZES
 from shared.weights import variant_of
 
 Halfway = tuple[torch.Tensor, ...]
@@ -26,6 +27,8 @@ class SdxlUnet:
         self.adapted = AdaptedNetwork("unet", self.module)
         self.in_channels = int(unet.config.in_channels)
         self.sample_size = int(unet.config.sample_size)
+        self.guidance_width: int | None = unet.config.time_cond_proj_dim
+        """Of the vector that tells the network its guidance; None: it is not told."""
         self.smallest = 2 ** (len(unet.config.block_out_channels) - 1)
         """Latent positions that the deepest level sees as one."""
 
@@ -67,15 +70,19 @@ class SdxlUnet:
         t: torch.Tensor,
         embeds: torch.Tensor,
         pooled: torch.Tensor,
-        time_ids: torch.Tensor,
+        numbers: torch.Tensor,
     ) -> Halfway:
         """The first half of `UNet2DConditionModel.forward`: down blocks and middle block. What
-        ControlNets compute meanwhile is wanted after it (SwiftDiffusion, arXiv 2407.02031 §4.1)."""
+        ControlNets compute meanwhile is wanted after it (SwiftDiffusion, arXiv 2407.02031 §4.1).
+        `numbers`: see `Sdxl.numbers`."""
         unet = self.module
         if unet.config.center_input_sample:
             x = 2 * x - 1.0
-        added = {"text_embeds": pooled, "time_ids": time_ids}
-        emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=t))
+        added = {"text_embeds": pooled, "time_ids": numbers[:, :SIZES]}
+        told = None
+        if self.guidance_width is not None:
+            told = guidance_embedding(numbers[:, SIZES], self.guidance_width)
+        emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=t), told)
         emb = emb + unet.get_aug_embed(
             emb=emb, encoder_hidden_states=embeds, added_cond_kwargs=added
         )
@@ -134,9 +141,21 @@ class SdxlUnet:
             Conditioning(
                 normal(images, tokens, config.cross_attention_dim),
                 normal(images, pooled),
-                normal(images, 6).abs() * 1024,
+                normal(images, SIZES + (self.guidance_width is not None)).abs() * 1024,
             ),
         )
+
+
+def guidance_embedding(guidance: torch.Tensor, width: int) -> torch.Tensor:
+    """(F, width) of guidance (F,): sines and cosines of what is more than none, as diffusers'
+    `get_guidance_scale_embedding` has it."""
+    half = width // 2
+    falling = torch.log(torch.tensor(10000.0)) / (half - 1)
+    frequencies = torch.exp(torch.arange(half, dtype=guidance.dtype) * -falling)
+    scaled = ((guidance.float() - 1.0) * 1000.0).to(guidance.dtype)
+    angles = scaled[:, None] * frequencies.to(guidance.device)[None]
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.nn.functional.pad(waves, (0, width % 2))
 
 
 def steered(halfway: Halfway, control: Control | None) -> Halfway:

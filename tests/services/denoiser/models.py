@@ -26,25 +26,27 @@ SHAPE = (4, 8, 8)
 TIME_IDS = torch.tensor([[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]])
 
 
-def make_unet() -> UNet2DConditionModel:
+def make_unet(**options: Any) -> UNet2DConditionModel:
+    """With these options of its config beside, or instead of, its own."""
     torch.manual_seed(7)
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=1,
-        attention_head_dim=(2, 4),
-        norm_num_groups=4,
-        cross_attention_dim=WIDTH,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=POOLED + 6 * 4,
-        use_linear_projection=True,
-    ).eval()
+    settings: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": 1,
+        "attention_head_dim": (2, 4),
+        "norm_num_groups": 4,
+        "cross_attention_dim": WIDTH,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": POOLED + 6 * 4,
+        "use_linear_projection": True,
+    }
+    return UNet2DConditionModel(**settings | options).eval()
 
 
 class Toy(Sdxl):

@@ -60,6 +60,30 @@ def test_every_row_goes_on_elsewhere_and_no_step_is_taken_twice() -> None:
     in_world(scenario)
 
 
+def test_what_there_was_to_say_of_a_row_goes_on_with_it() -> None:
+    async def scenario(world: World) -> None:
+        await world.add("job-1")
+        gated = Gated()
+        async with engine(gated) as leaving:
+            denoiser, task = world.denoiser(leaving, interval=Interval(1)), await world.task()
+            task.warnings.add("controls: edges computed in float32")
+            task.approximations.add("control_lag edges: image 0")
+            row = asyncio.create_task(denoiser.run(task))
+            await gated.stepping()
+            drain = asyncio.create_task(denoiser.drain())
+            gated.open()
+            await drain
+            with pytest.raises(HandedOver):
+                await row
+        async with engine(network()) as staying:
+            anew = await world.task()
+            await world.denoiser(staying).run(anew)
+        assert anew.warnings == {"controls: edges computed in float32"}
+        assert anew.approximations == {"control_lag edges: image 0"}
+
+    in_world(scenario)
+
+
 async def fresh() -> World:
     world = await World.create()
     for job in JOBS:

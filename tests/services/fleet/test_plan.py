@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 
 from services.fleet.plan import (
+    DEFAULT_MODEL,
     SERVICES,
     FleetOptions,
     ProcessSpec,
     default_controls,
     default_models,
+    given_twice,
     parse_replicas,
     plan_processes,
     served_models,
@@ -157,3 +159,10 @@ def test_controlnets_can_have_a_process_each_and_replicas_of_it() -> None:
 def test_replicas_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="--replicas"):
         parse_replicas([text])
+
+
+def test_a_model_that_is_named_twice_is_served_once_and_that_is_said() -> None:
+    given = ["pocket-sdxl", "pocket-flux", DEFAULT_MODEL]
+    assert served_models(given, {}) == (DEFAULT_MODEL, MODELS["pocket-flux"])
+    assert given_twice(given, {}) == [f"{DEFAULT_MODEL} is given 2 times, and served once"]
+    assert not given_twice((), {})

@@ -74,7 +74,6 @@ def assert_one_sentence(result: Result, directory: Path, *named: str) -> None:
         (("--model", "{here}/list"), ("--model", "model_index.json")),
         (("--model", "{here}/stranger"), ("--model", "StableDiffusionXLPipeline")),
         (("--model", "{here}/weightless"), ("--model", "no weights", "unet/")),
-        (("--model", DEFAULT_MODEL, "--model", DEFAULT_MODEL), ("--model", "both named")),
         (("--replicas", "denoiser=many"), ("--replicas", "SERVICE=0..64")),
         (("--replicas", "oven=1"), ("--replicas", "SERVICE=0..64")),
         (("--data", "{here}/file"), ("--data", "{here}/file")),

@@ -16,9 +16,9 @@ import pytest
 from services.gateway import body, core, jobs
 from services.gateway.app import serving
 from services.gateway.body import MAX_BODY_BYTES, SMALL_BODY_BYTES
-from services.gateway.probes import NEEDED
 from shared import subjects
 from shared.bus.memory import MemoryBroker
+from shared.discovery import NEEDED
 from shared.errors import (
     BusUnavailable,
     ControlUnavailable,

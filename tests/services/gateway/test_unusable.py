@@ -6,10 +6,10 @@ from pathlib import Path
 import aiohttp
 
 from services.gateway.app import serving
-from services.gateway.probes import NEEDED, missing_services
+from services.gateway.probes import missing_services
 from shared.bus.base import ServiceInfo
 from shared.catalogue import Catalogue
-from shared.discovery import Service
+from shared.discovery import NEEDED, Service
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.telemetry.metrics import Metrics
 from shared.unusable import Unusable

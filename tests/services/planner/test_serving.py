@@ -17,7 +17,7 @@ from shared.jobs.graph import text_to_image
 from shared.readiness import Refusal
 from shared.unusable import Unusable
 from tests.conftest import eventually, run
-from tests.factories import spec
+from tests.factories import catalogue, spec
 
 GRAPH = text_to_image(spec())
 LASTING, PASSING = Refusal("no memory", lasting=True), Refusal("it is leaving")
@@ -86,7 +86,7 @@ def test_a_job_is_turned_away_for_what_holds_now() -> None:
     async def scenario() -> None:
         bus = MemoryBus(MemoryBroker(), "test")
         told: dict[str, object] = {"refusal": {"reason": "no memory", "lasting": True}}
-        serving = Serving(bus)
+        serving = Serving(bus, catalogue())
         async with denoiser(bus, told), asyncio.TaskGroup() as group:
             watching = group.create_task(serving.watch())
             await eventually(lambda: refused(serving))
