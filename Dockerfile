@@ -11,7 +11,8 @@ ARG PIP_OPTIONS=""
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /opt/darkroom
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints.txt LICENSE NOTICE README.md ./
+COPY darkroom darkroom
 COPY shared shared
 COPY services services
 COPY loadgen loadgen

@@ -1,7 +1,7 @@
 """The Python client: submit jobs over NATS, follow them, await their images, cancel them.
 
-async with Darkroom.connect("nats://127.0.0.1:4222") as darkroom:
-    job = await darkroom.submit(GenerationRequest(job_id=new_job_id(), prompt="a red circle"))
+async with Darkroom.connect("nats://127.0.0.1:4222") as client:
+    job = await client.submit(GenerationRequest(job_id=new_job_id(), prompt="a red circle"))
     async for event in job.events():
         print(event)
     [image] = await job.images()

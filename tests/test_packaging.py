@@ -145,3 +145,14 @@ def test_the_image_has_one_base_that_can_be_chosen_and_does_not_run_as_root() ->
     assert "ARG BASE_IMAGE=python:3.11-slim" in lines
     assert [line for line in lines if line.startswith("FROM ")] == ["FROM ${BASE_IMAGE}"]
     assert "USER darkroom" in lines
+
+
+def test_the_image_has_all_that_is_installed_in_it() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {pattern.rstrip("*") for pattern in setuptools["packages"]["find"]["include"]}
+    read = {project()["readme"], *project()["license-files"]}  # type: ignore[misc]
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    names = set(" ".join(copied).split())
+    assert (packages - {"benchmarks"}) | read <= names
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for name in names if f"!{name}" not in ignored] == []

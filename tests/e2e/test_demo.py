@@ -1,29 +1,17 @@
 """The whole as a newcomer meets it: the command line, real processes, the model that ships."""
 
-import json
-import os
 import re
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pytest
 from PIL import Image
 
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.e2e.conftest import DARKROOM, RunningFleet, processes_with
+from tests.e2e.conftest import DARKROOM, RunningFleet
 
 PROMPT = "a large red circle left and a small blue square right on white"
-
-
-@pytest.fixture
-def arenas() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as directory:
-        yield Path(directory)
 
 
 def assert_is_picture(file: Path) -> None:
@@ -32,49 +20,6 @@ def assert_is_picture(file: Path) -> None:
         assert image.format == "PNG"
         assert image.size == (128, 128)
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 1
-
-
-def test_render_alone_starts_a_fleet_draws_and_leaves_nothing(tmp_path: Path, arenas: Path) -> None:
-    # Nothing here is shared with other fleets on this machine. `make demo` has ControlNets too.
-    alone = RunningFleet(
-        {
-            **os.environ,
-            "DARKROOM_STATE_DIR": str(tmp_path / "state"),
-            "DARKROOM_ARENA_DIR": str(arenas),
-            "DARKROOM_CONTROLS": "",
-        },
-        arenas,
-        tmp_path / "no holds",
-    )
-    out = tmp_path / "deep" / "picture.png"
-
-    done = alone.darkroom("render", PROMPT, "--json", "--steps", "4", "--out", str(out))
-
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    told = {
-        "job_id",
-        "files",
-        "seconds",
-        "stages",
-        "steps",
-        "seed",
-        "model",
-        "approximations",
-        "warnings",
-    }
-    assert report.keys() == told
-    assert report["files"] == [str(out)]
-    assert report["steps"] == 4
-    assert report["stages"].keys() == {"encode", "denoise", "decode"}
-    for spent in report["stages"].values():
-        assert spent.keys() == {"waiting", "running"}
-    assert_is_picture(out)
-    for stage in ("encode", "denoise", "decode"):
-        assert f"{stage}: done" in done.stderr
-    assert "denoise: running 1/4" in done.stderr
-    assert processes_with("DARKROOM_STATE_DIR", str(tmp_path / "state")) == []
-    assert list(arenas.iterdir()) == []
 
 
 def test_render_uses_the_fleet_that_runs(fleet: RunningFleet, tmp_path: Path) -> None:
