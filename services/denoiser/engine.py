@@ -9,7 +9,7 @@ from typing import Self
 
 import torch
 
-from services.denoiser.compute import Compute
+from services.denoiser.compute import StepLoop
 from services.denoiser.cost import CostModel
 from services.denoiser.interval import NEVER, Interval
 from services.denoiser.load import has_room
@@ -17,12 +17,12 @@ from services.denoiser.outcomes import (
     Checkpointed,
     EngineStatistics,
     EngineStopped,
+    Event,
     Failed,
     Finished,
-    Outcome,
     Progressed,
-    Rested,
     StepReport,
+    Yielded,
 )
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
@@ -61,7 +61,7 @@ class Engine:
         ask: Ask | None = None,
         ask_half: AskHalf | None = None,
     ) -> None:
-        """`on_crash` is called in the event loop if the compute thread ends by an error; the rows
+        """`on_crash` is called in the event loop if the step loop ends by an error; the rows
         fail after that, and the process had better be replaced. `ask`: how ControlNets are asked,
         for rows that have any. `ask_half`: how another denoiser is asked
         for half of a step; it has the same network."""
@@ -72,7 +72,7 @@ class Engine:
         self._ask, self._ask_half = ask, ask_half
         self._on_batch: list[OnBatch] = []
         self._runs: dict[int, _Run] = {}
-        self._compute: Compute | None = None
+        self._loop: StepLoop | None = None
 
     def watch(self, on_batch: OnBatch) -> None:
         """Call `on_batch` in the event loop with (rows, seconds) after each step of a batch."""
@@ -80,22 +80,22 @@ class Engine:
 
     async def start(self) -> None:
         post = asyncio.get_running_loop().call_soon_threadsafe
-        self._compute = Compute(
+        self._loop = StepLoop(
             self._network,
             self._limits,
             self._cost,
-            deliver=lambda outcomes: post(self._deliver, outcomes),
+            deliver=lambda events: post(self._deliver, events),
             crashed=lambda error: post(self._crashed, error),
             ask=self._ask,
             ask_half=self._ask_half,
         )
-        self._compute.start()
+        self._loop.start()
 
     async def stop(self) -> None:
         """Return when the running step is over. Rows still in flight are checkpointed a last time,
         then fail with `EngineStopped`."""
-        if self._compute is not None:
-            await asyncio.to_thread(self._compute.stop)
+        if self._loop is not None:
+            await asyncio.to_thread(self._loop.stop)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -146,12 +146,12 @@ class Engine:
     async def held(self) -> AsyncIterator[None]:
         """Within, no row is in a step, nor takes one but by `step_alone`. Who holds again waits
         until the others have taken a step."""
-        compute = self._running()
+        loop = self._running()
         try:
-            await asyncio.to_thread(compute.hold)
+            await asyncio.to_thread(loop.hold)
             yield
         finally:
-            compute.release()
+            loop.release()
 
     async def _run(
         self,
@@ -161,31 +161,31 @@ class Engine:
         interval: Interval = NEVER,
         alone: bool = False,
     ) -> torch.Tensor:
-        compute = self._running()
+        loop = self._running()
         run = _Run(asyncio.get_running_loop().create_future(), on_step, on_checkpoint)
-        ticket = compute.submit(row, interval if on_checkpoint else NEVER, alone)
+        ticket = loop.submit(row, interval if on_checkpoint else NEVER, alone)
         self._runs[ticket] = run
         try:
             return await run.latents
         finally:
             del self._runs[ticket]
-            compute.withdraw(ticket)
+            loop.withdraw(ticket)
 
     @property
     def cost(self) -> CostModel:
         """The model of this network's step times as learnt so far."""
-        return self._cost if self._compute is None else self._compute.cost
+        return self._cost if self._loop is None else self._loop.cost
 
     @property
     def rows(self) -> Sequence[RowView]:
         """All that are in hand."""
-        return () if self._compute is None else self._compute.rows()
+        return () if self._loop is None else self._loop.rows()
 
     def has_room(self, promised: int) -> bool:
         """Whether one row more than those in hand and `promised`, together, would be let in at
         once, as far as can be told: nobody is kept waiting for the sake of others' deadlines or for
         want of room, and no step would take too long."""
-        if self._compute is not None and self._compute.declining:
+        if self._loop is not None and self._loop.declining:
             return False
         rows = self.rows
         coming = max(0, promised - len(rows))
@@ -195,26 +195,26 @@ class Engine:
         return self._running().statistics()
 
     def __repr__(self) -> str:
-        if self._compute is None:
+        if self._loop is None:
             return "<Engine not started>"
         s = self.statistics()
         return f"<Engine {s.rows} rows, {s.waiting} waiting, {s.rows_per_step:.1f} rows per step>"
 
-    def _running(self) -> Compute:
-        if self._compute is None:
+    def _running(self) -> StepLoop:
+        if self._loop is None:
             raise EngineStopped("the denoising engine is not running")
-        return self._compute
+        return self._loop
 
-    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
-        report = next((o.report for o in outcomes if isinstance(o, Progressed)), None)
+    def _deliver(self, events: Sequence[Event]) -> None:
+        report = next((o.report for o in events if isinstance(o, Progressed)), None)
         if report is not None:
             for on_batch in self._on_batch:
                 on_batch(report.rows, report.seconds)
-        for outcome in outcomes:
-            run = self._runs.get(outcome.ticket)
+        for event in events:
+            run = self._runs.get(event.ticket)
             if run is not None and not run.latents.done():
                 try:
-                    _tell(run, outcome)
+                    _tell(run, event)
                 except Exception as error:
                     run.latents.set_exception(error)
 
@@ -223,20 +223,20 @@ class Engine:
             self._on_crash(error)
         for run in self._runs.values():
             if not run.latents.done():
-                stopped = EngineStopped(f"the compute thread failed: {error!r}")
+                stopped = EngineStopped(f"the step loop failed: {error!r}")
                 stopped.__cause__ = error
                 run.latents.set_exception(stopped)
 
 
-def _tell(run: _Run, outcome: Outcome) -> None:
-    match outcome:
+def _tell(run: _Run, event: Event) -> None:
+    match event:
         case Progressed(report=report):
             if run.on_step is not None:
                 run.on_step(report)
         case Checkpointed(step=step, tensors=tensors):
             if run.on_checkpoint is not None:
                 run.on_checkpoint(step, tensors)
-        case Finished(latents=latents) | Rested(latents=latents):
+        case Finished(latents=latents) | Yielded(latents=latents):
             run.latents.set_result(latents)
         case Failed(error=error):
             run.latents.set_exception(error)

@@ -1,4 +1,4 @@
-"""A row as the compute thread holds it, and what it has to say after a step."""
+"""A row as the step loop holds it, and what it has to say after a step."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from services.denoiser.interval import NEVER, Interval
 from services.denoiser.outcomes import (
     Checkpointed,
+    Event,
     Failed,
     Finished,
-    Outcome,
     Progressed,
-    Rested,
     StepReport,
+    Yielded,
 )
 from services.denoiser.row import Row
 from services.denoiser.step import Stepped
@@ -21,16 +21,18 @@ from shared.errors import NotFinite
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class Slot:
     ticket: int
     row: Row
     interval: Interval = NEVER
     """Between its checkpoints."""
     alone: bool = False
-    """It takes one step by itself, and rests."""
+    """It takes one step by itself, and yields."""
     passed_over: int = 0
     parked: bool = False
     """It was in the batch, and waits again for others' sake."""
+    withdrawn: bool = False
+    """Nobody waits for it any more."""
     came: float = field(default_factory=time.time)
     """Unix seconds."""
     kept: int = field(init=False)
@@ -65,7 +67,7 @@ class Entry:
             step_work(row),
         )
 
-    def take(self, stepped: Stepped, i: int, seconds: float) -> list[Outcome]:
+    def take(self, stepped: Stepped, i: int, seconds: float) -> list[Event]:
         """Give the row its share `i` of a step, and say what came of it."""
         row = self.row
         row.step += 1
@@ -78,20 +80,20 @@ class Entry:
             row.masked.taken(row.step - 1)
         preview = row.predicted.cpu() if row.step in row.previews else None
         report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
-        outcomes: list[Outcome] = [Progressed(self.ticket, report)]
+        events: list[Event] = [Progressed(self.ticket, report)]
         if row.finished:
-            outcomes.append(Finished(self.ticket, row.latents.cpu()))
+            events.append(Finished(self.ticket, row.latents.cpu()))
         elif self.alone:
-            outcomes.append(Rested(self.ticket, row.latents.cpu()))
+            events.append(Yielded(self.ticket, row.latents.cpu()))
         elif self.interval.over(row.step - self.kept, self.unkept_seconds):
-            outcomes.append(self.checkpoint())
-        return outcomes
+            events.append(self.checkpoint())
+        return events
 
     def checkpoint(self) -> Checkpointed:
         self.kept, self.unkept_seconds = self.row.step, 0.0
         return Checkpointed(self.ticket, self.row.step, self.row.checkpoint())
 
-    def last_checkpoint(self) -> list[Outcome]:
+    def last_checkpoint(self) -> list[Event]:
         """For a row that has to stop here: what is not kept of it yet."""
         wanted = self.interval.steps > 0 and self.row.step > self.kept
         return [self.checkpoint()] if wanted else []

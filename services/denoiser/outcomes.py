@@ -1,4 +1,4 @@
-"""What the compute thread says: of each row after each step, and of itself."""
+"""What the step loop says: of each row after each step, and of itself."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rested:
+class Yielded:
     """A row has taken its step alone, and is let go; `latents` are not its last ones."""
 
     ticket: int
@@ -59,7 +59,7 @@ class Failed:
     error: BaseException
 
 
-Outcome = Progressed | Checkpointed | Finished | Rested | Failed
+Event = Progressed | Checkpointed | Finished | Yielded | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,6 @@ class Row:
     """By ControlNets."""
     texts: tuple[TextHandles, ...] = ()
     """Where others find what its images are told, the unconditional one first."""
-    cancelled: bool = field(default=False)
 
     @classmethod
     def begin(

@@ -51,7 +51,7 @@ class AskHalf(Protocol):
 
 
 class Sharing:
-    """For the compute thread."""
+    """For the thread of the step loop."""
 
     def __init__(self, ask: AskHalf, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask, self._clock = ask, clock

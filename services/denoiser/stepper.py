@@ -1,4 +1,4 @@
-"""Taking a step of some rows on the compute thread, in whichever way, and learning what it cost."""
+"""Taking one step of some rows, in whichever way, and learning what it cost."""
 
 import time
 from collections import OrderedDict
@@ -10,9 +10,9 @@ import torch
 
 from services.denoiser.block_modes import choose_modes
 from services.denoiser.cost import CostModel
-from services.denoiser.entry import Entry
+from services.denoiser.entry import Slot
 from services.denoiser.merging import Merging
-from services.denoiser.outcomes import Failed, Outcome
+from services.denoiser.outcomes import Event, Failed
 from services.denoiser.row import Row
 from services.denoiser.shape import ShapeKey
 from services.denoiser.sharing import Half, Sharing
@@ -37,9 +37,9 @@ class Taken:
         return Taken(self.steps + other.steps, self.rows + other.rows, self.seconds + other.seconds)
 
 
-class Stepper:
-    """For the compute thread; `cost`, `taken` and what `steering` and `sharing` count may be read
-    by any."""
+class StepExecutor:
+    """For the thread of the step loop. `cost`, `taken` and what `steering` and `sharing` count may
+    be read by any."""
 
     def __init__(
         self,
@@ -61,35 +61,35 @@ class Stepper:
         """Computed for others."""
 
     def advance(
-        self, entries: Sequence[Entry], taking_turns: Collection[Row], lonely: bool
-    ) -> list[Outcome]:
-        """One step of `entries`. If it fails, each takes it alone: only the culprit fails then.
+        self, slots: Sequence[Slot], taking_turns: Collection[Row], lonely: bool
+    ) -> list[Event]:
+        """One step of `slots`. If it fails, each takes it alone: only the culprit fails then.
         `taking_turns`: all rows that do; `lonely`: there is nobody else, nor will be soon."""
         try:
-            batch = self._batch(tuple(entry.row for entry in entries), taking_turns)
+            batch = self._batch(tuple(slot.row for slot in slots), taking_turns)
             choose_modes(batch.rows, self.cost)
             self._about_to()
             started, waited, shared = time.perf_counter(), self._waited(), self.shared
             stepped = step(self._network, batch, self._way(batch, lonely))
             seconds = time.perf_counter() - started
         except Interrupted as interrupted:
-            ready, failed = _sorted(interrupted, entries)
+            ready, failed = _sorted(interrupted, slots)
             return failed + (self.advance(ready, taking_turns, lonely) if ready else [])
         except Exception as error:
-            if len(entries) == 1:
-                return [Failed(entries[0].ticket, error)]
-            each = (self.advance([entry], taking_turns, lonely) for entry in entries)
-            return [outcome for outcomes in each for outcome in outcomes]
+            if len(slots) == 1:
+                return [Failed(slots[0].ticket, error)]
+            each = (self.advance([slot], taking_turns, lonely) for slot in slots)
+            return [event for events in each for event in events]
         hindered = batch.bank is not None and any(row.computed < 1.0 for row in batch.rows)
         if self.shared == shared and not hindered:
             self._learn(batch, seconds - self._waited() + waited)
-        self.taken += Taken(1, len(entries), seconds)
-        outcomes: list[Outcome] = []
-        for i, entry in enumerate(entries):
-            outcomes += entry.take(stepped, i, seconds)
+        self.taken += Taken(1, len(slots), seconds)
+        events: list[Event] = []
+        for i, slot in enumerate(slots):
+            events += slot.take(stepped, i, seconds)
             if self._steering is not None:
-                self._steering.ahead(entry.row, self._network.dtype)
-        return outcomes
+                self._steering.ahead(slot.row, self._network.dtype)
+        return events
 
     @torch.inference_mode()
     def answer(self, half: Half) -> torch.Tensor:
@@ -152,13 +152,11 @@ class Stepper:
         self._merging.observe(work, seconds, batch.bank is not None)
 
 
-def _sorted(
-    interrupted: Interrupted, entries: Sequence[Entry]
-) -> tuple[list[Entry], list[Outcome]]:
-    """Those of `entries` that were answered, and what became of those that failed; the others
+def _sorted(interrupted: Interrupted, slots: Sequence[Slot]) -> tuple[list[Slot], list[Event]]:
+    """Those of `slots` that were answered, and what became of those that failed; the others
     wait."""
     failed, late = interrupted.failed, interrupted.late
-    outcomes: list[Outcome] = [
-        Failed(entry.ticket, failed[entry.row]) for entry in entries if entry.row in failed
+    events: list[Event] = [
+        Failed(slot.ticket, failed[slot.row]) for slot in slots if slot.row in failed
     ]
-    return [e for e in entries if e.row not in failed and e.row not in late], outcomes
+    return [e for e in slots if e.row not in failed and e.row not in late], events
