@@ -11,6 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -106,7 +107,7 @@ class Simulation:
     def run(self) -> Outcome:
         """Until the last edit is finished."""
         for number, edit in enumerate(self.edits):
-            self.at(edit.at, lambda number=number: self.arrived(number))
+            self.at(edit.at, partial(self.arrived, number))
         while self._events and len(self._latencies) < len(self.edits):
             self.now, _, event = heapq.heappop(self._events)
             event()

@@ -9,7 +9,7 @@ import torch
 
 from services.controlnet.network import ControlNet
 from shared.errors import DarkroomError
-from shared.families.sdxl.family import SIZES
+from shared.families.sdxl.options import SIZES
 from shared.messages import ControlledRow
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle

@@ -11,7 +11,7 @@ from shared.families.base import Family
 from shared.families.layers import Piece, clip_names
 from shared.families.options import same, whole
 from shared.families.sdxl.lora_names import sgm_names
-from shared.families.sdxl.options import CONTROLNET, TEXT_ENCODERS, UNET
+from shared.families.sdxl.options import CONTROLNET, SIZES, TEXT_ENCODERS, UNET
 from shared.model_files import config_of
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from shared.families.network import Network
     from shared.families.text import TextEncoder
 
-SIZES: Final = 6
-"""Numbers that every network is told; see `Sdxl.numbers`."""
 _INTERFACE: Final = (
     "in_channels",
     "block_out_channels",

@@ -6,6 +6,8 @@ from shared.families.options import Options
 
 TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
 """Folders of its text encoders, in their order."""
+SIZES: Final = 6
+"""Numbers that every network is told; see `Sdxl.numbers`."""
 _READ: Final = frozenset(
     {
         "act_fn",

@@ -9,7 +9,7 @@ from shared.adapters.bank import AdaptedNetwork, Bank, Use
 from shared.adapters.low_rank import Adapter
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
-from shared.families.sdxl.family import SIZES
+from shared.families.sdxl.options import SIZES
 from shared.weights import variant_of
 
 Halfway = tuple[torch.Tensor, ...]
