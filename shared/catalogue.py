@@ -16,6 +16,7 @@ from shared.adapters.shelf import Shelf
 from shared.config import Settings
 from shared.errors import DarkroomError, Misconfigured
 from shared.families.registry import control_interface
+from shared.jobs.sizes import ModelSizes
 from shared.model_cards import ModelCard, read_card
 from shared.model_files import is_hub_id, read_json
 from shared.model_names import VARIABLE, named_by_source, parse_aliases
@@ -134,10 +135,22 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             name = named_by_source(sources, model)
         return None if name is None else self.cards.get(name)
 
+    def wanted(self, model: str | None) -> ModelCard | None:
+        """As `find`; None is the default."""
+        return self.default if model is None else self.find(model)
+
     def also_called(self, name: str) -> tuple[str, ...]:
         """What else than `name` this model may be called."""
         aliases = (alias for alias, model in self.aliases.items() if model == name)
         return (*aliases, self.cards[name].source)
+
+    def sizes(self) -> dict[str, ModelSizes]:
+        """What the models draw, by all that they may be called."""
+        return {
+            called: ModelSizes.of(card)
+            for name, card in self.cards.items()
+            for called in (name, *self.also_called(name))
+        }
 
     def reason(self, kind: str, wanted: str) -> str | None:
         """Why this model or ControlNet is not served; None: it is, or nobody asked for it."""

@@ -17,9 +17,11 @@ from typing import Final, Self
 
 from shared import subjects
 from shared.bus.base import Bus
+from shared.discovery import model_sizes
 from shared.errors import InvalidRequest, JobNotFound, QueueFull
 from shared.job_calls import cancel_job, stored_image
 from shared.jobs.record import JobRecord
+from shared.jobs.travel import fitted_to_travel, travels
 from shared.keys import Credentials
 from shared.messages import (
     JOB_ID_PATTERN,
@@ -35,6 +37,8 @@ from shared.watch import Job
 
 MAX_JOBS: Final = 1024
 """Jobs that one client watches at a time, unless told otherwise."""
+ANSWER_SECONDS: Final = 0.5
+"""For planners to say which sizes their models draw."""
 
 
 def new_job_id() -> str:
@@ -70,6 +74,8 @@ class Darkroom:
         self._bus = bus
         self._max_jobs = max_jobs
         self._headers = headers
+        self._fitting = asyncio.Lock()
+        """Pictures are decoded one request at a time."""
         self._tasks = asyncio.TaskGroup()
         self._watched: set[asyncio.Task[None]] = set()
 
@@ -110,9 +116,12 @@ class Darkroom:
 
     async def submit(self, request: GenerationRequest, *, progress: bool = True) -> Job:
         """Put the job into the queue, and watch it: its results, and with `progress` its steps. A
-        job id that is already known is success: what is watched then is that job. Raises
-        `QueueFull`, `PayloadTooLarge`, `BusUnavailable`; what a planner finds wrong with the
-        request ends the job instead."""
+        job id that is already known is success: what is watched then is that job. Pictures that are
+        too large for a message are fitted before (see `shared.jobs.travel`). Raises `QueueFull`,
+        `PayloadTooLarge`, `BusUnavailable`, and `InvalidRequest` about such pictures; what a
+        planner finds wrong with the request ends the job instead."""
+        if not travels(request):
+            request = await self._fitted(request)
         job = await self._watch(Job(self._bus, checked_job_id(request.job_id), progress=progress))
         try:
             await self._bus.store(subjects.submit(request.job_id), encode(request), self._headers())
@@ -120,6 +129,15 @@ class Darkroom:
             job.close()
             raise
         return job
+
+    async def _fitted(self, request: GenerationRequest) -> GenerationRequest:
+        """Raises `InvalidRequest`."""
+        async with self._fitting:
+            limits = await model_sizes(self._bus, request.model, ANSWER_SECONDS)
+            if limits is None:
+                allowed = "one that a planner serves, for it says the size of these pictures"
+                raise InvalidRequest("model", request.model, allowed)
+            return await asyncio.to_thread(fitted_to_travel, request, limits)
 
     async def attach(self, job_id: str) -> Job:
         """Watch a job that was submitted before, by anybody. Raises `JobNotFound`."""

@@ -2,13 +2,16 @@
 services do."""
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from shared.bus.base import Bus, Message
 from shared.bus.service import data_of
 from shared.errors import BusUnavailable
+from shared.jobs.sizes import ModelSizes
 from shared.readiness import WARNINGS, Refusal
 from shared.unusable import Unusable, distinct
 from shared.unusable import told as unusable_told
@@ -16,6 +19,8 @@ from shared.unusable import told as unusable_told
 NAME_PREFIX: Final = "darkroom-"
 NEEDED: Final = ("planner", "prompt_encoder", "denoiser", "vae")
 """Services that every model needs."""
+SIZES: Final = "sizes"
+"""Its name in the metadata of a planner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Service:
     """What it says should be put right, though it works."""
     unusable: tuple[Unusable, ...] = ()
     """What it was to serve and cannot."""
+    sizes: Mapping[str, ModelSizes] = field(default_factory=dict)
+    """Of a planner: what its models draw, by all names that requests may call them by."""
 
 
 async def services(bus: Bus, within: float) -> list[Service]:
@@ -72,6 +79,23 @@ def unusable_of(found: Collection[Service]) -> list[Unusable]:
     )
 
 
+def sizes_told(sizes: Mapping[str, ModelSizes]) -> dict[str, str]:
+    """Metadata of a planner, for `Service.sizes`."""
+    return {SIZES: msgspec.json.encode(sizes).decode()}
+
+
+async def model_sizes(bus: Bus, model: str | None, within: float) -> ModelSizes | None:
+    """Of what planners call `model`, or of their default; None: none that answers knows it."""
+    found = await services(bus, within)
+    spoilt = {one.name for one in unusable_of(found) if one.kind == "model"}
+    for one in found:
+        usable = [name for name in one.models if name not in spoilt] or one.models
+        wanted = next(iter(usable), "") if model is None else model
+        if (sizes := one.sizes.get(wanted)) is not None:
+            return sizes
+    return None
+
+
 async def ready_pids(bus: Bus) -> Collection[int]:
     """The processes that take work now; none while the bus itself is away."""
     try:
@@ -100,6 +124,7 @@ def _service(message: Message) -> Service | None:
             refusal=Refusal.of(told),
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
             unusable=unusable_told(told),
+            sizes=msgspec.json.decode(metadata.get(SIZES, "{}"), type=dict[str, ModelSizes]),
         )
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, msgspec.MsgspecError):
         return None

@@ -19,6 +19,7 @@ from services.fleet.running import running_fleet
 from services.fleet.stages import Stages
 from shared.client import Darkroom
 from shared.errors import DarkroomError, InvalidRequest
+from shared.jobs.travel import fitted_to_travel
 from shared.jobs.validate import validate
 from shared.keys import ANONYMOUS, Credentials
 from shared.messages import (
@@ -126,7 +127,10 @@ async def _fleet_for(
         return
     sources, request = _own_models(request)
     # Refused here, a bad request costs nobody the start of a fleet.
-    validate(request, await asyncio.to_thread(catalogue_of, sources))
+    catalogue = await asyncio.to_thread(catalogue_of, sources)
+    if (card := catalogue.wanted(request.model)) is not None:
+        request = await asyncio.to_thread(fitted_to_travel, request, card)
+    validate(request, catalogue)
     with tempfile.TemporaryDirectory(prefix="darkroom-") as directory:
         async with running_fleet(
             FleetOptions(models=sources),

@@ -27,6 +27,7 @@ from services.gateway.request import (
 from services.gateway.undone import UNDONE
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
+from shared.jobs.travel import fitted_to_travel
 from shared.jobs.validate import validate
 from shared.messages import ControlChoice, GenerationRequest, JobSpec, LoraChoice
 from shared.model_settings import MAX_STEPS
@@ -47,7 +48,7 @@ _AS_WRITTEN: Final = frozenset({"prompt", "negative_prompt", "user"})
 _BODY: Final = msgspec.json.Decoder(ImagesRequest)
 
 
-def parse(body: bytes) -> ImagesRequest:
+def parse(body: bytes | bytearray) -> ImagesRequest:
     """Raises `InvalidRequest` naming the field of `body` that is wrong, and what is allowed."""
     try:
         return resolved(_decoded(body))
@@ -57,7 +58,7 @@ def parse(body: bytes) -> ImagesRequest:
         raise InvalidRequest("body", str(error), "one JSON object in UTF-8") from error
 
 
-def _decoded(body: bytes) -> ImagesRequest:
+def _decoded(body: bytes | bytearray) -> ImagesRequest:
     """In JSON 2.0 is as whole a number as 2."""
     try:
         return _BODY.decode(body)
@@ -142,7 +143,7 @@ def _wrong_field(
     return InvalidRequest("body", reason, "one JSON object")
 
 
-def _as_sent(body: bytes, name: str) -> Shown:
+def _as_sent(body: bytes | bytearray, name: str) -> Shown:
     """The JSON text of a field's value, to be quoted in an error."""
     try:
         values = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -158,8 +159,9 @@ def to_job(
     edit: Edit | None = None,
     clock: Callable[[], float] = time.time,
 ) -> tuple[GenerationRequest, JobSpec]:
-    """The job to submit, and what a planner will make of it. A deadline counts from `clock()`. With
-    an `edit`, it is decoded (see `validate`). Raises `InvalidRequest`."""
+    """The job to submit, and what a planner will make of it. A deadline counts from `clock()`. An
+    edit is decoded (see `validate`), and so are pictures that are too large for the bus (see
+    `fitted_to_travel`). Raises `InvalidRequest`."""
     _check_combinations(wanted)
     width, height = _size(wanted)
     request = GenerationRequest(
@@ -189,6 +191,8 @@ def to_job(
         **_edit_fields(wanted, edit),
     )
     try:
+        if (card := catalogue.wanted(request.model)) is not None:  # else `validate` refuses it
+            request = fitted_to_travel(request, card)
         return request, validate(request, catalogue)
     except InvalidRequest as error:
         raise in_http_terms(error, wanted) from error
@@ -276,7 +280,7 @@ def _steps(wanted: ImagesRequest, catalogue: Catalogue) -> int | None:
     factor = STEPS_FACTOR.get(quality_of(wanted))
     if factor is None:
         return wanted.num_inference_steps
-    card = catalogue.find(wanted.model) if wanted.model is not None else catalogue.default
+    card = catalogue.wanted(wanted.model)
     if card is None:  # `validate` will refuse the model
         return None
     return min(MAX_STEPS, max(1, round(factor * card.default_steps)))

@@ -1,6 +1,7 @@
 """Bodies of requests, read with bounds on their size, their time and their number."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,14 +12,16 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from services.gateway.core import GATEWAY
 from shared.errors import InvalidRequest
-from shared.jobs.validate import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_UPLOAD_BYTES
 
 SMALL_BODY_BYTES: Final = 1024 * 1024
 """Two prompts of the longest kind, escaped, fit."""
-MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_PICTURE_BYTES // 3
+MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_UPLOAD_BYTES // 3
 """Of a request: and all its pictures, in base64."""
 BODY_SECONDS: Final = 60.0
-"""How long a body may take to arrive."""
+"""How long a body may take to arrive,"""
+LEAST_RATE: Final = 128 * 1024
+"""and a second more for each so many bytes of it that came."""
 
 
 @dataclass(slots=True)
@@ -29,22 +32,22 @@ class Form:
     files: dict[str, list[bytes]] = field(default_factory=dict)
 
 
-async def read_json(request: web.Request, large: ExitStack) -> bytes:
-    """A body with pictures takes a place among the large ones, which `large` gives back."""
-    async with _reading(request, "application/json"):
-        meter = _Meter(request, large)
+async def read_json(request: web.Request, large: ExitStack) -> bytearray:
+    """A body with pictures takes room among the large ones, which `large` gives back."""
+    async with _reading(request, "application/json") as time_limit:
+        meter = _Meter(request, large, time_limit)
         body = bytearray()
         # Unlike `request.read()`, which keeps the body for as long as there is a request.
         async for chunk in request.content.iter_any():
             body += meter.count(chunk)
-        return bytes(body)
+        return body
 
 
 async def read_form(request: web.Request, large: ExitStack, files: Collection[str]) -> Form:
     """As `read_json`. Parts named as `files` are, with or without `[]` behind it, are files; the
     others are text, each at most once. Raises `InvalidRequest`."""
-    async with _reading(request, "multipart/form-data"):
-        meter, form = _Meter(request, large), Form()
+    async with _reading(request, "multipart/form-data") as time_limit:
+        meter, form = _Meter(request, large, time_limit), Form()
         try:
             async for part in await request.multipart():
                 await _take(form, part, meter, files)
@@ -73,24 +76,39 @@ async def _take(form: Form, part: object, meter: "_Meter", files: Collection[str
 
 
 class _Meter:
-    """Counts a body as it arrives."""
+    """Counts a body as it arrives, and takes room for it: at once for all that it says it has."""
 
-    def __init__(self, request: web.Request, large: ExitStack) -> None:
-        self._gateway = request.app[GATEWAY]
+    def __init__(self, request: web.Request, large: ExitStack, time_limit: asyncio.Timeout) -> None:
+        self._rooms = request.app[GATEWAY].large
         self._large = large
+        self._time_limit = time_limit
+        self._ends = time_limit.when() or math.inf
         self._bytes = 0
+        self._room = SMALL_BODY_BYTES
+        announced = request.content_length or 0
+        self._refuse_too_large(announced)
+        self._take(announced)
 
     def count(self, chunk: bytes) -> bytes:
-        before, self._bytes = self._bytes, self._bytes + len(chunk)
-        if self._bytes > MAX_BODY_BYTES:
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, self._bytes)
-        if before <= SMALL_BODY_BYTES < self._bytes:
-            self._large.enter_context(self._gateway.large_slot())
+        self._bytes += len(chunk)
+        self._refuse_too_large(self._bytes)
+        self._take(self._bytes)
+        self._time_limit.reschedule(self._ends + self._bytes / LEAST_RATE)
         return chunk
+
+    def _take(self, wanted: int) -> None:
+        if wanted > self._room:
+            more = max(wanted - self._room, SMALL_BODY_BYTES)
+            self._large.enter_context(self._rooms.taken(more))
+            self._room += more
+
+    def _refuse_too_large(self, found: int) -> None:
+        if found > MAX_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, found)
 
 
 @asynccontextmanager
-async def _reading(request: web.Request, content_type: str) -> AsyncIterator[None]:
+async def _reading(request: web.Request, content_type: str) -> AsyncIterator[asyncio.Timeout]:
     """Within, the body of a request that says it has one of this type is read."""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
@@ -102,10 +120,11 @@ async def _reading(request: web.Request, content_type: str) -> AsyncIterator[Non
             text=f"Content-Type: {request.content_type!r} is not allowed; allowed: {content_type}"
         )
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            yield
+        async with asyncio.timeout(BODY_SECONDS) as time_limit:
+            yield time_limit
     except web.RequestPayloadError as error:
         raise InvalidRequest("body", str(error), "a body as its headers say") from error
     except TimeoutError as error:
         text = f"the body did not arrive within {BODY_SECONDS:.0f} s"
+        text += f", and a second for each {LEAST_RATE} bytes of it"
         raise web.HTTPRequestTimeout(text=text) from error

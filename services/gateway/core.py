@@ -30,14 +30,36 @@ MAX_REQUESTS: Final = 1024
 OPEN_FILES: Final = MAX_REQUESTS + 512
 """A connection for each request that waits, others that are refused or idle, and the process's own:
 else the kernel would refuse connections before the gateway could refuse requests by name."""
-MAX_LARGE: Final = 16
-"""Requests with pictures that are read and submitted at a time."""
+MAX_LARGE_BYTES: Final = 256 * 1024 * 1024
+"""Of requests with pictures that are read and submitted at a time."""
 ANSWER_SECONDS: Final = 0.25
 """How long a service may take to show itself."""
 WATCH_SECONDS: Final = 2.0
 """Pause between two questions which models can be used."""
 CANCEL_SECONDS: Final = 4.0
 """How long the job of a client that hung up is asked to end."""
+
+
+class LargeBodies:
+    """Memory for requests with pictures, `bound` bytes of them at a time."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<LargeBodies {self._bytes}/{self._bound} bytes>"
+
+    @contextmanager
+    def taken(self, wanted: int) -> Iterator[None]:
+        """Room for so many bytes. Raises `QueueFull`."""
+        if self._bytes + wanted > self._bound:
+            raise QueueFull("the gateway's room for requests with pictures, in bytes,", self._bound)
+        self._bytes += wanted
+        try:
+            yield
+        finally:
+            self._bytes -= wanted
 
 
 class Gateway:
@@ -64,7 +86,7 @@ class Gateway:
         self._tasks = tasks
         self._max_requests = max_requests
         self._waiting = 0
-        self._large = 0
+        self.large = LargeBodies(MAX_LARGE_BYTES)
         self._validating = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,17 +117,6 @@ class Gateway:
             self._waiting -= 1
             if not self._waiting:
                 self._idle.set()
-
-    @contextmanager
-    def large_slot(self) -> Iterator[None]:
-        """A place among the requests whose pictures are in memory. Raises `QueueFull`."""
-        if self._large >= MAX_LARGE:
-            raise QueueFull("the gateway's room for requests with pictures", MAX_LARGE)
-        self._large += 1
-        try:
-            yield
-        finally:
-            self._large -= 1
 
     async def idle(self) -> None:
         """Returns once no request waits."""

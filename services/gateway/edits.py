@@ -6,10 +6,11 @@ from typing import Final
 from aiohttp import web
 
 from services.gateway.api import Edit, parse_edit, to_job
-from services.gateway.body import read_form
+from services.gateway.body import Form, read_form
 from services.gateway.core import GATEWAY
 from services.gateway.images import respond
 from services.gateway.request import EditsRequest
+from shared.catalogue import Catalogue
 from shared.client import new_job_id
 from shared.messages import GenerationRequest, JobSpec
 
@@ -26,8 +27,13 @@ async def _wanted(
     request: web.Request, large: ExitStack
 ) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
     form = await read_form(request, large, FILES)
-    wanted = parse_edit(form.texts)
-    pictures = Edit.of(form.files)
     gateway = request.app[GATEWAY]
-    job, spec = await gateway.apart(to_job, wanted, new_job_id(), gateway.catalogue, pictures)
-    return wanted, job, spec
+    return await gateway.apart(_understood, form, gateway.catalogue)
+
+
+def _understood(
+    form: Form, catalogue: Catalogue
+) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
+    wanted, pictures = parse_edit(form.texts), Edit.of(form.files)
+    form.files.clear()
+    return wanted, *to_job(wanted, new_job_id(), catalogue, pictures)

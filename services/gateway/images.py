@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.api import parse, to_job
-from services.gateway.body import read_json
+from services.gateway.body import SMALL_BODY_BYTES, read_json
 from services.gateway.core import GATEWAY
 from services.gateway.ignored import IGNORED
 from services.gateway.notes import notes
@@ -20,6 +20,7 @@ from services.gateway.stream import stream_images
 from services.gateway.undone import UNDONE
 from services.gateway.usage import usage
 from shared import errors
+from shared.catalogue import Catalogue
 from shared.client import checked_job_id, new_job_id
 from shared.messages import GenerationRequest, ImageResult, JobDone, JobSpec
 from shared.watch import Job
@@ -38,9 +39,17 @@ async def generate(request: web.Request) -> web.StreamResponse:
 async def _wanted(
     request: web.Request, large: ExitStack
 ) -> tuple[ImagesRequest, GenerationRequest, JobSpec]:
-    wanted = parse(await read_json(request, large))
-    job, spec = to_job(wanted, new_job_id(), request.app[GATEWAY].catalogue)
-    return wanted, job, spec
+    gateway, body = request.app[GATEWAY], await read_json(request, large)
+    if len(body) > SMALL_BODY_BYTES:
+        return await gateway.apart(_understood, body, gateway.catalogue)
+    return _understood(body, gateway.catalogue)
+
+
+def _understood(
+    body: bytearray, catalogue: Catalogue
+) -> tuple[ImagesRequest, GenerationRequest, JobSpec]:
+    wanted = parse(body)
+    return wanted, *to_job(wanted, new_job_id(), catalogue)
 
 
 async def respond(

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from services.gateway.ignored import IgnoredFields
 from shared.jobs.edits import IMAGE_STRENGTH, MASK_MODES, MASKED_STRENGTH
+from shared.jobs.travel import MAX_UPLOAD_BYTES
 from shared.jobs.validate import (
     MAX_CONTROL_LAG,
     MAX_CONTROL_SCALE,
@@ -18,7 +19,6 @@ from shared.jobs.validate import (
     MAX_IMAGES,
     MAX_LORA_SCALE,
     MAX_LORAS,
-    MAX_PICTURE_BYTES,
     MAX_PREVIEWS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
@@ -199,7 +199,7 @@ Controls = Annotated[
         "ControlNets to steer by, each with a picture.",
         f'a list of up to {MAX_CONTROLS} objects {{"model": ..., "image": ..., "scale": ..., '
         '"start": ..., "end": ..., "guess_mode": ...}, with models from the controls in GET '
-        f"/v1/models, images that are {IMAGE}, together at most {MAX_PICTURE_BYTES} bytes, scales "
+        f"/v1/models, images that are {IMAGE}, together at most {MAX_UPLOAD_BYTES} bytes, scales "
         f"(default 1) from {-MAX_CONTROL_SCALE:g} to {MAX_CONTROL_SCALE:g}, a start (default 0) "
         "and a later end (default 1) from 0 to 1",
     ),
@@ -341,7 +341,7 @@ def _aliases(struct: type[ImagesRequest]) -> dict[str, str]:
 
 
 FILE_FIELDS: Final[dict[str, str]] = {
-    "image": f"one png, jpeg or webp file of at most {MAX_PICTURE_BYTES} bytes (together with the "
+    "image": f"one png, jpeg or webp file of at most {MAX_UPLOAD_BYTES} bytes (together with the "
     f"mask) and {MAX_PIXELS} pixels",
     "mask": f"one png, jpeg or webp file of the image's size: {MASK}",
 }

@@ -4,6 +4,7 @@ import dataclasses
 
 from services.planner.planner import Planner
 from shared.catalogue import Catalogue
+from shared.discovery import sizes_told
 from shared.heap import give_back_large_pieces
 from shared.process import Process, run_process
 
@@ -15,7 +16,7 @@ async def main(running: Process) -> None:
         planner.run,
         statistics=lambda: dataclasses.asdict(planner.statistics()),
         refusal=planner.refusal,
-        metadata={"models": " ".join(catalogue.cards)},
+        metadata={"models": " ".join(catalogue.cards), **sizes_told(catalogue.sizes())},
         unusable=catalogue.unusable,
         background=[planner.watch_queues, planner.watch_deadlines, planner.watch_services],
     )

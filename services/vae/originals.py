@@ -9,11 +9,9 @@ from PIL import Image
 from shared.errors import InvalidRequest
 from shared.jobs.edits import check_mask
 from shared.messages import JobSpec
-from shared.pictures.masks import HALF, mask_of
+from shared.pictures.masks import drawn_anew, mask_of
 from shared.pictures.profiles import to_srgb
 from shared.pictures.reader import read_picture
-
-LANCZOS = Image.Resampling.LANCZOS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,20 +38,20 @@ def read_original(spec: JobSpec, image: bytes, mask: bytes | None) -> Original:
     `InvalidRequest`."""
     size = (spec.width, spec.height)
     opened = read_picture("image", image)
-    own, profile = opened.kept()
-    kept = _pixels(own, size)
-    pixels = kept if profile is None else _pixels(to_srgb(own, profile), size)
+    own, profile = opened.kept(size)
+    kept = _pixels(own)
+    pixels = kept if profile is None else _pixels(to_srgb(own, profile))
     if spec.edit is None or not spec.edit.masked:
         return Original(pixels, None, pixels, None)
     said = mask_of(opened) if mask is None else check_mask(mask, opened.size)
     if said is None:
         raise InvalidRequest("image", "an opaque image", "one with a mask of its own")
-    shown = torch.from_numpy(np.array(said.resize(size, LANCZOS))) >= HALF
+    shown = _pixels(drawn_anew(said, size)) > 0
     return Original(pixels, shown, kept, profile)
 
 
-def _pixels(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    return torch.from_numpy(np.array(image.resize(size, LANCZOS)))
+def _pixels(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image))
 
 
 def refuse_nothing(mask: torch.Tensor, spec: JobSpec, scale: int) -> None:

@@ -22,8 +22,7 @@ IMAGE_STRENGTH: Final = 0.75
 class Original:
     """An image that a request brings: its size in pixels, and where its mask is."""
 
-    width: int
-    height: int
+    size: tuple[int, int]
     mask: MaskSource
 
 
@@ -36,8 +35,8 @@ def read_original(request: GenerationRequest) -> Original | None:
     image = read_picture("image", request.image)
     if request.mask is not None:
         check_mask(request.mask, image.size)
-        return Original(*image.size, "file")
-    return Original(*image.size, "none" if mask_of(image) is None else "alpha")
+        return Original(image.size, "file")
+    return Original(image.size, "none" if mask_of(image) is None else "alpha")
 
 
 def check_mask(data: bytes, size: tuple[int, int]) -> Image.Image:

@@ -1,11 +1,12 @@
 """Sizes of results: what a model can draw, and what a message can carry in a format."""
 
 import math
-from typing import Final
+from typing import Final, Protocol
+
+import msgspec
 
 from shared.errors import InvalidRequest
-from shared.messages import ImageFormat
-from shared.model_cards import ModelCard
+from shared.messages import GenerationRequest, ImageFormat
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024 - 64 * 1024
 """Of one result: the bus takes 8 MiB in one message."""
@@ -20,7 +21,54 @@ SHOWN: Final = 2
 Size = tuple[int, int]
 
 
-def fitted(size: Size, card: ModelCard, output_format: ImageFormat | None) -> Size:
+class Limits(Protocol):
+    """Which sizes a model draws, in pixels: what a `ModelCard` says, or a `ModelSizes`."""
+
+    @property
+    def size_multiple(self) -> int: ...
+    @property
+    def default_width(self) -> int: ...
+    @property
+    def default_height(self) -> int: ...
+    @property
+    def max_width(self) -> int: ...
+    @property
+    def max_height(self) -> int: ...
+
+
+class ModelSizes(msgspec.Struct, frozen=True, array_like=True):
+    """The same on the wire: planners tell it of each model (`shared/discovery.py`)."""
+
+    size_multiple: int
+    default_width: int
+    default_height: int
+    max_width: int
+    max_height: int
+
+    @staticmethod
+    def of(card: Limits) -> "ModelSizes":
+        return ModelSizes(
+            card.size_multiple,
+            card.default_width,
+            card.default_height,
+            card.max_width,
+            card.max_height,
+        )
+
+
+def wanted_size(request: GenerationRequest, card: Limits, original: Size | None) -> Size:
+    """Of the result. `original`: the size of the image that the request begins from, if there is
+    one. Raises `InvalidRequest` if the model cannot draw what the request says."""
+    width, height = original or (card.default_width, card.default_height)
+    if original is not None or request.output_format == "png":
+        width, height = fitted((width, height), card, request.output_format)
+    width = width if request.width is None else request.width
+    height = height if request.height is None else request.height
+    check_size((width, height), card)
+    return width, height
+
+
+def fitted(size: Size, card: Limits, output_format: ImageFormat | None) -> Size:
     """What the model can draw, and its format carry, that is nearest to `size`: its shape first,
     then its size."""
     unit = card.size_multiple
@@ -38,7 +86,7 @@ def fitted(size: Size, card: ModelCard, output_format: ImageFormat | None) -> Si
     return width, height
 
 
-def check_size(size: Size, card: ModelCard) -> None:
+def check_size(size: Size, card: Limits) -> None:
     """Raises `InvalidRequest` about the side that the model cannot draw, with the nearest sizes."""
     unit = card.size_multiple
     for name, value, most in (
@@ -51,7 +99,7 @@ def check_size(size: Size, card: ModelCard) -> None:
             raise InvalidRequest(name, value, allowed)
 
 
-def nearest(size: Size, card: ModelCard) -> list[Size]:
+def nearest(size: Size, card: Limits) -> list[Size]:
     """Sizes that the model can draw: of those around `size`, made small enough in its own shape,
     the nearest ones."""
     unit = card.size_multiple
@@ -71,7 +119,7 @@ def nearest(size: Size, card: ModelCard) -> list[Size]:
     return sorted(((x, y) for x in across for y in down), key=distance)[:SHOWN]
 
 
-def format_of(wanted: ImageFormat | None, size: Size, card: ModelCard) -> ImageFormat:
+def format_of(wanted: ImageFormat | None, size: Size, card: Limits) -> ImageFormat:
     """Where the request leaves it open, the one that has room. Raises `InvalidRequest` about a png
     that may have none."""
     large = size[0] * size[1] > MAX_PNG_PIXELS
@@ -85,6 +133,6 @@ def format_of(wanted: ImageFormat | None, size: Size, card: ModelCard) -> ImageF
     return wanted
 
 
-def _share(size: Size, card: ModelCard) -> float:
+def _share(size: Size, card: Limits) -> float:
     """By which a size is made small enough for the model."""
     return min(1.0, card.max_width / size[0], card.max_height / size[1])

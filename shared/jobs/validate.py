@@ -8,8 +8,9 @@ from shared.adapters.fits import check_fits
 from shared.adapters.origins import check as check_origin
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
-from shared.jobs.edits import Original, edit_spec, read_original
-from shared.jobs.sizes import check_size, fitted, format_of
+from shared.jobs.edits import edit_spec, read_original
+from shared.jobs.sizes import format_of, wanted_size
+from shared.jobs.travel import MAX_PICTURE_BYTES, check_bytes
 from shared.messages import (
     JOB_ID_PATTERN,
     ControlChoice,
@@ -32,9 +33,6 @@ MAX_LORAS: Final = 8
 MAX_LORA_SCALE: Final = 10.0
 MAX_CONTROLS: Final = 4
 MAX_CONTROL_SCALE: Final = 10.0
-MAX_PICTURE_BYTES: Final = 7 * 1024 * 1024 + 512 * 1024
-"""Of all pictures that a request brings, as files: the bus takes 8 MiB in one message, and the two
-longest prompts need their part of it."""
 MAX_CONTROL_LAG: Final = 1
 
 
@@ -45,9 +43,9 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     if not re.fullmatch(JOB_ID_PATTERN, request.job_id):
         raise InvalidRequest("job_id", request.job_id, f"text matching {JOB_ID_PATTERN}")
     card = _card(request.model, catalogue)
-    _check_bytes(request)
+    check_bytes(request, MAX_PICTURE_BYTES)
     original = read_original(request)
-    width, height = _size(request, card, original)
+    width, height = wanted_size(request, card, None if original is None else original.size)
     output_format = format_of(request.output_format, (width, height), card)
     sampler = request.sampler or card.default_sampler
     if sampler not in card.samplers:
@@ -107,32 +105,6 @@ def _negative_prompt(text: str | None, card: ModelCard) -> str | None:
         allowed = f"nothing, for the model {card.name} was trained with its guidance in it"
         raise InvalidRequest("negative_prompt", text, allowed)
     return None if text is None else _text("negative_prompt", text, empty=True)
-
-
-def _size(
-    request: GenerationRequest, card: ModelCard, original: Original | None
-) -> tuple[int, int]:
-    width, height = card.default_width, card.default_height
-    if original is not None:
-        width, height = original.width, original.height
-    if original is not None or request.output_format == "png":
-        width, height = fitted((width, height), card, request.output_format)
-    width = width if request.width is None else request.width
-    height = height if request.height is None else request.height
-    check_size((width, height), card)
-    return width, height
-
-
-def _check_bytes(request: GenerationRequest) -> None:
-    """Of all pictures, before any of them is looked at."""
-    for name, own in (("image", request.image), ("mask", request.mask)):
-        if own is not None and len(own) > MAX_PICTURE_BYTES:
-            raise InvalidRequest(name, f"{len(own)} bytes", f"at most {MAX_PICTURE_BYTES} bytes")
-    edit = len(request.image or b"") + len(request.mask or b"")
-    controls = sum(len(choice.image) for choice in request.controls)
-    if edit + controls > MAX_PICTURE_BYTES:
-        allowed = f"pictures of at most {MAX_PICTURE_BYTES} bytes together"
-        raise InvalidRequest("controls" if controls else "mask", edit + controls, allowed)
 
 
 def _loras(

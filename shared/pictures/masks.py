@@ -33,6 +33,13 @@ def mask_of(picture: Picture) -> Image.Image | None:
     return None if found is None or found.getbbox() is None else found
 
 
+def drawn_anew(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask, in the form of `read_mask`, brought to `size`: 255 where the image is drawn anew, 0
+    where it is kept."""
+    levels = mask.resize(size, Image.Resampling.LANCZOS)
+    return levels.point([0] * HALF + [255] * (256 - HALF))
+
+
 def read_mask(picture: Picture) -> Image.Image:
     """How much each pixel is to be drawn anew, 0 to 255: by its alpha channel, if any of that is
     not opaque, else by its light. Raises `InvalidRequest` if that is nowhere the case."""

@@ -64,17 +64,22 @@ class Picture:
         """Upright and on white, in its own colours: mode L, RGB or CMYK."""
         return upright(modes.on_white(self.image), self.orientation)
 
-    def shown(self) -> Image.Image:
-        """As a viewer shows it: upright, on white, in sRGB; mode RGB."""
-        return to_srgb(self.colours(), self.profile)
+    def shown(self, size: tuple[int, int] | None = None) -> Image.Image:
+        """As a viewer shows it: upright, on white, in sRGB; mode RGB. Brought to `size` before it
+        is converted; None: its own."""
+        return to_srgb(self._own(size), self.profile)
 
-    def kept(self) -> tuple[Image.Image, bytes | None]:
-        """What a result can keep of it, upright and on white, mode RGB: its own colours with their
-        profile; as shown, without one, where there is none that a result can have."""
-        own = self.colours()
+    def kept(self, size: tuple[int, int] | None = None) -> tuple[Image.Image, bytes | None]:
+        """What a result of `size` can keep of it, upright and on white, mode RGB: its own colours
+        with their profile; as shown, without one, where there is none that a result can have."""
+        own = self._own(size)
         if self.profile is None or own.mode != "RGB" or not is_kept(self.profile):
             return to_srgb(own, self.profile), None
         return own, self.profile
+
+    def _own(self, size: tuple[int, int] | None) -> Image.Image:
+        own = self.colours()
+        return own if size is None else own.resize(size, Image.Resampling.LANCZOS)
 
 
 def read_picture(field: str, data: bytes) -> Picture:

@@ -16,7 +16,8 @@ from shared.bus.embedded import find_binary, nats_server
 from shared.bus.nats import connect
 from shared.bus.nats.durability import check_sync, finding
 from shared.errors import Misconfigured
-from shared.jobs.validate import MAX_PICTURE_BYTES, MAX_PROMPT_CHARACTERS
+from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.validate import MAX_PROMPT_CHARACTERS
 from shared.payload import ENVELOPE_BYTES, NEEDED, refuse_small_payload
 from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run

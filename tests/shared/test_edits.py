@@ -8,7 +8,8 @@ from PIL import Image
 from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.edits import IMAGE_STRENGTH, MASKED_STRENGTH, taken
-from shared.jobs.validate import MAX_PICTURE_BYTES, validate
+from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.validate import validate
 from shared.messages import EditSpec
 from tests.factories import card, catalogue, control, request
 from tests.pictures import SIZE, file, mask, picture, turned

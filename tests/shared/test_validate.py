@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from shared.errors import InvalidRequest
-from shared.jobs.validate import MAX_PICTURE_BYTES, MAX_SEED, validate
+from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.validate import MAX_SEED, validate
 from shared.messages import ControlSpec
 from tests.factories import card, catalogue, control, request
 

@@ -18,7 +18,7 @@ from shared.adapters.hosts import Hosts
 from shared.adapters.shelf import Shelf
 from shared.catalogue import Catalogue
 from shared.errors import AdapterUnusable, InvalidRequest
-from shared.jobs.validate import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_UPLOAD_BYTES
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
 from tests import factories
 
@@ -281,10 +281,10 @@ def test_a_picture_that_is_no_base64_is_refused_by_name(image: str) -> None:
 
 
 def test_pictures_over_the_limit_are_refused_by_its_number() -> None:
-    large = base64.b64encode(bytes(MAX_PICTURE_BYTES + 1)).decode()
+    large = base64.b64encode(bytes(MAX_UPLOAD_BYTES + 1)).decode()
     detail = refusal(json.dumps({"prompt": "a", "controls": [CONTROL | {"image": large}]}).encode())
     assert detail.param == "controls"
-    assert f"at most {MAX_PICTURE_BYTES} bytes together" in detail.message
+    assert f"at most {MAX_UPLOAD_BYTES} bytes together" in detail.message
 
 
 def test_a_lora_that_does_not_fit_is_the_requests_fault() -> None:

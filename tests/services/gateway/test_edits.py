@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent
@@ -12,7 +13,7 @@ from PIL import Image
 
 from services.gateway.body import MAX_BODY_BYTES
 from shared.jobs import edits as limits
-from shared.jobs.validate import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_PICTURE_BYTES, MAX_UPLOAD_BYTES
 from shared.pictures.reader import MAX_PIXELS
 from tests.conftest import run
 from tests.pictures import chunk, file, mask, picture, with_chunks, with_segments
@@ -198,7 +199,8 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
         (file(picture(), "BMP"), "a whole png, jpeg or webp"),
         (file(Image.new("1", (8193, 8192))), f"at most {MAX_PIXELS} pixels"),
         (file(Image.new("1", (14_000, 14_000))), f"at most {MAX_PIXELS} pixels"),
-        (bytes(MAX_PICTURE_BYTES + 1), f"at most {MAX_PICTURE_BYTES} bytes"),
+        (bytes(MAX_PICTURE_BYTES + 1), "a whole png, jpeg or webp"),
+        (bytes(MAX_UPLOAD_BYTES + 1), f"at most {MAX_UPLOAD_BYTES} bytes"),
     ],
 )
 def test_an_image_that_is_none_or_too_large_is_refused_by_name(content: bytes, reason: str) -> None:
@@ -207,6 +209,25 @@ def test_an_image_that_is_none_or_too_large_is_refused_by_name(content: bytes, r
             answer = await edited(here, ("image", content, "i.png"), without="image")
             assert (answer.status, answer.error["param"]) == (400, "image"), answer.error
             assert reason in answer.error["message"]
+
+    run(scenario())
+
+
+def test_a_photograph_larger_than_a_message_is_fitted_before_it_travels() -> None:
+    async def scenario() -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (2400, 3200, 3), dtype=np.uint8)
+        photo = file(Image.fromarray(noise), "JPEG", quality=95)
+        assert len(photo) > MAX_PICTURE_BYTES
+        shown = file(Image.new("L", (3200, 2400), 255))
+        in_text = base64.b64encode(photo)
+        async with server() as here:
+            for image in (photo, b"data:image/jpeg;base64," + in_text):
+                parts: list[Part] = [("image", image, "i.jpg"), ("mask", shown, "m.png")]
+                answer = await edited(here, *parts, without="image")
+                assert (answer.status, answer.json["size"]) == (200, "256x192")
+            controls = [{"model": "edges", "image": in_text.decode()}]
+            drawn = await here.draw(controls=controls)
+            assert (drawn.status, drawn.json["size"]) == (200, "128x128")
 
     run(scenario())
 

@@ -29,7 +29,7 @@ from shared.errors import (
     NotServed,
     QueueFull,
 )
-from shared.jobs.validate import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_PICTURE_BYTES
 from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -112,7 +112,7 @@ def test_a_job_with_the_largest_pictures_fits_into_a_body_and_into_a_message() -
 def test_only_so_many_requests_with_pictures_are_read_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(core, "MAX_LARGE", 1)
+    monkeypatch.setattr(core, "MAX_LARGE_BYTES", 3 * SMALL_BODY_BYTES)
 
     async def scenario() -> None:
         image = base64.b64encode(bytes(2 * SMALL_BODY_BYTES)).decode()
@@ -149,7 +149,7 @@ def test_only_so_many_requests_with_pictures_are_read_at_a_time(
 
 async def _is_full(here: Server) -> bool:
     try:
-        with here.gateway.large_slot():
+        with here.gateway.large.taken(2 * SMALL_BODY_BYTES):
             return False
     except QueueFull:
         return True
