@@ -101,7 +101,7 @@ class Baseline:
 
     def _draw(self, spec: JobSpec) -> bytes:
         [pixels] = self._loaded.draw([spec])
-        return encode_image(pixels, spec.output_format, spec.output_compression)
+        return encode_image(pixels, spec.output_format, spec.output_compression).data
 
     @property
     def _loaded(self) -> Pipeline:

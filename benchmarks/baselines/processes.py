@@ -41,7 +41,7 @@ def drawn(specs: Sequence[JobSpec]) -> list[bytes]:
     """Files of the images that `Pipeline.draw` draws."""
     pixels = _opened[0].draw(specs)
     return [
-        encode_image(one, spec.output_format, spec.output_compression)
+        encode_image(one, spec.output_format, spec.output_compression).data
         for one, spec in zip(pixels, specs, strict=True)
     ]
 

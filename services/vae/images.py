@@ -1,8 +1,7 @@
 """Pixels to image files."""
 
 import io
-import logging
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from PIL import Image
@@ -10,10 +9,16 @@ from PIL import Image
 from shared.jobs.sizes import MAX_FILE_BYTES
 from shared.messages import ImageFormat
 
-log = logging.getLogger(__name__)
-
 LOWER: Final = (95, 85, 70, 50, 30)
 """Qualities for a file that is too large for the bus as it is wanted."""
+
+
+class Encoded(NamedTuple):
+    """A file."""
+
+    data: bytes
+    quality: int
+    """Of a jpeg or webp; 100 for a png."""
 
 
 def encode_image(
@@ -22,21 +27,31 @@ def encode_image(
     compression: int,
     profile: bytes | None = None,
     most: int = MAX_FILE_BYTES,
-) -> bytes:
+) -> Encoded:
     """A file of uint8 `pixels` (height, width, 3), whose colours `profile` says; None: sRGB.
     `compression`: quality of jpeg and webp; it is lowered as far as the file has to be, for `most`
     bytes."""
     image, form = Image.fromarray(pixels.numpy()), output_format.upper()
     if output_format == "png":
-        return _file(image, form, profile, compress_level=4)
-    data = _file(image, form, profile, quality=compression)
+        return Encoded(_file(image, form, profile, compress_level=4), 100)
+    found = Encoded(_file(image, form, profile, quality=compression), compression)
     for quality in LOWER:
-        if len(data) <= most:
+        if len(found.data) <= most:
             break
         if quality < compression:
-            log.warning("%d bytes are too many: a %s of less quality", len(data), output_format)
-            data = _file(image, form, profile, quality=quality)
-    return data
+            found = Encoded(_file(image, form, profile, quality=quality), quality)
+    return found
+
+
+def less_quality(index: int, output_format: ImageFormat, wanted: int, found: int) -> str | None:
+    """What the answer says of image `index`, whose file had no room as it was `wanted`; None: it
+    had."""
+    if output_format == "png" or found == wanted:
+        return None
+    return (
+        f"output_compression: image {index} is a {output_format} of quality {found}, for with "
+        f"{wanted} it is larger than the {MAX_FILE_BYTES} bytes that the bus has room for"
+    )
 
 
 def _file(image: Image.Image, form: str, profile: bytes | None, **options: int) -> bytes:

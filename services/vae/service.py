@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from services.vae.autoencoder import WIDENED, Autoencoder, Decoded
-from services.vae.images import encode_image
+from services.vae.images import encode_image, less_quality
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
@@ -74,17 +74,18 @@ class ImageDecoder:
             task.warnings.add(f"image {index}: {WIDENED}")
         if spec.edit is not None and spec.edit.masked:
             pixels, profile = await asyncio.to_thread(self._with_original, pixels, task.inputs)
-        data = await asyncio.to_thread(
-            encode_image, pixels, spec.output_format, spec.output_compression, profile
-        )
+        form, wanted = spec.output_format, spec.output_compression
+        encoded = await asyncio.to_thread(encode_image, pixels, form, wanted, profile)
+        if (said := less_quality(index, form, wanted, encoded.quality)) is not None:
+            task.warnings.add(said)
         result = ImageResult(
             job_id=task.job_id,
             index=index,
             seed=spec.seed + index,
             width=spec.width,
             height=spec.height,
-            output_format=spec.output_format,
-            data=data,
+            output_format=form,
+            data=encoded.data,
         )
         reached("commit.before")
         await self._bus.store(subjects.image_result(task.job_id, index), encode(result))
@@ -139,14 +140,15 @@ class ImageDecoder:
             task = decode(message.data, PreviewTask)
             latents = await asyncio.to_thread(get_tensor, self._transport, task.latents)
             pixels, _ = await self._decoded(model, latents)
+            encoded = await asyncio.to_thread(
+                encode_image, pixels, task.output_format, task.output_compression
+            )
             preview = Preview(
                 job_id=task.job_id,
                 index=task.index,
                 partial_index=task.partial_index,
                 step=task.step,
-                data=await asyncio.to_thread(
-                    encode_image, pixels, task.output_format, task.output_compression
-                ),
+                data=encoded.data,
                 output_format=task.output_format,
             )
             await self._bus.publish(subjects.event(task.job_id), encode(preview))

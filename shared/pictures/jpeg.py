@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Final
@@ -23,11 +24,13 @@ _PROGRESSIVE: Final = b"\xff\xc2"
 _INTERVAL: Final = b"\xff\xdd"
 MAX_SCANS: Final = 64
 """Each may take as long as the whole picture; progressive encoders write about ten."""
-_JUNK: Final = bytes(range(1, 128)) * 4
-"""Data of a scan that begins after its end, and is seen if anything is missing before."""
-_SMALL: Final = 8
-_UNDRAWN: Final = ((128, 128), (127, 127))
-"""Least and greatest level where libjpeg found no data; the second of inks."""
+_JUNK: Final = bytes(range(254, 0, -1)) * 2
+"""Data that begins after the end of a scan, and is seen if anything is missing before: where
+libjpeg finds no data it takes zeros."""
+_ARITHMETIC: Final = (b"\xff\xc9", b"\xff\xca")
+"""Such data may end before its last zeros, and is whole."""
+_BAND: Final = 256
+"""Rows that are compared at a time, to take little memory."""
 
 
 @dataclass(slots=True)
@@ -136,34 +139,24 @@ def _behind_thumbnail(data: bytes, position: int) -> int:
 
 
 def lacks_rows(stripped: Stripped, image: Image.Image) -> bool:
-    """Whether the data of `image`, which was decoded from `stripped`, ends before its last row.
-    libjpeg paints the rest grey, and Pillow does not say so."""
-    if stripped.whole and not _ends_undrawn(image):
-        return False
-    if not stripped.whole and _PROGRESSIVE in stripped.pixels[: stripped.pixels.find(b"\xff\xda")]:
-        return True
+    """Whether the data of `image`, which was decoded from `stripped`, ends before its last row, or
+    in it: libjpeg paints what is missing, and Pillow does not say so. With more data behind it a
+    whole picture stays what it is."""
+    head = stripped.pixels[: stripped.pixels.find(b"\xff\xda")]
+    if any(kind in head for kind in _ARITHMETIC) or (_PROGRESSIVE in head and not stripped.whole):
+        return not stripped.whole
     more = _JUNK
-    if _INTERVAL in stripped.pixels:
+    if _INTERVAL in head:
         more += b"".join(bytes([0xFF, marker]) + _JUNK for marker in _RESTARTS) * 2
-    longer = stripped.pixels[: -len(_END)] + more + _END
-    share = _SMALL if stripped.whole else 1
-    difference = ImageChops.difference(_light(stripped.pixels, share), _light(longer, share))
-    return difference.getbbox() is not None
+    longer = Image.open(BytesIO(stripped.pixels[: -len(_END)] + more + _END), formats=("JPEG",))
+    longer.load()
+    return any(
+        ImageChops.difference(image.crop(band), longer.crop(band)).getbbox() is not None
+        for band in _bands(image)
+    )
 
 
-def _ends_undrawn(image: Image.Image) -> bool:
-    """Whether the last pixel, and those around it, are what libjpeg paints without data."""
-    width, height = image.size
-    corner = image.crop((max(0, width - 4), max(0, height - 4), width, height))
-    found = corner.getextrema()
-    if isinstance(found[0], tuple):
-        return all(one in _UNDRAWN for one in found[:3])
-    return found in _UNDRAWN
-
-
-def _light(data: bytes, share: int) -> Image.Image:
-    """The picture without its colours; at 1/`share` of its size it is decoded more quickly."""
-    image = Image.open(BytesIO(data), formats=("JPEG",))
-    image.draft("L", (max(1, image.width // share), max(1, image.height // share)))
-    image.load()
-    return image.convert("L")
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """From below: what is missing is there."""
+    for lower in range(image.height, 0, -_BAND):
+        yield 0, max(0, lower - _BAND), image.width, lower

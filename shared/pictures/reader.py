@@ -28,6 +28,18 @@ _BEGINNINGS: Final = (
     (b"<svg", "svg"),
     (b"<?xml", "xml"),
     (b"8BPS", "psd"),
+    (b"\0\0\1\0", "ico"),
+    (b"\0\0\0\x0cJXL ", "jpeg xl"),
+    (b"\xff\x0a", "jpeg xl"),
+    (b"\0\0\0\x0cjP  ", "jpeg 2000"),
+    (b"\xff\x4f\xff\x51", "jpeg 2000"),
+    (b"v/1\1", "exr"),
+    (b"#?RADIANCE", "hdr"),
+    (b"qoif", "qoi"),
+    (b"\xab" + b"KTX", "ktx"),
+    (b"DDS ", "dds"),
+    (b"IIU\0", "raw"),
+    (b"FUJIFILMCCD-RAW", "raw"),
 )
 _UNKNOWN: Final = ""
 _BRANDS: Final = {
@@ -35,7 +47,13 @@ _BRANDS: Final = {
     b"avis": "avif",
     b"heic": "heic",
     b"heix": "heic",
+    b"heim": "heic",
+    b"heis": "heic",
+    b"hevc": "heic",
+    b"hevx": "heic",
     b"mif1": "heif",
+    b"msf1": "heif",
+    b"crx ": "raw",
 }
 """Of files in boxes (ISO/IEC 14496-12)."""
 
@@ -119,6 +137,6 @@ def _kind(data: bytes) -> str:
     if data[:4] == webp.RIFF and data[8:12] == webp.WEBP:
         return "webp"
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "")
+        return _BRANDS.get(data[8:12], "video")
     start = data[:64].lstrip() if data[:1] in b" \t\r\n\xef" else data
     return next((kind for beginning, kind in _BEGINNINGS if start.startswith(beginning)), "")
