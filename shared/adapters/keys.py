@@ -20,11 +20,12 @@ Role = Literal["down", "up", "bias", "alpha", "magnitude", "dora_scale", "bias_d
 PEFT and as LyCORIS has it. `bias_difference`: what is added to the layer's own bias."""
 
 _ROLE: Final = re.compile(
-    r"(?:\.lora_(?P<matrix>A|B|down|up)(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<kind>weight|bias))?"
+    r"(?:\.lora_(?P<matrix>A|B|down|up)"
+    r"(?:(?:\.(?!lora_)[^.]+)*?\.(?P<kind>weight|bias)|\.(?!weight$|bias$)[^.]+)?"
     r"|(?:\.lora|\.lora_linear_layer|_lora(?P<stream>[12]?))\.(?P<older>down|up)\.weight"
     r"|\.(?P<alpha>alpha)"
     r"|\.(?P<dora>dora_scale)"
-    r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.(?!weight$)[^.]+)?(?:\.weight)?"
+    r"|\.(?P<magnitude>lora_magnitude_vector)(?:(?:\.[^.]+)*?\.weight|\.[^.]+)?"
     r"|\.(?P<difference>diff_b))$"
 )
 """How a key ends. An adapter may have any name in PEFT's form."""
@@ -37,20 +38,21 @@ _UNSUPPORTED: Final = (
     (re.compile(r"\.(?:a1|a2|b1|b2)\.weight$"), "GLoRA is not supported"),
     (re.compile(r"\.lora_(?:E|embedding_A|embedding_B)(?:\.[^.]+)*$"), "it is no plain LoRA's"),
     (re.compile(r"\.vera_lambda_[bd](?:\.[^.]+)*$"), "VeRA is not supported"),
+    (re.compile(r"\.scalar$"), "a scalar of LyCORIS is not supported"),
     (re.compile(r"\.(?:diff|set_weight|w_norm|b_norm)$"), "whole weights are not supported"),
 )
 """What modules of other methods end with. Nothing else of such a place can be used either."""
 _EMBEDDING: Final = re.compile(r"^(?:bundle_emb|emb_params|clip_[lg]$|t5$)|\.string_to_param\b")
 UNKNOWN: Final = "it is no low-rank weight that we know"
 
-_WRAPPERS: Final = ("base_model.model.", "module.", "model.")
+_WRAPPERS: Final = ("base_model.model.", "module.", "model.", "_orig_mod.")
 _DENOISER: Final = re.compile(
     r"(?:model\.)?(?:unet|transformer|diffusion_model)\.|(?:lora_(?:unet|transformer)|lycoris)_"
 )
 _ENCODER: Final = re.compile(
     r"(?:text_encoders?[._])?(?P<name>clip_[lg]|t5(?:xxl)?)\.(?:transformer\.)?"
     r"|(?P<dotted>text_encoder(?:_\d)?|te\d?)\."
-    r"|lora_(?P<flat>te\d?|text_encoder(?:_\d)?)_"
+    r"|lora_(?P<flat>te\d?|text_encoder(?:_\d)?|clip_[lg]|t5(?:xxl)?)_"
 )
 
 

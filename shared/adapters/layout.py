@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
-from shared.adapters.foreign import architecture
-from shared.adapters.header import Header, Shape, Shapes
-from shared.adapters.keys import Place, Role, parse_key
+from shared.adapters.foreign import noted, seen
+from shared.adapters.header import FLOATING, KINDS, Header, Shape, Shapes
+from shared.adapters.keys import Key, Place, Role, parse_key
 from shared.errors import AdapterUnusable
 from shared.families.base import Family
 from shared.families.layers import CLIP, Piece
@@ -22,6 +22,8 @@ MAX_SHOWN: Final = 200
 MAX_LEFT: Final = 100
 """Tensors that a result names."""
 _BIASES: Final[tuple[Role, ...]] = ("bias", "bias_difference")
+_KINDS: Final = (FLOATING, KINDS - {"C64"})
+"""Types that are read, of matrices and of alphas."""
 _CLIP: Final = CLIP.replace(".", "_")
 
 
@@ -55,16 +57,22 @@ def layout(name: str, header: Header, family: Family, *, partial: bool = False) 
     found = _Found(family)
     if not header.shapes:
         raise AdapterUnusable(name, "it has no weights")
-    for place, roles in _places(name, header.shapes, found).items():
+    if other := noted(header, family):
+        raise _foreign(name, other, family)
+    for place, roles in _places(name, header, found).items():
         found.add(place, roles, header.shapes)
     if twice := found.twice():
         raise AdapterUnusable(name, f"{twice} are for the same layer")
-    if found.left and (other := architecture(header, family)):
-        reason = f"it is a LoRA for {other}, and this model is {family.architecture}"
-        raise AdapterUnusable(name, reason)
+    if other := seen({key: header.shapes[key] for key in found.left}, family):
+        raise _foreign(name, other, family)
     if not (found.sources or found.unknown) or (found.left and not partial):
         raise AdapterUnusable(name, _refusal(found.left, len(header.shapes), bool(found.sources)))
     return Layout(tuple(found.sources), found.left, frozenset(found.parts))
+
+
+def _foreign(name: str, other: str, family: Family) -> AdapterUnusable:
+    reason = f"it is a LoRA for {other}, and this model is {family.architecture}"
+    return AdapterUnusable(name, reason)
 
 
 class _Found:
@@ -128,13 +136,16 @@ def targets(family: Family, part: str) -> Mapping[str, tuple[Piece, ...]]:
     return {name.replace(".", "_"): pieces for name, pieces in names.items()}
 
 
-def _places(name: str, shapes: Shapes, found: _Found) -> dict[Place, dict[Role, str]]:
+def _places(name: str, header: Header, found: _Found) -> dict[Place, dict[Role, str]]:
     """The keys by place and role; those that have none are left, and so is the rest of a place
     with a tensor that is not supported."""
     places: dict[Place, dict[Role, str]] = {}
     spoilt: dict[Place, str] = {}
-    for key in shapes:
-        parsed = parse_key(key)
+    for key in header.shapes:
+        parsed, kind = parse_key(key), header.kinds.get(key, "F32")
+        if parsed.place is not None and kind not in _KINDS[parsed.role == "alpha"]:
+            reason = f"its numbers are {kind}; read are {', '.join(sorted(FLOATING))}"
+            parsed = Key(parsed.place, None, parsed.reason or reason)
         if parsed.place is None or parsed.role is None:
             found.leave([key], parsed.reason)
             if parsed.place is not None:
