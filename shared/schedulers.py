@@ -178,6 +178,39 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """Settings that are read, and are one of a few words."""
+NULLABLE: Final = frozenset({"sigma_min", "sigma_max", "shift_terminal", "trained_betas"})
+NUMBERS: Final = frozenset(
+    {
+        "base_image_seq_len",
+        "base_shift",
+        "beta_end",
+        "beta_start",
+        "flow_shift",
+        "lambda_min_clipped",
+        "max_image_seq_len",
+        "max_shift",
+        "original_inference_steps",
+        "rho",
+        "shift",
+        "shift_terminal",
+        "sigma_data",
+        "sigma_max",
+        "sigma_min",
+        "steps_offset",
+        "timestep_scaling",
+    }
+)
+"""Settings that are read, and are numbers; `NULLABLE` ones may be `null`."""
+SWITCHES: Final = frozenset(
+    {
+        "euler_at_final",
+        "lower_order_final",
+        "rescale_betas_zero_snr",
+        "set_alpha_to_one",
+        "use_dynamic_shifting",
+    }
+)
+"""Settings that are read, and are true or false."""
 
 
 def misread(config: Mapping[str, Any]) -> str | None:
@@ -188,10 +221,27 @@ def misread(config: Mapping[str, Any]) -> str | None:
         own = known is None or name in known.read
         if own and name in config and config[name] not in allowed:
             return f"{name} is {config[name]!r}; allowed: {', '.join(allowed)}"
+    for name, value in config.items():
+        if (known is not None and name not in known.read) or (value is None and name in NULLABLE):
+            continue
+        if name in NUMBERS and (not _is_number(value)):
+            return f"{name} is {value!r}; allowed: a number"
+        if name in SWITCHES and not isinstance(value, bool | None):
+            return f"{name} is {value!r}; allowed: true or false"
     steps = config.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         return f"num_train_timesteps is {steps!r}; allowed: a whole number above 0"
+    betas = config.get("trained_betas")
+    if betas is not None and (known is None or "trained_betas" in known.read):
+        numbers = isinstance(betas, list) and all(map(_is_number, betas))
+        if not numbers or len(betas) != steps:
+            return f"trained_betas are no list of {steps} numbers, as num_train_timesteps has it"
     return None
+
+
+def _is_number(value: Any) -> bool:
+    """Any but NaN; one of them may be infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
 def setting(config: Mapping[str, Any], name: str) -> Any:

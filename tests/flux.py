@@ -45,19 +45,21 @@ DYNAMIC = {
 """Of the scheduler: levels depend on the size, as in FLUX.1-dev."""
 
 
-def make_transformer(guidance_embeds: bool = False) -> FluxTransformer2DModel:
+def make_transformer(guidance_embeds: bool = False, **options: Any) -> FluxTransformer2DModel:
+    """With these options of its config beside, or instead of, its own."""
     torch.manual_seed(7)
-    return FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=POOLED,
-        guidance_embeds=guidance_embeds,
-        axes_dims_rope=(4, 6, 6),
-    ).eval()
+    settings: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": POOLED,
+        "guidance_embeds": guidance_embeds,
+        "axes_dims_rope": (4, 6, 6),
+    }
+    return FluxTransformer2DModel(**settings | options).eval()
 
 
 def _clip() -> tuple[CLIPTokenizer, CLIPTextModel]:

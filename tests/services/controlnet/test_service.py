@@ -184,6 +184,22 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
     run(main())
 
 
+def test_a_guidance_that_the_network_is_told_is_nothing_to_controlnets() -> None:
+    async def main() -> None:
+        transport = MemoryTransport()
+        cache, flats = TensorCache(transport), []
+        for more in ((), (7.5,)):
+            own = row(transport, "a red cube", images=1)
+            own = msgspec.structs.replace(own, numbers=(*own.numbers, *more))
+            step = Step(latents(1), (await ReadRow.read(own, cache),))
+            [found] = compute(control("edges"), lambda job, flat: put(transport, flat), [step])
+            assert found.residuals is not None
+            flats.append(get_tensor(transport, found.residuals))
+        assert torch.equal(*flats)
+
+    run(main())
+
+
 def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() -> None:
     class Spoiling(Counting):
         def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 """What cannot be used is listed with its reason, and is no reason not to draw with the others."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import aiohttp
 from services.gateway.app import serving
 from services.gateway.probes import missing_services
 from shared.bus.base import ServiceInfo
+from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.catalogue import Catalogue
 from shared.discovery import NEEDED, Service
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.telemetry.metrics import Metrics
 from shared.unusable import Unusable
-from tests.conftest import run
+from tests.conftest import eventually, run
+from tests.factories import card
 from tests.services.gateway.pipeline import pipeline
 from tests.services.gateway.server import server
 
@@ -55,6 +58,31 @@ def test_models_are_listed_without_those_that_cannot_be_used_which_are_listed_ap
                 {"id": name, "kind": "model", "reason": "no numbers"},
                 {"id": "union", "kind": "controlnet", "reason": "a union"},
             ]
+
+    run(main())
+
+
+def test_a_request_that_names_no_model_gets_the_first_that_somebody_could_load() -> None:
+    two = Catalogue(cards={name: card(name=name) for name in ("bad", "good")})
+    told = {"unusable": [{"name": "bad", "source": "x", "kind": "model", "reason": "no numbers"}]}
+    metadata = {"service": "vae", "pid": "7", "models": "good"}
+    info = ServiceInfo(name="darkroom-vae", version="0.1.0", description="", metadata=metadata)
+
+    async def main() -> None:
+        bus = MemoryBus(MemoryBroker(), "test")
+        async with (
+            serving(bus, two, Metrics("gateway"), "127.0.0.1", 0) as gateway,
+            bus.service(info, lambda: told),
+            asyncio.TaskGroup() as group,
+        ):
+            watching = group.create_task(gateway.watch_models())
+
+            async def moved() -> bool:
+                return gateway.catalogue.default.name == "good"
+
+            assert gateway.catalogue.default.name == "bad"
+            await eventually(moved)
+            watching.cancel()
 
     run(main())
 
