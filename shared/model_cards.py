@@ -14,7 +14,7 @@ from shared.makers import wanted_of
 from shared.model_files import read_json, scheduler_config
 from shared.model_settings import CARD_FILE, ModelSettings, name_of, settings_of
 from shared.samplers import own_sampler, prediction_of, refuse_unreadable, samplers_for
-from shared.weights import variant_of, weight_bytes
+from shared.weights import refuse_damaged, weight_bytes
 
 DEFAULT_STEPS: Final = 30
 """Of a model of which nobody says how many."""
@@ -65,7 +65,7 @@ def read_card(source: str, operators: Mapping[str, ModelSettings] | None = None)
 def _read_card(source: str, operators: Mapping[str, ModelSettings]) -> ModelCard:
     family, scheduler = family_of(source), scheduler_config(source)
     settings = settings_of(source, operators)
-    name = settings.name or name_of(source)
+    name = name_of(source) if settings.name is None else settings.name
     if not name.isprintable() or not name or " " in name:
         raise Misconfigured(
             f"model {source!r}: its name {name!r} must be printable, without spaces"
@@ -85,15 +85,24 @@ def _read_card(source: str, operators: Mapping[str, ModelSettings]) -> ModelCard
 
 
 def refuse_incomplete(family: Family) -> None:
-    """Raises `Misconfigured` if a component has no weights; those of a hub id are fetched later."""
-    root = Path(family.source)
+    """Raises `Misconfigured` if a component has no config, no weights or no whole ones, or a
+    tokenizer lacks files; what else than JSON a hub id has is fetched later."""
+    root, source = Path(family.source), family.source
     for component in (family.denoiser, *family.text_encoders, "vae"):
-        if root.is_dir() and not weight_bytes(root / component):
+        if read_json(source, component, "config.json").get("quantization_config"):
             raise Misconfigured(
-                f"model {family.source!r} has no weights (*.safetensors) in {component}/"
+                f"{component}/config.json of model {source!r} has a quantization_config; read are "
+                "weights that are not quantized"
             )
-        if root.is_dir():
-            variant_of(family.source, component)
+        if not root.is_dir():
+            continue
+        if not weight_bytes(root / component):
+            raise Misconfigured(f"model {source!r} has no weights (*.safetensors) in {component}/")
+        refuse_damaged(source, component)
+    for folder, sets in family.tokenizers.items() if root.is_dir() else ():
+        if not any(all((root / folder / name).is_file() for name in files) for files in sets):
+            allowed = " or ".join(" and ".join(sorted(files)) for files in sets)
+            raise Misconfigured(f"model {source!r} has no {allowed} in {folder}/")
 
 
 def _card(
@@ -169,6 +178,8 @@ def _check_sizes(card: ModelCard) -> None:
         ("height", card.default_height, card.max_height),
     ):
         unit = card.size_multiple
+        if not most:
+            raise Misconfigured(f"{CARD_FILE}: max_{name} is too small; allowed: from {unit}")
         if value % unit or value > most:
             raise Misconfigured(
                 f"{CARD_FILE}: {name} is {value}; allowed: a multiple of {unit} up to {most}"

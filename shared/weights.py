@@ -1,16 +1,22 @@
-"""In which of several precisions a component's weights are loaded, by the names of its files.
+"""A component's weights: which of several precisions is loaded, by the names of its files, and
+whether they are those of its config.
 
 diffusers and transformers call files `model.safetensors`, or `model.fp16.safetensors` and the like,
-and look for one kind only: a repository with the others alone would not load.
+and look for one kind only: a repository with the others alone would not load. Both draw weights
+that a file lacks at random, and leave out those that a network has no place for; here that is an
+error.
 """
 
 import logging
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
+from shared.adapters.header import FLOATING, NotSafetensors, read_header
 from shared.errors import Misconfigured
+from shared.model_files import read_json
 
 SUFFIX: Final = ".safetensors"
 VARIANTS: Final = ("fp16", "bf16", "fp32")
@@ -18,6 +24,8 @@ VARIANTS: Final = ("fp16", "bf16", "fp32")
 as `non_ema`) are other weights."""
 log = logging.getLogger(__name__)
 
+_INDEXES: Final = "position_ids"
+"""What text encoders' files may have that are no weights."""
 _SHARD: Final = re.compile(r"-\d+-of-\d+$")
 
 
@@ -36,6 +44,79 @@ def variant_of(source: str, folder: str = "") -> str | None:
         f"{source}: the weights in {folder or '.'}/ are {', '.join(sorted(map(str, found)))}; read "
         f"are plain ones and {', '.join(VARIANTS)}"
     )
+
+
+def refuse_damaged(source: str, folder: str = "") -> None:
+    """Raises `Misconfigured` naming the first file of component `folder` of the model in directory
+    `source` that is not whole, or the first tensor in it that is quantized."""
+    component, variant = Path(source) / folder, variant_of(source, folder)
+    for name in sorted(_here(component)):
+        if _variant(name) != variant:
+            continue
+        try:
+            header = read_header(component / name)
+        except (NotSafetensors, OSError) as error:
+            raise Misconfigured(f"{folder}/{name} of {source!r} cannot be read: {error}") from error
+        for key, kind in header.kinds.items():
+            if kind not in FLOATING and not key.endswith(_INDEXES):
+                raise Misconfigured(
+                    f"{folder}/{name} of {source!r}: {key} is {kind}; read are weights of "
+                    + ", ".join(sorted(FLOATING))
+                )
+    for index in component.glob(f"*{SUFFIX}.index*.json"):
+        files = read_json(str(component), index.name).get("weight_map")
+        if not isinstance(files, dict):
+            raise Misconfigured(f"{folder}/{index.name} of {source!r} has no weight_map")
+        for name in sorted(map(str, files.values())):
+            if _variant(name) == variant and not (component / name).is_file():
+                raise Misconfigured(f"{folder}/{name} of {source!r} is not there")
+
+
+def load(kind: Any, source: str, folder: str | None, dtype: Any) -> Any:
+    """Component `folder` of the model `source` (None: the model itself), as `kind` of diffusers.
+    Raises `Misconfigured` if its weights are not those of its config, or whatever loading does."""
+    module, told = _loaded(kind, source, folder, dtype)
+    if strange := told.get("unexpected_keys"):
+        raise Misconfigured(
+            f"the config of {folder or source} has no place for its weights {_some(strange)}"
+        )
+    return module
+
+
+def load_of_transformers(kind: Any, source: str, folder: str, dtype: Any) -> Any:
+    """As `load`, of transformers. Its files may have more than it has a place for, such as a vision
+    tower that it was trained with."""
+    # Else it says no more than that shapes differ.
+    module, told = _loaded(kind, source, folder, dtype, ignore_mismatched_sizes=True)
+    if others := told.get("mismatched_keys"):
+        shown = _some(f"{key} is {tuple(has)}, not {tuple(wanted)}" for key, has, wanted in others)
+        raise Misconfigured(f"the weights of {folder} do not fit its config: {shown}")
+    return module
+
+
+def _loaded(
+    kind: Any, source: str, folder: str | None, dtype: Any, **settings: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Also what the library tells of the weights."""
+    where = {} if folder is None else {"subfolder": folder}
+    module, told = kind.from_pretrained(
+        source,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=variant_of(source, folder or ""),
+        output_loading_info=True,
+        **where,
+        **settings,
+    )
+    if lacking := told.get("missing_keys"):
+        raise Misconfigured(f"the weights of {folder or source} lack {_some(lacking)}")
+    return module, told
+
+
+def _some(keys: Iterable[str]) -> str:
+    """The first of them by name, and how many more there are."""
+    first, *others = sorted(map(str, keys))
+    return f"{first} and {len(others)} more" if others else first
 
 
 def weight_bytes(component: Path) -> int:

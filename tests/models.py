@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from shared.shipped import MODELS
 
+EMPTY = (2).to_bytes(8, "little") + b"{}"
+"""A file of safetensors without any."""
 SDXL, FLUX = MODELS["pocket-sdxl"], MODELS["pocket-flux"]
 
 
@@ -25,7 +27,7 @@ def copied(
     shutil.copytree(source, target, ignore=ignored)
     if not weights:
         for file in Path(source).glob("*/*.safetensors"):
-            (target / file.relative_to(source)).write_text("{}")
+            (target / file.relative_to(source)).write_bytes(EMPTY)
     for name, fields in (changes or {}).items():
         path = target / name
         if fields is None:

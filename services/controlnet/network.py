@@ -11,7 +11,7 @@ from torch import nn
 
 from shared.errors import Misconfigured, NotFinite
 from shared.torch_graph import Graph, graph_of
-from shared.weights import variant_of
+from shared.weights import load
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,7 @@ class ControlNet:
         from diffusers.models.controlnets.controlnet import ControlNetModel
 
         try:
-            module = ControlNetModel.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, variant=variant_of(source)
-            )
-            return cls(module.to(device))
+            return cls(load(ControlNetModel, source, None, dtype).to(device))
         except (Misconfigured, OSError, ValueError) as error:
             raise Misconfigured(f"the ControlNet {source!r} cannot be loaded: {error}") from error
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from shared.adapters.header import Shapes
 from shared.errors import Misconfigured
@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # planners and gateways, which have no torch, look into famil
     from shared.families.network import Network
     from shared.families.text import TextEncoder
 
+LIBRARIES: Final = ("diffusers", "transformers")
+"""Whose classes a `model_index.json` may name: others are code that comes with a model."""
+
 
 class Family(ABC):
     """The architecture of the model in directory or hub id `source`."""
@@ -42,6 +45,8 @@ class Family(ABC):
     """Folder of the denoising network."""
     text_encoders: ClassVar[tuple[str, ...]]
     """Folders of the text encoders."""
+    tokenizers: ClassVar[Mapping[str, tuple[frozenset[str], ...]]]
+    """Folders of the tokenizers; each has the files of one of these sets."""
     lora_encoders: ClassVar[Mapping[str, str]]
     """What text encoders are called in the keys of LoRAs (see `shared/adapters/keys.py`), and the
     folder of each."""
@@ -75,11 +80,16 @@ class Family(ABC):
         """Raises `Misconfigured` naming what the model's config, or its `model_index.json`, asks
         for that is not honoured."""
         for component, served in self.classes.items():
-            named = index.get(component, [None, served])
-            kind = named[1] if isinstance(named, list) and len(named) == 2 else named
+            named = index.get(component, [LIBRARIES[0], served])
+            library, kind = named if isinstance(named, list) and len(named) == 2 else ("", named)
             if kind != served:
                 raise Misconfigured(
                     f"model_index.json: {component} is a {kind}; served is {served}"
+                )
+            if library not in LIBRARIES:
+                raise Misconfigured(
+                    f"model_index.json: {component} is a {kind} of {library!r}; served are those "
+                    f"of {' and '.join(LIBRARIES)}"
                 )
         self.options.check(self.denoiser, self.config)
         self.refuse_misfits()

@@ -6,6 +6,7 @@ list are not the class's own, and diffusers ignores them too.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,6 +42,12 @@ class Options:
                 )
 
 
+CLIP_TOKENIZER: Final = (
+    frozenset({"tokenizer.json"}),
+    frozenset({"vocab.json", "merges.txt"}),
+)
+T5_TOKENIZER: Final = (frozenset({"tokenizer.json"}), frozenset({"spiece.model"}))
+"""Files without which a tokenizer knows no words, and says nothing: one of these sets."""
 AUTOENCODER: Final = Options(
     "AutoencoderKL",
     frozenset(
@@ -79,6 +86,15 @@ def whole(folder: str, config: Mapping[str, Any], name: str, default: Any = None
     return value
 
 
+def number(folder: str, config: Mapping[str, Any], name: str, default: Any = None) -> float:
+    """Option `name` as a finite number. Raises `Misconfigured`."""
+    value = config.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        shown = json.dumps(value)
+        raise Misconfigured(f"{folder}/config.json: {name} is {shown}; honoured is a number")
+    return float(value)
+
+
 def same(what: str, value: int, other: str, wanted: int | None) -> None:
     """Raises `Misconfigured` if two components that meet differ; None: the other does not say."""
     if wanted is not None and value != wanted:
@@ -97,6 +113,22 @@ def check_autoencoder(config: Mapping[str, Any], latent_channels: int) -> None:
         )
     own = whole("vae", config, "latent_channels", 4)
     same("latent_channels of the autoencoder", own, "the network's images have", latent_channels)
-    for name in ("latents_mean", "latents_std"):
+    both = ("latents_mean", "latents_std")
+    for name in both:
         if (told := config.get(name)) is not None:
             same(f"the length of the autoencoder's {name}", len(told), "latent_channels is", own)
+    if (config.get(both[0]) is None) != (config.get(both[1]) is None):
+        raise Misconfigured(f"vae/config.json: honoured are {' and '.join(both)}, or neither")
+    if number("vae", config, "scaling_factor", 0.18215) == 0.0:
+        raise Misconfigured("vae/config.json: scaling_factor is 0; honoured is any other number")
+
+
+def refuse_ignored(config: Mapping[str, Any], names: Sequence[str], pipeline: str) -> None:
+    """Raises `Misconfigured` if the autoencoder's config asks for what diffusers' `pipeline` leaves
+    out."""
+    for name in names:
+        if config.get(name):
+            raise Misconfigured(
+                f"vae/config.json: {name} is {json.dumps(config[name])}; honoured is null, for "
+                f"diffusers' {pipeline} takes no notice of it"
+            )

@@ -8,7 +8,8 @@ import torch
 
 from shared.adapters.bank import Use
 from shared.adapters.low_rank import Adapter
-from shared.weights import variant_of
+from shared.errors import Misconfigured
+from shared.weights import load_of_transformers
 
 MARKS: Final = 2
 """Tokens that mark the beginning and the end of a prompt, at most."""
@@ -58,15 +59,26 @@ class TextEncoder(Protocol):
 
 
 def load_encoder(kind: Any, source: str, folder: str, device: str, dtype: torch.dtype) -> Any:
-    """The text encoder in a model's `folder`, as `kind` of transformers."""
-    encoder = kind.from_pretrained(
-        source,
-        subfolder=folder,
-        dtype=dtype,
-        use_safetensors=True,
-        variant=variant_of(source, folder),
-    )
-    return encoder.to(device).eval()
+    """The text encoder in a model's `folder`, as `kind` of transformers. Raises `Misconfigured`, or
+    whatever loading does."""
+    return load_of_transformers(kind, source, folder, dtype).to(device).eval()
+
+
+def refuse_strange_tokens(tokenizer: Any, encoder: Any, folder: str) -> None:
+    """Raises `Misconfigured` if the `tokenizer` in a model's `folder` may give tokens that its text
+    encoder does not know, or none but its marks, as one does that lacks its files."""
+    most = getattr(encoder.config, "max_position_embeddings", None)
+    if most is not None and tokenizer.model_max_length > most:
+        raise Misconfigured(
+            f"{folder}/tokenizer_config.json: model_max_length is {tokenizer.model_max_length}; "
+            f"its text encoder takes up to {most} tokens"
+        )
+    tokens, known = len(tokenizer), int(encoder.get_input_embeddings().num_embeddings)
+    if tokens > known:
+        raise Misconfigured(f"{folder}/ has {tokens} tokens, and its text encoder knows {known}")
+    marks = set(tokenizer.all_special_ids)
+    if set(tokenizer("a red circle").input_ids) <= marks:
+        raise Misconfigured(f"{folder}/ has no tokens for words; are all of its files there?")
 
 
 def unread(tokenizer: Any, encoder: str, limit: int, prompt: str) -> tuple[Unread, ...]:

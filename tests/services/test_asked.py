@@ -86,7 +86,7 @@ def test_a_controlnet_without_numbers_is_found() -> None:
 
 def test_weights_that_are_no_weights_are_named(tmp_path: Path) -> None:
     source = copied(tmp_path / "m")
-    with pytest.raises(Misconfigured, match=r"the text encoders of m cannot be loaded"):
+    with pytest.raises(Misconfigured, match=r"the weights of text_encoder lack embeddings"):
         load_each(
             {"m": source},
             "model",

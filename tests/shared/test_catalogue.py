@@ -35,6 +35,8 @@ UNHONOURED: list[tuple[str, str, dict[str, Any], str]] = [
         "latent_channels of the autoencoder is 4",
     ),
     (SDXL, "unet", {"class_embed_type": "timestep"}, 'class_embed_type is "timestep"'),
+    (SDXL, "unet", {"dual_cross_attention": True}, "dual_cross_attention is true; honoured is"),
+    (SDXL, "unet", {"num_attention_heads": 8}, "num_attention_heads is 8; honoured is null"),
     (SDXL, "unet", {"num_class_embeds": 10}, "num_class_embeds is 10; honoured is null"),
     (SDXL, "unet", {"time_cond_proj_dim": 3}, "time_cond_proj_dim is 3; honoured is null"),
     (SDXL, "unet", {"time_cond_proj_dim": "256"}, 'time_cond_proj_dim is "256"; honoured is'),
@@ -52,6 +54,17 @@ UNHONOURED: list[tuple[str, str, dict[str, Any], str]] = [
     (SDXL, "vae", {"latent_channels": 16}, "latent_channels of the autoencoder is 16"),
     (SDXL, "vae", {"in_channels": 4}, "vae/config.json: in_channels is 4; honoured is 3"),
     (SDXL, "vae", {"latents_mean": [0.0], "latents_std": [1.0]}, "latents_mean is 1"),
+    (SDXL, "vae", {"latents_mean": [0.0] * 4}, "latents_mean and latents_std, or neither"),
+    (SDXL, "vae", {"shift_factor": 0.1}, "shift_factor is 0.1; honoured is null, for diffusers'"),
+    (SDXL, "vae", {"scaling_factor": 0}, "scaling_factor is 0"),
+    (SDXL, "vae", {"scaling_factor": "1"}, 'scaling_factor is "1"; honoured is a number'),
+    (FLUX, "vae", {"shift_factor": None}, "shift_factor is null; honoured is a number"),
+    (
+        FLUX,
+        "vae",
+        {"latents_mean": [0.5] * 4, "latents_std": [1.0] * 4},
+        "latents_mean is [0.5, 0.5, 0.5, 0.5]; honoured is null",
+    ),
     (SDXL, "vae", {"_class_name": "AutoencoderTiny"}, "vae/ is a AutoencoderTiny"),
     (FLUX, "transformer", {"in_channels": 96, "out_channels": 16}, "in_channels is 96"),
     (FLUX, "transformer", {"in_channels": 64}, "autoencoder is 4"),
@@ -69,6 +82,8 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"width": 130}, "width is 130; allowed: a multiple of 8 up to 128"),
     ({"height": 512}, "height is 512; allowed: a multiple of 8 up to 128"),
     ({"name": "two words"}, "must be printable, without spaces"),
+    ({"name": ""}, "must be printable, without spaces"),
+    ({"max_width": 4}, "max_width is too small; allowed: from 8"),
 ]
 
 
@@ -113,6 +128,36 @@ def test_a_component_of_another_class_is_refused_by_name(tmp_path: Path, compone
     index = {component: ["diffusers", "Other"]}
     with pytest.raises(Misconfigured, match=f"{component} is a Other; served is"):
         read_card(copied(tmp_path / "m", {"model_index.json": index}))
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
+    index = {"unet": ["my_module", "UNet2DConditionModel"]}
+    with pytest.raises(Misconfigured, match="unet is a UNet2DConditionModel of 'my_module'"):
+        read_card(copied(tmp_path / "m", {"model_index.json": index}))
+
+
+@pytest.mark.parametrize("source", [SDXL, FLUX])
+def test_tokenizers_that_lack_their_files_are_named(tmp_path: Path, source: str) -> None:
+    """transformers makes one of them that knows no words, or not how to take them apart."""
+    for number, (folder, gone, needed) in enumerate(
+        [
+            ("tokenizer", "*", "tokenizer.json or merges.txt and vocab.json"),
+            ("tokenizer", "[tm]*.*", "tokenizer.json or merges.txt and vocab.json"),
+            ("tokenizer_2", "*", "tokenizer.json or "),
+        ]
+    ):
+        model = copied(tmp_path / str(number), source=source)
+        for path in (tmp_path / str(number) / folder).glob(gone):
+            path.unlink()
+        with pytest.raises(Misconfigured, match=f"has no {needed}.* in {folder}/"):
+            read_card(model)
+
+
+def test_quantized_components_are_refused_by_name(tmp_path: Path) -> None:
+    for component in ("unet", "text_encoder_2"):
+        fields = {f"{component}/config.json": {"quantization_config": {"load_in_4bit": True}}}
+        with pytest.raises(Misconfigured, match=f"{component}/config.json .* quantization_config"):
+            read_card(copied(tmp_path / component, fields))
 
 
 @pytest.mark.parametrize(("settings", "reason"), SETTINGS, ids=str)

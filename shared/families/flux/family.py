@@ -10,7 +10,14 @@ from shared.families.base import Family
 from shared.families.flux.lora_names import bfl_names
 from shared.families.flux.options import TRANSFORMER
 from shared.families.layers import Piece, clip_names
-from shared.families.options import same, whole
+from shared.families.options import (
+    CLIP_TOKENIZER,
+    T5_TOKENIZER,
+    number,
+    refuse_ignored,
+    same,
+    whole,
+)
 from shared.model_files import config_of
 
 if TYPE_CHECKING:
@@ -32,6 +39,10 @@ class Flux(Family):
     pipeline = "FluxPipeline"
     denoiser = "transformer"
     text_encoders = ("text_encoder", "text_encoder_2")
+    tokenizers = {  # noqa: RUF012
+        "tokenizer": CLIP_TOKENIZER,
+        "tokenizer_2": T5_TOKENIZER,
+    }
     lora_encoders = {  # noqa: RUF012
         **dict.fromkeys(("te", "te1", "text_encoder", "text_encoder_1", "clip_l"), "text_encoder"),
         **dict.fromkeys(("te2", "te3", "text_encoder_2", "t5", "t5xxl"), "text_encoder_2"),
@@ -65,6 +76,9 @@ class Flux(Family):
                 "honoured is a network that is given images alone, and has as many channels in as "
                 f"out, {self.patch**2} for each of the autoencoder's"
             )
+        vae = config_of(self.source, "vae")
+        refuse_ignored(vae, ("latents_mean", "latents_std"), self.pipeline)
+        number("vae", vae, "shift_factor")
         clip, t5 = (config_of(self.source, folder) for folder in self.text_encoders)
         for name, default, folder, width in (
             ("joint_attention_dim", 4096, "text_encoder_2", t5.get("d_model")),

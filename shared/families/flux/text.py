@@ -8,7 +8,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from shared.adapters.bank import AdaptedNetwork, Use
 from shared.adapters.low_rank import Adapter
-from shared.families.text import Encoded, Unread, load_encoder, unread
+from shared.families.text import Encoded, Unread, load_encoder, refuse_strange_tokens, unread
 
 MOST_TOKENS: Final = 512
 """Of T5, as `FluxPipeline` allows; fewer where the model's own tokenizer says so."""
@@ -31,6 +31,8 @@ class FluxTextEncoder:
         self._clip, self._t5 = (
             load_encoder(kind, source, folder, device, dtype) for folder, kind in kinds.items()
         )
+        refuse_strange_tokens(self._clip_tokenizer, self._clip, "tokenizer")
+        refuse_strange_tokens(self._t5_tokenizer, self._t5, "tokenizer_2")
         self._adapted_clip = AdaptedNetwork("text_encoder", self._clip)
         self._adapted_t5 = AdaptedNetwork("text_encoder_2", self._t5)
 

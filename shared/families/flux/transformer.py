@@ -13,7 +13,7 @@ from shared.families.flux.pieces import Pieces, pieces
 from shared.families.flux.stream import PATCH, Context, Rotary, Stream, packed, unpacked
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control, Mode, Partial
-from shared.weights import variant_of
+from shared.weights import load
 
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
@@ -56,14 +56,7 @@ class FluxTransformer:
         # From its own module, when needed: the package's front door imports every model there is.
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-        transformer = FluxTransformer2DModel.from_pretrained(
-            model,
-            subfolder="transformer",
-            dtype=dtype,
-            use_safetensors=True,
-            variant=variant_of(model, "transformer"),
-        )
-        return cls(transformer.to(device))
+        return cls(load(FluxTransformer2DModel, model, "transformer", dtype).to(device))
 
     def predict(
         self,

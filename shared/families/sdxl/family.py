@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shared.errors import Misconfigured
 from shared.families.base import Family
 from shared.families.layers import Piece, clip_names
-from shared.families.options import same, whole
+from shared.families.options import CLIP_TOKENIZER, refuse_ignored, same, whole
 from shared.families.sdxl.lora_names import sgm_names
 from shared.families.sdxl.options import CONTROLNET, SIZES, TEXT_ENCODERS, UNET
 from shared.model_files import config_of
@@ -39,6 +39,10 @@ class Sdxl(Family):
     pipeline = "StableDiffusionXLPipeline"
     denoiser = "unet"
     text_encoders = TEXT_ENCODERS
+    tokenizers = {  # noqa: RUF012
+        "tokenizer": CLIP_TOKENIZER,
+        "tokenizer_2": CLIP_TOKENIZER,
+    }
     lora_encoders = {  # noqa: RUF012  # `Family` says what it is
         **dict.fromkeys(("te", "te1", "text_encoder", "text_encoder_1", "clip_l"), "text_encoder"),
         **dict.fromkeys(("te2", "text_encoder_2", "clip_g"), "text_encoder_2"),
@@ -86,6 +90,7 @@ class Sdxl(Family):
                 "honoured is null, or a whole number from 4, for a guidance is that many sines and "
                 "cosines"
             )
+        refuse_ignored(config_of(self.source, "vae"), ("shift_factor",), self.pipeline)
         clip, bigger = (config_of(self.source, folder) for folder in self.text_encoders)
         widths = [config.get("hidden_size") for config in (clip, bigger)]
         both = None if None in widths else sum(filter(None, widths))

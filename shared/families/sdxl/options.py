@@ -24,7 +24,6 @@ _READ: Final = frozenset(
         "mid_block_scale_factor",
         "norm_eps",
         "norm_num_groups",
-        "num_attention_heads",
         "only_cross_attention",
         "projection_class_embeddings_input_dim",
         "resnet_time_scale_shift",
@@ -53,7 +52,6 @@ UNET: Final = Options(
         "conv_out_kernel",
         "cross_attention_norm",
         "dropout",
-        "dual_cross_attention",
         "mid_block_only_cross_attention",
         "out_channels",
         "resnet_out_scale_factor",
@@ -70,13 +68,15 @@ UNET: Final = Options(
     | {
         "attention_type": ("default",),
         "class_embeddings_concat": (False,),
+        "dual_cross_attention": (False,),
+        "num_attention_heads": (None,),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     },
     _NEEDED,
 )
 CONTROLNET: Final = Options(
     "ControlNetModel",
-    _READ | {"conditioning_embedding_out_channels"},
+    _READ | {"conditioning_embedding_out_channels", "num_attention_heads"},
     _FIXED
     | {
         "conditioning_channels": (3,),

@@ -9,7 +9,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from shared.adapters.bank import AdaptedNetwork, Use
 from shared.adapters.low_rank import Adapter
 from shared.families.sdxl.options import TEXT_ENCODERS
-from shared.families.text import Encoded, Unread, load_encoder, unread
+from shared.families.text import Encoded, Unread, load_encoder, refuse_strange_tokens, unread
 from shared.model_files import read_json
 
 
@@ -33,6 +33,10 @@ class SdxlTextEncoder:
             load_encoder(kind, source, folder, device, dtype)
             for kind, folder in zip(kinds, TEXT_ENCODERS, strict=True)
         ]
+        for tokenizer, encoder, folder in zip(
+            self._tokenizers, self._encoders, ("tokenizer", "tokenizer_2"), strict=True
+        ):
+            refuse_strange_tokens(tokenizer, encoder, folder)
         self._adapted = [
             AdaptedNetwork(part, encoder)
             for part, encoder in zip(TEXT_ENCODERS, self._encoders, strict=True)

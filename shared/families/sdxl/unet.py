@@ -10,7 +10,7 @@ from shared.adapters.low_rank import Adapter
 from shared.families.graphs import Example
 from shared.families.network import Conditioning, Control
 from shared.families.sdxl.options import SIZES
-from shared.weights import variant_of
+from shared.weights import load
 
 Halfway = tuple[torch.Tensor, ...]
 """The middle block's output, the time embedding, and the encoder half's outputs."""
@@ -43,14 +43,7 @@ class SdxlUnet:
         # From its own module, when needed: the package's front door imports every model there is.
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        unet = UNet2DConditionModel.from_pretrained(
-            model,
-            subfolder="unet",
-            dtype=dtype,
-            use_safetensors=True,
-            variant=variant_of(model, "unet"),
-        )
-        return cls(unet.to(device))
+        return cls(load(UNet2DConditionModel, model, "unet", dtype).to(device))
 
     def predict(
         self,

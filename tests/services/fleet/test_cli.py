@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from services.fleet.cli import app
 from services.fleet.render import file_names, image_format, parse_size
 from shared.errors import InvalidRequest
+from tests.models import EMPTY
 
 MODEL = {
     "model_index.json": {"_class_name": "StableDiffusionXLPipeline"},
@@ -23,10 +24,8 @@ MODEL = {
         "projection_class_embeddings_input_dim": 36,
     },
     "vae/config.json": {"block_out_channels": [32, 64, 64, 64]},
-    **{
-        f"{folder}/model.safetensors": {}
-        for folder in ("unet", "vae", "text_encoder", "text_encoder_2")
-    },
+    **{f"{folder}/config.json": {} for folder in ("text_encoder", "text_encoder_2")},
+    **{f"{folder}/tokenizer.json": {} for folder in ("tokenizer", "tokenizer_2")},
 }
 """What a catalogue reads of a model: 128x128 pixels, in multiples of 8."""
 
@@ -37,6 +36,8 @@ def _no_fleet_and_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         file = tmp_path / "toy" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content))
+    for folder in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        (tmp_path / "toy" / folder / "model.safetensors").write_bytes(EMPTY)
     monkeypatch.setenv("DARKROOM_MODELS", str(tmp_path / "toy"))
     monkeypatch.setenv("DARKROOM_STATE_DIR", str(tmp_path / "state"))
 
