@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types tests chaos install constraints clean
+.PHONY: demo test lint types tests chaos install constraints settings clean
 
 demo: install
 	@$(BIN)/darkroom render "$(PROMPT)" --seed 5 --out out/demo.png
@@ -48,6 +48,11 @@ constraints: install
 	   $(PIP) freeze --all --exclude-editable --exclude pip | sed 's/+[a-z0-9.]*$$//' | sort -f; \
 	 } > constraints.new
 	@mv constraints.new constraints.txt
+
+# The page of all settings, from the settings themselves.
+settings: install
+	@$(BIN)/python -m shared.settings_page > settings.new
+	@mv settings.new docs/settings.md
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

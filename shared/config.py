@@ -3,126 +3,180 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_type_hints
+from typing import Annotated, Final, Literal, get_args, get_type_hints
 
 import msgspec
 
 from shared.errors import Misconfigured
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, located
 
-Natural = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+class ReadBy(msgspec.Struct, frozen=True):
+    """Which services look at a setting; `fleet` is the command line, `darkroom up` above all."""
+
+    services: tuple[str, ...]
+
+
+def at_least(least: int, unit: str) -> msgspec.Meta:
+    """A whole number of `unit`."""
+    return msgspec.Meta(ge=least, extra={"unit": unit})
+
+
+Bytes = Annotated[int, at_least(0, "bytes")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Interval = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, extra={"unit": "seconds"})]
+Interval = Annotated[float, msgspec.Meta(gt=0, le=1e9, extra={"unit": "seconds"})]
 """Seconds that have to pass."""
+
+GATEWAY: Final = ReadBy(("gateway",))
+DENOISER: Final = ReadBy(("denoiser",))
+LORAS: Final = ReadBy(("prompt_encoder", "denoiser"))
+"""Those that apply LoRAs."""
+COMPUTING: Final = ReadBy(("prompt_encoder", "controlnet", "denoiser", "vae"))
+"""Those that hold weights, and share tensors."""
+WORKING: Final = ReadBy(("planner", *COMPUTING.services))
+"""Those that take work from queues."""
+EVERY: Final = ReadBy(("gateway", *WORKING.services))
+CATALOGUE: Final = ReadBy(("gateway", "planner", *LORAS.services, "fleet"))
+"""Those that know what is served."""
+DOOR: Final = ReadBy(("gateway", "fleet"))
+"""What the gateway lets in; `darkroom up` looks whether it can."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Each field is read from `DARKROOM_<FIELD>` in capitals."""
+    """Each field is read from `DARKROOM_<FIELD>` in capitals; `docs/settings.md` is made of their
+    types, defaults and docstrings (`make settings`)."""
 
-    nats_url: str = "nats://127.0.0.1:4222"
-    """Several servers of one cluster are separated by commas."""
-    replicas: Positive = 1
-    """Servers of a cluster that keep each stream; 3 survive the loss of one."""
-    models: str = DEFAULT_MODEL
-    """Directories, hub ids or names of models that ship, separated as in PATH."""
-    model_aliases: str = ""
+    nats_url: Annotated[str, ReadBy((*EVERY.services, "fleet"))] = "nats://127.0.0.1:4222"
+    """Where the bus is. The addresses of several servers of one cluster are separated by commas."""
+    replicas: Annotated[int, at_least(1, "servers"), EVERY] = 1
+    """How many servers of a cluster keep each stream; 3 survive the loss of one."""
+    models: Annotated[
+        str, ReadBy(("gateway", "planner", "prompt_encoder", "denoiser", "vae", "fleet"))
+    ] = DEFAULT_MODEL
+    """The models that are served: directories, hub ids or names of models that ship, separated as
+    in PATH."""
+    model_aliases: Annotated[str, CATALOGUE] = ""
     """Other names that requests may call models by: `ALIAS=MODEL`, separated by commas, with the
     name, hub id or path of a model that is served."""
-    model_settings: str = ""
-    """File (JSON) with the settings of models, by hub id, directory or name: see docs/models.md."""
-    loras: str = DEFAULT_LORAS
-    """Directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
-    lora_bytes: Natural = 1024 * 1024 * 1024
-    """LoRAs that a process keeps in memory for each of its models."""
-    lora_hosts: str = ""
-    """Hosts that requests may have LoRAs fetched from, separated by commas: `host`, `host:port` or
-    `*.domain` for https, `http://host` without it. Empty: none. Redirects have to stay on them."""
-    lora_hub: str = "https://huggingface.co"
-    """The model hub of hub ids; they may be named if its host is one of those."""
-    lora_file_bytes: Natural = 1024 * 1024 * 1024
-    """Of one fetched LoRA, at most."""
-    lora_seconds: Interval = 50.0
-    """For one to be fetched, and as long for its header; together less than `stall_seconds`."""
-    lora_dir: Path = Path(f"/var/tmp/darkroom-loras-{os.getuid()}")
-    """Where fetched LoRAs are kept, for all processes of this host; nobody else's directory."""
-    lora_disk_bytes: Natural = 8 * 1024 * 1024 * 1024
-    """Of all of them there."""
-    controls: str = DEFAULT_CONTROLS
-    """Directories or hub ids of ControlNets, or folders of directories, separated as in PATH."""
-    control_seconds: Interval = 30.0
-    """After so long without an answer from any ControlNet the rows that wait for it fail."""
-    arena_dir: Path = Path(f"/dev/shm/darkroom-{os.getuid()}")
-    arena_bytes: Positive = 256 * 1024 * 1024
-    template_bytes: Natural = 256 * 1024 * 1024
-    """Of what was computed of edited pictures, in memory for all denoisers of this host, in a
-    directory beside `arena_dir`; 0: none, cached masks are computed in full."""
-    template_disk_bytes: Natural = 4 * 1024 * 1024 * 1024
-    """Of what had to leave memory; 0: it is dropped."""
-    template_dir: Path = Path(f"/var/tmp/darkroom-templates-{os.getuid()}")
-    """Where that is kept; nobody else's directory."""
-    audit_seconds: Interval = 15.0
-    """Between two looks for slots of jobs that ended, whose release was missed."""
-    arena_grace_seconds: Seconds = 120.0
+    model_settings: Annotated[
+        str, ReadBy(("gateway", "planner", "prompt_encoder", "denoiser", "vae", "fleet"))
+    ] = ""
+    """A file (JSON) with the settings of models, by hub id, directory or name: see
+    [models.md](models.md)."""
+    loras: Annotated[str, CATALOGUE] = DEFAULT_LORAS
+    """The directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
+    lora_bytes: Annotated[Bytes, LORAS] = 1024 * 1024 * 1024
+    """How much of LoRAs a process keeps in memory for each of its models."""
+    lora_hosts: Annotated[str, CATALOGUE] = ""
+    """The hosts that requests may have LoRAs fetched from, separated by commas: `host`, `host:port`
+    or `*.domain` for https, `http://host` without it. Empty: none. Redirects have to stay on
+    them."""
+    lora_hub: Annotated[str, CATALOGUE] = "https://huggingface.co"
+    """The model hub of hub ids. Requests may name them if its host is one of those."""
+    lora_file_bytes: Annotated[Bytes, LORAS] = 1024 * 1024 * 1024
+    """How large one fetched LoRA may be."""
+    lora_seconds: Annotated[Interval, LORAS] = 50.0
+    """How long fetching one may take, and its header as long; together this must be less than
+    `DARKROOM_STALL_SECONDS`."""
+    lora_dir: Annotated[Path, LORAS] = Path(f"/var/tmp/darkroom-loras-{os.getuid()}")
+    """Where fetched LoRAs are kept, for all processes of this host. It must be nobody else's
+    directory."""
+    lora_disk_bytes: Annotated[Bytes, LORAS] = 8 * 1024 * 1024 * 1024
+    """How much of fetched LoRAs is kept there."""
+    controls: Annotated[str, ReadBy(("gateway", "planner", *COMPUTING.services[:3], "fleet"))] = (
+        DEFAULT_CONTROLS
+    )
+    """The ControlNets that are served: directories or hub ids, or folders of directories, separated
+    as in PATH."""
+    control_seconds: Annotated[Interval, DENOISER] = 30.0
+    """After so long without an answer from any ControlNet, the rows that wait for it fail."""
+    arena_dir: Annotated[Path, ReadBy((*COMPUTING.services, "fleet"))] = Path(
+        f"/dev/shm/darkroom-{os.getuid()}"
+    )
+    """Where processes of this host keep tensors for each other: a directory in shared memory, and
+    nobody else's. It has one file for each process."""
+    arena_bytes: Annotated[int, at_least(1, "bytes"), ReadBy((*COMPUTING.services, "fleet"))] = (
+        256 * 1024 * 1024
+    )
+    """How much of tensors one process keeps there. Work that needs more waits."""
+    template_bytes: Annotated[Bytes, DENOISER] = 256 * 1024 * 1024
+    """How much of what was computed for edited pictures is kept in memory, for all denoisers of
+    this host, in a directory beside `DARKROOM_ARENA_DIR`. 0: nothing, and cached masks are computed
+    in full."""
+    template_disk_bytes: Annotated[Bytes, DENOISER] = 4 * 1024 * 1024 * 1024
+    """How much of what had to leave memory is kept on disk. 0: it is dropped."""
+    template_dir: Annotated[Path, DENOISER] = Path(f"/var/tmp/darkroom-templates-{os.getuid()}")
+    """Where that is kept. It must be nobody else's directory."""
+    audit_seconds: Annotated[Interval, COMPUTING] = 15.0
+    """The pause between two looks for tensors of jobs that ended, whose release was missed."""
+    arena_grace_seconds: Annotated[Seconds, COMPUTING] = 120.0
     """For so long the arena of a dead process stays readable: rows are resumed from it."""
-    tensor_host: str = ""
-    """Address of this host at which the services of other hosts may pull tensors from it. Empty:
-    one host only."""
-    tensor_port: Port = 0
-    """0: a free one."""
-    tensor_secret: str = ""
-    """File with the secret that all hosts share, to prove themselves when they pull tensors."""
-    credentials: str = ""
-    """Directory with this process's `nkey` for the bus, and `ca.crt` if the bus speaks TLS."""
-    nats_monitor: str = ""
-    """Address of the monitoring port of a bus that is not our own (http://host:8222), to check at
-    the start that it syncs what it acknowledges."""
-    nats_sync: Literal["", "always"] = ""
+    tensor_host: Annotated[str, COMPUTING] = ""
+    """The address of this host at which the services of other hosts may pull tensors from it.
+    Empty: all services are on one host."""
+    tensor_port: Annotated[Port, COMPUTING] = 0
+    """The port of that address. 0: a free one."""
+    tensor_secret: Annotated[str, COMPUTING] = ""
+    """A file with the secret that all hosts share, to prove themselves when they pull tensors."""
+    credentials: Annotated[str, ReadBy((*EVERY.services, "fleet"))] = ""
+    """The directory with this process's `nkey` for the bus, and `ca.crt` if the bus speaks TLS."""
+    nats_monitor: Annotated[str, EVERY] = ""
+    """The address of the monitoring port of a bus that is not the fleet's own
+    (`http://host:8222`), to check at the start that it syncs what it acknowledges."""
+    nats_sync: Annotated[Literal["", "always"], EVERY] = ""
     """`always`: the operator vouches for `sync_interval: always` on such a bus."""
-    tokens: str = ""
-    """File with the hashes of the bearer tokens that the gateway accepts; empty: anybody."""
-    http_cert: str = ""
-    """Certificate (chain) and key, as PEM files, with which the gateway speaks TLS."""
-    http_key: str = ""
-    cors_origins: str = ""
-    """Origins whose web pages may use the gateway, separated by commas: `https://studio.example`,
-    `https://*.example.org` for all hosts below a domain, or `*` for any page. Empty: none."""
-    trusted_proxies: str = ""
-    """Addresses and networks, separated by commas, whose `X-Forwarded-*` headers the gateway
-    believes; empty: nobody's."""
-    memory_budget: Natural = 0
-    """Bytes of resident memory above which a process takes no more work; 0: any. One that is over
+    tokens: Annotated[str, DOOR] = ""
+    """A file with the hashes of the bearer tokens that the gateway accepts. Empty: it asks for
+    none."""
+    http_cert: Annotated[str, DOOR] = ""
+    """The certificate (chain), as a PEM file, with which the gateway speaks TLS."""
+    http_key: Annotated[str, DOOR] = ""
+    """The key of that certificate, as a PEM file."""
+    cors_origins: Annotated[str, DOOR] = ""
+    """The origins whose web pages may use the gateway, separated by commas:
+    `https://studio.example`, `https://*.example.org` for all hosts below a domain, or `*` for any
+    page. Empty: none."""
+    trusted_proxies: Annotated[str, DOOR] = ""
+    """The addresses and networks, separated by commas, whose `X-Forwarded-*` headers the gateway
+    believes. Empty: nobody's."""
+    memory_budget: Annotated[Bytes, COMPUTING] = 0
+    """The resident memory above which a process takes no more work. 0: any. A process that is over
     95% of it before any work does not start."""
-    threads: Natural = 0
-    """torch threads of this process; 0: as torch decides."""
-    device: str = "cpu"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    max_rows: Positive = 32
-    """Rows a denoiser takes into one step."""
-    max_step_seconds: Interval = 10.0
-    """Predicted time that one denoising step may take at most."""
-    deadline_margin: Seconds = 0.1
-    """Seconds before a job's deadline at which its denoising should be over: decoding follows."""
-    checkpoint_every: Positive = 5
-    """Steps between two checkpoints of a row, at least."""
-    checkpoint_seconds: Seconds = 1.0
-    """Seconds that those steps took, at least; a row that was lost before is not spared."""
-    ack_wait: Interval = 10.0
-    """The lease: seconds without a sign of life after which a node's work goes to another."""
-    stall_seconds: Interval = 120.0
-    """Seconds without progress (a finished step, above all) after which a process gives no more
-    signs of life for a node; it ends itself when others must have the node by then. At least the
+    threads: Annotated[int, at_least(0, "threads"), ReadBy((*COMPUTING.services, "fleet"))] = 0
+    """How many threads torch uses in this process. 0: as torch decides; `darkroom up` decides by
+    the machine."""
+    device: Annotated[str, ReadBy((*COMPUTING.services, "fleet"))] = "cpu"
+    """The torch device that computes, such as `cpu` or `cuda`."""
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], COMPUTING] = "float32"
+    """The type of numbers that weights are loaded as and computed in."""
+    max_rows: Annotated[int, at_least(1, "rows"), DENOISER] = 32
+    """How many rows (images) a denoiser takes into one step."""
+    max_step_seconds: Annotated[Interval, DENOISER] = 10.0
+    """How long one denoising step may take at most, as it is predicted."""
+    deadline_margin: Annotated[Seconds, DENOISER] = 0.1
+    """How long before a job's deadline its denoising should be over: decoding follows."""
+    checkpoint_every: Annotated[int, at_least(1, "steps"), DENOISER] = 5
+    """How many steps lie between two checkpoints of a row, at least."""
+    checkpoint_seconds: Annotated[Seconds, DENOISER] = 1.0
+    """How long those steps took, at least; a row that was lost before is not spared."""
+    ack_wait: Annotated[Interval, WORKING] = 10.0
+    """The lease: after so long without a sign of life, a node's work goes to another process."""
+    stall_seconds: Annotated[Interval, WORKING] = 120.0
+    """After so long without progress (a finished step, above all) a process gives no more signs of
+    life for a node; it ends itself when others must have the node by then. It must be at least the
     time that the slowest single step, encoding or decoding takes."""
-    drain_seconds: Seconds = 5.0
+    drain_seconds: Annotated[Seconds, WORKING] = 5.0
     """What is running when a process is asked to leave may take this long to finish."""
-    poll_seconds: Interval = 2.0
-    """Longest wait of one fetch, and so for a quiet process to leave: fetches are not cancelled."""
-    max_queued: Positive = 1024
-    """Nodes waiting for one model, above which new jobs are refused."""
-    http_host: str = "127.0.0.1"
-    http_port: Port = 8080
-    """0: a free one."""
+    poll_seconds: Annotated[Interval, WORKING] = 2.0
+    """The longest wait of one fetch, and so for a quiet process to leave: fetches are not
+    cancelled."""
+    max_queued: Annotated[int, at_least(1, "nodes"), ReadBy(("planner",))] = 1024
+    """How many nodes may wait for one model; above that, new jobs are refused."""
+    http_host: Annotated[str, GATEWAY] = "127.0.0.1"
+    """Where the gateway listens; `darkroom up` has `--host` instead."""
+    http_port: Annotated[Port, DOOR] = 8080
+    """The gateway's port. 0: a free one."""
 
     @property
     def sources(self) -> tuple[str, ...]:
