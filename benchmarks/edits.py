@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from services.fleet.plan import DEFAULT_MODEL
+from shared.shipped import DEFAULT_MODEL
 
 MODEL: Final = str(Path(DEFAULT_MODEL).with_name("pocket-flux"))
 """The model that ships and whose masks can be cached."""

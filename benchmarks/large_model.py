@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from services.fleet.plan import DEFAULT_MODEL
 from shared.model_settings import CARD_FILE
+from shared.shipped import DEFAULT_MODEL
 
 LORA_LAYERS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 """How the names of the layers end that a LoRA file of ours has weights for."""

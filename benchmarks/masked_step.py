@@ -25,7 +25,7 @@ from benchmarks.flux_model import Shape, random_transformer
 from benchmarks.program import Options, Results, run_program, say
 from shared.families.flux.traced import traced
 from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import FULL_FROM, Conditioning, MaskedNetwork, Partial
+from shared.families.network import FULL_FROM, Conditioning, MaskedNetwork, Mode, Partial
 
 RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9, 1.0)
 NAMES: Final = tuple(f"{ratio:g}" for ratio in RATIOS)
@@ -102,7 +102,7 @@ def _way(
     side = call[0].shape[-1] // 2
     masks = [ellipse(side, ratio, seed) for seed in range(len(records))]
     partials = [Partial(mask, record) for mask, record in zip(masks, records, strict=True)]
-    modes = ("keys_values",) * graph.depth
+    modes: tuple[Mode, ...] = ("keys_values",) * graph.depth
     if ratio > FULL_FROM:
         return lambda: graph.predict(*call)
     return lambda: graph.predict_partly(*call, partials, modes)
@@ -111,7 +111,8 @@ def _way(
 def _recorded(network: FluxTransformer, call: Call) -> list[dict[str, torch.Tensor]]:
     records: list[dict[str, torch.Tensor]] = [{} for _ in call[0]]
     partials = [Partial(record=record) for record in records]
-    network.predict_partly(*call, partials, ("full",) * network.depth)
+    modes: tuple[Mode, ...] = ("full",) * network.depth
+    network.predict_partly(*call, partials, modes)
     return records
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from services.fleet.plan import DEFAULT_MODEL
 from shared.errors import DarkroomError
+from shared.shipped import DEFAULT_MODEL
 
 Results = dict[str, Any]
 """What a program found out: the one JSON object that it prints."""

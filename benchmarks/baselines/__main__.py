@@ -26,8 +26,8 @@ from benchmarks.baselines.batching import Policy
 from benchmarks.baselines.drawing import drawing
 from benchmarks.baselines.pipeline import LAYOUTS, Setup
 from benchmarks.baselines.warm import warm_pipeline
-from services.fleet.plan import DEFAULT_MODEL
 from shared.catalogue import Catalogue
+from shared.shipped import DEFAULT_MODEL
 
 POLICIES: Final = {
     "serial": Policy(max_batch=1, window=0.0),

@@ -27,12 +27,12 @@ from benchmarks.serving.systems import System
 from loadgen.outcome import RequestTemplate, Shot
 from loadgen.targets.base import Answer
 from loadgen.targets.http import HttpTarget
-from services.fleet.plan import DEFAULT_MODEL
 from services.gateway.errors import problem_of
 from shared.catalogue import Catalogue
 from shared.errors import DeadlineExceeded, Misconfigured, QueueFull
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
+from shared.shipped import DEFAULT_MODEL
 from tests.conftest import eventually, run
 
 CATALOGUE = Catalogue.load([DEFAULT_MODEL])

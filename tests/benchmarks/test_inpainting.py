@@ -17,13 +17,13 @@ from benchmarks.baselines.inpainting import EditJob, edit_job
 from benchmarks.baselines.pipeline import LAYOUTS, Pipeline, Setup, compatible
 from benchmarks.baselines.processes import drawn, pipeline_processes, tried
 from benchmarks.flux_model import Shape, flux_model
-from services.fleet.plan import DEFAULT_MODEL
 from shared.catalogue import Catalogue
 from shared.errors import Misconfigured
 from shared.families.registry import family_of
 from shared.messages import GenerationRequest
 from shared.pictures.masks import read_mask
 from shared.pictures.reader import read_picture
+from shared.shipped import DEFAULT_MODEL
 from tests import pictures
 from tests.conftest import run
 from tests.flux import make_flux

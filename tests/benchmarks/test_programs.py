@@ -13,7 +13,7 @@ from benchmarks.plans import Rule
 from benchmarks.program import parse
 from benchmarks.throughput import FULL, Round
 from benchmarks.throughput import summary as throughput_summary
-from services.fleet.plan import DEFAULT_MODEL
+from shared.shipped import DEFAULT_MODEL
 
 PROGRAMS = (
     "exactness",

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pocket.captions import parse
 from pocket.render import render
-from services.fleet.plan import DEFAULT_MODEL
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest
+from shared.shipped import DEFAULT_MODEL
 from tests import pictures
 from tests.conftest import run
 from tests.e2e.conftest import RunningFleet

@@ -12,10 +12,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from services.fleet.plan import DEFAULT_MODEL
 from services.vae.autoencoder import Autoencoder
 from shared.families.sdxl.text import SdxlTextEncoder
 from shared.families.sdxl.unet import SdxlUnet
+from shared.shipped import DEFAULT_MODEL
 from tests.conftest import HANG_SECONDS
 
 PROMPTS = ["a large red circle left on white", "a small blue star top on black", ""]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.plan import DEFAULT_MODEL
 from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
 from shared.families.registry import FAMILIES, family_of
 from shared.model_cards import read_card
+from shared.shipped import DEFAULT_MODEL
 
 
 def write(path: Path, content: object) -> None:

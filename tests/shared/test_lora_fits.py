@@ -10,7 +10,6 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.adapters.fits import check_fits, unfit
 from shared.adapters.header import read_header
 from shared.adapters.layout import layout
@@ -20,6 +19,7 @@ from shared.errors import AdapterUnusable, InvalidRequest
 from shared.families.registry import family_of
 from shared.jobs.validate import validate
 from shared.messages import LoraChoice
+from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from tests import factories
 from tests.loras import biased_of, shapes_of
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from services.fleet.calibrate_lora import calibrate, cosines_by_step, late_steps
-from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.adapters.adapter import read_adapter
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
 from shared.adapters.shelf import Calibration, Shelf, calibration
 from shared.messages import LoraChoice
 from shared.model_cards import read_card
+from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from tests.conftest import run
 from tests.loras import write_lora
 from tests.services.denoiser.models import family, make_row, make_unet, network

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from services.fleet.plan import DEFAULT_LORAS, DEFAULT_MODEL
 from services.gateway.api import parse, quality_of, to_job
 from services.gateway.errors import problem_of
 from services.gateway.schemas import ErrorDetail
@@ -20,6 +19,7 @@ from shared.catalogue import Catalogue
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.jobs.travel import MAX_UPLOAD_BYTES
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
+from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from tests import factories
 
 CONTROL: dict[str, Any] = {"model": "edges", "image": "QUJD"}

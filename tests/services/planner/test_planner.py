@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from services.fleet.plan import DEFAULT_MODEL
 from services.planner import planner as planner_module
 from services.planner.planner import Planner
 from shared import subjects
@@ -33,6 +32,7 @@ from shared.messages import (
     decode_outcome,
     encode,
 )
+from shared.shipped import DEFAULT_MODEL
 from shared.telemetry.metrics import Metrics
 from shared.topology import TOPOLOGY
 from tests import pictures

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from services.fleet.plan import DEFAULT_MODEL
 from shared.adapters.adapter import read_adapter
 from shared.adapters.low_rank import Adapter
 from shared.families.registry import family_of
 from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.text import SdxlTextEncoder
+from shared.shipped import DEFAULT_MODEL
 from tests.loras import write_lora
 
 PROMPTS = ["a red circle on white", "two blue squares", "a star"]

@@ -13,7 +13,6 @@ from PIL import Image
 
 from pocket.captions import parse
 from pocket.render import render
-from services.fleet.plan import DEFAULT_MODEL
 from services.vae.autoencoder import Autoencoder, Posterior
 from services.vae.image_encoder import ImageEncoder
 from services.vae.originals import read_original
@@ -28,6 +27,7 @@ from shared.jobs.ledger import Ledger
 from shared.messages import ImageResult, decode
 from shared.model_cards import read_card
 from shared.pull import Work
+from shared.shipped import DEFAULT_MODEL
 from shared.task import Task
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
