@@ -18,7 +18,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 types: install
-	$(BIN)/mypy $(wildcard darkroom shared services loadgen benchmarks)
+	$(BIN)/mypy $(wildcard darkroom shared services loadgen benchmarks tests)
 
 # Two processes, each with whole files of tests, so that those of a file share their fleet.
 tests: install

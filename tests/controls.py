@@ -146,7 +146,7 @@ def with_diffusers(
     )
     pipeline.set_progress_bar_config(disable=True)
     cond, uncond = conditioning(prompt), conditioning("nothing")
-    return pipeline(
+    drawn: torch.Tensor = pipeline(
         image=[hint(one["seed"]) for one in controls],
         prompt_embeds=cond.embeds,
         pooled_prompt_embeds=cond.pooled,
@@ -162,3 +162,4 @@ def with_diffusers(
         output_type="latent",
         return_dict=False,
     )[0]
+    return drawn

@@ -37,7 +37,7 @@ from shared.families.registry import family_of
 from shared.families.text import TextEncoder
 
 TOKENS, WIDTH, POOLED = 12, 32, 24
-DYNAMIC = {
+DYNAMIC: dict[str, Any] = {
     "use_dynamic_shifting": True,
     "base_image_seq_len": 4,
     "max_image_seq_len": 64,
@@ -159,7 +159,12 @@ class Atelier:
             for one in self.encoder([wish.prompt, wish.negative], [uses, uses])
         )
         table = self.sampling.table(wish.sampler, wish.steps, *wish.size)
-        settings = {"job_id": wish.prompt, "node": "denoise-0", "index": 0, "table": table}
+        settings: dict[str, Any] = {
+            "job_id": wish.prompt,
+            "node": "denoise-0",
+            "index": 0,
+            "table": table,
+        }
         return Row.begin(
             seed=wish.seed,
             shape=self.sampling.latents(*wish.size),

@@ -36,9 +36,10 @@ def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name in modules())
-        elif isinstance(node, ast.ImportFrom) and node.module in modules():
-            submodules = [f"{node.module}.{one.name}" for one in node.names]
-            yield from (one if one in modules() else node.module for one in submodules)
+        elif isinstance(node, ast.ImportFrom) and (module := node.module) in modules():
+            for one in node.names:
+                submodule = f"{module}.{one.name}"
+                yield submodule if submodule in modules() else module
 
 
 @cache

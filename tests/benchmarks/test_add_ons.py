@@ -48,15 +48,15 @@ MOST = Asked(controls=3, loras=2, steps=10, late=2)
 
 def test_the_denoiser_has_a_core_for_itself_and_controls_the_others() -> None:
     two, five = places([4, 7], controls=3), places(range(5), controls=3)
-    assert (two.denoiser, two.controls, two.others) == (4, (7, 7, 7), {7})
-    assert (five.denoiser, five.controls, five.others) == (0, (1, 2, 3), {4})
+    assert (two.denoiser, two.controls, two.others) == (4, (7, 7, 7), frozenset({7}))
+    assert (five.denoiser, five.controls, five.others) == (0, (1, 2, 3), frozenset({4}))
     assert [five.held(count) for count in range(4)] == [1, 2, 3, 4]
     assert [two.held(count) for count in range(4)] == [1, 2, 2, 2]
 
 
 def test_with_one_core_everything_is_on_it() -> None:
     found = places([3], controls=2)
-    assert (found.denoiser, found.controls, found.others) == (3, (3, 3), {3})
+    assert (found.denoiser, found.controls, found.others) == (3, (3, 3), frozenset({3}))
 
 
 def test_who_kept_to_a_core_may_use_all_of_them_afterwards() -> None:

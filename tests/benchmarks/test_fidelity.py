@@ -14,8 +14,9 @@ from benchmarks.fidelity import compared, joins, rows, similarity, summary
 from benchmarks.late_pictures import Painter
 from benchmarks.late_plot import late_plot
 from pocket.captions import parse
-from services.fleet.plan import DEFAULT_MODEL, default_loras
+from services.fleet.plan import default_loras
 from shared.catalogue import Catalogue
+from shared.shipped import DEFAULT_MODEL
 
 CAPTION = "a large red circle left on white"
 SVG = "{http://www.w3.org/2000/svg}"

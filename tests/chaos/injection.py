@@ -91,14 +91,14 @@ def hold_at_steps() -> None:
     from services.denoiser import stepper
 
     _expect(stepper, "step")
-    step = stepper.step
+    step: Callable[..., Any] = vars(stepper)["step"]
 
     def held(network: Any, batch: Any, *rest: Any) -> Any:
         for row in batch.rows:
             hold(f"step-{row.step}")
         return step(network, batch, *rest)
 
-    stepper.step = held
+    vars(stepper)["step"] = held
 
 
 def append(path: Path, data: bytes) -> None:

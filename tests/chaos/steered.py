@@ -8,13 +8,15 @@ from io import BytesIO
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
-from services.fleet.plan import DEFAULT_CONTROLS
 from shared.messages import ControlChoice, GenerationRequest
+from shared.shipped import DEFAULT_CONTROLS
 from tests.chaos.fleets import ChaosFleet, FleetPlan, chaos_fleet
 from tests.chaos.load import requests
 
@@ -45,7 +47,7 @@ def _controls(prompt: str, kinds: tuple[str, ...]) -> tuple[ControlChoice, ...]:
     return tuple(ControlChoice(model=kind, image=_png(HINTS[kind](layout))) for kind in kinds)
 
 
-def _png(picture: object) -> bytes:
+def _png(picture: NDArray[np.float32]) -> bytes:
     file = BytesIO()
-    Image.fromarray(to_bytes(picture * 255)).save(file, "PNG")  # type: ignore[operator]
+    Image.fromarray(to_bytes(picture * 255)).save(file, "PNG")
     return file.getvalue()

@@ -21,9 +21,9 @@ from benchmarks.fleet import OwnFleet, denoisers, own_fleet
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
-from services.fleet.plan import DEFAULT_CONTROLS, DEFAULT_MODEL
 from shared.client import Darkroom, new_job_id
 from shared.messages import ControlChoice, GenerationRequest, JobDone
+from shared.shipped import DEFAULT_CONTROLS, DEFAULT_MODEL
 from tests.chaos.background import Background
 from tests.chaos.fleets import INJECTING
 from tests.chaos.holds import hold

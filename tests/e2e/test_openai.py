@@ -4,8 +4,9 @@ import asyncio
 import base64
 import functools
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import openai
@@ -59,11 +60,13 @@ def test_a_prompt_beyond_what_the_encoders_read_is_answered_with_what_was_cut(
     async def scenario() -> None:
         async with client_of(fleet) as client:
             fields = {"num_inference_steps": 1, "negative_prompt": f"{PROMPT} " * 20}
-            ask = functools.partial(client.images.generate, prompt=f"{PROMPT} " * 20)
+            ask: Callable[..., Any] = functools.partial(
+                client.images.generate, prompt=f"{PROMPT} " * 20
+            )
             answer = await ask(extra_body=fields)
             [last] = [event async for event in await ask(stream=True, extra_body=fields)]
         for told in (answer, last):
-            negative, prompt = told.to_dict()["warnings"]  # type: ignore[misc]
+            negative, prompt = told.to_dict()["warnings"]
             assert prompt.startswith("prompt: text_encoder and text_encoder_2 read 40 of its ")
             assert prompt.endswith(f' {PROMPT}"')
             assert negative.startswith("negative_prompt: text_encoder and text_encoder_2 read 40")

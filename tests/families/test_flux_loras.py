@@ -55,7 +55,7 @@ def read(atelier: Atelier, files: dict[str, Path], name: str) -> Adapter:
     return adapter
 
 
-WISHES = (
+WISHES: tuple[tuple[Wish, dict[str, float]], ...] = (
     (Wish("a red cube", seed=1, guidance=3.0), {"blocks": 0.8}),
     (Wish("a blue ball", seed=2, steps=5), {"words": 1.0, "kohya": 0.5}),
     (Wish("a tree", seed=3), {}),

@@ -48,13 +48,13 @@ def adapted(alpha: float) -> tuple[SimpleNamespace, Adapters]:
     return parts, adapters
 
 
-def test_a_lora_changes_nothing_before_it_is_trained():
+def test_a_lora_changes_nothing_before_it_is_trained() -> None:
     parts, _ = adapted(alpha=4)
     assert torch.equal(painted(parts.unet), painted(untrained().unet))
 
 
 @pytest.mark.parametrize("kohya", [False, True])
-def test_a_written_lora_merged_by_hand_does_what_was_trained(tmp_path: Path, kohya: bool):
+def test_a_written_lora_merged_by_hand_does_what_was_trained(tmp_path: Path, kohya: bool) -> None:
     alpha = 2 if kohya else 4  # diffusers' files hold no alpha: it is the rank
     parts, adapters = adapted(alpha)
     for lora in adapters.loras:
@@ -69,7 +69,7 @@ def test_a_written_lora_merged_by_hand_does_what_was_trained(tmp_path: Path, koh
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_without_text_only_the_unet_s_attention_and_feed_forward_are_adapted():
+def test_without_text_only_the_unet_s_attention_and_feed_forward_are_adapted() -> None:
     parts = untrained()
     names = set(targets(parts, with_text=False))
     assert len(names) == 7 * (2 * 4 + 2)
@@ -79,13 +79,13 @@ def test_without_text_only_the_unet_s_attention_and_feed_forward_are_adapted():
     assert all(".text_model.encoder.layers." in name for name in text)
 
 
-def test_kohya_s_names_join_with_underscores_and_number_the_text_encoders():
+def test_kohya_s_names_join_with_underscores_and_number_the_text_encoders() -> None:
     assert kohya_name("unet.mid_block.attentions.0.to_q") == "lora_unet_mid_block_attentions_0_to_q"
     assert kohya_name("text_encoder.text_model.a") == "lora_te1_text_model_a"
     assert kohya_name("text_encoder_2.text_model.a") == "lora_te2_text_model_a"
 
 
-def test_a_control_changes_nothing_before_it_is_trained_and_halves_thrice():
+def test_a_control_changes_nothing_before_it_is_trained_and_halves_thrice() -> None:
     parts = untrained()
     control = build_control(parts.unet)
     rows, added = inputs()
@@ -95,12 +95,12 @@ def test_a_control_changes_nothing_before_it_is_trained_and_halves_thrice():
     assert 2 ** (len(EMBEDDING) - 1) == 8
 
 
-def test_hints_are_stacked_with_channels_first():
+def test_hints_are_stacked_with_channels_first() -> None:
     layouts = [lay_out(scene, random.Random(0)) for scene in held_out_scenes(2)]
     assert tuple(hints_of("edges", layouts).shape) == (2, 3, 128, 128)
 
 
-def test_vague_captions_name_no_place_and_only_sometimes_a_size():
+def test_vague_captions_name_no_place_and_only_sometimes_a_size() -> None:
     rng, scene = random.Random(0), held_out_scenes(3)[2]
     words = [set(vague(scene, rng).replace(",", "").split()) for _ in range(200)]
     assert not any(said & {*PLACES, "middle", "centre"} for said in words)

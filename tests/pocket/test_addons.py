@@ -44,7 +44,9 @@ def style_file(style: str) -> Path:
 
 
 @pytest.mark.parametrize("style", list(STYLES))
-def test_a_lora_is_small_in_half_precision_and_fits_the_model(pipeline, style):
+def test_a_lora_is_small_in_half_precision_and_fits_the_model(
+    pipeline: StableDiffusionXLPipeline, style: str
+) -> None:
     tensors = load_file(style_file(style))
     assert style_file(style).stat().st_size <= LARGEST_LORA
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
@@ -55,7 +57,7 @@ def test_a_lora_is_small_in_half_precision_and_fits_the_model(pipeline, style):
     assert found.items() <= shapes.items()
 
 
-def test_loras_come_in_both_spellings_and_one_of_them_with_text_encoders():
+def test_loras_come_in_both_spellings_and_one_of_them_with_text_encoders() -> None:
     keys = {style: sorted(load_file(style_file(style))) for style in STYLES}
     for style in ("outline", "stripes"):
         assert all(key.startswith("unet.") for key in keys[style])
@@ -66,7 +68,7 @@ def test_loras_come_in_both_spellings_and_one_of_them_with_text_encoders():
     assert ends == {"lora_down.weight", "lora_up.weight", "alpha"}
 
 
-def test_the_neon_lora_s_alpha_is_not_its_rank_so_that_scaling_matters():
+def test_the_neon_lora_s_alpha_is_not_its_rank_so_that_scaling_matters() -> None:
     tensors = load_file(style_file("neon"))
     ranks = {len(value) for key, value in tensors.items() if key.endswith("lora_down.weight")}
     alphas = {float(value) for key, value in tensors.items() if key.endswith("alpha")}
@@ -74,7 +76,7 @@ def test_the_neon_lora_s_alpha_is_not_its_rank_so_that_scaling_matters():
 
 
 @pytest.mark.parametrize("style", list(STYLES))
-def test_diffusers_own_reader_finds_every_layer_of_a_lora(style):
+def test_diffusers_own_reader_finds_every_layer_of_a_lora(style: str) -> None:
     weights, alphas = StableDiffusionXLPipeline.lora_state_dict(style_file(style))
     assert len(weights) == 2 * len(deltas(style_file(style)))
     assert {key.split(".")[0] for key in weights} == (set(PARTS) if style == "pastel" else {"unet"})
@@ -82,7 +84,9 @@ def test_diffusers_own_reader_finds_every_layer_of_a_lora(style):
 
 
 @pytest.mark.parametrize("style", list(STYLES))
-def test_a_lora_merged_into_the_weights_changes_the_pictures_to_its_style(pipeline, style):
+def test_a_lora_merged_into_the_weights_changes_the_pictures_to_its_style(
+    pipeline: StableDiffusionXLPipeline, style: str
+) -> None:
     scenes = [parse(caption) for caption in CAPTIONS]
     plain = measure(style, scenes, paint(pipeline, CAPTIONS, steps=10, guidance=2.0))
     merge(pipeline, style_file(style))
@@ -94,7 +98,9 @@ def test_a_lora_merged_into_the_weights_changes_the_pictures_to_its_style(pipeli
         assert styled > max(3 * plain, {"outline": 0.5, "stripes": 8.0, "neon": 20.0}[style])
 
 
-def test_a_layer_that_the_model_lacks_is_named(pipeline, tmp_path):
+def test_a_layer_that_the_model_lacks_is_named(
+    pipeline: StableDiffusionXLPipeline, tmp_path: Path
+) -> None:
     down, up = torch.zeros(2, 4), torch.zeros(4, 2)
     path = tmp_path / "other.safetensors"
     save_file({"unet.no.lora_A.weight": down, "unet.no.lora_B.weight": up}, path)
@@ -103,7 +109,9 @@ def test_a_layer_that_the_model_lacks_is_named(pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(HINTS))
-def test_a_control_is_a_diffusers_directory_that_fits_the_model(pipeline, name):
+def test_a_control_is_a_diffusers_directory_that_fits_the_model(
+    pipeline: StableDiffusionXLPipeline, name: str
+) -> None:
     files = {path.name for path in (CONTROLS / name).iterdir()}
     assert files == {"config.json", "diffusion_pytorch_model.safetensors"}
     control = ControlNetModel.from_pretrained(CONTROLS / name)
@@ -115,7 +123,9 @@ def test_a_control_is_a_diffusers_directory_that_fits_the_model(pipeline, name):
 
 
 @pytest.mark.parametrize("name", list(HINTS))
-def test_a_control_decides_the_places_that_the_caption_leaves_out(pipeline, name):
+def test_a_control_decides_the_places_that_the_caption_leaves_out(
+    pipeline: StableDiffusionXLPipeline, name: str
+) -> None:
     scene = parse("a large red circle top and a large blue square left on white")
     hint = HINTS[name](lay_out(scene, random.Random(0)))
     caption = "a large red circle and a large blue square on white"

@@ -13,7 +13,7 @@ DEMO_SCENE = Scene(
 )
 
 
-def test_the_demo_prompt_is_the_canonical_caption_of_its_scene():
+def test_the_demo_prompt_is_the_canonical_caption_of_its_scene() -> None:
     assert str(DEMO_SCENE) == DEMO
     assert parse(DEMO) == DEMO_SCENE
 
@@ -26,23 +26,23 @@ def test_the_demo_prompt_is_the_canonical_caption_of_its_scene():
         "On white, at the right a small blue square and to the left a large red dot",
     ],
 )
-def test_paraphrases_of_the_demo_prompt_mean_the_same_scene(caption):
+def test_paraphrases_of_the_demo_prompt_mean_the_same_scene(caption: str) -> None:
     assert parse(caption) == DEMO_SCENE
 
 
-def test_every_paraphrase_parses_back_to_its_scene():
+def test_every_paraphrase_parses_back_to_its_scene() -> None:
     rng = random.Random(0)
     for _ in range(1500):
         scene = sample_scene(rng)
         assert parse(paraphrase(scene, rng)) == scene
 
 
-def test_a_scene_has_many_paraphrases():
+def test_a_scene_has_many_paraphrases() -> None:
     rng = random.Random(0)
     assert len({paraphrase(DEMO_SCENE, rng) for _ in range(500)}) > 300
 
 
-def test_a_terse_caption_says_what_it_leaves_open():
+def test_a_terse_caption_says_what_it_leaves_open() -> None:
     rng = random.Random(0)
     for _ in range(300):
         text, left_open = terse(DEMO_SCENE, rng)
@@ -50,12 +50,12 @@ def test_a_terse_caption_says_what_it_leaves_open():
         assert "circle" in text or "disc" in text or "dot" in text
 
 
-def test_parsing_an_incomplete_caption_says_what_it_names():
+def test_parsing_an_incomplete_caption_says_what_it_names() -> None:
     with pytest.raises(ValueError, match=r"'a red circle' names .*'size': 0.* backgrounds \[\]"):
         parse("a red circle")
 
 
-def test_the_vocabulary_covers_every_word_of_the_grammar():
+def test_the_vocabulary_covers_every_word_of_the_grammar() -> None:
     rng, words = random.Random(0), set(vocabulary())
     for _ in range(500):
         said = paraphrase(sample_scene(rng), rng)

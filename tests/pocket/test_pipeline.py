@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,28 +24,29 @@ LARGEST_TOTAL = 60 * 10**6  # bytes of all pocket weights, add-ons included
 
 @pytest.fixture(scope="module", params=[MODEL, FLUX], ids=["sdxl", "flux"])
 def folder(request: pytest.FixtureRequest) -> Path:
-    return request.param
+    found: Path = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def pipeline(folder):
+def pipeline(folder: Path) -> Any:
     return load(folder)
 
 
-def test_the_weights_are_safetensors_in_half_precision_and_small():
+def test_the_weights_are_safetensors_in_half_precision_and_small() -> None:
     files = [path for path in MODEL.parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < LARGEST_TOTAL
     assert {path.suffix for path in files} == {".safetensors", ".json", ".txt"}
 
 
-def test_the_pipeline_loads_in_float32_without_being_told(pipeline):
+def test_the_pipeline_loads_in_float32_without_being_told(pipeline: Any) -> None:
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert len(parts) == 4
     assert {part.dtype for part in parts} == {torch.float32}
     assert pipeline.vae_scale_factor == 8
 
 
-def test_it_paints_the_demo_prompt_and_other_captions_as_told(pipeline, folder):
+def test_it_paints_the_demo_prompt_and_other_captions_as_told(pipeline: Any, folder: Path) -> None:
     settings = json.loads((folder / "darkroom.json").read_text())
     images = paint(pipeline, CAPTIONS, steps=settings["steps"], guidance=settings["guidance"])
     scenes = [parse(caption) for caption in CAPTIONS]
@@ -53,7 +55,7 @@ def test_it_paints_the_demo_prompt_and_other_captions_as_told(pipeline, folder):
     assert judge(scenes, images)["all"] >= 0.95
 
 
-def test_seeds_give_different_pictures_and_the_same_seed_the_same(pipeline):
+def test_seeds_give_different_pictures_and_the_same_seed_the_same(pipeline: Any) -> None:
     first, again, other = (
         paint(pipeline, [DEMO], steps=6, guidance=4.0, seed=seed)[0] for seed in (1, 1, 2)
     )

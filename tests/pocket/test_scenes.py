@@ -1,6 +1,7 @@
 """The world of scenes: its split, its renderer, and the verifier that reads pictures back."""
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -51,14 +52,16 @@ def blurred(image: Picture) -> Picture:
 
 
 @pytest.mark.parametrize("spoil", [lambda image: image, noisy, blurred])
-def test_the_verifier_reads_at_least_99_per_cent_of_attributes_right(spoil):
+def test_the_verifier_reads_at_least_99_per_cent_of_attributes_right(
+    spoil: Callable[[Picture], Picture],
+) -> None:
     scores = [score(scene, read(spoil(image))) for scene, image in some_scenes()]
     shares = accuracy(scores)
     assert set(shares) == {"all", "background", "count", "place", "shape", "colour", "size"}
     assert min(shares.values()) >= 0.99
 
 
-def test_every_shape_colour_size_and_background_is_told_apart():
+def test_every_shape_colour_size_and_background_is_told_apart() -> None:
     for background in BACKGROUNDS:
         for n, colour in enumerate(COLOURS):
             for m, shape in enumerate(SHAPES):
@@ -67,12 +70,12 @@ def test_every_shape_colour_size_and_background_is_told_apart():
                 assert (seen.items, seen.background) == ((item,), background)
 
 
-def test_an_empty_picture_shows_its_background_and_nothing_else():
+def test_an_empty_picture_shows_its_background_and_nothing_else() -> None:
     seen = read(render(Scene((), "navy"), random.Random(0)))
     assert (seen.items, seen.background) == ((), "navy")
 
 
-def test_a_blob_that_is_no_shape_is_read_as_unknown():
+def test_a_blob_that_is_no_shape_is_read_as_unknown() -> None:
     image = np.full((128, 128, 3), 247, np.uint8)
     image[62:66, 44:84] = COLOURS["red"]
     item = read(image).at("center")
@@ -80,7 +83,7 @@ def test_a_blob_that_is_no_shape_is_read_as_unknown():
     assert item.shape == UNKNOWN
 
 
-def test_a_missing_shape_loses_its_attributes_and_a_spurious_one_the_count():
+def test_a_missing_shape_loses_its_attributes_and_a_spurious_one_the_count() -> None:
     red = Item("large", "red", "circle", "left")
     blue = Item("small", "blue", "square", "right")
     seen = read(render(Scene((red,), "white"), random.Random(0)))
@@ -92,7 +95,7 @@ def test_a_missing_shape_loses_its_attributes_and_a_spurious_one_the_count():
 
 
 @pytest.mark.parametrize("shape", ["circle", "square", "cross", "ring"])
-def test_large_shapes_without_tips_at_neighbouring_places_never_touch(shape):
+def test_large_shapes_without_tips_at_neighbouring_places_never_touch(shape: str) -> None:
     items = tuple(Item("large", "red", shape, place) for place in ("left", "center", "right"))
     for seed in range(20):
         image = render(Scene(items, "white"), random.Random(seed))
@@ -100,14 +103,14 @@ def test_large_shapes_without_tips_at_neighbouring_places_never_touch(shape):
         assert np.count_nonzero(np.diff(ink.astype(int)) == 1) == 3
 
 
-def test_pictures_of_one_scene_differ_by_seed_and_agree_on_the_same_seed():
+def test_pictures_of_one_scene_differ_by_seed_and_agree_on_the_same_seed() -> None:
     scene = sample_scene(random.Random(1))
     first, again, other = (render(scene, random.Random(seed)) for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_a_tenth_of_scenes_is_held_out_and_the_split_never_moves():
+def test_a_tenth_of_scenes_is_held_out_and_the_split_never_moves() -> None:
     rng = random.Random(2)
     share = sum(held_out(sample_scene(rng)) for _ in range(5000)) / 5000
     assert 0.08 < share < 0.12
@@ -116,6 +119,6 @@ def test_a_tenth_of_scenes_is_held_out_and_the_split_never_moves():
     assert all(held_out(scene) for scene in scenes)
 
 
-def test_training_scenes_are_never_held_out():
+def test_training_scenes_are_never_held_out() -> None:
     rng = random.Random(4)
     assert not any(held_out(training_scene(rng)) for _ in range(2000))

@@ -15,7 +15,7 @@ from pocket.train.text import build_text, describe
 from pocket.train.unet import DECAY, RATE, STEPS, build_unet, rate_at
 
 
-def test_a_checkpoint_comes_back_and_steps_draw_the_same_randomness_again(tmp_path: Path):
+def test_a_checkpoint_comes_back_and_steps_draw_the_same_randomness_again(tmp_path: Path) -> None:
     run = Run(tmp_path, seed=3, device=torch.device("cpu"))
     assert run.load("unet") is None
     run.save("unet", {"step": 7})
@@ -24,19 +24,19 @@ def test_a_checkpoint_comes_back_and_steps_draw_the_same_randomness_again(tmp_pa
     assert run.rng("unet", 7).random() != run.rng("unet", 8).random()
 
 
-def test_only_the_first_worker_writes(tmp_path: Path):
+def test_only_the_first_worker_writes(tmp_path: Path) -> None:
     run = Run(tmp_path, seed=3, device=torch.device("cpu"), rank=1, world=2)
     run.save("unet", {"step": 7})
     run.log("unet", 7, loss=1.0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_survive_the_way_into_tensors_and_back():
+def test_pictures_survive_the_way_into_tensors_and_back() -> None:
     image = (torch.rand(128, 128, 3) * 255).byte().numpy()
     assert (to_images(to_tensor([image]))[0] == image).all()
 
 
-def test_what_a_caption_leaves_open_is_not_a_target():
+def test_what_a_caption_leaves_open_is_not_a_target() -> None:
     scene = Scene((Item("large", "red", "circle", "left"),), "white")
     full, terse = targets(scene), targets(scene, frozenset({"size", "background"}))
     assert full[:3] == [0, 0, 1]
@@ -45,7 +45,7 @@ def test_what_a_caption_leaves_open_is_not_a_target():
     assert full[3:-1] == terse[3:-1]
 
 
-def test_text_tensors_have_sdxl_s_layout_and_pool_at_the_first_end_token():
+def test_text_tensors_have_sdxl_s_layout_and_pool_at_the_first_end_token() -> None:
     torch.manual_seed(0)
     text = build_text()
     text.modules().eval()
@@ -55,12 +55,12 @@ def test_text_tensors_have_sdxl_s_layout_and_pool_at_the_first_end_token():
     assert not torch.allclose(pooled[0], pooled[1])
 
 
-def test_the_autoencoder_scales_by_eight():
+def test_the_autoencoder_scales_by_eight() -> None:
     latents = build_autoencoder().encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean
     assert tuple(latents.shape) == (1, 4, 8, 8)
 
 
-def test_flattened_weights_are_the_model_s_own():
+def test_flattened_weights_are_the_model_s_own() -> None:
     model = build_unet()
     flat, gradient = flatten(model)
     assert flat.numel() == sum(p.numel() for p in model.parameters())
@@ -70,7 +70,7 @@ def test_flattened_weights_are_the_model_s_own():
     assert gradient.sum() == model.conv_in.bias.numel()
 
 
-def test_rates_warm_up_and_end_near_zero():
+def test_rates_warm_up_and_end_near_zero() -> None:
     assert rate_at(0) < RATE / 50
     assert rate_at(int(STEPS * (1 - DECAY)) - 1) == RATE
     assert rate_at(STEPS - 1) == pytest.approx(RATE * 0.01)
@@ -78,7 +78,7 @@ def test_rates_warm_up_and_end_near_zero():
     assert cosine(100, 100, 1.0, 10) == pytest.approx(0.01)
 
 
-def test_captions_drawn_in_training_differ_from_step_to_step():
+def test_captions_drawn_in_training_differ_from_step_to_step() -> None:
     rng = random.Random(0)
     scene = held_out_scenes(1)[0]
     assert len({describe(scene, rng)[0] for _ in range(50)}) > 20

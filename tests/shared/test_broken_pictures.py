@@ -283,7 +283,7 @@ def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(reader.Image, "open", noting)
+    monkeypatch.setattr("shared.pictures.reader.Image.open", noting)
     gc.disable()
     try:
         with pytest.raises(InvalidRequest) as refused:

@@ -288,7 +288,7 @@ def test_every_layer_of_the_unet_has_its_sgm_name_beside_that_of_diffusers(tmp_p
         dict(SGM),
         SGM | {"mid_block_attentions_0_proj_in": "mid_block.attentions.0.proj_in"},
     ):
-        tensors, wanted = {}, {}
+        tensors, wanted = Tensors(), Tensors()
         for name, layer in mixed.items():
             down, up = pair(*known[layer])
             tensors |= kohya(f"lora_unet_{name}", down, up)
@@ -297,7 +297,7 @@ def test_every_layer_of_the_unet_has_its_sgm_name_beside_that_of_diffusers(tmp_p
 
 
 def test_projections_that_diffusers_fused_are_taken_apart(tmp_path: Path) -> None:
-    known, tensors, wanted = sdxl().layers["unet"], {}, {}
+    known, tensors, wanted = sdxl().layers["unet"], Tensors(), Tensors()
     block = "down_blocks.1.attentions.0.transformer_blocks.0"
     for fused, names in (("attn1.to_qkv", "qkv"), ("attn2.to_kv", "kv")):
         layers = [f"{block}.{fused.split('.')[0]}.to_{name}" for name in names]
@@ -322,7 +322,7 @@ def test_names_of_any_length_are_cut_in_what_is_said(tmp_path: Path) -> None:
 
 def bfl() -> tuple[Tensors, Tensors]:
     """A file in Black Forest Labs' names for every kind of layer, and what it adds."""
-    known, tensors, wanted = flux().layers["transformer"], {}, {}
+    known, tensors, wanted = flux().layers["transformer"], Tensors(), Tensors()
     double, single = "transformer_blocks.0", "single_transformer_blocks.1"
     image, text = (
         [f"{double}.attn.{name}" for name in names]
@@ -345,7 +345,7 @@ def bfl() -> tuple[Tensors, Tensors]:
         outputs = [known[layer][0] for layer in layers]
         down, up = pair(sum(outputs), *known[layers[0]][1:])
         tensors |= kohya(f"lora_unet_{name}", down, up, 1.0)
-        for layer, part in zip(layers, up.split(outputs), strict=True):
+        for layer, part in zip(layers, torch.split(up, outputs), strict=True):
             wanted[f"transformer.{layer}"] = part @ down / RANK
     return tensors, wanted
 
@@ -381,7 +381,7 @@ def test_layers_of_flux_outside_its_blocks_are_used(tmp_path: Path, theirs: str,
 
 
 def test_xlabs_names_its_streams_by_number(tmp_path: Path) -> None:
-    known, tensors, wanted = flux().layers["transformer"], {}, {}
+    known, tensors, wanted = flux().layers["transformer"], Tensors(), Tensors()
     for place, layers in {
         "double_blocks.0.processor.qkv_lora1": ["attn.to_q", "attn.to_k", "attn.to_v"],
         "double_blocks.0.processor.proj_lora2": ["attn.to_add_out"],
@@ -410,7 +410,7 @@ def deltas(part: str, network: nn.Module) -> Tensors:
     from peft.tuners.lora import LoraLayer
 
     return {
-        f"{part}.{name}": layer.get_delta_weight("style").flatten(1).detach()
+        f"{part}.{name}": layer.get_delta_weight("style").flatten(1).detach()  # type: ignore[attr-defined]
         for name, layer in network.named_modules()
         if isinstance(layer, LoraLayer)
     }
@@ -568,7 +568,7 @@ def test_flux_at_its_full_width_is_as_diffusers_converts_it(tmp_path: Path) -> N
         shapes = shapes_of(FluxTransformer2DModel(num_layers=1, num_single_layers=1))
 
     class FullFlux(Flux):
-        layers = {"transformer": shapes, "text_encoder": {}, "text_encoder_2": {}}  # type: ignore[assignment] # noqa: RUF012
+        layers = {"transformer": shapes, "text_encoder": {}, "text_encoder_2": {}}  # noqa: RUF012
 
     tensors: Tensors = {}
     for name, (out, into) in {

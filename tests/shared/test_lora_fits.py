@@ -101,7 +101,10 @@ def test_one_for_another_architecture_is_not_used_in_part(tmp_path: Path) -> Non
     """CLIP is in several, and some layers of SD 1 have the sizes of SDXL's."""
     clip = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
     _, into = family_of(DEFAULT_MODEL).layers["text_encoder"]["encoder.layers.0.self_attn.q_proj"]
-    tensors = {f"{clip}.lora_down.weight": (2, into), f"{clip}.lora_up.weight": (into, 2)}
+    tensors: dict[str, tuple[int, ...]] = {
+        f"{clip}.lora_down.weight": (2, into),
+        f"{clip}.lora_up.weight": (into, 2),
+    }
     put(tmp_path, tensors)
     submit(tmp_path)
     tensors |= {f"lora_unet_{ATTENTION}.lora_down.weight": (2, 768)}

@@ -41,14 +41,13 @@ class Net(nn.Module):
 
 
 class Toy(Sdxl):
-    layers: dict[str, Shapes] = {"unet": shapes_of(Net()), "text_encoder": {}, "text_encoder_2": {}}  # type: ignore[assignment] # noqa: RUF012
-    biased = {"unet": biased_of(Net())}  # type: ignore[assignment] # noqa: RUF012
+    layers: dict[str, Shapes] = {"unet": shapes_of(Net()), "text_encoder": {}, "text_encoder_2": {}}  # noqa: RUF012
+    biased = {"unet": biased_of(Net())}  # noqa: RUF012
 
 
 def config(**how: Any) -> peft.LoraConfig:
-    return peft.LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, init_lora_weights=False, **how
-    )
+    settings = {"r": RANK, "lora_alpha": ALPHA, "target_modules": LAYERS, **how}
+    return peft.LoraConfig(init_lora_weights=False, **settings)
 
 
 def with_peft(**how: Any) -> Any:
@@ -57,7 +56,7 @@ def with_peft(**how: Any) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "magnitude" in name or "lora_B.default.bias" in name:
-                parameter += torch.rand_like(parameter)
+                parameter.add_(torch.rand_like(parameter))
     return model.eval()
 
 
@@ -126,7 +125,7 @@ def test_several_share_an_image_as_in_peft(tmp_path: Path, names: tuple[str, str
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "magnitude" in name and "second" in name:
-                parameter += torch.rand_like(parameter)
+                parameter.add_(torch.rand_like(parameter))
     model.base_model.set_adapter(["default", "second"])
     uses = []
     for adapter_name in ("default", "second"):
@@ -199,14 +198,16 @@ def lycoris(weight: torch.Tensor, added: torch.Tensor, dora_scale: torch.Tensor)
     dims = weight.dim() - 1
     if dora_scale.shape[0] == 1:
         length = changed.transpose(0, 1).flatten(1).norm(dim=1)
-        return changed * (dora_scale / length.view(1, -1, *[1] * (dims - 1)))
-    return changed * (dora_scale / changed.flatten(1).norm(dim=1).view(-1, *[1] * dims))
+        scale = dora_scale / length.view(1, -1, *[1] * (dims - 1))
+    else:
+        scale = dora_scale / changed.flatten(1).norm(dim=1).view(-1, *[1] * dims)
+    return torch.mul(changed, scale)
 
 
 @pytest.mark.parametrize("by_input", [True, False])
 @torch.inference_mode()
 def test_dora_of_lycoris_counts_by_output_or_by_input(tmp_path: Path, by_input: bool) -> None:
-    expected, tensors = Net(), {}
+    expected, tensors = Net(), dict[str, torch.Tensor]()
     for name in LAYERS:
         weight = expected.get_submodule(name).weight
         assert isinstance(weight, torch.Tensor)

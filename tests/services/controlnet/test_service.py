@@ -48,7 +48,7 @@ def put(transport: MemoryTransport, tensor: torch.Tensor) -> TensorHandle:
 
 def row(transport: MemoryTransport, prompt: str, images: int = 2, **fields: Any) -> ControlledRow:
     halves = (conditioning("nothing"), conditioning(prompt))[-images:]
-    settings = {"job_id": "job", "t": 500.0, "scale": 1.0, "guess_mode": False} | fields
+    settings: dict[str, Any] = {"job_id": "job", "t": 500.0, "scale": 1.0, "guess_mode": False}
     return ControlledRow(
         numbers=tuple(TIME_IDS[0].tolist()),
         texts=tuple(
@@ -56,7 +56,7 @@ def row(transport: MemoryTransport, prompt: str, images: int = 2, **fields: Any)
             for h in halves
         ),
         hint=put(transport, control("edges").embed(hint(1))[0]),
-        **settings,
+        **settings | fields,
     )
 
 

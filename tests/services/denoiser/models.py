@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -12,8 +12,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from services.denoiser.row import Row
 from services.denoiser.schedules import make_scheduler
 from services.denoiser.step_table import build_step_table
+from shared.adapters.bank import Bank, Use
 from shared.adapters.header import Shapes
-from shared.families.network import Conditioning
+from shared.adapters.low_rank import Adapter
+from shared.families.network import Conditioning, Control
 from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.unet import SdxlUnet
 from shared.samplers import SAMPLERS
@@ -78,12 +80,38 @@ def conditioning(prompt: str, length: int = LENGTH) -> Conditioning:
     )
 
 
-class Gated:
-    """The network, but each forward waits for a permit, and `fails` says whose raise. `seen` keeps
-    the prompts of the rows of each forward that ran, `asking` those of the one that began last."""
+class Plain:
+    """The network, for tests that do something at each forward; without adapters."""
+
+    def __init__(self) -> None:
+        self.device, self.dtype = network().device, network().dtype
+
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        bank: Bank | None = None,
+        control: Control | None = None,
+    ) -> torch.Tensor:
+        return network().predict(x, t, told, bank, control)
+
+    def check(self, adapter: Adapter) -> None:
+        network().check(adapter)
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return network().bank(images)
+
+    def merge(self, uses: Sequence[Use]) -> None:
+        raise AssertionError("the network of all tests keeps its weights")
+
+
+class Gated(Plain):
+    """Each forward waits for a permit, and `fails` says whose raise. `seen` keeps the prompts of
+    the rows of each forward that ran, `asking` those of the one that began last."""
 
     def __init__(self, *prompts: str) -> None:
-        self.device, self.dtype = network().device, network().dtype
+        super().__init__()
         self.permits = threading.Semaphore(0)
         self.asked = threading.Semaphore(0)
         self.fails: Callable[[torch.Tensor], bool] = lambda embeds: False
@@ -92,7 +120,14 @@ class Gated:
         self.asking: tuple[str, ...] = ()
         self._begun = self._let = 0
 
-    def predict(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, *rest: Any) -> Any:
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        bank: Bank | None = None,
+        control: Control | None = None,
+    ) -> torch.Tensor:
         self.asking = self.present(told.embeds)
         self.asked.release()
         if not self.permits.acquire(timeout=HANG_SECONDS):
@@ -100,7 +135,7 @@ class Gated:
         if self.fails(told.embeds):
             raise RuntimeError("out of memory")
         self.seen.append(self.asking)
-        return network().predict(x, t, told, *rest)
+        return super().predict(x, t, told, bank, control)
 
     def present(self, embeds: torch.Tensor) -> tuple[str, ...]:
         """Which of `prompts` are among `embeds`."""

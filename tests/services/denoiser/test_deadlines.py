@@ -36,7 +36,11 @@ class Cost:
         forwards = work.tokens**2 / work.pairs  # of images that are computed in full
         return 0.01 + 0.01 * forwards
 
-    least = predict
+    def least(self, work: StepWork) -> float:
+        return self.predict(work)
+
+    def untried(self, work: StepWork) -> bool:
+        return False
 
 
 COST = Cost()

@@ -321,7 +321,7 @@ def test_a_row_that_leaves_while_the_engine_is_held_is_forgotten_at_once() -> No
 
 def test_a_crash_of_the_thread_is_told_before_it_fails_every_row() -> None:
     class Dying(Gated):
-        def predict(self, *args: Any) -> Any:
+        def predict(self, *args: Any, **named: Any) -> Any:
             raise SystemExit("the driver is gone")
 
     async def main() -> None:

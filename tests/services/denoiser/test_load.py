@@ -21,6 +21,12 @@ class Cost:
     def predict(self, work: StepWork) -> float:
         return 0.01 + 1e-4 * work.tokens + 1e-6 * work.loaded if work.tokens else 0.0
 
+    def least(self, work: StepWork) -> float:
+        return self.predict(work)
+
+    def untried(self, work: StepWork) -> bool:
+        return False
+
 
 COST = Cost()
 

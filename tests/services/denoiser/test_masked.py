@@ -243,7 +243,7 @@ def test_of_several_that_record_the_first_one_does(
 
 def test_a_row_goes_on_elsewhere_with_the_template(atelier: Atelier, templates: Templates) -> None:
     painted(atelier, templates, edit(atelier, picture(), templates))
-    row, kept = edit(atelier, picture(), templates, seed=2), {}
+    row, kept = edit(atelier, picture(), templates, seed=2), dict[int, dict[str, torch.Tensor]]()
     atelier.paint([row], kept.__setitem__)
     resumed = edit(atelier, picture(), None, seed=2).resume(2, kept[2])
     resumed.masked = templates.masked(resumed, picture(), 0)
@@ -258,7 +258,7 @@ def test_a_row_goes_on_elsewhere_with_the_template(atelier: Atelier, templates: 
 def test_a_row_that_goes_on_where_its_template_is_gone_is_computed_in_full(
     atelier: Atelier, templates: Templates
 ) -> None:
-    row, kept = edit(atelier, picture(), None), {}
+    row, kept = edit(atelier, picture(), None), dict[int, dict[str, torch.Tensor]]()
     atelier.paint([row], kept.__setitem__)
     resumed = edit(atelier, picture(), None).resume(2, kept[2])
     assert templates.masked(resumed, picture(), 0) is None

@@ -19,6 +19,7 @@ from shared.bus.memory import MemoryBroker
 from shared.errors import QueueFull
 from shared.families.sdxl.unet import SdxlUnet
 from shared.messages import TextHandles
+from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
 from tests.conftest import HANG_SECONDS, eventually, run
@@ -47,7 +48,8 @@ class Pair:
     """An engine that asks, and one that answers while its process is idle."""
 
     def __init__(self, asking: Any = None, helping: Any = None) -> None:
-        broker, self.store = MemoryBroker(), {}
+        broker = MemoryBroker()
+        self.store: dict[tuple[str, int], tuple[TensorHandle, bytes]] = {}
         self.transport = NoRoom("asks", store=self.store)
         bus, other = broker.connect("asks"), broker.connect("helps")
         self.occupation = Occupation()
@@ -263,7 +265,7 @@ def test_it_is_left_for_a_while_when_it_does_not_pay(late: bool) -> None:
                 raise TimeoutError
             return torch.zeros(1, 4, 8, 8)
 
-    sharing = Sharing(lambda row, x: Slow(), clock=lambda: now)  # type: ignore[arg-type, return-value]
+    sharing = Sharing(lambda row, x: Slow(), clock=lambda: now)  # type: ignore[arg-type]
     row = make_row("a", texts=(None, None))
     batch = Batch.of([row], network())
     for _ in range(LEAST_SAMPLES):

@@ -1,25 +1,32 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from services.denoiser.step import Batch, step
-from shared.families.network import Conditioning
+from shared.adapters.bank import Bank
+from shared.families.network import Conditioning, Control
 from shared.families.sdxl.unet import SdxlUnet
-from tests.services.denoiser.models import make_row, make_unet, network
+from tests.services.denoiser.models import Plain, make_row, make_unet, network
 
 
-class Counting:
+class Counting(Plain):
     """The network, keeping what it was asked."""
 
     def __init__(self) -> None:
-        self.device, self.dtype = network().device, network().dtype
+        super().__init__()
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def predict(self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, *rest: Any) -> Any:
+    def predict(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        told: Conditioning,
+        bank: Bank | None = None,
+        control: Control | None = None,
+    ) -> torch.Tensor:
         self.calls.append((t, told.embeds))
-        return network().predict(x, t, told, *rest)
+        return super().predict(x, t, told, bank, control)
 
 
 def test_a_step_is_one_forward_with_unconditional_halves_of_guided_rows_only() -> None:

@@ -59,10 +59,10 @@ def test_the_two_halves_give_the_bits_that_diffusers_gives(
 
 @torch.inference_mode()
 def test_latents_that_cannot_be_halved_are_left_to_the_network(unet: SdxlUnet) -> None:
-    x, *others = unet.example(2, 4, 4, 5)
+    x, t, told = unet.example(2, 4, 4, 5)
     odd = x[..., :-1]
     assert odd.shape[-1] % unet.smallest
-    assert torch.equal(traced(unet).predict(odd, *others), unet.predict(odd, *others))
+    assert torch.equal(traced(unet).predict(odd, t, told), unet.predict(odd, t, told))
 
 
 @torch.inference_mode()
@@ -84,7 +84,7 @@ class Counting(SdxlUnet):
 
 class Unsteady(SdxlUnet):
     def decode(self, embeds: torch.Tensor, *halfway: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_tracing():
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise RuntimeError("not while I am watched")
         return super().decode(embeds, *halfway)
 

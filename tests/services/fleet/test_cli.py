@@ -126,8 +126,9 @@ def test_models_lists_the_controlnets_that_fit(
 ) -> None:
     for name, config in (("fits", {}), ("else", {"in_channels": 9})):
         (tmp_path / "controls" / name).mkdir(parents=True)
-        own = {"_class_name": "ControlNetModel", **MODEL["unet/config.json"]}
-        text = json.dumps(own | config)
+        network = MODEL["unet/config.json"]
+        assert isinstance(network, dict)
+        text = json.dumps({"_class_name": "ControlNetModel", **network, **config})
         (tmp_path / "controls" / name / "config.json").write_text(text)
     monkeypatch.setenv("DARKROOM_CONTROLS", str(tmp_path / "controls"))
     result = darkroom("models")

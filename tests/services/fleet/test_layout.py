@@ -16,7 +16,8 @@ from services.fleet.layout import (
     denoisers_for,
 )
 from services.fleet.machine import free_memory, visible_gpus, weights_of, with_layout
-from services.fleet.plan import DEFAULT_MODEL, FleetOptions, plan_processes
+from services.fleet.plan import FleetOptions, plan_processes
+from shared.shipped import DEFAULT_MODEL
 
 GB = 10**9
 POCKET = Weights(denoising=9 * 10**6, all=15 * 10**6)

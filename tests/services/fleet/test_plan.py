@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from services.fleet.plan import (
-    DEFAULT_MODEL,
     SERVICES,
     FleetOptions,
     ProcessSpec,
@@ -16,7 +15,7 @@ from services.fleet.plan import (
 )
 from shared.config import Settings
 from shared.errors import InvalidRequest
-from shared.shipped import MODELS
+from shared.shipped import DEFAULT_MODEL, MODELS
 
 
 def plan(

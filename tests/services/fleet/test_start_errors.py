@@ -15,9 +15,10 @@ from typer.testing import CliRunner, Result
 
 from services.fleet import checks
 from services.fleet.cli import app
-from services.fleet.plan import DEFAULT_MODEL, FleetOptions
+from services.fleet.plan import FleetOptions
 from shared import model_cards
 from shared.exits import MARK, MISCONFIGURED
+from shared.shipped import DEFAULT_MODEL
 
 
 @pytest.fixture
