@@ -8,6 +8,8 @@ from PIL import Image
 WHITE: Final = 255
 _DEEP: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Greys of 16 bits; `I` is how older versions of Pillow read them."""
+_BAND: Final = 256
+"""Rows that are converted at a time, to take little memory."""
 _OTHERS: Final = {
     "1": "L",
     "La": "LA",
@@ -39,12 +41,15 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
 def _from_deep(image: Image.Image) -> Image.Image:
     """0 to 65535 becomes 0 to 255, rounded."""
     deep: np.ndarray[Any, Any] = np.asarray(image)
-    levels = ((deep.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    levels = np.empty(deep.shape, np.uint8)
+    for top in range(0, len(deep), _BAND):
+        band = deep[top : top + _BAND].clip(0, 65535).astype(np.uint32)
+        levels[top : top + _BAND] = (band + 128) // 257
     grey = Image.fromarray(levels)
     if "transparency" not in image.info:
         return grey
-    holes = deep == image.info["transparency"]
-    return Image.merge("LA", (grey, Image.fromarray(np.where(holes, 0, 255).astype(np.uint8))))
+    opaque = (deep != image.info["transparency"]).view(np.uint8) * np.uint8(255)
+    return Image.merge("LA", (grey, Image.fromarray(opaque)))
 
 
 def alpha_of(image: Image.Image) -> Image.Image | None:

@@ -14,6 +14,8 @@ from shared.pictures.stripped import Stripped, counted, inflated
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _KNOWN: Final = re.compile(b"IHDR|PLTE|IDAT|IEND|tRNS|iCCP|eXIf|[itz]TXt")
 _PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT")
+_BEFORE_DATA: Final = (b"tRNS", b"iCCP")
+"""Behind pixels they come too late, and count as none."""
 _XMP: Final = b"XML:com.adobe.xmp"
 _RAW_EXIF: Final = b"Raw profile type exif"
 MAX_DAMAGED: Final = 16
@@ -47,6 +49,8 @@ def strip(data: bytes) -> Stripped:
     for kind, content in _chunks(data):
         if kind in _PIXELS:
             pixels.append((kind, content))
+        elif kind in _BEFORE_DATA and pixels and pixels[-1][0] == b"IDAT":
+            continue
         elif kind.endswith(b"TXt"):
             about.update(_text(kind, content))
         else:

@@ -114,6 +114,13 @@ def test_damaged_chunks_of_a_png_count_as_none(damaged: bytes) -> None:
     assert (np.asarray(found) == np.asarray(PICTURE)).all()
 
 
+def test_chunks_about_colours_count_as_none_behind_the_pixels() -> None:
+    late = chunk(b"tRNS", bytes(6)) + chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile("swapped")))
+    found = read_picture("image", PNG[:-12] + late + PNG[-12:])
+    assert (np.asarray(found.shown()) == np.asarray(PICTURE)).all()
+    assert found.alpha() is None
+
+
 THUMBNAIL = file(picture((16, 16)), "JPEG")
 
 
