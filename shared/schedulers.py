@@ -228,6 +228,9 @@ def misread(config: Mapping[str, Any]) -> str | None:
             return f"{name} is {value!r}; allowed: a number"
         if name in SWITCHES and not isinstance(value, bool | None):
             return f"{name} is {value!r}; allowed: true or false"
+    shifted = config.get("use_dynamic_shifting") and config.get("time_shift_type") == "linear"
+    if shifted and config.get("_class_name") == "DPMSolverMultistepScheduler":
+        return "time_shift_type is 'linear'; allowed with use_dynamic_shifting: exponential"
     steps = config.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         return f"num_train_timesteps is {steps!r}; allowed: a whole number above 0"

@@ -99,6 +99,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (EULER | {"rescale_betas_zero_snr": "false"}, "is 'false'; allowed: true or false"),
     (EULER | {"trained_betas": [0.1, 0.2]}, "trained_betas are no list of 1000 numbers"),
     (FLOW | {"shift": None}, "shift is None; allowed: a number"),
+    (
+        DPM | {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+        "time_shift_type is 'linear'; allowed with use_dynamic_shifting: exponential",
+    ),
     (DPM | {"solver_order": 3}, "solver_order is 3; honoured is 2"),
     (DPM | {"solver_type": "heun"}, "solver_type is 'heun'"),
     (DPM | {"algorithm_type": "dpmsolver"}, "algorithm_type is 'dpmsolver'"),
