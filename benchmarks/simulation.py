@@ -29,7 +29,7 @@ TOKENS: Final = 4096
 """Of the picture,"""
 PROMPT: Final = 512
 """and of the prompt, which is computed in any case."""
-SHAPE: Final = ShapeKey(16, 64, 64, PROMPT)
+SHAPE: Final = ShapeKey(16, 64, 64, (PROMPT,))
 MEASURED: Final = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many sizes of steps that no other is worth a try."""
 

@@ -4,6 +4,7 @@ Requests from users refuse unknown fields; messages between our own processes ig
 rolling update works. Times are Unix seconds, durations seconds.
 """
 
+from collections.abc import Collection
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -202,11 +203,8 @@ class PreviewTask(msgspec.Struct, frozen=True, kw_only=True, tag="preview"):
     output_compression: int
 
 
-class TextHandles(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What the network is told for one image: embeds (tokens, width), pooled (projection,)."""
-
-    embeds: TensorHandle
-    pooled: TensorHandle
+TextHandles = tuple[TensorHandle, ...]
+"""What the network is told for one image, in the order of `Family.conditioning`."""
 
 
 class ControlledRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -426,6 +424,15 @@ def _as_invalid(error: Exception) -> InvalidRequest:
     if "unknown field" in reason or "required field" in reason:
         name = reason.split("`")[1] if "`" in reason else name
     return InvalidRequest(name, reason, "a message as docs/nats.md describes it")
+
+
+def named_handles(names: Collection[str], handles: TextHandles) -> dict[str, TensorHandle]:
+    """`handles` by the `names` of a family's conditioning. Raises `InvalidRequest` if they are not
+    of such a family."""
+    if len(names) != len(handles):
+        allowed = f"{len(names)} of them: {', '.join(names)}"
+        raise InvalidRequest("texts", f"{len(handles)} handles", allowed)
+    return dict(zip(names, handles, strict=True))
 
 
 def failure_of(error: BaseException) -> Failure:

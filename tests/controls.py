@@ -13,14 +13,13 @@ from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
     StableDiffusionXLControlNetPipeline,
 )
 
-from services.controlnet.network import ControlNet
 from services.controlnet.service import ControlNetService
 from services.denoiser.controls import ControlNets
 from services.denoiser.row import Row
 from services.denoiser.schedules import make_scheduler
 from services.denoiser.steered import Steer, Steered
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.messages import TextHandles
+from shared.families.sdxl.unet import SdxlControlNet
 from shared.samplers import SAMPLERS
 from shared.tensors.handle import TensorHandle
 from shared.tensors.releases import keep_released
@@ -49,9 +48,9 @@ def make_control(name: str) -> ControlNetModel:
 
 
 @cache
-def control(name: str) -> ControlNet:
+def control(name: str) -> SdxlControlNet:
     torch.set_num_threads(1)
-    return ControlNet(make_control(name))
+    return SdxlControlNet(make_control(name))
 
 
 def hint(seed: int) -> torch.Tensor:
@@ -110,7 +109,7 @@ class Studio:
         """A guided one. `controls`: each `model`, `seed` of its picture, fields of `Steer`."""
         steered = Steered(tuple(self._steer(**one) for one in controls), lag)
         texts = tuple(
-            TextHandles(embeds=self.put(half.embeds[0]), pooled=self.put(half.pooled[0]))
+            {name: self.put(tensor[0]) for name, tensor in half.tensors.items()}
             for half in (conditioning("nothing"), conditioning(prompt))
         )
         return make_row(prompt, steered=steered, texts=texts, **fields)
@@ -148,10 +147,10 @@ def with_diffusers(
     cond, uncond = conditioning(prompt), conditioning("nothing")
     drawn: torch.Tensor = pipeline(
         image=[hint(one["seed"]) for one in controls],
-        prompt_embeds=cond.embeds,
-        pooled_prompt_embeds=cond.pooled,
-        negative_prompt_embeds=uncond.embeds,
-        negative_pooled_prompt_embeds=uncond.pooled,
+        prompt_embeds=cond.tensors["embeds"],
+        pooled_prompt_embeds=cond.tensors["pooled"],
+        negative_prompt_embeds=uncond.tensors["embeds"],
+        negative_pooled_prompt_embeds=uncond.tensors["pooled"],
         num_inference_steps=steps,
         guidance_scale=guidance,
         controlnet_conditioning_scale=[one.get("scale", 1.0) for one in controls],

@@ -153,9 +153,9 @@ class Atelier:
 
     def row(self, wish: Wish, uses: tuple[Use, ...] = (), **fields: Any) -> Row:
         guided = wish.guidance > 1.0 and not self.family.embedded_guidance
-        numbers = torch.tensor([self.family.numbers(*wish.size, wish.guidance)])
+        numbers = self.family.numbers(*wish.size, wish.guidance)
         cond, uncond = (
-            Conditioning(one.embeds[None], one.pooled[None], numbers)
+            Conditioning.of_one(one.tensors, numbers)
             for one in self.encoder([wish.prompt, wish.negative], [uses, uses])
         )
         table = self.sampling.table(wish.sampler, wish.steps, *wish.size)

@@ -18,8 +18,8 @@ from services.denoiser.schedules import make_scheduler
 from shared.errors import Misconfigured
 from shared.families.network import Conditioning
 from shared.families.registry import family_of
-from shared.families.sdxl.traced import traced
 from shared.families.sdxl.unet import SdxlUnet
+from shared.families.unet.traced import traced
 from shared.messages import ControlSpec, JobSpec
 from shared.samplers import SAMPLERS, samplers_for
 
@@ -117,9 +117,11 @@ class Pipeline:
             added_cond_kwargs: Mapping[str, torch.Tensor],
             **unused: object,
         ) -> tuple[torch.Tensor]:
-            added = added_cond_kwargs["text_embeds"], added_cond_kwargs["time_ids"]
-            t = timestep.expand(len(sample))
-            return (network.predict(sample, t, Conditioning(encoder_hidden_states, *added)),)
+            told = Conditioning(
+                {"embeds": encoder_hidden_states, "pooled": added_cond_kwargs["text_embeds"]},
+                added_cond_kwargs["time_ids"],
+            )
+            return (network.predict(sample, timestep.expand(len(sample)), told),)
 
         unet.forward = forward
 

@@ -112,8 +112,7 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
 def _forward(networks: _Networks, batch: int) -> Callable[[], object]:
     [encoded] = networks.encoder(sample_captions(1))
     x, t = networks.latents(batch), torch.full((batch,), 500.0)
-    numbers = torch.tensor([networks.family.numbers(1, 1, 1.0)])
-    told = Conditioning(encoded.embeds[None], encoded.pooled[None], numbers)
+    told = Conditioning.of_one(encoded.tensors, networks.family.numbers(1, 1, 1.0))
     all_told = Conditioning.join([told] * batch)
 
     @torch.inference_mode()

@@ -6,11 +6,13 @@ from functools import partial
 
 import torch
 
-from services.controlnet.network import ControlNet
 from services.controlnet.service import ControlNetService
 from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
+from shared.families.control import ControlNet
+from shared.families.registry import control_family
 from shared.memory_budget import component_bytes
+from shared.model_files import read_json
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
 from shared.unusable import load_each
@@ -19,7 +21,8 @@ from shared.worker import Worker
 
 def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
     """The ControlNet in `source`, which has shown that it can take a step."""
-    network = ControlNet.load(source, dtype, device)
+    family = control_family(source, read_json(source, "config.json"))
+    network = family.control_network(source, device, dtype)
     network.ask()
     return network
 

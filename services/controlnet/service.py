@@ -11,12 +11,12 @@ from typing import Final
 import torch
 
 from services.controlnet.hints import read_hint
-from services.controlnet.network import ControlNet
 from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.compute import BatchedCompute
 from shared.errors import DarkroomError, HandleLost, InvalidRequest, NotFinite, QueueFull
+from shared.families.control import ControlNet
 from shared.jobs.graph import NodeKind
 from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
 from shared.task import Task, Tensors
@@ -52,6 +52,7 @@ class ControlNetService:
 
     def __init__(self, networks: Mapping[str, ControlNet], bus: Bus, transport: Transport) -> None:
         self.models = tuple(networks)
+        self._names = {name: network.names for name, network in networks.items()}
         self._bus = bus
         self._transport = transport
         self._tensors = TensorCache(transport)
@@ -138,7 +139,7 @@ class ControlNetService:
             if in_hand >= MAX_STEPS:
                 raise QueueFull(f"the ControlNet {model}", MAX_STEPS)
             x = get_tensor(self._transport, request.x)
-            step, kept, failures = await self._read(request, x)
+            step, kept, failures = await self._read(model, request, x)
             computed = await self._stepping[model].submit(step) if step.rows else Computed()
             if computed.error is not None:
                 raise computed.error
@@ -154,16 +155,16 @@ class ControlNetService:
         return _reply(failures, computed, began, widened)
 
     async def _read(
-        self, request: ControlRequest, x: torch.Tensor
+        self, model: str, request: ControlRequest, x: torch.Tensor
     ) -> tuple[Step, list[int], dict[int, Failure]]:
         """What is to be computed, without the rows whose tensors are lost, and their numbers in the
         request."""
         rows, failures = [], {}
         for k, row in enumerate(request.rows):
             try:
-                rows.append((k, await ReadRow.read(row, self._tensors)))
-            except HandleLost as lost:
-                failures[k] = failure_of(lost)
+                rows.append((k, await ReadRow.read(row, self._names[model], self._tensors)))
+            except (HandleLost, InvalidRequest) as error:
+                failures[k] = failure_of(error)
         kept = [k for k, _ in rows]
         return Step(x[kept], tuple(read for _, read in rows)), kept, failures
 

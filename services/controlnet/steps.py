@@ -1,16 +1,16 @@
 """Steps of several denoisers in one forward."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
-from services.controlnet.network import ControlNet
 from shared.errors import DarkroomError
-from shared.families.sdxl.options import SIZES
-from shared.messages import ControlledRow
+from shared.families.control import ControlNet
+from shared.families.network import Conditioning
+from shared.messages import ControlledRow, named_handles
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
 
@@ -23,21 +23,24 @@ Put = Callable[[str, torch.Tensor], TensorHandle]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadRow:
-    """A row of a step with its tensors. For its one or two images: embeds (tokens, width), pooled
-    (projection,); hint (C, H, W)."""
+    """A row of a step with its tensors: what its one or two images are told, each by itself, and
+    the hint (C, H, W)."""
 
     row: ControlledRow
-    embeds: tuple[torch.Tensor, ...]
-    pooled: tuple[torch.Tensor, ...]
+    told: tuple[Conditioning, ...]
     hint: torch.Tensor
 
     @classmethod
-    async def read(cls, row: ControlledRow, tensors: TensorCache) -> "ReadRow":
-        """Raises `HandleLost` if one of its tensors is."""
+    async def read(
+        cls, row: ControlledRow, names: Collection[str], tensors: TensorCache
+    ) -> "ReadRow":
+        """`names`: of what the ControlNet is told. Raises `HandleLost` if one of the row's tensors
+        is lost, and `InvalidRequest` if it has not as many."""
+        handles = [named_handles(names, text) for text in row.texts]
+        told = [{name: await tensors.get(one) for name, one in each.items()} for each in handles]
         return cls(
             row,
-            embeds=tuple([await tensors.get(text.embeds) for text in row.texts]),
-            pooled=tuple([await tensors.get(text.pooled) for text in row.texts]),
+            told=tuple(Conditioning.of_one(each, row.numbers) for each in told),
             hint=await tensors.get(row.hint),
         )
 
@@ -52,14 +55,14 @@ class Step:
     @property
     def images(self) -> list[tuple[int, int]]:
         """(row, which of its texts) of each image: first all the unconditional ones."""
-        guided = [(k, 0) for k, one in enumerate(self.rows) if len(one.embeds) == 2]
+        guided = [(k, 0) for k, one in enumerate(self.rows) if len(one.told) == 2]
         return guided + [(k, -1) for k in range(len(self.rows))]
 
     @property
     def key(self) -> tuple[object, ...]:
         """Steps with the same one fit into one forward."""
         first = self.rows[0]
-        return *self.x.shape[1:], *first.embeds[0].shape, *first.hint.shape
+        return *self.x.shape[1:], *first.told[0].lengths, *first.hint.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
     device, dtype = network.device, network.dtype
     images = [(step, *image) for step in steps for image in step.images]
     rows = [step.rows[k] for step, k, _ in images]
+    told = [one.told[which] for one, (_, _, which) in zip(rows, images, strict=True)]
 
     def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(tensors)).to(device, dtype)
@@ -154,9 +158,7 @@ def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
     return network.residuals(
         stacked([step.x[k] for step, k, _ in images]),
         torch.tensor([one.row.t for one in rows], device=device),
-        stacked([one.embeds[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
-        stacked([one.pooled[which] for one, (_, _, which) in zip(rows, images, strict=True)]),
-        torch.tensor([one.row.numbers[:SIZES] for one in rows], device=device, dtype=dtype),
+        Conditioning.join(told).to(device, dtype),
         stacked([one.hint for one in rows]),
         network.scales([(one.row.scale, one.row.guess_mode) for one in rows]),
     )

@@ -101,7 +101,10 @@ async def main(running: Process) -> None:
             unusable=unusable,
             background=[
                 outbox.run,
-                *(partial(assistant.serve, n, m.engine.assist) for n, m in models.items()),
+                *(
+                    partial(assistant.serve, n, m.sampling.family.conditioning, m.engine.assist)
+                    for n, m in models.items()
+                ),
             ],
         )
 

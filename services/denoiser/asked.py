@@ -20,12 +20,13 @@ def ask_default(network: Network, sampling: Sampling, card: ModelCard) -> None:
     and `NotFinite`."""
     width, height = card.default_width, card.default_height
     table = sampling.table(card.default_sampler, card.default_steps, width, height)
-    family, (embeds, pooled) = sampling.family, sampling.family.told_widths
-    told = Conditioning(  # zeros, as for a negative prompt that was not given
-        torch.zeros(1, TOKENS, embeds),
-        torch.zeros(1, pooled),
-        torch.tensor([family.numbers(width, height, card.default_guidance)]),
-    ).to(network.device, network.dtype)
+    family = sampling.family
+    zeros = {  # as for a negative prompt that was not given
+        name: torch.zeros((TOKENS, width) if family.conditioning[name] == "sequence" else (width,))
+        for name, width in family.widths.items()
+    }
+    numbers = family.numbers(width, height, card.default_guidance)
+    told = Conditioning.of_one(zeros, numbers).to(network.device, network.dtype)
     drawn = torch.Generator().manual_seed(0)
     x = torch.randn(1, *sampling.latents(width, height), generator=drawn)
     fed = (x * float(table.init_scale) * float(table.c_in[0])).to(network.device, network.dtype)

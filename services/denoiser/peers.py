@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Final
@@ -16,7 +16,7 @@ from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError
 from shared.families.network import Conditioning
-from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode
+from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode, named_handles
 from shared.tensors.cache import TensorCache
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
@@ -41,7 +41,11 @@ class Peers:
         """Raises `ArenaFull` if there is no room for x."""
         handle = put_tensor(self._transport, x, job_id=row.job_id, attempt=0, lifetime=LIFETIME)
         half = HalfRequest(
-            job_id=row.job_id, x=handle, t=row.t, numbers=row.numbers, text=row.texts[0]
+            job_id=row.job_id,
+            x=handle,
+            t=row.t,
+            numbers=row.numbers,
+            text=tuple(row.texts[0].values()),
         )
         return asyncio.run_coroutine_threadsafe(self._ask(half), self._loop)
 
@@ -106,18 +110,19 @@ class Assistant:
         self._bus, self._transport, self._occupation = bus, transport, occupation
         self._tensors = TensorCache(transport)
 
-    async def serve(self, model: str, compute: Compute) -> None:
-        """For as long as this runs."""
+    async def serve(self, model: str, names: Collection[str], compute: Compute) -> None:
+        """For as long as this runs. `names`: of what the network is told; see
+        `Family.conditioning`."""
         while True:
             await self._occupation.idle()
-            listening = asyncio.create_task(self._listen(model, compute))
+            listening = asyncio.create_task(self._listen(model, names, compute))
             try:
                 await self._occupation.busy()
             finally:
                 listening.cancel()
                 await asyncio.wait([listening])
 
-    async def _listen(self, model: str, compute: Compute) -> None:
+    async def _listen(self, model: str, names: Collection[str], compute: Compute) -> None:
         """One half at a time: a second one would come too late for who asked."""
         subject = subjects.assist(model)
         async with (
@@ -127,17 +132,17 @@ class Assistant:
             helping: asyncio.Task[None] | None = None
             async for message in asked:
                 if helping is None or helping.done():
-                    helping = group.create_task(self._answer(message, compute))
+                    helping = group.create_task(self._answer(message, names, compute))
                 else:
                     await self._reply(message, None)
 
-    async def _answer(self, message: Message, compute: Compute) -> None:
+    async def _answer(self, message: Message, names: Collection[str], compute: Compute) -> None:
         """Whatever goes wrong, who asked can do without, and is told so: also when this is
         cancelled because there is other work."""
         out = None
         try:
             half = decode(message.data, HalfRequest)
-            out = self._put(half, await compute(await self._read(half)))
+            out = self._put(half, await compute(await self._read(half, names)))
         except Exception as error:
             log.info("no help is given: %s", error)
         finally:
@@ -147,12 +152,11 @@ class Assistant:
         with contextlib.suppress(DarkroomError):
             await self._bus.publish(message.reply, encode(HalfReply(out=out)))
 
-    async def _read(self, half: HalfRequest) -> Half:
-        embeds = await self._tensors.get(half.text.embeds)
-        pooled = await self._tensors.get(half.text.pooled)
+    async def _read(self, half: HalfRequest, names: Collection[str]) -> Half:
+        handles = named_handles(names, half.text)
+        tensors = {name: await self._tensors.get(handle) for name, handle in handles.items()}
         x = get_tensor(self._transport, half.x)
-        told = Conditioning(embeds[None], pooled[None], torch.tensor([half.numbers]))
-        return Half(x, half.t, told)
+        return Half(x, half.t, Conditioning.of_one(tensors, half.numbers))
 
     def _put(self, half: HalfRequest, out: torch.Tensor) -> TensorHandle:
         return put_tensor(self._transport, out, job_id=half.job_id, attempt=0, lifetime=LIFETIME)

@@ -14,7 +14,8 @@ from services.denoiser.step_table import StepTable
 from shared.adapters.bank import Use
 from shared.errors import InvalidRequest
 from shared.families.network import Conditioning
-from shared.messages import ServiceClass, TextHandles
+from shared.messages import ServiceClass
+from shared.task import Tensors
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -58,8 +59,8 @@ class Row:
     """By adapter: the steps that were done when it joined."""
     steered: Steered | None = None
     """By ControlNets."""
-    texts: tuple[TextHandles, ...] = ()
-    """Where others find what its images are told, the unconditional one first."""
+    texts: tuple[Tensors, ...] = ()
+    """Where others find what its images are told, by name, the unconditional one first."""
 
     @classmethod
     def begin(
@@ -81,13 +82,13 @@ class Row:
         adapters: tuple[Use, ...] = (),
         late: int | None = None,
         steered: Steered | None = None,
-        texts: tuple[TextHandles, ...] = (),
+        texts: tuple[Tensors, ...] = (),
     ) -> "Row":
         """A row at step 0. `shape` is the latents' (C, H, W); `image`: what it begins from, if not
         from noise alone. Raises `InvalidRequest` if guidance
         has no unconditional half to work with, or one of another prompt length."""
-        if uncond is not None and uncond.embeds.shape[1] != cond.embeds.shape[1]:
-            lengths = (cond.embeds.shape[1], uncond.embeds.shape[1])
+        if uncond is not None and uncond.lengths != cond.lengths:
+            lengths = (cond.lengths, uncond.lengths)
             raise InvalidRequest("negative_prompt", lengths, "as many tokens as the prompt")
         if guidance > 1.0 and uncond is None:
             raise InvalidRequest("guidance", guidance, "at most 1 without unconditional embeddings")
@@ -188,7 +189,7 @@ class Row:
         caches."""
         if self.masked is None or self.masked.template is None:
             return 1.0
-        prompt = self.cond.embeds.shape[1]
+        prompt = sum(self.cond.lengths)
         return (len(self.masked.tokens) + prompt) / (self.masked.positions + prompt)
 
     @property
@@ -210,7 +211,7 @@ class Row:
     @property
     def shape_key(self) -> ShapeKey:
         _, channels, height, width = self.latents.shape
-        return ShapeKey(channels, height, width, self.cond.embeds.shape[1])
+        return ShapeKey(channels, height, width, self.cond.lengths)
 
     def __repr__(self) -> str:
         return (

@@ -12,7 +12,8 @@ from shared.adapters.bank import Use
 from shared.errors import HandleLost, InvalidRequest
 from shared.families.network import Conditioning
 from shared.jobs.edits import taken
-from shared.messages import JobSpec, TextHandles
+from shared.jobs.graph import NEGATIVE
+from shared.messages import JobSpec
 from shared.task import Task, Tensors
 from shared.templates.key import digest
 from shared.tensors.torch_io import get_tensor
@@ -35,19 +36,17 @@ def build_row(
     and a step table that is new here takes up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     inputs = task.inputs
-    texts = ("negative_", "") if spec.guided else ("",)
-    tensors = {
-        name: get_tensor(transport, inputs[name])
-        for prefix in texts
-        for name in (f"{prefix}embeds", f"{prefix}pooled")
-    }
     family, start = model.sampling.family, 0
+    texts = tuple(
+        {name: inputs[f"{prefix}{name}"] for name in family.conditioning}
+        for prefix in ((NEGATIVE, "") if spec.guided else ("",))
+    )
     if spec.edit is not None:
         start = spec.steps - taken(spec.steps, spec.edit.strength, family.rounds_up)
-    numbers = torch.tensor([family.numbers(spec.width, spec.height, spec.guidance)])
+    numbers = family.numbers(spec.width, spec.height, spec.guidance)
     halves = [
-        Conditioning(tensors[f"{prefix}embeds"][None], tensors[f"{prefix}pooled"][None], numbers)
-        for prefix in texts
+        Conditioning.of_one({n: get_tensor(transport, h) for n, h in one.items()}, numbers)
+        for one in texts
     ]
     table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
     image = _image(spec, inputs, transport)
@@ -68,10 +67,7 @@ def build_row(
         late=late,
         previews=preview_steps(spec.previews, table.steps),
         steered=_steered(spec, inputs),
-        texts=tuple(
-            TextHandles(embeds=inputs[f"{prefix}embeds"], pooled=inputs[f"{prefix}pooled"])
-            for prefix in texts
-        ),
+        texts=texts,
     )
     row = _resumed(task, row, transport)
     task.approximations.update(*(adapter.said for adapter, _ in adapters))

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 
 class ShapeKey(NamedTuple):
-    """Latents (channels, height, width) and length of the prompt. Equal keys may share a step."""
+    """Latents (channels, height, width), and the lengths of the sequences that the network is told.
+    Equal keys may share a step."""
 
     channels: int
     height: int
     width: int
-    prompt_tokens: int
+    prompt: tuple[int, ...]
 
     @property
     def tokens(self) -> int:

@@ -169,7 +169,9 @@ def _wire(row: Row, number: int) -> ControlledRow:
         job_id=row.job_id,
         t=row.t,
         numbers=row.numbers,
-        texts=row.texts[-1:] if control.guess_mode else row.texts,
+        texts=tuple(
+            tuple(one.values()) for one in (row.texts[-1:] if control.guess_mode else row.texts)
+        ),
         hint=control.hint,
         scale=control.scale,
         guess_mode=control.guess_mode,

@@ -97,13 +97,12 @@ def both_rows(
     share."""
     size, guidance = (card.default_width, card.default_height), card.default_guidance
     guided = guidance > 1.0 and not card.embedded_guidance
-    numbers = torch.tensor([sampling.family.numbers(*size, guidance)])
+    numbers = sampling.family.numbers(*size, guidance)
     told, nothing = encoder([prompt, ""], [uses, uses])
-    cond = Conditioning(told.embeds[None], told.pooled[None], numbers)
-    uncond = Conditioning(nothing.embeds[None], nothing.pooled[None], numbers)
     if encoder.zeros_for_empty_prompt:
-        zeros = torch.zeros_like(cond.embeds), torch.zeros_like(cond.pooled)
-        uncond = Conditioning(*zeros, numbers)
+        nothing = told.zeros()
+    cond = Conditioning.of_one(told.tensors, numbers)
+    uncond = Conditioning.of_one(nothing.tensors, numbers)
 
     def row(uses: tuple[Use, ...]) -> Row:
         return Row.begin(

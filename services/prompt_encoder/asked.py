@@ -1,5 +1,7 @@
 """A model's own default request, as far as its text encoders: asked once, before they serve."""
 
+from collections.abc import Mapping
+
 import torch
 
 from shared.errors import Misconfigured, NotFinite
@@ -13,13 +15,16 @@ def asked(family: Family, device: str, dtype: torch.dtype) -> TextEncoder:
     try when they serve."""
     encoder = family.text_encoder(device, dtype)
     [encoded] = encoder(["a picture"])
-    found = (int(encoded.embeds.shape[-1]), int(encoded.pooled.shape[-1]))
-    if found != family.told_widths:
+    found = {name: int(tensor.shape[-1]) for name, tensor in encoded.tensors.items()}
+    if found != family.widths:
         raise Misconfigured(
-            f"the text encoders give {found[0]} and {found[1]} numbers, and the network is told "
-            f"{family.told_widths[0]} and {family.told_widths[1]}"
+            f"the text encoders give {_numbers(found)}, and the network is told "
+            f"{_numbers(family.widths)}"
         )
-    finite = bool(encoded.embeds.isfinite().all()) and bool(encoded.pooled.isfinite().all())
-    if not finite and dtype is torch.float32:
+    if not encoded.finite and dtype is torch.float32:
         raise NotFinite("what the text encoders make of a prompt is not finite")
     return encoder
+
+
+def _numbers(widths: Mapping[str, int]) -> str:
+    return " and ".join(f"{width} numbers ({name})" for name, width in widths.items())

@@ -50,14 +50,10 @@ def encode_each(
     found: list[Once | NotFinite] = []
     for prompt, encoded in zip(prompts, together, strict=True):
         once = Once(encoded)
-        if not _finite(encoded) and wide is not None:
+        if not encoded.finite and wide is not None:
             once = Once(wide(prompt), widened=True)
-        found.append(once if _finite(once.encoded) else NotFinite(_reason(prompt)))
+        found.append(once if once.encoded.finite else NotFinite(_reason(prompt)))
     return found
-
-
-def _finite(encoded: Encoded) -> bool:
-    return bool(encoded.embeds.isfinite().all()) and bool(encoded.pooled.isfinite().all())
 
 
 def _reason(prompt: Prompt) -> str:

@@ -13,7 +13,7 @@ from shared.adapters.library import AdapterLibrary
 from shared.compute import BatchedCompute
 from shared.errors import ArenaFull, NotFinite
 from shared.families.text import Encoded, TextEncoder, Unread
-from shared.jobs.graph import NodeKind
+from shared.jobs.graph import NEGATIVE, NodeKind
 from shared.task import Task, Tensors
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
@@ -59,21 +59,21 @@ class PromptEncoder:
         }
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
-        """Outputs `embeds` (tokens, width) and `pooled` (projection,); for guided jobs also
-        `negative_embeds` and `negative_pooled` of the same shapes."""
+        """Outputs are the tensors of the family's conditioning, by their names; for guided jobs
+        also those of the negative prompt, by the same names after `NEGATIVE`."""
         uses = await self._libraries[task.spec.model].uses(task.spec.loras)
         task.approximations.update(*(adapter.said for adapter, _ in uses))
         encoded = {"": await self._encode(task, Prompt(task.spec.prompt, uses))}
         if task.spec.guided:
-            encoded["negative_"] = await self._negative(task, encoded[""], uses)
+            encoded[NEGATIVE] = await self._negative(task, encoded[""], uses)
         for prefix, half in encoded.items():
             task.warnings.update(cut_warnings(f"{prefix}prompt", half.unread))
         task.text_tokens = sum(half.tokens for half in encoded.values())
         outputs: dict[str, TensorHandle] = {}
         try:
             for prefix, half in encoded.items():
-                outputs[f"{prefix}embeds"] = self._put(task, half.embeds)
-                outputs[f"{prefix}pooled"] = self._put(task, half.pooled)
+                for name, tensor in half.tensors.items():
+                    outputs[f"{prefix}{name}"] = self._put(task, tensor)
         except ArenaFull:
             self.discard(outputs)
             raise
@@ -94,7 +94,7 @@ class PromptEncoder:
     async def _negative(self, task: Task, positive: Encoded, uses: tuple[Use, ...]) -> Encoded:
         negative = task.spec.negative_prompt
         if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
-            return Encoded(torch.zeros_like(positive.embeds), torch.zeros_like(positive.pooled))
+            return positive.zeros()
         return await self._encode(task, Prompt(negative or "", uses))
 
     def _put(self, task: Task, tensor: torch.Tensor) -> TensorHandle:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from shared.adapters.header import Shapes
 from shared.errors import Misconfigured
@@ -27,11 +27,16 @@ from shared.samplers import Prediction
 if TYPE_CHECKING:  # planners and gateways, which have no torch, look into families
     import torch
 
+    from shared.families.control import ControlNet
     from shared.families.network import Network
     from shared.families.text import TextEncoder
 
 LIBRARIES: Final = ("diffusers", "transformers")
 """Whose classes a `model_index.json` may name: others are code that comes with a model."""
+
+
+Shape = Literal["sequence", "vector"]
+"""Of one image's conditioning: (tokens, width), or (width,)."""
 
 
 class Family(ABC):
@@ -60,6 +65,9 @@ class Family(ABC):
     """Of the other components that `model_index.json` may name."""
     predictions: ClassVar[frozenset[Prediction]]
     """What networks may predict for its pipeline to draw with them."""
+    conditioning: ClassVar[Mapping[str, Shape]]
+    """The tensors that its text encoders give, and its network takes, by name. Records of jobs have
+    these names, and messages handles in this order: neither may change while jobs are running."""
     patch: ClassVar[int]
     """Latent positions, each way, that the network sees as one."""
     masks: ClassVar[bool]
@@ -119,8 +127,8 @@ class Family(ABC):
 
     @property
     @abstractmethod
-    def told_widths(self) -> tuple[int, int]:
-        """Of the `embeds` and the `pooled` that the network is told."""
+    def widths(self) -> Mapping[str, int]:
+        """Of the tensors of `conditioning`, as the network takes them."""
 
     @abstractmethod
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
@@ -157,6 +165,11 @@ class Family(ABC):
 
     @classmethod
     def control_interface(cls, config: Mapping[str, Any]) -> str | None:
-        """What a denoising network and a ControlNet with these configs must have in common; None
-        where there are no ControlNets."""
+        """What a denoising network and a ControlNet with these configs must have in common; None if
+        it is no network of this family, or there are no ControlNets."""
         return None
+
+    @classmethod
+    def control_network(cls, source: str, device: str, dtype: torch.dtype) -> ControlNet:
+        """The ControlNet in directory or hub id `source`, loaded. Raises `Misconfigured`."""
+        raise Misconfigured(f"{source!r} is no ControlNet: {cls.architecture} has none")

@@ -14,28 +14,48 @@ Residuals = Sequence[torch.Tensor]
 and last to the middle block's."""
 Control = Callable[[], Residuals]
 """Asked when it is needed, which is halfway."""
+SEQUENCE_DIM: Final = 3
+"""Dimensions of the sequences of several images; their vectors have one less."""
 
 
 class Conditioning(NamedTuple):
     """What the network is told of F images."""
 
-    embeds: torch.Tensor
-    """(F, L, D): the prompt."""
-    pooled: torch.Tensor
-    """(F, P): the prompt, in one vector."""
+    tensors: Mapping[str, torch.Tensor]
+    """By the names that the family has for them (`Family.conditioning`), and in its order:
+    sequences (F, L, D) and vectors (F, D)."""
     numbers: torch.Tensor
     """(F, N): see `Family.numbers`."""
 
     @classmethod
+    def of_one(
+        cls, tensors: Mapping[str, torch.Tensor], numbers: Sequence[float]
+    ) -> "Conditioning":
+        """Of one image: sequences (L, D) and vectors (D,)."""
+        return cls({name: one[None] for name, one in tensors.items()}, torch.tensor([numbers]))
+
+    @classmethod
     def join(cls, each: Sequence["Conditioning"]) -> "Conditioning":
         """All their images."""
-        return cls(*(torch.cat(tensors) for tensors in zip(*each, strict=True)))
+        return cls(
+            {name: torch.cat([one.tensors[name] for one in each]) for name in each[0].tensors},
+            torch.cat([one.numbers for one in each]),
+        )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Of the sequences, in tokens."""
+        return tuple(one.shape[1] for one in self.tensors.values() if one.dim() == SEQUENCE_DIM)
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Conditioning":
-        return Conditioning(*(tensor.to(device, dtype) for tensor in self))
+        return self._each(lambda tensor: tensor.to(device, dtype))
 
     def images(self, which: slice) -> "Conditioning":
-        return Conditioning(*(tensor[which] for tensor in self))
+        return self._each(lambda tensor: tensor[which])
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Conditioning":
+        tensors = {name: change(tensor) for name, tensor in self.tensors.items()}
+        return Conditioning(tensors, change(self.numbers))
 
 
 class Network(Protocol):

@@ -23,16 +23,27 @@ def family_of(source: str) -> Family:
     raise Misconfigured(f"model {source!r} is a {pipeline}; served are: {served}")
 
 
+def control_family(source: str, config: Mapping[str, Any]) -> type[Family]:
+    """Whose models the ControlNet in `source` with this config is for. Raises `Misconfigured` if it
+    is none of any family's, or asks for what is not honoured."""
+    kind = str(config.get("_class_name"))
+    fitting = [family for family in FAMILIES if family.control == kind]
+    if not fitting:
+        served = ", ".join({family.control: None for family in FAMILIES if family.control})
+        raise Misconfigured(
+            f"{source!r} is no ControlNet that is served, but a {kind}; served are: {served}"
+        )
+    # One that is nobody's is refused in the words of the first: each has its own options.
+    found = next((one for one in fitting if one.control_interface(config) is not None), fitting[0])
+    if found.control_options is not None:
+        found.control_options.check(source, config)
+    return found
+
+
 def control_interface(source: str, config: Mapping[str, Any]) -> str:
     """What fits the ControlNet in `source` with this config. Raises `Misconfigured` if it is none
     of any family's."""
-    kind = str(config.get("_class_name"))
-    for family in FAMILIES:
-        if family.control == kind and (found := family.control_interface(config)) is not None:
-            if family.control_options is not None:
-                family.control_options.check(source, config)
-            return found
-    served = ", ".join(family.control for family in FAMILIES if family.control is not None)
-    raise Misconfigured(
-        f"{source!r} is no ControlNet that is served, but a {kind}; served are: {served}"
-    )
+    found = control_family(source, config).control_interface(config)
+    if found is None:
+        raise Misconfigured(f"{source!r} is a ControlNet that fits no network that is served")
+    return found

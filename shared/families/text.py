@@ -1,6 +1,6 @@
 """A family's text encoders behind one contract."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -30,14 +30,22 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt as the network is told it: `embeds` (tokens, width), `pooled` (projection,)."""
+    """A prompt as the network is told it: the tensors of `Family.conditioning`, in its order."""
 
-    embeds: torch.Tensor
-    pooled: torch.Tensor
+    tensors: Mapping[str, torch.Tensor]
     tokens: int = 0
     """Of the prompt, without padding, as the encoder reads it that reads most."""
     unread: tuple[Unread, ...] = ()
     """By encoder, as far as one did not read all of it."""
+
+    @property
+    def finite(self) -> bool:
+        """None of its numbers has become NaN or infinite."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors.values())
+
+    def zeros(self) -> "Encoded":
+        """What stands for a negative prompt that was not given; see `zeros_for_empty_prompt`."""
+        return Encoded({name: torch.zeros_like(one) for name, one in self.tensors.items()})
 
 
 class TextEncoder(Protocol):

@@ -10,6 +10,9 @@ NodeKind = Literal["encode", "encode_image", "hint", "denoise", "decode"]
 KINDS_OF_MODELS: Final[tuple[NodeKind, ...]] = ("encode", "encode_image", "denoise", "decode")
 """Those that every model has a queue of; a ControlNet has one of hints."""
 
+NEGATIVE: Final = "negative_"
+"""Before the name of an output that is the negative prompt's."""
+
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """One unit of work. `index` is the image it belongs to, or the control (0 for shared nodes)."""

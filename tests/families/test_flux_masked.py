@@ -8,7 +8,7 @@ import torch
 
 from shared.families.flux.masked import MaskedCall
 from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import Conditioning, Mode, Partial
+from shared.families.network import Mode, Partial
 from tests.families.test_flux_transformer import example
 from tests.flux import make_transformer
 
@@ -32,7 +32,7 @@ def call(
 ) -> torch.Tensor:
     x, t, told = example(True)
     few = len(partials)
-    told = Conditioning(*(each[:few] for each in told))
+    told = told.images(slice(few))
     return MaskedCall(net, x[:few], t[:few], told, partials, modes).run()
 
 
@@ -121,7 +121,7 @@ def test_masked_tokens_see_each_other_and_the_template() -> None:
     x, t, told = example(True)
 
     def answer(x: torch.Tensor, record: dict[str, torch.Tensor]) -> torch.Tensor:
-        one = Conditioning(*(each[:1] for each in told))
+        one = told.images(slice(1))
         return MaskedCall(net, x[:1], t[:1], one, [Partial(places, record)], MODES[0]).run()
 
     plain = answer(x, first)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from shared.messages import TextHandles
 from shared.samplers import samplers_for
 from tests.conftest import run
 from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
@@ -69,7 +68,7 @@ def test_a_row_that_is_alone_shares_its_guidance(atelier: Atelier) -> None:
             row = atelier.row(wish)
             halves = [half for half in (row.uncond, row.cond) if half is not None]
             row.texts = tuple(
-                TextHandles(embeds=p._put(half.embeds[0]), pooled=p._put(half.pooled[0]))
+                {name: p._put(tensor[0]) for name, tensor in half.tensors.items()}
                 for half in halves
             )
             return await p.one.run(row), p.two.statistics().halves

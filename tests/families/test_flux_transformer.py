@@ -17,8 +17,10 @@ SHAPE = (3, 4, 8, 12)
 def example(guided: bool) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
     drawn = torch.Generator().manual_seed(0)
     told = Conditioning(
-        torch.randn(3, TOKENS, WIDTH, generator=drawn),
-        torch.randn(3, POOLED, generator=drawn),
+        {
+            "embeds": torch.randn(3, TOKENS, WIDTH, generator=drawn),
+            "pooled": torch.randn(3, POOLED, generator=drawn),
+        },
         torch.tensor([[3.5], [1.0], [7.0]]) if guided else torch.zeros(3, 0),
     )
     return torch.randn(SHAPE, generator=drawn), torch.tensor([933.3, 17.7, 500.0]), told
@@ -33,8 +35,8 @@ def by_diffusers(module: Any, x: torch.Tensor, t: torch.Tensor, told: Conditioni
         hidden_states=packed(x),
         timestep=t / 1000,
         guidance=told.numbers[:, 0] if module.config.guidance_embeds else None,
-        pooled_projections=told.pooled,
-        encoder_hidden_states=told.embeds,
+        pooled_projections=told.tensors["pooled"],
+        encoder_hidden_states=told.tensors["embeds"],
         txt_ids=torch.zeros(TOKENS, 3),
         img_ids=ids.view(-1, 3),
         return_dict=False,

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.controlnet.network import ControlNet
 from services.denoiser.asked import ask_default
 from services.denoiser.sampling import Sampling
 from services.prompt_encoder.asked import asked
@@ -15,7 +14,7 @@ from shared.errors import InvalidRequest, Misconfigured, NotFinite
 from shared.families.flux.transformer import FluxTransformer
 from shared.families.network import Network
 from shared.families.registry import family_of
-from shared.families.sdxl.unet import SdxlUnet
+from shared.families.sdxl.unet import SdxlControlNet, SdxlUnet
 from shared.model_cards import read_card
 from shared.shipped import MODELS
 from shared.unusable import load_each
@@ -81,7 +80,7 @@ def test_a_controlnet_without_numbers_is_found() -> None:
     bad = make_control("edges")
     bad.conv_in.weight.data.view(-1)[0] = torch.nan
     with pytest.raises(NotFinite, match="adds to a step"):
-        ControlNet(bad).ask()
+        SdxlControlNet(bad).ask()
 
 
 def test_weights_that_are_no_weights_are_named(tmp_path: Path) -> None:

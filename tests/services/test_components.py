@@ -54,8 +54,8 @@ def test_the_prompt_encoder_needs_tokenizers_and_text_encoders_only(
     encoder = SdxlTextEncoder(only(tmp_path, *parts), "cpu", torch.float32)
     for prompt, encoded in zip(PROMPTS, encoder(PROMPTS), strict=True):
         embeds, _, pooled, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
-        torch.testing.assert_close(encoded.embeds, embeds[0], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(encoded.pooled, pooled[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(encoded.tensors["embeds"], embeds[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(encoded.tensors["pooled"], pooled[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_vae_service_needs_the_autoencoder_only(tmp_path: Path, pipeline: Any) -> None:

@@ -22,8 +22,8 @@ from shared.errors import AdapterUnusable
 from shared.families.base import Family
 from shared.families.flux.family import Flux
 from shared.families.sdxl.family import Sdxl
-from shared.families.sdxl.lora_names import sgm_names
 from shared.families.sdxl.unet import SdxlUnet
+from shared.families.unet.lora_names import sgm_names
 from tests.flux import make_transformer
 from tests.loras import biased_of, shapes_of
 from tests.services.denoiser.models import make_unet

@@ -8,13 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from services.controlnet.network import ControlNet
 from services.vae.autoencoder import Autoencoder
 from shared import weights
 from shared.errors import Misconfigured
 from shared.families.flux.transformer import FluxTransformer
 from shared.families.registry import family_of
-from shared.families.sdxl.unet import SdxlUnet
+from shared.families.sdxl.unet import SdxlControlNet, SdxlUnet
 from shared.model_cards import read_card
 from shared.shipped import DEFAULT_CONTROLS, MODELS
 from shared.weights import variant_of, weight_bytes
@@ -41,7 +40,7 @@ def test_a_model_whose_weights_are_halves_alone_loads(tmp_path: Path, source: st
     family = family_of(model)
     assert variant_of(model, family.denoiser) == "fp16"
     [encoded] = family.text_encoder("cpu", torch.float32)(["a circle"])
-    assert encoded.embeds.isfinite().all()
+    assert encoded.tensors["embeds"].isfinite().all()
     Autoencoder(model, "cpu", torch.float32).ask(8, 8)
     kind = SdxlUnet if family.denoiser == "unet" else FluxTransformer
     plain, half = kind.load(source).module, kind.load(model).module
@@ -53,7 +52,7 @@ def test_a_model_whose_weights_are_halves_alone_loads(tmp_path: Path, source: st
 def test_a_controlnet_whose_weights_are_halves_alone_loads(tmp_path: Path) -> None:
     control = copied(tmp_path / "c", source=f"{DEFAULT_CONTROLS}/edges", weights=True)
     halved(control)
-    assert ControlNet.load(control, torch.float32, "cpu").dtype is torch.float32
+    assert SdxlControlNet.load(control, torch.float32, "cpu").dtype is torch.float32
 
 
 @pytest.mark.parametrize(

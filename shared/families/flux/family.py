@@ -57,6 +57,7 @@ class Flux(Family):
         "text_encoder_2": "T5EncoderModel",
     }
     predictions = frozenset({"flow"})
+    conditioning = {"embeds": "sequence", "pooled": "vector"}  # noqa: RUF012
     patch = 2
     masks = True
     even_sigmas = True
@@ -96,11 +97,11 @@ class Flux(Family):
         return 3.5 if self.embedded_guidance else 1.0
 
     @property
-    def told_widths(self) -> tuple[int, int]:
-        return (
-            whole("transformer", self.config, "joint_attention_dim", 4096),
-            whole("transformer", self.config, "pooled_projection_dim", 768),
-        )
+    def widths(self) -> Mapping[str, int]:
+        return {
+            "embeds": whole("transformer", self.config, "joint_attention_dim", 4096),
+            "pooled": whole("transformer", self.config, "pooled_projection_dim", 768),
+        }
 
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         return (guidance,) if self.embedded_guidance else ()

@@ -60,7 +60,7 @@ class MaskedCall:
         self._stream, context = network.begin(x, t, told, self._rotary)
         self._told = torch.nn.functional.silu(context.temb)  # so all adaptive norms begin
         self._partials, self._modes = partials, modes
-        self._prompt, self._positions = told.embeds.shape[1], self._stream.image.shape[1]
+        [self._prompt], self._positions = told.lengths, self._stream.image.shape[1]
         self._everything = torch.arange(self._positions, device=x.device)
         self._total = self._prompt + self._positions
         self._recorded = Recorded(partials, self._total)

@@ -52,7 +52,9 @@ class FluxTextEncoder:
             embeds = self._t5(long.input_ids.to(self._device))[0].cpu()
         counts = torch.maximum(short.attention_mask.sum(dim=1), long.attention_mask.sum(dim=1))
         return [
-            Encoded(embeds[i], pooled[i], int(counts[i]), self._unread(prompt))
+            Encoded(
+                {"embeds": embeds[i], "pooled": pooled[i]}, int(counts[i]), self._unread(prompt)
+            )
             for i, prompt in enumerate(prompts)
         ]
 

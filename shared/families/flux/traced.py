@@ -7,7 +7,7 @@ import torch
 
 from shared.adapters.bank import Bank
 from shared.families.flux.pieces import Example, Pieces, pieces
-from shared.families.flux.transformer import FluxTransformer
+from shared.families.flux.transformer import FluxTransformer, given
 from shared.families.graphs import TRIALS, Traced, graph_if_same, trusted
 from shared.families.network import Conditioning, Control, Mode, Network, Partial
 from shared.torch_graph import Graph, graph_of
@@ -34,7 +34,7 @@ class TracedTransformer(Traced[FluxTransformer]):
     ) -> torch.Tensor:
         if bank is not None:
             return self._network.predict(x, t, told, bank)
-        return self._answer(x, t, *told, *self._network.rotary(x, told))  # type: ignore[no-any-return]
+        return self._answer(x, t, *given(told), *self._network.rotary(x, told))  # type: ignore[no-any-return]
 
     @property
     def depth(self) -> int:
@@ -73,4 +73,4 @@ def _piece(function: Graph, example: Example) -> Graph:
 @torch.inference_mode()
 def _graph(network: FluxTransformer) -> Graph:
     x, t, told = network.example(*TRIALS[0])
-    return graph_of(network.answer, (x, t, *told, *network.rotary(x, told)))
+    return graph_of(network.answer, (x, t, *given(told), *network.rotary(x, told)))

@@ -67,7 +67,7 @@ class FluxTransformer:
         control: Control | None = None,
     ) -> torch.Tensor:
         with self.adapted.using(bank):
-            return self.answer(x, t, *told, *self.rotary(x, told))
+            return self.answer(x, t, *given(told), *self.rotary(x, told))
 
     @property
     def depth(self) -> int:
@@ -104,14 +104,16 @@ class FluxTransformer:
         sin: torch.Tensor,
     ) -> torch.Tensor:
         """See `Network.predict`; cos and sin as in `Rotary`."""
-        stream, context = self.begin(x, t, Conditioning(embeds, pooled, numbers), (cos, sin))
+        told = Conditioning({"embeds": embeds, "pooled": pooled}, numbers)
+        stream, context = self.begin(x, t, told, (cos, sin))
         for block in self.blocks:
             stream = block(stream, context)
         return self.end(stream, context, x.shape)
 
     def rotary(self, x: torch.Tensor, told: Conditioning) -> Rotary:
         """Of images x, given what they are told."""
-        return self._positions(told.embeds.shape[1], x.shape[2] // PATCH, x.shape[3] // PATCH)
+        [tokens] = told.lengths
+        return self._positions(tokens, x.shape[2] // PATCH, x.shape[3] // PATCH)
 
     def begin(
         self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, rotary: Rotary
@@ -123,8 +125,8 @@ class FluxTransformer:
         times = [t.to(image.dtype) * 1000]
         if self.guided:
             times.append(told.numbers[:, 0].to(image.dtype) * 1000)
-        temb = module.time_text_embed(*times, told.pooled)
-        text = module.context_embedder(told.embeds)
+        temb = module.time_text_embed(*times, told.tensors["pooled"])
+        text = module.context_embedder(told.tensors["embeds"])
         return Stream(image, text), Context(temb, rotary)
 
     def end(self, stream: Stream, context: Context, shape: torch.Size) -> torch.Tensor:
@@ -143,8 +145,10 @@ class FluxTransformer:
             normal(images, config.in_channels // PATCH**2, height * PATCH, width * PATCH),
             torch.linspace(999.0, 1.0, images).to(self.device),
             Conditioning(
-                normal(images, tokens, config.joint_attention_dim),
-                normal(images, config.pooled_projection_dim),
+                {
+                    "embeds": normal(images, tokens, config.joint_attention_dim),
+                    "pooled": normal(images, config.pooled_projection_dim),
+                },
                 normal(images, int(self.guided)).abs() * 4,
             ),
         )
@@ -165,6 +169,11 @@ class FluxTransformer:
         places[tokens:, 1], places[tokens:, 2] = (axis.flatten() for axis in grid)
         cos, sin = self.module.pos_embed(places.to(self.device, self.dtype))
         return cos, sin
+
+
+def given(told: Conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`embeds`, `pooled` and `numbers`, as `FluxTransformer.answer` takes them."""
+    return told.tensors["embeds"], told.tensors["pooled"], told.numbers
 
 
 def _transpose_small(module: torch.nn.Module) -> None:

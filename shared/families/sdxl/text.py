@@ -74,7 +74,9 @@ class SdxlTextEncoder:
         embeds = torch.cat(hidden, dim=-1).cpu()
         pooled = pooled.cpu()
         return [
-            Encoded(embeds[i], pooled[i], int(counts[i]), self._unread(prompt))
+            Encoded(
+                {"embeds": embeds[i], "pooled": pooled[i]}, int(counts[i]), self._unread(prompt)
+            )
             for i, prompt in enumerate(prompts)
         ]
 

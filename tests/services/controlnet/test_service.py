@@ -7,12 +7,13 @@ import msgspec
 import pytest
 import torch
 
-from services.controlnet.network import ControlNet
 from services.controlnet.service import MAX_STEPS, ControlNetService
 from services.controlnet.steps import ReadRow, Step, compute
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.errors import ArenaFull, HandleLost, InvalidRequest, Misconfigured
+from shared.families.sdxl.family import Sdxl
+from shared.families.sdxl.unet import SdxlControlNet
 from shared.jobs.advance import new_record
 from shared.jobs.graph import text_to_image
 from shared.jobs.ledger import Ledger
@@ -21,7 +22,6 @@ from shared.messages import (
     ControlReply,
     ControlRequest,
     ControlSpec,
-    TextHandles,
     decode,
     encode,
 )
@@ -52,8 +52,7 @@ def row(transport: MemoryTransport, prompt: str, images: int = 2, **fields: Any)
     return ControlledRow(
         numbers=tuple(TIME_IDS[0].tolist()),
         texts=tuple(
-            TextHandles(embeds=put(transport, h.embeds[0]), pooled=put(transport, h.pooled[0]))
-            for h in halves
+            tuple(put(transport, tensor[0]) for tensor in half.tensors.values()) for half in halves
         ),
         hint=put(transport, control("edges").embed(hint(1))[0]),
         **settings | fields,
@@ -130,9 +129,7 @@ def _alone(x: torch.Tensor, prompt: str, scale: float) -> torch.Tensor:
     residuals = network.residuals(
         x,
         torch.tensor([500.0]),
-        half.embeds,
-        half.pooled,
-        half.numbers,
+        half,
         network.embed(hint(1)),
         network.scales([(scale, False)]),
     )
@@ -142,14 +139,14 @@ def _alone(x: torch.Tensor, prompt: str, scale: float) -> torch.Tensor:
 class Counting:
     """A ControlNet, with the number of images of each forward."""
 
-    def __init__(self, network: ControlNet) -> None:
+    def __init__(self, network: SdxlControlNet) -> None:
         self._network = network
         self.forwards: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+    def residuals(self, x: torch.Tensor, *others: Any) -> list[torch.Tensor]:
         self.forwards.append(len(x))
         return self._network.residuals(x, *others)
 
@@ -161,7 +158,9 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
 
         async def step(rows: int, images: int, side: int = 8) -> Step:
             read = [
-                await ReadRow.read(row(transport, f"{k}", images, scale=k + 1.0), cache)
+                await ReadRow.read(
+                    row(transport, f"{k}", images, scale=k + 1.0), Sdxl.conditioning, cache
+                )
                 for k in range(rows)
             ]
             x = torch.randn(rows, 4, side, side)
@@ -202,7 +201,7 @@ def test_a_guidance_that_the_network_is_told_is_nothing_to_controlnets() -> None
 
 def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() -> None:
     class Spoiling(Counting):
-        def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+        def residuals(self, x: torch.Tensor, *others: Any) -> list[torch.Tensor]:
             spoilt = x.flatten(1).isinf().any(1).view(-1, 1, 1, 1)
             return [
                 torch.where(spoilt, torch.inf if k == 2 else 0.0, one)
@@ -212,7 +211,9 @@ def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() ->
     async def main() -> None:
         transport = MemoryTransport()
         cache = TensorCache(transport)
-        read = [await ReadRow.read(row(transport, f"{k}"), cache) for k in range(3)]
+        read = [
+            await ReadRow.read(row(transport, f"{k}"), Sdxl.conditioning, cache) for k in range(3)
+        ]
         step = Step(latents(3), tuple(read))
         step.x[1, 0, 0, 0] = torch.inf
         network = Spoiling(control("edges"))
@@ -230,9 +231,11 @@ def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None
     class Narrow(Counting):
         dtype = torch.float16
 
-        def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+        def residuals(self, x: torch.Tensor, *others: Any) -> list[torch.Tensor]:
             large = (x.flatten(1).abs() > 50.0).any(1).view(-1, 1, 1, 1)
-            found = super().residuals(x.float(), *(other.float() for other in others))
+            found = super().residuals(
+                x.float(), *(each.to(x.device, torch.float32) for each in others)
+            )
             return [torch.where(large, torch.inf, one).half() for one in found]
 
         wide = control("edges")
@@ -240,7 +243,9 @@ def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None
     async def main() -> None:
         transport = MemoryTransport()
         cache = TensorCache(transport)
-        read = [await ReadRow.read(row(transport, f"{k}"), cache) for k in range(2)]
+        read = [
+            await ReadRow.read(row(transport, f"{k}"), Sdxl.conditioning, cache) for k in range(2)
+        ]
         step = Step(latents(2), tuple(read))
         step.x[1] *= 100.0
         narrow, wide = (
@@ -257,14 +262,14 @@ def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None
 
 
 def test_a_controlnet_in_half_precision_has_a_wide_one() -> None:
-    narrow = ControlNet(make_control("edges").half())
+    narrow = SdxlControlNet(make_control("edges").half())
     assert (narrow.wide.dtype, narrow.dtype) == (torch.float32, torch.float16)
     narrow.wide.ask()
 
 
 def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
     class Picky(Counting):
-        def residuals(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+        def residuals(self, x: torch.Tensor, *others: Any) -> list[torch.Tensor]:
             if x.isnan().any():
                 raise RuntimeError("out of memory")
             return super().residuals(x, *others)
@@ -272,7 +277,10 @@ def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
     async def main() -> None:
         transport = MemoryTransport()
         cache = TensorCache(transport)
-        read = [await ReadRow.read(row(transport, f"{k}", job_id=f"{k}"), cache) for k in range(3)]
+        read = [
+            await ReadRow.read(row(transport, f"{k}", job_id=f"{k}"), Sdxl.conditioning, cache)
+            for k in range(3)
+        ]
         steps = [Step(latents(1), (one,)) for one in read]
         steps[1].x[:] = torch.nan
 
@@ -289,19 +297,25 @@ def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
 
 
 def _of_size(one: ReadRow, side: int) -> ReadRow:
-    return ReadRow(one.row, one.embeds, one.pooled, one.hint[:, :1, :1].expand(-1, side, side))
+    return ReadRow(one.row, one.told, one.hint[:, :1, :1].expand(-1, side, side))
 
 
-def test_a_row_whose_tensors_are_lost_fails_by_itself() -> None:
+def test_a_row_whose_tensors_are_lost_or_too_few_fails_by_itself() -> None:
     async def main() -> None:
         broker, transport = MemoryBroker(), MemoryTransport()
         service = ControlNetService({"edges": control("edges")}, broker.connect("c"), transport)
         gone = put(transport, torch.zeros(64, 64, 64))
         transport.free(gone)
-        rows = (msgspec.structs.replace(row(transport, "a"), hint=gone), row(transport, "b"))
-        request = ControlRequest(rows=rows, x=put(transport, latents(2)))
+        good = row(transport, "b")
+        rows = (
+            msgspec.structs.replace(row(transport, "a"), hint=gone),
+            good,
+            msgspec.structs.replace(good, texts=tuple(text[:1] for text in good.texts)),
+        )
+        request = ControlRequest(rows=rows, x=put(transport, latents(3)))
         reply = await service._step("edges", request, in_hand=0)
-        assert list(reply.failures) == [0]
+        assert list(reply.failures) == [0, 2]
+        assert reply.failures[2].message.endswith("2 of them: embeds, pooled")
         assert reply.failures[0].code == HandleLost.code
         assert reply.failures[0].fields["handle"] == gone.name
         assert reply.shapes[0][0] == 2
@@ -330,10 +344,10 @@ def test_one_that_pools_what_it_says_is_refused() -> None:
     net = make_control("edges")
     net.register_to_config(global_pool_conditions=True)
     with pytest.raises(Misconfigured, match="global_pool_conditions"):
-        ControlNet(net)
+        SdxlControlNet(net)
 
 
 def test_hints_for_a_network_that_wants_blue_first_are_turned_round() -> None:
     net = make_control("edges")
     net.register_to_config(controlnet_conditioning_channel_order="bgr")
-    assert torch.equal(ControlNet(net).embed(hint(1)), control("edges").embed(hint(1).flip(1)))
+    assert torch.equal(SdxlControlNet(net).embed(hint(1)), control("edges").embed(hint(1).flip(1)))

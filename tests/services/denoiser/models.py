@@ -73,11 +73,9 @@ def network() -> SdxlUnet:
 
 def conditioning(prompt: str, length: int = LENGTH) -> Conditioning:
     generator = torch.Generator().manual_seed(sum(map(ord, prompt)))
-    return Conditioning(
-        torch.randn(1, length, WIDTH, generator=generator),
-        torch.randn(1, POOLED, generator=generator),
-        TIME_IDS,
-    )
+    embeds = torch.randn(1, length, WIDTH, generator=generator)
+    pooled = torch.randn(1, POOLED, generator=generator)
+    return Conditioning({"embeds": embeds, "pooled": pooled}, TIME_IDS)
 
 
 class Plain:
@@ -128,18 +126,18 @@ class Gated(Plain):
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
-        self.asking = self.present(told.embeds)
+        self.asking = self.present(told.tensors["embeds"])
         self.asked.release()
         if not self.permits.acquire(timeout=HANG_SECONDS):
             raise TimeoutError("the test never let this step run")
-        if self.fails(told.embeds):
+        if self.fails(told.tensors["embeds"]):
             raise RuntimeError("out of memory")
         self.seen.append(self.asking)
         return super().predict(x, t, told, bank, control)
 
     def present(self, embeds: torch.Tensor) -> tuple[str, ...]:
         """Which of `prompts` are among `embeds`."""
-        known = {prompt: conditioning(prompt).embeds[0] for prompt in self.prompts}
+        known = {prompt: conditioning(prompt).tensors["embeds"][0] for prompt in self.prompts}
         return tuple(p for p, own in known.items() if any(torch.equal(own, e) for e in embeds))
 
     def open(self) -> None:
@@ -216,10 +214,10 @@ def with_diffusers(
     cond, uncond = conditioning(prompt), conditioning("nothing")
     halves = [uncond, cond] if guidance > 1.0 else [cond]
     added = {
-        "text_embeds": torch.cat([half.pooled for half in halves]),
+        "text_embeds": torch.cat([half.tensors["pooled"] for half in halves]),
         "time_ids": torch.cat([half.numbers for half in halves]),
     }
-    embeds = torch.cat([half.embeds for half in halves])
+    embeds = torch.cat([half.tensors["embeds"] for half in halves])
     noise = torch.randn((1, *SHAPE), generator=generator)
     latents: torch.Tensor = noise * scheduler.init_noise_sigma
     extra = {"generator": generator} if sampler == "euler_ancestral" else {}

@@ -95,10 +95,10 @@ def with_diffusers(
     masks = {"mask_image": HOLES, "width": SIZE[0], "height": SIZE[1]} if masked else {}
     latents: torch.Tensor = pipe(
         image=PICTURE,
-        prompt_embeds=cond.embeds,
-        pooled_prompt_embeds=cond.pooled,
-        negative_prompt_embeds=uncond.embeds,
-        negative_pooled_prompt_embeds=uncond.pooled,
+        prompt_embeds=cond.tensors["embeds"],
+        pooled_prompt_embeds=cond.tensors["pooled"],
+        negative_prompt_embeds=uncond.tensors["embeds"],
+        negative_pooled_prompt_embeds=uncond.tensors["pooled"],
         strength=strength,
         num_inference_steps=steps,
         guidance_scale=asked["guidance"],

@@ -16,7 +16,7 @@ from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
 from services.denoiser.work import StepWork, total
 
-SHAPE = ShapeKey(4, 10, 10, 77)
+SHAPE = ShapeKey(4, 10, 10, (77,))
 LIMITS = Limits(max_step_seconds=1e9)
 
 

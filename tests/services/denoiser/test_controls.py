@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from services.controlnet.network import ControlNet
 from services.denoiser.controls import MOST_UNANSWERED
 from services.denoiser.engine import Engine
 from services.denoiser.row import Row
 from services.denoiser.steered import Answer, Share, Steer, Steered, Traffic
 from shared.errors import ControlUnavailable, HandleLost
-from shared.families.sdxl.traced import traced
+from shared.families.sdxl.unet import SdxlControlNet
+from shared.families.unet.traced import traced
 from tests import controls
 from tests.conftest import HANG_SECONDS, eventually, run
 from tests.controls import Studio, studio
@@ -218,8 +218,8 @@ def test_one_replica_of_many_is_found_that_answers(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("wanted", [(EDGES,), (EDGES, BLOCKS)], ids=["one", "two"])
 def test_a_controlnet_may_compute_in_another_dtype(wanted: tuple[dict[str, Any], ...]) -> None:
-    def narrow(name: str) -> ControlNet:
-        return ControlNet(controls.make_control(name).to(torch.bfloat16))
+    def narrow(name: str) -> SdxlControlNet:
+        return SdxlControlNet(controls.make_control(name).to(torch.bfloat16))
 
     async def main() -> torch.Tensor:
         async with studio(replicas=0) as s, engine(s) as e:

@@ -20,8 +20,8 @@ from tests.conftest import eventually, run
 from tests.services.denoiser.models import Gated, make_row, network
 from tests.services.denoiser.world import STEPS, World, in_world
 
-SHAPE = ShapeKey(4, 16, 16, 77)
-OTHER = ShapeKey(4, 8, 8, 77)
+SHAPE = ShapeKey(4, 16, 16, (77,))
+OTHER = ShapeKey(4, 8, 8, (77,))
 
 
 class Cost:

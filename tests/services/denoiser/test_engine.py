@@ -120,7 +120,7 @@ def test_only_the_row_that_fails_alone_fails() -> None:
     broken = make_row("broken", guidance=1.0)
 
     def holds_broken(embeds: torch.Tensor) -> bool:
-        return any(torch.equal(one, broken.cond.embeds[0]) for one in embeds)
+        return any(torch.equal(one, broken.cond.tensors["embeds"][0]) for one in embeds)
 
     async def main() -> Sequence[torch.Tensor | BaseException]:
         gated = Gated()

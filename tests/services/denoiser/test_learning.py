@@ -16,7 +16,7 @@ from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
 from services.denoiser.work import total
 
-SMALL, LARGE = ShapeKey(4, 16, 16, 77), ShapeKey(4, 32, 32, 77)
+SMALL, LARGE = ShapeKey(4, 16, 16, (77,)), ShapeKey(4, 32, 32, (77,))
 LIMITS = Limits(max_rows=32, max_admitted=32, max_step_seconds=1e9)
 STEPS = 25
 LEARNING, MEASURED = 200, 100

@@ -9,7 +9,7 @@ from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
 from services.denoiser.work import StepWork
 
-SHAPE, OTHER = ShapeKey(4, 16, 16, 77), ShapeKey(4, 8, 8, 77)
+SHAPE, OTHER = ShapeKey(4, 16, 16, (77,)), ShapeKey(4, 8, 8, (77,))
 
 
 class Cost:

@@ -56,7 +56,7 @@ async def add(world: World, atelier: Atelier, job_id: str, **changes: Any) -> No
     [text], image = atelier.encoder([job_id], [()]), picture()
     assert image.mask is not None
     done: dict[str, Mapping[str, torch.Tensor]] = {
-        "encode": {"embeds": text.embeds, "pooled": text.pooled},
+        "encode": text.tensors,
         "encode_image": {
             "image_mean": image.mean[0],
             "image_std": image.std[0],

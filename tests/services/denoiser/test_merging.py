@@ -15,8 +15,8 @@ from services.denoiser.row import Row
 from services.denoiser.work import StepWork
 from shared.adapters.adapter import read_adapter
 from shared.adapters.low_rank import Adapter
-from shared.families.sdxl.traced import traced
 from shared.families.sdxl.unet import SdxlUnet
+from shared.families.unet.traced import traced
 from tests.conftest import run
 from tests.loras import write_lora
 from tests.services.denoiser.models import family, make_row, make_unet

@@ -15,7 +15,7 @@ from services.denoiser.views import RowView
 from services.denoiser.work import StepWork, total
 from shared.messages import ServiceClass
 
-SHAPES = [ShapeKey(4, 8, 8, 77), ShapeKey(4, 16, 16, 77), ShapeKey(4, 16, 16, 154)]
+SHAPES = [ShapeKey(4, 8, 8, (77,)), ShapeKey(4, 16, 16, (77,)), ShapeKey(4, 16, 16, (154,))]
 COST = CostModel(coefficients=(0.01, 1e-4, 0.0, 0.0, 0.0))
 MEASURED = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size in range(MANY + 1)}
 """So many that nothing is worth a try."""

@@ -17,8 +17,8 @@ from services.denoiser.step import Batch
 from shared.adapters.adapter import read_adapter
 from shared.bus.memory import MemoryBroker
 from shared.errors import QueueFull
+from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.unet import SdxlUnet
-from shared.messages import TextHandles
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
@@ -62,10 +62,7 @@ class Pair:
 
     def row(self, prompt: str, **fields: Any) -> Row:
         texts = tuple(
-            TextHandles(
-                embeds=self._put(half.embeds[0]),
-                pooled=self._put(half.pooled[0]),
-            )
+            {name: self._put(tensor[0]) for name, tensor in half.tensors.items()}
             for half in (conditioning("nothing"), conditioning(prompt))
         )
         return make_row(prompt, texts=texts, **fields)
@@ -78,7 +75,8 @@ class Pair:
 async def pair(**networks: Any) -> AsyncIterator[Pair]:
     found = Pair(**networks)
     async with found.one, found.two:
-        helping = asyncio.create_task(found.assistant.serve(MODEL, found.two.assist))
+        serving = found.assistant.serve(MODEL, Sdxl.conditioning, found.two.assist)
+        helping = asyncio.create_task(serving)
         await settled()
         try:
             yield found

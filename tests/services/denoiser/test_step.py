@@ -25,7 +25,7 @@ class Counting(Plain):
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
-        self.calls.append((t, told.embeds))
+        self.calls.append((t, told.tensors["embeds"]))
         return super().predict(x, t, told, bank, control)
 
 
@@ -42,7 +42,7 @@ def test_a_step_is_one_forward_with_unconditional_halves_of_guided_rows_only() -
     assert a.uncond is not None
     assert c.uncond is not None
     expected = [a.uncond, c.uncond, a.cond, b.cond, c.cond]
-    assert torch.equal(embeds, torch.cat([half.embeds for half in expected]))
+    assert torch.equal(embeds, torch.cat([half.tensors["embeds"] for half in expected]))
     times = [row.table.t[0] for row in (a, c, a, b, c)]
     assert t.tolist() == times
 

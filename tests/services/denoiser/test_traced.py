@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from shared.families.sdxl.traced import TracedUnet, traced
 from shared.families.sdxl.unet import SdxlUnet
+from shared.families.unet.traced import TracedUnet, traced
 from tests.services.denoiser.models import make_unet
 
 
@@ -37,7 +37,7 @@ def test_the_two_halves_give_the_bits_that_diffusers_gives(
 ) -> None:
     x, t, told = unet.example(2, side, side, 5)
     x = x[..., :side, :side]
-    halfway = unet.encode(x, t, *told)
+    halfway = unet.encode(x, t, *unet.inputs.tensors(told))
     residuals = [torch.randn_like(output) for output in (*halfway[2:], halfway[0])]
     control = {
         "down_block_additional_residuals": residuals[:-1],
@@ -46,8 +46,8 @@ def test_the_two_halves_give_the_bits_that_diffusers_gives(
     (expected,) = unet.module(
         x,
         t,
-        encoder_hidden_states=told.embeds,
-        added_cond_kwargs={"text_embeds": told.pooled, "time_ids": told.numbers},
+        encoder_hidden_states=told.tensors["embeds"],
+        added_cond_kwargs={"text_embeds": told.tensors["pooled"], "time_ids": told.numbers},
         return_dict=False,
         **(control if controlled else {}),
     )

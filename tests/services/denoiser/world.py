@@ -120,9 +120,9 @@ class World:
         page = await self.ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
         outputs: dict[str, TensorHandle] = {}
         for prefix, half in (("", conditioning(job_id)), ("negative_", conditioning("nothing"))):
-            for name, tensor in (("embeds", half.embeds[0]), ("pooled", half.pooled[0])):
+            for name, tensor in half.tensors.items():
                 outputs[prefix + name] = put_tensor(
-                    self.transport, tensor, job_id=job_id, attempt=1, lifetime=60.0
+                    self.transport, tensor[0], job_id=job_id, attempt=1, lifetime=60.0
                 )
         await self.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
 

@@ -4,24 +4,25 @@ import copy
 import logging
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from shared.errors import Misconfigured, NotFinite
+from shared.families.graphs import TRIALS
+from shared.families.network import Conditioning
+from shared.families.unet.inputs import CrossAttention
 from shared.torch_graph import Graph, graph_of
 from shared.weights import load
 
 log = logging.getLogger(__name__)
 
-TRIALS: Final = ((2, 2, 2, 77), (3, 2, 2, 77), (3, 2, 2, 154), (1, 4, 2, 154), (5, 2, 6, 77))
-"""(images, height, width, tokens) on which the graph has to agree with the network; see
-`shared/families/graphs.py`."""
 
+class UnetControlNet:
+    """Implements `ControlNet`: diffusers' `ControlNetModel` (arXiv 2302.05543)."""
 
-class ControlNet:
-    """diffusers' `ControlNetModel` (arXiv 2302.05543) with SDXL's conditioning."""
+    inputs = CrossAttention()
 
     def __init__(self, module: Any) -> None:
         """Raises `Misconfigured` if it is one that pools what it says."""
@@ -39,7 +40,7 @@ class ControlNet:
         self._graph = self._traced()
 
     @classmethod
-    def load(cls, source: str, dtype: torch.dtype, device: str) -> "ControlNet":
+    def load(cls, source: str, dtype: torch.dtype, device: str) -> Self:
         """From a directory or hub id, safetensors only. Raises `Misconfigured`."""
         from diffusers.models.controlnets.controlnet import ControlNetModel
 
@@ -48,15 +49,17 @@ class ControlNet:
         except (Misconfigured, OSError, ValueError) as error:
             raise Misconfigured(f"the ControlNet {source!r} cannot be loaded: {error}") from error
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.inputs.names
+
     @torch.inference_mode()
     def ask(self) -> None:
-        """Take a small step, as it will have to. Raises `NotFinite`, or whatever that does."""
         if not all(bool(one.isfinite().all()) for one in self._forward(*self._example(*TRIALS[0]))):
             raise NotFinite("what it adds to a step is not finite")
 
     @cached_property
-    def wide(self) -> "ControlNet":
-        """The same in float32, run by the interpreter."""
+    def wide(self) -> Self:
         wide = copy.copy(self)
         wide._module, wide.dtype = copy.deepcopy(self._module).float(), torch.float32
         wide._graph = None
@@ -64,7 +67,6 @@ class ControlNet:
 
     @torch.inference_mode()
     def embed(self, hint: torch.Tensor) -> torch.Tensor:
-        """hint (1, 3, H, W), RGB from 0 to 1, as (1, C, H/8, W/8)."""
         hint = hint.to(self.device, self.dtype)
         return self._embedding(hint.flip(1) if self._reversed else hint)  # type: ignore[no-any-return]
 
@@ -73,27 +75,21 @@ class ControlNet:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        embeds: torch.Tensor,
-        pooled: torch.Tensor,
-        time_ids: torch.Tensor,
+        told: Conditioning,
         hint: torch.Tensor,
         scales: torch.Tensor,
     ) -> list[torch.Tensor]:
-        """For x (F, C, H, W) at times t (F,), given embeds (F, L, D), pooled (F, P), time_ids
-        (F, 6) and embedded hints (F, C0, H, W): what to add to each output of the UNet's encoder
-        half, and last to its middle block's, times `scales` (F, number of them)."""
         height, width = x.shape[-2:]
         halved = height % self._levels == width % self._levels == 0
         forward = self._graph if halved and self._graph is not None else self._forward
-        found = forward(x, t, embeds, pooled, time_ids, hint)
+        found = forward(x, t, hint, *self.inputs.tensors(told))
         return [
             residual * scale.view(-1, 1, 1, 1)
             for residual, scale in zip(found, scales.to(x.device, x.dtype).unbind(1), strict=True)
         ]
 
     def scales(self, rows: Sequence[tuple[float, bool]]) -> torch.Tensor:
-        """(F, number of residuals), from (scale, guess mode) of each image: in guess mode the outer
-        layers count less (`ControlNetModel.forward`)."""
+        """In guess mode the outer layers count less, as `ControlNetModel.forward` has it."""
         count = len(self._module.controlnet_down_blocks) + 1
         rising = torch.logspace(-1, 0, count)
         return torch.stack(
@@ -104,17 +100,17 @@ class ControlNet:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        embeds: torch.Tensor,
-        pooled: torch.Tensor,
-        time_ids: torch.Tensor,
         hint: torch.Tensor,
+        prompt: torch.Tensor,
+        numbers: torch.Tensor,
+        *others: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         down, middle = self._module(
             x,
             t,
-            encoder_hidden_states=embeds,
+            encoder_hidden_states=prompt,
             controlnet_cond=hint,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+            added_cond_kwargs=self.inputs.added(numbers, *others),
             return_dict=False,
         )
         return *down, middle
@@ -143,7 +139,6 @@ class ControlNet:
         self, images: int, height: int, width: int, tokens: int
     ) -> tuple[torch.Tensor, ...]:
         config, drawn = self._module.config, torch.Generator().manual_seed(images)
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         size = (height * self._levels, width * self._levels)
 
         def normal(*shape: int) -> torch.Tensor:
@@ -152,8 +147,6 @@ class ControlNet:
         return (
             normal(images, config.in_channels, *size),
             torch.linspace(999.0, 1.0, images).to(self.device),
-            normal(images, tokens, config.cross_attention_dim),
-            normal(images, pooled),
-            normal(images, 6).abs() * 1024,
             normal(images, config.block_out_channels[0], *size),
+            *self.inputs.tensors(self.inputs.example(config, images, tokens, False, normal)),
         )

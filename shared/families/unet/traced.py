@@ -1,19 +1,19 @@
-"""SDXL's UNet as a graph; see `shared/families/graphs.py`."""
+"""A UNet as a graph; see `shared/families/graphs.py`."""
 
 import torch
 
 from shared.adapters.bank import Bank
 from shared.families.graphs import TRIALS, Traced, trusted
 from shared.families.network import Conditioning, Control, Network
-from shared.families.sdxl.unet import SdxlUnet, steered
+from shared.families.unet.unet import Unet, steered
 from shared.torch_graph import Graph, graph_of
 
 
-class TracedUnet(Traced[SdxlUnet]):
+class TracedUnet(Traced[Unet]):
     """Implements `Network`: `network`, but by the graphs of its halves for latents that its levels
     can halve, if there is no bank."""
 
-    def __init__(self, network: SdxlUnet, encode: Graph, decode: Graph) -> None:
+    def __init__(self, network: Unet, encode: Graph, decode: Graph) -> None:
         super().__init__(network)
         self._encode, self._decode = encode, decode
 
@@ -28,22 +28,24 @@ class TracedUnet(Traced[SdxlUnet]):
         height, width = x.shape[-2:]
         halved = height % self._network.smallest == width % self._network.smallest == 0
         if halved and bank is None:
-            halfway = self._encode(x, t, *told)
-            return self._decode(told.embeds, *steered(halfway, control))  # type: ignore[no-any-return]
+            given = self._network.inputs.tensors(told)
+            halfway = self._encode(x, t, *given)
+            return self._decode(given[0], *steered(halfway, control))  # type: ignore[no-any-return]
         return self._network.predict(x, t, told, bank, control)
 
 
-def traced(network: SdxlUnet) -> Network:
+def traced(network: Unet) -> Network:
     """`network` as a graph, where that can be trusted."""
     return trusted(network, lambda: TracedUnet(network, *_graphs(network)))
 
 
 @torch.inference_mode()
-def _graphs(network: SdxlUnet) -> tuple[Graph, Graph]:
+def _graphs(network: Unet) -> tuple[Graph, Graph]:
     """Of its encoder half, and of its decoder half."""
     x, t, told = network.example(*TRIALS[0])
-    halfway = network.encode(x, t, *told)
+    given = network.inputs.tensors(told)
+    halfway = network.encode(x, t, *given)
     return (
-        graph_of(network.encode, (x, t, *told)),
-        graph_of(network.decode, (told.embeds, *halfway)),
+        graph_of(network.encode, (x, t, *given)),
+        graph_of(network.decode, (given[0], *halfway)),
     )
