@@ -20,7 +20,7 @@ class Narrow:
 
     def __call__(self, prompts: Sequence[str], adapters: Sequence[Any] = ()) -> list[Encoded]:
         values = [float("inf") if prompt.startswith("hot") else 1.0 for prompt in prompts]
-        return [Encoded(torch.full((2, 3), value), torch.ones(3)) for value in values]
+        return [Encoded({"words": torch.full((2, 3), value)}) for value in values]
 
 
 class Broad(Narrow):
