@@ -52,7 +52,7 @@ class ControlNetService:
 
     def __init__(self, networks: Mapping[str, ControlNet], bus: Bus, transport: Transport) -> None:
         self.models = tuple(networks)
-        self._names = {name: network.names for name, network in networks.items()}
+        self._networks = dict(networks)
         self._bus = bus
         self._transport = transport
         self._tensors = TensorCache(transport)
@@ -162,7 +162,7 @@ class ControlNetService:
         rows, failures = [], {}
         for k, row in enumerate(request.rows):
             try:
-                rows.append((k, await ReadRow.read(row, self._names[model], self._tensors)))
+                rows.append((k, await ReadRow.read(row, self._networks[model], self._tensors)))
             except (HandleLost, InvalidRequest) as error:
                 failures[k] = failure_of(error)
         kept = [k for k, _ in rows]

@@ -1,7 +1,7 @@
 """Steps of several denoisers in one forward."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,16 +31,14 @@ class ReadRow:
     hint: torch.Tensor
 
     @classmethod
-    async def read(
-        cls, row: ControlledRow, names: Collection[str], tensors: TensorCache
-    ) -> "ReadRow":
-        """`names`: of what the ControlNet is told. Raises `HandleLost` if one of the row's tensors
-        is lost, and `InvalidRequest` if it has not as many."""
-        handles = [named_handles(names, text) for text in row.texts]
+    async def read(cls, row: ControlledRow, network: ControlNet, tensors: TensorCache) -> "ReadRow":
+        """As `network` takes it. Raises `HandleLost` if one of the row's tensors is lost, and
+        `InvalidRequest` if it has not as many."""
+        handles = [named_handles(network.names, text) for text in row.texts]
         told = [{name: await tensors.get(one) for name, one in each.items()} for each in handles]
         return cls(
             row,
-            told=tuple(Conditioning.of_one(each, row.numbers) for each in told),
+            told=tuple(Conditioning.of_one(each, row.numbers[: network.numbers]) for each in told),
             hint=await tensors.get(row.hint),
         )
 

@@ -18,6 +18,11 @@ class ControlNet(Protocol):
         ...
 
     @property
+    def numbers(self) -> int:
+        """How many of `Family.numbers` it is told, the first ones: guidance is nothing to it."""
+        ...
+
+    @property
     def device(self) -> torch.device: ...
 
     @property

@@ -14,10 +14,10 @@ from shared.families.base import Family
 from shared.families.network import Conditioning
 from shared.families.registry import FAMILIES, family_of
 from shared.messages import HalfRequest, decode, encode, named_handles
+from shared.shipped import MODELS
 from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
-from tests.models import MODELS
 from tests.services.denoiser.models import SHAPE
 from tests.services.denoiser.test_step_table import SDXL
 

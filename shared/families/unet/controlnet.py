@@ -53,6 +53,10 @@ class UnetControlNet:
     def names(self) -> tuple[str, ...]:
         return self.inputs.names
 
+    @property
+    def numbers(self) -> int:
+        return self.inputs.sizes
+
     @torch.inference_mode()
     def ask(self) -> None:
         if not all(bool(one.isfinite().all()) for one in self._forward(*self._example(*TRIALS[0]))):

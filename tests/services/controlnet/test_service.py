@@ -12,7 +12,6 @@ from services.controlnet.steps import ReadRow, Step, compute
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.errors import ArenaFull, HandleLost, InvalidRequest, Misconfigured
-from shared.families.sdxl.family import Sdxl
 from shared.families.sdxl.unet import SdxlControlNet
 from shared.jobs.advance import new_record
 from shared.jobs.graph import text_to_image
@@ -159,7 +158,7 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
         async def step(rows: int, images: int, side: int = 8) -> Step:
             read = [
                 await ReadRow.read(
-                    row(transport, f"{k}", images, scale=k + 1.0), Sdxl.conditioning, cache
+                    row(transport, f"{k}", images, scale=k + 1.0), control("edges"), cache
                 )
                 for k in range(rows)
             ]
@@ -167,7 +166,7 @@ def test_steps_of_several_denoisers_share_a_forward_if_their_shapes_agree() -> N
             return Step(x, tuple(_of_size(one, side) for one in read))
 
         steps = [await step(2, 2), await step(1, 1), await step(1, 2, side=16), await step(30, 1)]
-        found = compute(counting, lambda job, flat: put(transport, flat), steps)  # type: ignore[arg-type]
+        found = compute(counting, lambda job, flat: put(transport, flat), steps)
         assert sorted(counting.forwards) == [2, 5, 30]
         assert [one.shapes[0][0] for one in found] == [4, 1, 2, 30]
         by_itself = compute(control("edges"), lambda job, flat: put(transport, flat), steps[1:2])
@@ -190,7 +189,7 @@ def test_a_guidance_that_the_network_is_told_is_nothing_to_controlnets() -> None
         for more in ((), (7.5,)):
             own = row(transport, "a red cube", images=1)
             own = msgspec.structs.replace(own, numbers=(*own.numbers, *more))
-            step = Step(latents(1), (await ReadRow.read(own, cache),))
+            step = Step(latents(1), (await ReadRow.read(own, control("edges"), cache),))
             [found] = compute(control("edges"), lambda job, flat: put(transport, flat), [step])
             assert found.residuals is not None
             flats.append(get_tensor(transport, found.residuals))
@@ -212,16 +211,16 @@ def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() ->
         transport = MemoryTransport()
         cache = TensorCache(transport)
         read = [
-            await ReadRow.read(row(transport, f"{k}"), Sdxl.conditioning, cache) for k in range(3)
+            await ReadRow.read(row(transport, f"{k}"), control("edges"), cache) for k in range(3)
         ]
         step = Step(latents(3), tuple(read))
         step.x[1, 0, 0, 0] = torch.inf
         network = Spoiling(control("edges"))
-        [found] = compute(network, lambda job, flat: put(transport, flat), [step])  # type: ignore[arg-type]
+        [found] = compute(network, lambda job, flat: put(transport, flat), [step])
         assert found.spoilt == (1,)
         assert found.shapes[0][0] == 4  # both images of the two other rows
         step.x[:] = torch.inf
-        [found] = compute(network, lambda job, flat: put(transport, flat), [step])  # type: ignore[arg-type]
+        [found] = compute(network, lambda job, flat: put(transport, flat), [step])
         assert (found.spoilt, found.residuals) == ((0, 1, 2), None)
 
     run(main())
@@ -244,12 +243,12 @@ def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None
         transport = MemoryTransport()
         cache = TensorCache(transport)
         read = [
-            await ReadRow.read(row(transport, f"{k}"), Sdxl.conditioning, cache) for k in range(2)
+            await ReadRow.read(row(transport, f"{k}"), control("edges"), cache) for k in range(2)
         ]
         step = Step(latents(2), tuple(read))
         step.x[1] *= 100.0
         narrow, wide = (
-            compute(network, lambda job, flat: put(transport, flat), [step])[0]  # type: ignore[arg-type]
+            compute(network, lambda job, flat: put(transport, flat), [step])[0]
             for network in (Narrow(control("edges")), control("edges"))
         )
         assert (narrow.spoilt, narrow.widened, wide.widened) == ((), (1,), ())
@@ -278,7 +277,7 @@ def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
         transport = MemoryTransport()
         cache = TensorCache(transport)
         read = [
-            await ReadRow.read(row(transport, f"{k}", job_id=f"{k}"), Sdxl.conditioning, cache)
+            await ReadRow.read(row(transport, f"{k}", job_id=f"{k}"), control("edges"), cache)
             for k in range(3)
         ]
         steps = [Step(latents(1), (one,)) for one in read]
@@ -289,7 +288,7 @@ def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
                 raise ArenaFull("arena", 1, 1, 1)
             return put(transport, flat)
 
-        found = compute(Picky(control("edges")), give, steps)  # type: ignore[arg-type]
+        found = compute(Picky(control("edges")), give, steps)
         assert [type(one.error) for one in found] == [type(None), RuntimeError, ArenaFull]
         assert found[0].residuals is not None
 

@@ -173,7 +173,7 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def residuals(self, *arguments: torch.Tensor) -> list[torch.Tensor]:
+    def residuals(self, *arguments: Any) -> list[torch.Tensor]:
         assert self.open.wait(HANG_SECONDS), "the test never let it answer"
         return self._network.residuals(*arguments)
 

@@ -9,7 +9,8 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from shared.families.flux.options import TRANSFORMER
 from shared.families.flux.transformer import FluxTransformer, packed, unpacked
 from shared.families.sdxl.options import UNET
-from shared.families.sdxl.unet import SdxlUnet, guidance_embedding
+from shared.families.sdxl.unet import SdxlUnet
+from shared.families.unet.unet import guidance_embedding
 from tests.flux import make_transformer
 from tests.services.denoiser.models import make_unet
 
@@ -95,9 +96,9 @@ def test_a_unet_is_as_diffusers_has_it(name: str, value: Any) -> None:
     expected = unet(
         x,
         t,
-        encoder_hidden_states=told.embeds,
+        encoder_hidden_states=told.tensors["embeds"],
         timestep_cond=guidance,
-        added_cond_kwargs={"text_embeds": told.pooled, "time_ids": told.numbers[:, :6]},
+        added_cond_kwargs={"text_embeds": told.tensors["pooled"], "time_ids": told.numbers[:, :6]},
     ).sample
     torch.testing.assert_close(network.predict(x, t, told), expected, atol=1e-5, rtol=1e-4)
 
@@ -116,8 +117,8 @@ def test_a_transformer_is_as_diffusers_has_it(name: str, value: Any) -> None:
     places[:, 1], places[:, 2] = torch.arange(6) // 3, torch.arange(6) % 3
     expected = module(
         packed(x),
-        encoder_hidden_states=told.embeds,
-        pooled_projections=told.pooled,
+        encoder_hidden_states=told.tensors["embeds"],
+        pooled_projections=told.tensors["pooled"],
         timestep=t / 1000,
         img_ids=places,
         txt_ids=torch.zeros(5, 3),

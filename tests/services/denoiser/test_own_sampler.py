@@ -72,8 +72,8 @@ def test_a_network_that_is_told_its_guidance_draws_as_diffusers_pipeline_does(
     [expected] = pipe(
         height=64,
         width=64,
-        prompt_embeds=cond.embeds,
-        pooled_prompt_embeds=cond.pooled,
+        prompt_embeds=cond.tensors["embeds"],
+        pooled_prompt_embeds=cond.tensors["pooled"],
         num_inference_steps=4,
         guidance_scale=guidance,
         generator=torch.Generator("cpu").manual_seed(1),
