@@ -55,8 +55,8 @@ class PictureUser(HttpUser):
         self._format = server.response_format
         if server.api_key:
             self.client.headers["Authorization"] = f"Bearer {server.api_key}"
-        if server.ca is not None:
-            self.client.verify = str(server.ca)
+        if (trusted := server.certificate or server.ca) is not None:
+            self.client.verify = str(trusted)
 
     def wait_time(self) -> float:
         think: float = self.environment.parsed_options.think

@@ -41,6 +41,8 @@ class TargetOptions(msgspec.Struct, frozen=True, kw_only=True):
     """On a bus, a client's of the fleet that runs here; None: what the environment says."""
     ca: Path | None = None
     """Over HTTP, an authority to trust beside those of the system."""
+    certificate: Path | None = None
+    """Over HTTP, the one that the fleet that runs here shows: no other counts, by any name."""
 
 
 def chosen(
@@ -80,6 +82,7 @@ def chosen(
         also=also,
         response_format=_format(response_format),
         ca=_ca(keys) if keys else None,
+        certificate=Path(fleet.http_certificate) if fleet and fleet.http_certificate else None,
     )
 
 
@@ -150,4 +153,5 @@ def connect(options: TargetOptions) -> AbstractAsyncContextManager[Target]:
         response_format=options.response_format,
         api_key=options.api_key,
         ca=options.ca,
+        certificate=options.certificate,
     )

@@ -53,8 +53,22 @@ def make_keys(directory: Path, served: Served, hosts: Sequence[str]) -> list[Pat
 
 def write_authorization(directory: Path, served: Served) -> Path:
     """The block that tells nats-server who may do what."""
+    return _write(directory / "nats" / AUTHORIZATION, _authorization(directory, served))
+
+
+def _authorization(directory: Path, served: Served) -> str:
     holders = {holder: Credentials.of_directory(directory / holder).public for holder in HOLDERS}
-    return _write(directory / "nats" / AUTHORIZATION, render_authorization(holders, served))
+    return render_authorization(holders, served)
+
+
+def fleet_access(directory: Path, served: Served) -> ServerAccess:
+    """As `server_access`, of the bus of a fleet that serves this: the authorization is made anew
+    where it says otherwise."""
+    file = directory / "nats" / AUTHORIZATION
+    content = _authorization(directory, served)
+    if not file.exists() or file.read_text() != content:
+        _write(file, content)
+    return server_access(directory)
 
 
 def render_authorization(holders: Mapping[str, str], served: Served) -> str:

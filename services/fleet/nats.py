@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from services.fleet.bus_server import bus_server
@@ -22,7 +23,7 @@ async def serve(directory: Path, host: str, port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     keys = os.environ.get("DARKROOM_KEYS", "")
-    access = server_access(Path(keys)) if keys else None
+    access = partial(server_access, Path(keys)) if keys else None
     async with bus_server(directory, port, host, access):
         await stop.wait()
 

@@ -6,17 +6,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from services.fleet.bus_server import BusServer, bus_server
+from services.fleet.bus_server import Access, BusServer, bus_server
 from services.fleet.checks import free_port, refuse_unusable
 from services.fleet.child import Child
-from services.fleet.keys import server_access, write_authorization
+from services.fleet.keys import fleet_access
 from services.fleet.plan import FleetOptions, catalogue_of, plan_processes
 from services.fleet.supervisor import supervised
 from shared.bus.base import Bus
-from shared.bus.embedded import ServerAccess
 from shared.bus.nats import connect
 from shared.config import Settings
 from shared.discovery import ready_pids, services
@@ -48,9 +48,14 @@ class Fleet:
     @property
     def http_url(self) -> str:
         """Of the gateway, empty if there is none."""
+        return f"http{'s' if self.certificate else ''}://{self.http}" if self.http else ""
+
+    @property
+    def certificate(self) -> str:
+        """File of the one that the gateway shows; empty: none."""
         specs = [child.spec for child in self.children if child.spec.service == "gateway"]
-        secured = any(spec.environment.get("DARKROOM_HTTP_CERT") for spec in specs)
-        return f"http{'s' if secured else ''}://{self.http}" if self.http else ""
+        found = (spec.environment.get("DARKROOM_HTTP_CERT", "") for spec in specs)
+        return next((os.path.abspath(path) for path in found if path), "")
 
 
 @asynccontextmanager
@@ -74,7 +79,7 @@ async def running_fleet(
         options = replace(options, http_port=free_port(options.http_host))
     arenas = Settings.from_env().arena_dir
     children: list[Child] = []
-    access, credentials = await asyncio.to_thread(_access, options)
+    access, credentials = await asyncio.to_thread(_admitted, options)
     async with bus_server(data, nats_port, access=access) as nats:
         bus = await connect(nats.url, f"fleet-{os.getpid()}", credentials=credentials, synced=True)
         try:
@@ -96,14 +101,16 @@ async def running_fleet(
             remove_all_of(arenas, time.time())
 
 
-def _access(options: FleetOptions) -> tuple[ServerAccess | None, Credentials]:
+def _admitted(options: FleetOptions) -> tuple[Access | None, Credentials]:
     """Who may use the bus, which follows from the keys, the models and the ControlNets; and who we
     are on it."""
     if options.keys is None:
         return None, ANONYMOUS
     catalogue = catalogue_of(options.models)
-    write_authorization(options.keys, Served(tuple(catalogue.cards), tuple(catalogue.controls)))
-    return server_access(options.keys), Credentials.of_directory(options.keys / "admin")
+    served = Served(tuple(catalogue.cards), tuple(catalogue.controls))
+    access = partial(fleet_access, options.keys, served)
+    access()  # what is wrong with the keys is said before anything is started
+    return access, Credentials.of_directory(options.keys / "admin")
 
 
 async def _gateway(bus: Bus) -> str:

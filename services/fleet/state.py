@@ -42,6 +42,9 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     """Directories or hub ids."""
     members: tuple[Member, ...]
     http_url: str = ""
+    http_certificate: str = ""
+    """File of the gateway's certificate where that is the operator's own; empty: it has none, or
+    one whose authority is in `keys`."""
     keys: str = ""
     """Directory of its keys, empty if whoever reaches its bus may use it."""
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from services.fleet import state
 from services.fleet.checks import BUS_HOST, free_port
 from services.fleet.child import Child
+from services.fleet.keys import GATEWAY
 from services.fleet.layout import Layout
 from services.fleet.machine import with_layout
 from services.fleet.plan import FleetOptions
@@ -95,11 +96,18 @@ def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetSta
         nats_url=fleet.nats.url,
         http=fleet.http,
         http_url=fleet.http_url,
+        http_certificate=own_certificate(fleet.certificate, options.keys),
         logs=str(logs),
         models=options.models,
         keys=str(options.keys.resolve()) if options.keys else "",
         members=tuple(members),
     )
+
+
+def own_certificate(certificate: str, keys: Path | None) -> str:
+    """`certificate`, unless it is from the fleet's keys, which bring its authority to clients."""
+    of_keys = None if keys is None else (keys / "gateway" / GATEWAY[0]).resolve()
+    return "" if certificate and Path(certificate).resolve() == of_keys else certificate
 
 
 def _announce(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from services.gateway.certificate import read_pair, server_context
 from services.gateway.cors import NO_PAGES, Origins
 from services.gateway.followed import Followed
 from services.gateway.forwarded import NONE, Proxies
@@ -65,40 +66,11 @@ class Door:
         latest: list[ssl.SSLContext] = []
 
         def use(_: bytes) -> None:
-            latest[:] = [_context(certificate, key)]
+            latest[:] = [server_context(certificate, key)]
 
         def hand_on(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
             connection.context = latest[0]
 
-        self.files += (Followed("certificate", partial(_pair, certificate, key), use),)
-        self.tls = _context(certificate, key)
+        self.files += (Followed("certificate", partial(read_pair, certificate, key), use),)
+        self.tls = server_context(certificate, key)
         self.tls.sni_callback = hand_on
-
-
-def _pair(certificate: str, key: str) -> bytes:
-    try:
-        return Path(certificate).read_bytes() + b"\0" + Path(key).read_bytes()
-    except OSError as error:
-        raise _no_pair(certificate, key, error) from error
-
-
-def _context(certificate: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise _no_pair(certificate, key, error) from error
-    return context
-
-
-def _no_password() -> str:
-    """OpenSSL would ask for one on the terminal."""
-    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
-
-
-def _no_pair(certificate: str, key: str, error: Exception) -> Misconfigured:
-    return Misconfigured(
-        f"DARKROOM_HTTP_CERT={certificate!r} and DARKROOM_HTTP_KEY={key!r} are no certificate "
-        f"and its key: {error}"
-    )

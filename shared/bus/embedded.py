@@ -30,6 +30,7 @@ OLDEST: Final = (2, 14)
 """Earlier servers have authentication bypasses, and lack batched direct gets of this quality."""
 
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
+CONFIG: Final = "nats-server.conf"
 SIGN_IN_SECONDS: Final = 10
 """For a handshake, and for proving who one is."""
 HEADER_ROOM: Final = 64 * 1024
@@ -81,7 +82,7 @@ async def nats_server(
     binary = find_binary()
     await check_version(binary)
     with _locked(directory) as lock:
-        config = directory / "nats-server.conf"
+        config = directory / CONFIG
         chosen = -1 if port is None else port
         content = render_config(directory, host, chosen, max_payload, access)
         write_private(config, content.encode())
@@ -99,6 +100,21 @@ async def nats_server(
         finally:
             await _stop(process, stop_timeout)
             _ports_file(directory, process.pid).unlink(missing_ok=True)
+
+
+def reconfigure(
+    server: NatsServer,
+    directory: Path,
+    host: str,
+    access: ServerAccess,
+    max_payload: int = MAX_PAYLOAD,
+) -> None:
+    """Have a running server go by `access`, as it does at its next start. Connections stay, but for
+    those of keys that are gone."""
+    content = render_config(directory, host, server.port, max_payload, access)
+    write_private(directory / CONFIG, content.encode())
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(server.pid, signal.SIGHUP)
 
 
 def find_binary() -> Path:

@@ -9,17 +9,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from loadgen.outcome import RequestTemplate, Shot
 from loadgen.targets.base import HTTP_FIELDS, NATS_FIELDS, OPENAI_FIELDS, Answer, not_sent
 from loadgen.targets.choose import chosen
-from loadgen.targets.http import HttpTarget
+from loadgen.targets.http import HttpTarget, only
 from loadgen.targets.images import ResponseFormat, answer, base_url, body
 from loadgen.targets.nats import NatsTarget, job_request
+from services.fleet.certificates import issue
 from services.fleet.keys import make_keys
 from services.fleet.state import FleetState, state_directory, write
+from services.gateway.certificate import server_context
+from services.gateway.door import Door
 from services.gateway.request import ImagesRequest
 from shared.bus.memory import MemoryBus
 from shared.client import Darkroom
@@ -412,6 +416,37 @@ def test_the_keys_of_the_fleet_that_runs_here_are_found_however_it_is_called(
     monkeypatch.setenv("DARKROOM_TOKEN", "another user's")
     assert chosen(kind, url, also=frozenset()).api_key == "another user's"
     assert chosen(kind, url, api_key="given", also=frozenset()).api_key == "given"
+
+
+def test_the_certificate_that_the_operator_brought_is_found(running: FleetState) -> None:
+    own = msgspec.structs.replace(running, keys="", http_certificate="/etc/own.pem")
+    write(state_directory(), own)
+    for url in (None, "https://localhost:8080"):
+        assert chosen(None, url, also=frozenset()).certificate == Path("/etc/own.pem")
+    assert chosen(None, "https://192.0.2.1:8080", also=frozenset()).certificate is None
+
+
+def test_a_known_certificate_counts_whoever_signed_it_and_no_other_does(tmp_path: Path) -> None:
+    _, [(own, key), (other, _)] = issue(["studio.example"], 2)
+    for name, pem in {"own": own, "key": key, "other": other}.items():
+        (tmp_path / name).write_text(pem)
+    (tmp_path / "chain").write_text("for people\n" + own + other)
+    tls = server_context(str(tmp_path / "own"), str(tmp_path / "key"))
+
+    async def statuses() -> list[str | None]:
+        door = Door(tls=tls)
+        found: list[str | None] = []
+        async with server(door=door) as here:
+            url = here.url.replace("http:", "https:")
+            for name in ("own", "chain", "other"):
+                async with HttpTarget.connect(url, certificate=tmp_path / name) as target:
+                    found.append((await target.send(shot())).failure)
+        return found
+
+    assert run(statuses()) == [None, None, "ClientConnectorCertificateError"]
+    assert not only(tmp_path / "own").check_hostname
+    with pytest.raises(Misconfigured, match="holds no certificate"):
+        only(tmp_path / "key")
 
 
 @pytest.mark.parametrize("url", [None, "nats://localhost:4222", "tls://127.0.0.1:4222"])

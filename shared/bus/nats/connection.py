@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -82,6 +83,7 @@ class Connection:
         self.losses: list[Callable[[], None]] = []
         """Called whenever the connection is lost, or closed for good."""
         self._client = Client()
+        self._tls: ssl.SSLContext | None = None
         self._up = asyncio.Event()
         self._closed_because = ""
         self._closed = asyncio.Event()
@@ -94,6 +96,8 @@ class Connection:
     async def open(self, url: str) -> None:
         """Connect, trying until the budget is spent. Raises `Misconfigured` if the server does not
         take our credentials, or is too old."""
+        identified = identity.options(self._credentials)
+        self._tls = identified.get("tls")
         try:
             async with asyncio.timeout(self.budget):
                 await self._client.connect(
@@ -108,7 +112,7 @@ class Connection:
                     disconnected_cb=self._on_lost,
                     reconnected_cb=self._on_up,
                     closed_cb=self._on_closed,
-                    **identity.options(self._credentials),
+                    **identified,
                 )
         except (TimeoutError, errors.Error, OSError) as error:
             reason = f"no connection within {self.budget:.0f} s: {self._client.last_error}"
@@ -325,6 +329,7 @@ class Connection:
 
     async def _on_lost(self) -> None:
         self._up.clear()
+        identity.trust_anew(self._tls, self._credentials)
         lost = BusUnavailable("connection", "it was lost while waiting for an answer")
         for question in self._questions.values():
             question.fail(lost)

@@ -1,5 +1,6 @@
 """Who we are to the server, whom we take it for, and what it does not let us do."""
 
+import logging
 import re
 import ssl
 from typing import Any, Final
@@ -7,6 +8,8 @@ from typing import Any, Final
 from shared.bus.embedded import OLDEST
 from shared.errors import Misconfigured, NotPermitted
 from shared.keys import Credentials
+
+log = logging.getLogger(__name__)
 
 DENIALS: Final = 256
 """Refused subjects that a connection remembers."""
@@ -28,6 +31,17 @@ def options(credentials: Credentials | None) -> dict[str, Any]:
         found["tls"] = ssl.create_default_context(cafile=str(credentials.ca))
         found["tls_handshake_first"] = True
     return found
+
+
+def trust_anew(tls: ssl.SSLContext | None, credentials: Credentials | None) -> None:
+    """Before a connection is made again: an authority that has come into `ca.crt` since counts too,
+    as it does where the bus was given a certificate of another one."""
+    if tls is None or credentials is None or credentials.ca is None:
+        return
+    try:
+        tls.load_verify_locations(cafile=credentials.ca)
+    except (OSError, ssl.SSLError) as error:
+        log.warning("%s is of no use (%s); its earlier content still counts", credentials.ca, error)
 
 
 def refuse_strangers(error: Exception, credentials: Credentials | None) -> None:

@@ -1,18 +1,24 @@
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from services.fleet.bus_server import BusServer, bus_server
 from services.fleet.health import trouble
+from services.fleet.keys import AUTHORIZATION, SERVER, fleet_access, make_keys, server_access
 from shared.bus.base import ServiceInfo
 from shared.bus.nats import connect
-from shared.errors import Misconfigured
+from shared.errors import BusUnavailable, Misconfigured
+from shared.keys import SEED_FILE, Credentials
+from shared.permissions import Served
 from shared.tensors.owners import start_time
 from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
+
+SERVED = Served(("m",), ())
 
 
 def test_a_killed_server_comes_back_at_the_same_address_with_its_streams(tmp_path: Path) -> None:
@@ -36,6 +42,56 @@ def test_a_killed_server_comes_back_at_the_same_address_with_its_streams(tmp_pat
 
 async def _replaced(server: BusServer, pid: int) -> bool:
     return server.pid != pid
+
+
+def test_new_keys_and_certificates_count_without_a_restart(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    make_keys(keys, SERVED, ["localhost"])
+    files = [*(keys / "nats" / name for name in SERVER), *(keys / "gateway").glob("tls.*")]
+
+    async def scenario() -> None:
+        async with bus_server(
+            tmp_path / "data", access=partial(fleet_access, keys, SERVED)
+        ) as server:
+            pid, earlier = server.pid, Credentials.of_directory(keys / "admin")
+            bus = await connect(server.url, "earlier", credentials=earlier)
+            for file in (*files, keys / "admin" / SEED_FILE):
+                file.unlink()
+            make_keys(keys, Served(("another",), ()), ["localhost"])
+            later = Credentials.of_directory(keys / "admin")
+            assert later.public != earlier.public
+            await eventually(lambda: _lets_in(server, later))
+            assert (server.pid, server.restarts) == (pid, 0)
+            # What is served the fleet knows better than whoever made the keys.
+            told = (keys / "nats" / AUTHORIZATION).read_text()
+            assert told == fleet_access(keys, SERVED).authorization
+            await bus.close()
+
+    run(scenario())
+
+
+async def _lets_in(server: BusServer, credentials: Credentials) -> bool:
+    try:
+        bus = await connect(server.url, "later", budget=1.0, credentials=credentials)
+    except (Misconfigured, BusUnavailable):
+        return False
+    await bus.close()
+    return True
+
+
+def test_files_of_no_use_change_nothing(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    make_keys(keys, SERVED, ["localhost"])
+    server = BusServer(tmp_path, None, "127.0.0.1", partial(server_access, keys))
+    [files] = server.files
+    (keys / "nats" / SERVER[0]).write_text("no certificate")
+    files.refresh()
+    assert "are no certificate and its key" in files.trouble
+    (keys / "nats" / SERVER[0]).unlink()
+    files.refresh()
+    assert "TLS is turned on and off by a restart" in files.trouble
+    with pytest.raises(Misconfigured, match=r"holds no authorization\.conf"):
+        BusServer(tmp_path, None, "127.0.0.1", partial(server_access, tmp_path / "none"))
 
 
 def test_leaving_stops_the_server(tmp_path: Path) -> None:
