@@ -54,7 +54,7 @@ _EDM_NAMES: Final[Mapping[str, Prediction]] = {
     "v_prediction": "edm_v_prediction",
 }
 
-_SPACINGS: Final = ("", "_karras", "_exponential", "_beta")
+SPACINGS: Final = ("", "_karras", "_exponential", "_beta")
 """Of the noise levels, as names of samplers end."""
 
 
@@ -93,19 +93,17 @@ SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
     {
         **{
             f"euler{spacing}": Sampler("EulerDiscreteScheduler", _sigmas(spacing), _ANY)
-            for spacing in _SPACINGS
+            for spacing in SPACINGS
         },
         "euler_ancestral": Sampler("EulerAncestralDiscreteScheduler", {}, _NOISE),
         "ddim": Sampler("DDIMScheduler", _UNBOUNDED, _ANY),
-        **{f"dpmpp_2m{spacing}": _dpmpp_2m(spacing) for spacing in (*_SPACINGS, "_lu")},
-        **{
-            f"dpmpp_2m_sde{spacing}": _dpmpp_2m(spacing, "sde-dpmsolver++") for spacing in _SPACINGS
-        },
+        **{f"dpmpp_2m{spacing}": _dpmpp_2m(spacing) for spacing in (*SPACINGS, "_lu")},
+        **{f"dpmpp_2m_sde{spacing}": _dpmpp_2m(spacing, "sde-dpmsolver++") for spacing in SPACINGS},
         **{
             f"heun{spacing}": Sampler(
                 "HeunDiscreteScheduler", _sigmas(spacing) | _UNCLIPPED, _NOISE
             )
-            for spacing in _SPACINGS
+            for spacing in SPACINGS
         },
         "lcm": Sampler("LCMScheduler", _UNBOUNDED, _ANY),
         "tcd": Sampler("TCDScheduler", _UNBOUNDED, _ANY),
@@ -120,7 +118,7 @@ SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
                 _sigmas(spacing) | {"invert_sigmas": False, "stochastic_sampling": False},
                 _FLOW,
             )
-            for spacing in _SPACINGS
+            for spacing in SPACINGS
         },
         "flow_dpmpp_2m": Sampler(
             "DPMSolverMultistepScheduler",

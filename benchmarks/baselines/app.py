@@ -9,11 +9,12 @@ import torch
 from aiohttp import web
 
 from benchmarks.baselines.drawing import Queue
-from services.gateway.api import parse, to_job
+from services.gateway.api import to_job
 from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.errors import http_problem
 from services.gateway.middleware import translate_errors
 from services.gateway.models import describe
+from services.gateway.parsing import parse
 from services.gateway.replies import JOB_ID, problem_reply, struct_reply
 from services.gateway.schemas import Health, Image, ImagesResponse, JobSummary, ModelList
 from services.gateway.usage import usage

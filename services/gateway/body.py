@@ -18,6 +18,8 @@ SMALL_BODY_BYTES: Final = 1024 * 1024
 """Two prompts of the longest kind, escaped, fit."""
 MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_UPLOAD_BYTES // 3
 """Of a request: and all its pictures, in base64."""
+JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
 BODY_SECONDS: Final = 60.0
 """How long a body may take to arrive,"""
 LEAST_RATE: Final = 128 * 1024
@@ -32,9 +34,19 @@ class Form:
     files: dict[str, list[bytes]] = field(default_factory=dict)
 
 
+def content_type(request: web.Request, *allowed: str) -> str:
+    """Of the body, which has to be one of these."""
+    if request.content_type not in allowed:
+        told = " or ".join(allowed)
+        raise web.HTTPUnsupportedMediaType(
+            text=f"Content-Type: {request.content_type!r} is not allowed; allowed: {told}"
+        )
+    return request.content_type
+
+
 async def read_json(request: web.Request, large: ExitStack) -> bytearray:
     """A body with pictures takes room among the large ones, which `large` gives back."""
-    async with _reading(request, "application/json") as time_limit:
+    async with _reading(request, JSON) as time_limit:
         meter = _Meter(request, large, time_limit)
         body = bytearray()
         # Unlike `request.read()`, which keeps the body for as long as there is a request.
@@ -46,7 +58,7 @@ async def read_json(request: web.Request, large: ExitStack) -> bytearray:
 async def read_form(request: web.Request, large: ExitStack, files: Collection[str]) -> Form:
     """As `read_json`. Parts named as `files` are, with or without `[]` behind it, are files; the
     others are text, each at most once. Raises `InvalidRequest`."""
-    async with _reading(request, "multipart/form-data") as time_limit:
+    async with _reading(request, FORM) as time_limit:
         meter, form = _Meter(request, large, time_limit), Form()
         try:
             async for part in await request.multipart():
@@ -65,7 +77,8 @@ async def _take(form: Form, part: object, meter: "_Meter", files: Collection[str
         content += meter.count(chunk)
     name = part.name.removesuffix("[]")
     if name in files:
-        form.files.setdefault(name, []).append(bytes(content))
+        if content or part.filename:  # else it is a field that was not filled in
+            form.files.setdefault(name, []).append(bytes(content))
         return
     if part.name in form.texts:
         raise InvalidRequest(part.name, "this field, twice,", "this field once")
@@ -108,17 +121,14 @@ class _Meter:
 
 
 @asynccontextmanager
-async def _reading(request: web.Request, content_type: str) -> AsyncIterator[asyncio.Timeout]:
+async def _reading(request: web.Request, wanted: str) -> AsyncIterator[asyncio.Timeout]:
     """Within, the body of a request that says it has one of this type is read."""
     encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
+    if encoding.strip().lower() not in ("", "identity"):
         raise web.HTTPUnsupportedMediaType(
             text=f"Content-Encoding: {encoding!r} is not allowed; allowed: none, or identity"
         )
-    if request.content_type != content_type:
-        raise web.HTTPUnsupportedMediaType(
-            text=f"Content-Type: {request.content_type!r} is not allowed; allowed: {content_type}"
-        )
+    content_type(request, wanted)
     try:
         async with asyncio.timeout(BODY_SECONDS) as time_limit:
             yield time_limit

@@ -1,20 +1,19 @@
 """`POST /v1/images/edits`: pictures that begin from a picture."""
 
 from contextlib import ExitStack
-from typing import Final
 
 from aiohttp import web
 
-from services.gateway.api import Edit, parse_edit, to_job
-from services.gateway.body import Form, read_form
+from services.gateway.api import to_job
+from services.gateway.body import FORM, JSON, Form, content_type, read_form, read_json
 from services.gateway.core import GATEWAY
+from services.gateway.edit_pictures import PICTURE_FIELDS, Edit
 from services.gateway.images import respond
+from services.gateway.parsing import parse_edit, parse_json_edit
 from services.gateway.request import EditsRequest
 from shared.catalogue import Catalogue
 from shared.client import new_job_id
 from shared.messages import GenerationRequest, JobSpec
-
-FILES: Final = ("image", "mask")
 
 
 async def edit(request: web.Request) -> web.StreamResponse:
@@ -26,8 +25,11 @@ async def edit(request: web.Request) -> web.StreamResponse:
 async def _wanted(
     request: web.Request, large: ExitStack
 ) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
-    form = await read_form(request, large, FILES)
     gateway = request.app[GATEWAY]
+    if content_type(request, FORM, JSON) == JSON:
+        body = await read_json(request, large)
+        return await gateway.apart(_understood_json, body, gateway.catalogue)
+    form = await read_form(request, large, PICTURE_FIELDS)
     return await gateway.apart(_understood, form, gateway.catalogue)
 
 
@@ -36,4 +38,14 @@ def _understood(
 ) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
     wanted, pictures = parse_edit(form.texts), Edit.of(form.files)
     form.files.clear()
+    return wanted, *to_job(wanted, new_job_id(), catalogue, pictures)
+
+
+def _understood_json(
+    body: bytearray, catalogue: Catalogue
+) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
+    wanted, files = parse_json_edit(body)
+    body.clear()
+    pictures = Edit.of(files)
+    files.clear()
     return wanted, *to_job(wanted, new_job_id(), catalogue, pictures)

@@ -1,7 +1,8 @@
 """What a proxy before the gateway says about a request: who sent it, and to which address.
 
-`X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` count where a trusted address sent them. From
-anybody else they could say anything, and are not looked at. Pure.
+`X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` count where a trusted address sent them, and so
+does `Forwarded` (RFC 7239) where it is alone. From anybody else they could say anything, and are
+not looked at. Pure.
 """
 
 import ipaddress
@@ -10,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from multidict import MultiMapping
+from multidict import MultiDict, MultiMapping
 from yarl import URL
 
 from shared.errors import InvalidRequest, Misconfigured
@@ -21,6 +22,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[\w.~%-]+)?\])(:[0-9]{1,5})?")
+_PAIR: Final = re.compile(r'([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))')
+_NAMES: Final = {
+    "for": "X-Forwarded-For",
+    "proto": "X-Forwarded-Proto",
+    "host": "X-Forwarded-Host",
+}
+"""The older names of what `Forwarded` says."""
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
 
 
@@ -39,7 +47,7 @@ class Proxies:
     def client(self, peer: str, headers: MultiMapping[str]) -> str:
         """The address that a request comes from, as far as it is known: that of the connection,
         or what the outermost trusted proxy says."""
-        chain = _chain(peer, headers)
+        chain = _chain(peer, _spoken(headers))
         known = [str(one) for one in chain[: self._trusted(chain) + 1] if one is not None]
         return known[-1] if known else peer
 
@@ -47,6 +55,7 @@ class Proxies:
         """What addresses of this gateway begin with for the client: scheme, host and, if a proxy
         takes one away, the beginning of the path. `scheme` and `host` are the connection's own.
         Raises `InvalidRequest` naming a header that cannot be part of an address."""
+        headers = _spoken(headers)
         hops = self._trusted(_chain(peer, headers))
         named, prefix = "Host", ""
         if hops:
@@ -75,6 +84,18 @@ class Proxies:
 
 
 NONE: Final = Proxies()
+
+
+def _spoken(headers: MultiMapping[str]) -> MultiMapping[str]:
+    """With what `Forwarded` says under the older names, unless some of these are there."""
+    if "Forwarded" not in headers or any(name in headers for name in _NAMES.values()):
+        return headers
+    told: MultiDict[str] = MultiDict()
+    for line in headers.getall("Forwarded"):
+        for name, quoted, plain in _PAIR.findall(line):
+            if (known := _NAMES.get(name.lower())) is not None:
+                told.add(known, re.sub(r"\\(.)", r"\1", quoted) or plain)
+    return told
 
 
 def _chain(peer: str, headers: MultiMapping[str]) -> list[Address | None]:

@@ -55,7 +55,6 @@ class IgnoredFields(UndoneFields, frozen=True, kw_only=True, forbid_unknown_fiel
     vae_use_slicing: Annotated[Any, _MEMORY] = None
     vae_use_tiling: Annotated[Any, _MEMORY] = None
     generator_device: Annotated[Any, _without_effect("noise is drawn on the CPU")] = None
-    output_quality: Annotated[Any, _without_effect("output_compression is the quality")] = None
     fps: Annotated[Any, _without_effect("an image does not move")] = None
     send_images: Annotated[Any, _without_effect("response_format says how images come")] = None
     save_images: Annotated[Any, _UNSAVED] = None

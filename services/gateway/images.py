@@ -8,11 +8,12 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from services.gateway.api import parse, to_job
+from services.gateway.api import to_job
 from services.gateway.body import SMALL_BODY_BYTES, read_json
 from services.gateway.core import GATEWAY
 from services.gateway.ignored import IGNORED
 from services.gateway.notes import notes
+from services.gateway.parsing import parse
 from services.gateway.replies import JOB_ID, ORIGIN, struct_reply
 from services.gateway.request import ImagesRequest
 from services.gateway.schemas import Image, ImagesResponse, JobSummary
@@ -65,7 +66,7 @@ async def respond(
     with gateway.slot():
         request[JOB_ID] = job_request.job_id
         async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
-            warnings = notes(wanted)
+            warnings = notes(wanted, spec)
             wanted = _lighter(wanted)
             del job_request
             large.close()

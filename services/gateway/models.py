@@ -42,7 +42,7 @@ async def show(request: web.Request) -> web.Response:
     """By any name that a request may call it."""
     catalogue = request.app[GATEWAY].catalogue
     name = request.match_info["model"]
-    card = catalogue.find(name)
+    card = catalogue.find(name) or catalogue.find(f"/{name}")  # proxies make one slash of two
     if card is None:
         allowed = ", ".join((*catalogue.cards, *catalogue.aliases))
         message = f"model {name!r} is not served; allowed: one of {allowed}"

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from services.gateway.body import MAX_BODY_BYTES
+from services.gateway.body import FORM, JSON, MAX_BODY_BYTES
 from services.gateway.core import GATEWAY
 from services.gateway.middleware import IMAGE_ROUTE, OPEN_ROUTES
 from services.gateway.openapi_schemas import (
@@ -17,6 +17,7 @@ from services.gateway.openapi_schemas import (
     TEXT,
     Json,
     event_stream,
+    json_edit,
     ref,
     schemas,
 )
@@ -159,8 +160,8 @@ def _edit() -> Json:
         f"without either, all of it is drawn anew. {_STREAMED.format('image_edit.completed')}"
     )
     operation = _operation("createImageEdit", about, answer, _JOB_ERRORS)
-    form = {"multipart/form-data": {"schema": ref(EditsRequest)}}
-    operation["requestBody"] = {"required": True, "content": form}
+    content = {FORM: {"schema": ref(EditsRequest)}, JSON: {"schema": json_edit()}}
+    operation["requestBody"] = {"required": True, "content": content}
     _name_job(operation)
     return operation
 

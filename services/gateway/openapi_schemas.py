@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from services.gateway.edit_pictures import AS_TEXT
 from services.gateway.request import FILE_FIELDS, EditsRequest, ImagesRequest
 from services.gateway.schemas import (
     CompletedEvent,
@@ -83,6 +84,20 @@ def _as_form(request: Json) -> None:
             "description": listed["description"],
         }
     request["allOf"] = [one for one in request["allOf"] if one not in _NEED_LISTS]
+
+
+def json_edit() -> Json:
+    """A body in which pictures are texts."""
+    picture = {"description": f"Allowed: {AS_TEXT}; or a list of one such, or an object around it."}
+    return {
+        "type": "object",
+        "description": "The fields of the form; loras and controls are lists.",
+        "required": ["prompt", "image"],
+        "properties": {
+            "prompt": {"type": "string"},
+            **dict.fromkeys(FILE_FIELDS, picture),
+        },
+    }
 
 
 def ref(struct: type[msgspec.Struct]) -> Json:

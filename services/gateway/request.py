@@ -101,6 +101,13 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     guess_mode: bool = False
 
 
+class ImageSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A size as an object."""
+
+    width: Annotated[int, Meta(ge=1, le=65_535)]
+    height: Annotated[int, Meta(ge=1, le=65_535)]
+
+
 Prompt = Annotated[str, _text("What to draw.", 1, MAX_PROMPT_CHARACTERS)]
 NegativePrompt = Annotated[str, _text("What to steer away from.", 0, MAX_PROMPT_CHARACTERS)]
 ModelId = Annotated[
@@ -264,6 +271,43 @@ Height = Annotated[
     int,
     _number("Pixels; beside size, what it says. Default: the model's own.", 1, MAX_SIDE),
 ]
+ImageSizes = Annotated[
+    str | ImageSize,
+    _field(
+        "The size, as other clients send it.",
+        'as size, or an object {"width": ..., "height": ...}, a name such as "landscape_4_3" or '
+        '"square_hd", or "1K", "2K", "4K" for as many pixels as a square of 1024 times that has',
+    ),
+]
+AspectRatio = Annotated[
+    str,
+    _field(
+        "The image's shape; without a size, it has about as many pixels as the model's own.",
+        'WIDTH:HEIGHT such as "16:9", or "auto"',
+    ),
+]
+Megapixels = Annotated[
+    str,
+    _field(
+        "How many pixels, in units of 1024 x 1024; the shape is aspect_ratio's or the model's own.",
+        'a number above 0 such as 0.25 or "1", or "match_input"',
+    ),
+]
+Resolution = Annotated[
+    str,
+    _field(
+        "How many pixels; the shape is aspect_ratio's or the model's own.",
+        '"WIDTHxHEIGHT", or an area such as "0.5 MP", "1K" or "2K", or "auto"',
+    ),
+]
+OutputQuality = Annotated[
+    int,
+    _number("output_compression of a jpeg or webp; without effect on a png.", 0, 100),
+]
+Extra = Annotated[
+    dict[str, Any],
+    _field("Fields of this body; for clients that send those beside OpenAI's so.", "an object"),
+]
 
 
 def _alias(name: str, kind: Any) -> Meta:
@@ -313,6 +357,31 @@ class ImagesRequest(IgnoredFields, frozen=True, kw_only=True, forbid_unknown_fie
     num_images_per_prompt: Annotated[Count, _alias("n", Count)] | None = None
     num_outputs_per_prompt: Annotated[Count, _alias("n", Count)] | None = None
     num_outputs: Annotated[Count, _alias("n", Count)] | None = None
+    num_samples: Annotated[Count, _alias("n", Count)] | None = None
+    samples: Annotated[Count, _alias("n", Count)] | None = None
+    num_steps: Annotated[Steps, _alias("num_inference_steps", Steps)] | None = None
+    cfg: Annotated[Guidance, _alias("guidance_scale", Guidance)] | None = None
+    sampler_index: Annotated[Sampler, _alias("sampler", Sampler)] | None = None
+    negative: Annotated[NegativePrompt, _alias("negative_prompt", NegativePrompt)] | None = None
+    image_size: ImageSizes | None = None
+    aspect_ratio: AspectRatio | None = None
+    megapixels: Megapixels | None = None
+    resolution: Resolution | None = None
+    output_quality: OutputQuality | None = None
+    extra_body: Extra | None = None
+
+
+PICTURES: Final = (
+    ("images", "image_url", "image_urls", "input_image", "init_image", "init_images"),
+    ("mask_url", "mask_image"),
+)
+"""What clients call an edit's image, and its mask."""
+
+
+def _picture(name: str) -> Meta:
+    allowed = f"what {name} allows"
+    about = _sentence(f"Another name of {name}.", allowed)
+    return Meta(description=about, extra={"allowed": allowed})
 
 
 class EditsRequest(ImagesRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -324,6 +393,15 @@ class EditsRequest(ImagesRequest, frozen=True, kw_only=True, forbid_unknown_fiel
     input_fidelity: Fidelity | None = None
     denoising_strength: Annotated[Strength, _alias("strength", Strength)] | None = None
     prompt_strength: Annotated[Strength, _alias("strength", Strength)] | None = None
+
+    images: Annotated[Any, _picture("image")] = None
+    image_url: Annotated[Any, _picture("image")] = None
+    image_urls: Annotated[Any, _picture("image")] = None
+    input_image: Annotated[Any, _picture("image")] = None
+    init_image: Annotated[Any, _picture("image")] = None
+    init_images: Annotated[Any, _picture("image")] = None
+    mask_url: Annotated[Any, _picture("mask")] = None
+    mask_image: Annotated[Any, _picture("mask")] = None
 
 
 def _all_allowed(struct: type[ImagesRequest]) -> dict[str, str]:
@@ -345,9 +423,14 @@ FILE_FIELDS: Final[dict[str, str]] = {
     f"mask) and {MAX_PIXELS} pixels",
     "mask": f"one png, jpeg or webp file of the image's size: {MASK}",
 }
+PICTURE_ALIASES: Final = {
+    **dict.fromkeys(PICTURES[0], "image"),
+    **dict.fromkeys(PICTURES[1], "mask"),
+}
+"""What clients call the pictures of an edit."""
 ALLOWED: Final[dict[str, str]] = _all_allowed(ImagesRequest)
 """Per field of `ImagesRequest`, in words,"""
-ALLOWED_IN_EDITS: Final[dict[str, str]] = {**FILE_FIELDS, **_all_allowed(EditsRequest)}
+ALLOWED_IN_EDITS: Final[dict[str, str]] = {**_all_allowed(EditsRequest), **FILE_FIELDS}
 """and of an edit."""
 ALIASES: Final[dict[str, str]] = _aliases(EditsRequest)
 """What image clients call fields of ours."""

@@ -3,6 +3,7 @@
 Clients send many of them with values that ask for nothing; then they are taken.
 """
 
+import re
 from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
@@ -27,6 +28,9 @@ NOTHING: Final[tuple[object, ...]] = (
 """Values that ask for nothing, as JSON and as texts of a form."""
 
 
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
 def _undone(what: str, *nothing: int) -> Meta:
     """`nothing`: numbers that ask for nothing, beside those of `NOTHING`."""
     shown = ", ".join(("false", "0", *map(str, nothing)))
@@ -39,6 +43,9 @@ def _undone(what: str, *nothing: int) -> Meta:
 
 _ONE_PICTURE: Final = _undone("an image is one picture here, and n says how many there are", 1)
 _PIXELS: Final = _undone("images have pixels here")
+_NO_PICTURES: Final = _undone(
+    "POST /v1/images/edits begins from a picture, and controls steer by one"
+)
 _NO_HIRES: Final = _undone("images are drawn at their own size")
 _NO_SUBSEED: Final = _undone("noise comes from one seed", -1)
 
@@ -46,10 +53,21 @@ _NO_SUBSEED: Final = _undone("noise comes from one seed", -1)
 class UndoneFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first ones are OpenAI's."""
 
+    image: Annotated[Any, _NO_PICTURES] = None
+    images: Annotated[Any, _NO_PICTURES] = None
+    mask: Annotated[Any, _NO_PICTURES] = None
     svg: Annotated[Any, _PIXELS] = None
     complexity: Annotated[Any, _PIXELS] = None
     frame_count: Annotated[Any, _ONE_PICTURE] = None
     num_frames: Annotated[Any, _ONE_PICTURE] = None
+    image_url: Annotated[Any, _NO_PICTURES] = None
+    image_urls: Annotated[Any, _NO_PICTURES] = None
+    input_image: Annotated[Any, _NO_PICTURES] = None
+    init_image: Annotated[Any, _NO_PICTURES] = None
+    init_images: Annotated[Any, _NO_PICTURES] = None
+    mask_url: Annotated[Any, _NO_PICTURES] = None
+    mask_image: Annotated[Any, _NO_PICTURES] = None
+    reference_images: Annotated[Any, _undone("no picture is only looked at here")] = None
     n_iter: Annotated[Any, _ONE_PICTURE] = None
     enable_hr: Annotated[Any, _NO_HIRES] = None
     enable_upscaling: Annotated[Any, _NO_HIRES] = None
@@ -73,11 +91,18 @@ UNDONE: Final[dict[str, Meta]] = {
 }
 
 
+def _asked(value: object) -> object:
+    """As it is compared with what asks for nothing: `1.0` in a form is 1."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
 def refuse_undone(wanted: UndoneFields) -> None:
     """Raises `InvalidField` for the first of these fields that asks for something."""
     for name, meta in UNDONE.items():
         value, about = getattr(wanted, name), meta.extra or {}
-        asked = value.strip().lower() if isinstance(value, str) else value
-        nothing = (*NOTHING, *about["nothing"], *map(str, about["nothing"]))
-        if asked not in nothing:
+        asked = _asked(value)
+        if asked not in (*NOTHING, *about["nothing"]):
             raise InvalidField(name, in_json(value), about["allowed"])

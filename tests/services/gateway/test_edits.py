@@ -165,7 +165,7 @@ def test_the_result_has_the_images_size_as_far_as_the_model_can_draw_it() -> Non
         ({"loras": "neon"}, [], "loras", "a JSON text"),
         ({"controls": '{"model": 1}'}, [], "controls", "a list"),
         ({"markup": "1"}, [], "markup", "only image, mask, prompt"),
-        ({"image_url": "http://x/"}, [], "image_url", "only image"),
+        ({"image_url": "http://x/"}, [], "image", "2 files"),
         ({}, [("prompt", b"again", None)], "prompt", "once"),
         ({}, [("seed", b"\xff", None)], "seed", "UTF-8"),
         ({}, [("image[]", file(picture()), "b.png")], "image", "2 files"),
@@ -309,8 +309,41 @@ def test_a_form_that_is_too_large_or_none_is_refused() -> None:
             answer = await post(here, large)
             assert (answer.status, answer.error["code"]) == (413, "request_too_large")
             plain: Any = await here.ask("POST", EDITS, json={"prompt": PROMPT})
-            assert plain.status == 415
-            assert "multipart/form-data" in plain.error["message"]
+            assert (plain.status, plain.error["param"]) == (400, "image")
+            text: Any = await here.ask("POST", EDITS, data=b"a prompt")
+            assert text.status == 415
+            assert "multipart/form-data or application/json" in text.error["message"]
+
+    run(scenario())
+
+
+def test_a_field_for_a_file_that_was_not_filled_in_is_left_out() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            empty = (
+                b'--edge\r\nContent-Disposition: form-data; name="mask"; filename=""\r\n\r\n\r\n'
+            )
+            parts: list[Part] = [("prompt", PROMPT.encode(), None)]
+            parts.append(("image", file(picture()), "image.png"))
+            answer = await post(here, empty + body_of(parts))
+            assert answer.status == 200, answer.body
+
+    run(scenario())
+
+
+def test_an_edit_in_json_is_drawn() -> None:
+    async def scenario() -> None:
+        async with server() as here:
+            text = base64.b64encode(file(picture((64, 96)))).decode()
+            sent: Any = {
+                "prompt": PROMPT,
+                "images": [{"image_url": f"data:;base64,{text}"}],
+                "n": "1",
+            }
+            answer = await here.ask("POST", EDITS, json=sent)
+            assert (answer.status, answer.json["size"]) == (200, "64x96")
+            [spec] = here.line.specs.values()
+            assert spec.edit is not None
 
     run(scenario())
 
@@ -320,7 +353,7 @@ def test_an_edit_is_described() -> None:
         async with server() as here:
             document = (await here.ask("GET", "/openapi.json")).json
             content = document["paths"][EDITS]["post"]["requestBody"]["content"]
-            assert set(content) == {"multipart/form-data"}
+            assert set(content) == {"multipart/form-data", "application/json"}
             form = document["components"]["schemas"]["EditsRequest"]
             assert form["properties"]["mask"]["format"] == "binary"
             assert set(form["required"]) == {"prompt", "image"}

@@ -134,3 +134,40 @@ def test_a_trusted_proxys_bad_host_is_an_answer_before_anything_is_drawn() -> No
             assert (refused.status, refused.error["param"]) == (400, "X-Forwarded-Host")
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "found", "begins"),
+    [
+        (
+            "10.0.0.1",
+            ["for=198.51.100.1;proto=https;host=img.example"],
+            "198.51.100.1",
+            "https://img.example",
+        ),
+        (
+            "10.0.0.1",
+            ['For="[2001:db8::1]:4711" ; Proto = https'],
+            "2001:db8::1",
+            "https://gateway:8080",
+        ),
+        (
+            "10.0.0.1",
+            ["for=1.2.3.4;host=evil.test, for=198.51.100.1;host=img.example"],
+            "198.51.100.1",
+            "http://img.example",
+        ),
+        ("10.0.0.1", ["for=198.51.100.1, for=10.0.0.2"], "198.51.100.1", "http://gateway:8080"),
+        ("10.0.0.1", ["for=_hidden, for=unknown"], "10.0.0.1", "http://gateway:8080"),
+        ("203.0.113.9", ["for=1.2.3.4;host=evil.test"], "203.0.113.9", "http://gateway:8080"),
+        ("10.0.0.1", [";;,,= =="], "10.0.0.1", "http://gateway:8080"),
+    ],
+)
+def test_the_header_of_rfc_7239_counts_where_it_is_alone(
+    peer: str, said: list[str], found: str, begins: str
+) -> None:
+    headers = CIMultiDict([("Forwarded", one) for one in said])
+    assert PROXIES.client(peer, headers) == found
+    assert PROXIES.origin(peer, headers, "http", "gateway:8080") == begins
+    headers.add("X-Forwarded-For", "198.51.100.7")
+    assert PROXIES.client(peer, headers) in ("198.51.100.7", "203.0.113.9")

@@ -177,13 +177,16 @@ def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 def test_a_model_is_shown_by_any_of_its_names() -> None:
     async def scenario() -> None:
-        async with server(aliases={"gpt-image-1": "pocket-sdxl", "a/b": "pocket-sdxl"}) as here:
+        names = ("gpt-image-1", "a/b", "/abs/path")
+        async with server(aliases=dict.fromkeys(names, "pocket-sdxl")) as here:
             [model] = (await here.ask("GET", "/v1/models")).json["data"]
-            assert model["aliases"] == ["gpt-image-1", "a/b", "nowhere"]
+            assert model["aliases"] == [*names, "nowhere"]
             for path in ("pocket-sdxl", "gpt-image-1", "a/b", "a%2Fb", "nowhere"):
                 assert (await here.ask("GET", f"/v1/models/{path}")).json == model
                 answer = await here.draw(model=path.replace("%2F", "/"), quality="low")
                 assert answer.json["darkroom"]["model"] == "pocket-sdxl"
+            for path in ("/abs/path", "abs/path", "%2Fabs%2Fpath"):
+                assert (await here.ask("GET", f"/v1/models/{path}")).json == model
             missing = await here.ask("GET", "/v1/models/dall-e-3")
             assert (missing.status, missing.error["code"]) == (404, "model_not_found")
             assert "one of pocket-sdxl, gpt-image-1, a/b" in missing.error["message"]

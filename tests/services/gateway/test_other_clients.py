@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from services.gateway.aliases import sampler_named
-from services.gateway.api import parse, parse_edit, to_job
+from services.gateway.api import to_job
 from services.gateway.errors import problem_of
 from services.gateway.ignored import IGNORED
 from services.gateway.notes import notes
+from services.gateway.parsing import parse, parse_edit
 from services.gateway.refusals import MOST_SHOWN
 from services.gateway.request import ALIASES
 from services.gateway.undone import UNDONE
@@ -21,8 +22,8 @@ from tests import factories
 def read(**fields: Any) -> tuple[GenerationRequest, list[str]]:
     """The job, and what its answer warns of."""
     wanted = parse(json.dumps({"prompt": "a red circle"} | fields).encode())
-    job, _ = to_job(wanted, "job-1", factories.catalogue())
-    return job, notes(wanted)
+    job, spec = to_job(wanted, "job-1", factories.catalogue())
+    return job, notes(wanted, spec)
 
 
 def refused(**fields: Any) -> tuple[str | None, str]:
@@ -90,6 +91,10 @@ def test_two_names_of_a_field_must_say_the_same() -> None:
         ({"sampler_name": "magic"}, "sampler_name", "one of euler, ddim, dpmpp_2m"),
         ({"sampler_name": "DPM fast"}, "sampler_name", "one of euler, ddim, dpmpp_2m"),
         ({"strength": 0.5}, "strength", "only prompt, model, n,"),
+        ({"scheduler": "karras"}, "scheduler", "'karras' beside sampler_name"),
+        ({"scheduler": "sgm_uniform"}, "scheduler", "one of euler, ddim, dpmpp_2m"),
+        ({"image": "https://example.org/a.png"}, "image", "POST /v1/images/edits begins from a"),
+        ({"image_url": "data:image/png;base64,AA"}, "image_url", "POST /v1/images/edits"),
         ({"clip_skip": 2}, "clip_skip", "what asks for nothing (false, 0, or empty), for all lay"),
         ({"restore_faces": True}, "restore_faces", "for faces are not restored here"),
         ({"frame_count": 4}, "frame_count", "(false, 0, 1, or empty)"),
@@ -153,7 +158,8 @@ def test_values_that_are_nested_deeply_are_taken_or_refused(name: str, depth: in
 
 def said_of(body: bytes) -> str:
     try:
-        [warning] = notes(parse(body))
+        wanted = parse(body)
+        [warning] = notes(wanted, to_job(wanted, "job-1", factories.catalogue())[1])
     except InvalidRequest as error:
         return str(error)
     return warning
@@ -258,6 +264,7 @@ def test_a_text_of_a_form_that_is_no_number_is_refused(name: str, text: str) -> 
 
 def test_every_alias_stands_for_a_field_of_ours() -> None:
     assert set(ALIASES.values()) == {
+        "negative_prompt",
         "num_inference_steps",
         "guidance_scale",
         "sampler",
