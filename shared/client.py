@@ -33,6 +33,7 @@ from shared.messages import (
     decode_outcome,
     encode,
 )
+from shared.one_thread import OneThread
 from shared.watch import Job
 
 MAX_JOBS: Final = 1024
@@ -74,7 +75,7 @@ class Darkroom:
         self._bus = bus
         self._max_jobs = max_jobs
         self._headers = headers
-        self._fitting = asyncio.Lock()
+        self._fitting = OneThread()
         """Pictures are decoded one request at a time."""
         self._tasks = asyncio.TaskGroup()
         self._watched: set[asyncio.Task[None]] = set()
@@ -132,12 +133,11 @@ class Darkroom:
 
     async def _fitted(self, request: GenerationRequest) -> GenerationRequest:
         """Raises `InvalidRequest`."""
-        async with self._fitting:
-            limits = await model_sizes(self._bus, request.model, ANSWER_SECONDS)
-            if limits is None:
-                allowed = "one that a planner serves, for it says the size of these pictures"
-                raise InvalidRequest("model", request.model, allowed)
-            return await asyncio.to_thread(fitted_to_travel, request, limits)
+        limits = await model_sizes(self._bus, request.model, ANSWER_SECONDS)
+        if limits is None:
+            allowed = "one that a planner serves, for it says the size of these pictures"
+            raise InvalidRequest("model", request.model, allowed)
+        return await self._fitting.call(fitted_to_travel, request, limits)
 
     async def attach(self, job_id: str) -> Job:
         """Watch a job that was submitted before, by anybody. Raises `JobNotFound`."""

@@ -16,6 +16,7 @@ from shared.discovery import services
 from shared.errors import DarkroomError, QueueFull
 from shared.jobs.record import JobRecord
 from shared.messages import GenerationRequest
+from shared.one_thread import OneThread
 from shared.telemetry.metrics import Metrics
 from shared.usable import as_found
 from shared.watch import Job
@@ -87,7 +88,7 @@ class Gateway:
         self._max_requests = max_requests
         self._waiting = 0
         self.large = LargeBodies(MAX_LARGE_BYTES)
-        self._validating = asyncio.Lock()
+        self._validating = OneThread()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -101,8 +102,7 @@ class Gateway:
     async def apart(self, validate: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `validate` returns, without holding up others; one at a time, for it decodes
         pictures."""
-        async with self._validating:
-            return await asyncio.to_thread(validate, *args, **kwargs)
+        return await self._validating.call(validate, *args, **kwargs)
 
     @contextmanager
     def slot(self) -> Iterator[None]:

@@ -42,6 +42,7 @@ from shared.messages import (
     encode,
     failure_of,
 )
+from shared.one_thread import OneThread
 from shared.pull import PullLoop, PullStatistics, Source, Work
 from shared.readiness import Refusal
 from shared.seclusion import Seclusion
@@ -82,7 +83,7 @@ class Planner:
         self._loop: PullLoop | None = None
         self._seclusion = Seclusion()
         self._deadlines = Deadlines()
-        self._validating = asyncio.Lock()
+        self._validating = OneThread()
         self._serving = Serving(bus, catalogue)
         self.watch_services = self._serving.watch
 
@@ -222,8 +223,7 @@ class Planner:
         try:
             if request.image is None:
                 return validate(request, self._serving.catalogue)
-            async with self._validating:
-                return await asyncio.to_thread(validate, request, self._serving.catalogue)
+            return await self._validating.call(validate, request, self._serving.catalogue)
         except (DarkroomError, MemoryError):
             raise
         except Exception as error:
