@@ -102,7 +102,7 @@ def _way(
     side = call[0].shape[-1] // 2
     masks = [ellipse(side, ratio, seed) for seed in range(len(records))]
     partials = [Partial(mask, record) for mask, record in zip(masks, records, strict=True)]
-    modes: tuple[Mode, ...] = ("keys_values",) * graph.depth
+    modes: list[Mode] = ["keys_values"] * graph.depth
     if ratio > FULL_FROM:
         return lambda: graph.predict(*call)
     return lambda: graph.predict_partly(*call, partials, modes)
@@ -111,7 +111,7 @@ def _way(
 def _recorded(network: FluxTransformer, call: Call) -> list[dict[str, torch.Tensor]]:
     records: list[dict[str, torch.Tensor]] = [{} for _ in call[0]]
     partials = [Partial(record=record) for record in records]
-    modes: tuple[Mode, ...] = ("full",) * network.depth
+    modes: list[Mode] = ["full"] * network.depth
     network.predict_partly(*call, partials, modes)
     return records
 

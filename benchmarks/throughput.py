@@ -18,6 +18,7 @@ from typing import Final
 
 from benchmarks import requests
 from benchmarks.baseline import TRIALS, Baseline, add_eager_baseline
+from benchmarks.baselines.pipeline import Layout
 from benchmarks.fleet import own_fleet, render
 from benchmarks.numbers import mean_rows
 from benchmarks.program import Options, Results, cores, run_program, say
@@ -82,7 +83,7 @@ class _Pair:
         self._size = size
         self._requests = requests.plain(size.images, size.steps)
 
-    async def warm_up(self) -> dict[str, float]:
+    async def warm_up(self) -> dict[Layout, float]:
         """As many rows at once as there will be, and the baseline's better memory format."""
         await through_fleet(
             self._darkroom, self._requests[: self._size.in_flight], self._size.in_flight

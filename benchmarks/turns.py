@@ -37,16 +37,18 @@ LIMITS: Final = Limits(max_waiting=len(SEEDS) * COUNT, max_step_seconds=60.0)
 
 async def measure(options: Options) -> Results:
     count, seeds = (20, SEEDS[:1]) if options.quick else (COUNT, SEEDS)
-    cases = []
+    cases: list[Results] = []
+    ratios = []
     for mix, draw in MIXES.items():
         for saved in SAVED:
             cost = cost_model(STEP_SECONDS, saved)
             for busy in BUSY:
                 each = [_means(draw, cost, busy, count, seed) for seed in seeds]
                 found = {name: fmean(one[name] for one in each) for name in each[0]}
-                cases.append({"mix": mix, "saved": saved, "busy": busy, **_ratios(found)})
+                compared = _ratios(found)
+                ratios.append(compared["ours"])
+                cases.append({"mix": mix, "saved": saved, "busy": busy, **compared})
             say(f"{mix}, {saved} saved")
-    ratios = [case["ours"] for case in cases]
     return {
         "mean_ratio": round(fmean(ratios), 3),
         "worst_ratio": max(ratios),

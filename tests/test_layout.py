@@ -36,10 +36,10 @@ def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name in modules())
-        elif isinstance(node, ast.ImportFrom) and (module := node.module) in modules():
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module in modules():
             for one in node.names:
-                submodule = f"{module}.{one.name}"
-                yield submodule if submodule in modules() else module
+                submodule = f"{node.module}.{one.name}"
+                yield submodule if submodule in modules() else node.module
 
 
 @cache

@@ -56,12 +56,13 @@ async def generate(request: web.Request) -> web.Response:
     request[JOB_ID] = job.job_id
     drawn = await request.app[QUEUE].images(job.job_id, spec)
     # Off the pipeline's thread, so that the next batch has begun.
-    files = await asyncio.gather(
+    encoded = await asyncio.gather(
         *(
             asyncio.to_thread(encode_image, pixels, spec.output_format, spec.output_compression)
             for pixels in drawn
         )
     )
+    files = [one.data for one in encoded]
     return struct_reply(
         _response(job.job_id, spec, request.app[CATALOGUE], files, time.monotonic() - began)
     )

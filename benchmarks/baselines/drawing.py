@@ -56,7 +56,7 @@ class Queue(Generic[Drawn]):
         now = time.monotonic()
         deadline = None if spec.deadline is None else now + spec.deadline - time.time()
         waiting = Waiting(compatible(spec), now, deadline)
-        mine = [
+        mine: list[_Image[Drawn]] = [
             _Image(job_id, msgspec.structs.replace(spec, n=1, seed=spec.seed + i), waiting)
             for i in range(spec.n)
         ]

@@ -7,7 +7,8 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
 from shared.families.flux.options import TRANSFORMER
-from shared.families.flux.transformer import FluxTransformer, packed, unpacked
+from shared.families.flux.stream import packed, unpacked
+from shared.families.flux.transformer import FluxTransformer
 from shared.families.sdxl.options import UNET
 from shared.families.sdxl.unet import SdxlUnet
 from shared.families.unet.unet import guidance_embedding

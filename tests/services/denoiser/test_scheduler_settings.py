@@ -101,7 +101,7 @@ def with_diffusers(config: dict[str, Any]) -> torch.Tensor:
         scheduler.set_begin_index(0)
     x = torch.randn(SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
     known = inspect.signature(scheduler.step).parameters
-    extra = {"generator": generator} if "generator" in known else {}
+    extra: dict[str, Any] = {"generator": generator} if "generator" in known else {}
     if config["_class_name"] == "TCDScheduler":
         extra["eta"] = 0.0  # as diffusers' pipeline has it by default
     for t in scheduler.timesteps:

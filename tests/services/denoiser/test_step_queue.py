@@ -177,7 +177,7 @@ class Calls(RuleBasedStateMachine):
 
 
 def test_any_order_of_calls_leaves_every_row_with_exactly_one_end() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Calls,
         settings=settings(
             max_examples=60,
