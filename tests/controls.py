@@ -112,7 +112,7 @@ class Studio:
             {name: self.put(tensor[0]) for name, tensor in half.tensors.items()}
             for half in (conditioning("nothing"), conditioning(prompt))
         )
-        return make_row(prompt, steered=steered, texts=texts, **fields)
+        return make_row(prompt, extensions=(steered,), texts=texts, **fields)
 
 
 @asynccontextmanager

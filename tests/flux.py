@@ -27,6 +27,7 @@ from transformers import (
 from benchmarks.baselines.pipeline import scheduler_for
 from services.denoiser.engine import Engine, OnCheckpoint
 from services.denoiser.interval import Interval
+from services.denoiser.masked_steps import MaskedSteps
 from services.denoiser.row import Row
 from services.denoiser.sampling import Sampling
 from services.vae.autoencoder import Autoencoder
@@ -182,7 +183,7 @@ class Atelier:
         is made after each step."""
 
         async def main() -> list[torch.Tensor]:
-            async with Engine(self.network) as engine:
+            async with Engine(self.network, predictors=[MaskedSteps()]) as engine:
                 runs = (engine.run(row, None, on_checkpoint, Interval(1)) for row in rows)
                 return await asyncio.gather(*runs)
 

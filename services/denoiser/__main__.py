@@ -7,7 +7,7 @@ from functools import partial
 
 from services.denoiser.controls import ControlNets
 from services.denoiser.interval import Interval
-from services.denoiser.model import limits, load, reserve, template_store
+from services.denoiser.model import Resources, limits, load, reserve, template_store
 from services.denoiser.outbox import Outbox
 from services.denoiser.peers import Assistant, Peers
 from services.denoiser.service import Denoiser
@@ -24,9 +24,9 @@ from shared.worker import Worker
 
 
 def die(error: BaseException) -> None:
-    """The process ends with its compute thread, before any row is told: which row did it is found
+    """The process ends with its step loop, before any row is told: which row did it is found
     out where they go on, as after any other death."""
-    abandon("its compute thread died", error)
+    abandon("its step loop died", error)
 
 
 async def main(running: Process) -> None:
@@ -45,13 +45,12 @@ async def main(running: Process) -> None:
         files, metrics = LoraFiles(catalogue.shelf, Fetcher.of(settings)), running.metrics
         peers = {name: Peers(running.bus, transport, name) for name in cards}
         store = template_store(settings, families)
+        resources = Resources(settings, files, metrics, bounds, controls, die, store)
         models, unusable = load_each(
             {name: card.source for name, card in cards.items()},
             "model",
             "the denoising network",
-            lambda name: load(
-                cards[name], files, settings, metrics, bounds, die, controls, peers[name], store
-            ),
+            lambda name: load(cards[name], resources, peers[name]),
         )
         metrics.watch_cache("fetched_loras", files.reading)
         if store is not None:
@@ -82,7 +81,10 @@ async def main(running: Process) -> None:
         )
 
         def statistics() -> Mapping[str, object]:
-            engines = {n: dataclasses.asdict(m.engine.statistics()) for n, m in models.items()}
+            engines = {
+                n: m.engine.statistics().counts() | {"halves": assistant.halves[n]}
+                for n, m in models.items()
+            }
             loras = {n: dataclasses.asdict(m.library.statistics()) for n, m in models.items()}
             return {
                 **dataclasses.asdict(worker.statistics()),
@@ -102,7 +104,7 @@ async def main(running: Process) -> None:
             background=[
                 outbox.run,
                 *(
-                    partial(assistant.serve, n, m.sampling.family.conditioning, m.engine.assist)
+                    partial(assistant.serve, n, m.sampling.family.conditioning, m.engine.when_idle)
                     for n, m in models.items()
                 ),
             ],

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 from services.denoiser.block_runs import Option
 from services.denoiser.cache_plan import best_plan
-from services.denoiser.cost import CostModel
-from services.denoiser.masked import CACHED, FULL
+from services.denoiser.masked import CACHED, FULL, Masked
 from services.denoiser.row import Row
+from services.denoiser.views import StepCost
 from services.denoiser.work import StepWork, total
 from shared.families.network import Mode
 
 
-def choose_modes(rows: Sequence[Row], cost: CostModel) -> None:
+def choose_modes(rows: Sequence[Row], cost: StepCost) -> None:
     """Have the masked ones of `rows`, which take their next step together, agree on the modes of
     its blocks, and load in the steps to come what these need."""
-    masked = [row.masked for row in rows if row.masked is not None]
+    masked = [found for row in rows if (found := row.extension(Masked)) is not None]
     if not masked:
         return
     depth = len(masked[0].modes)
@@ -57,4 +57,6 @@ def block_modes(
 def _positions(row: Row) -> tuple[int, int]:
     """Those that a block with caches computes, and those that they attend to."""
     tokens = row.shape_key.tokens
-    return round(row.share * tokens), tokens
+    masked = row.extension(Masked)
+    share = 1.0 if masked is None else masked.share_with(sum(row.shape_key.prompt))
+    return round(share * tokens), tokens

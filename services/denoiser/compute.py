@@ -17,22 +17,20 @@ from services.denoiser.entry import Slot
 from services.denoiser.interval import NEVER, Interval
 from services.denoiser.outcomes import EngineStatistics, EngineStopped, Event, Failed
 from services.denoiser.plan_step import Limits
+from services.denoiser.predictors import Predictor
 from services.denoiser.row import Row
-from services.denoiser.sharing import AskHalf, Half, Sharing
-from services.denoiser.steering import Ask, Steering
 from services.denoiser.step_queue import Decision, StepQueue
-from services.denoiser.stepper import StepExecutor
+from services.denoiser.stepper import Errand, StepExecutor
 from services.denoiser.views import RowView
-from shared.adapters.bank import Use
 from shared.errors import DeadlineExceeded, QueueFull
 from shared.families.network import Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Assistance:
-    """An image of another denoiser's step, computed while there is nothing else to do."""
+class _Idle:
+    """An errand for the time in which there is nothing else to do."""
 
-    half: Half
+    errand: Errand
     answer: Future[torch.Tensor]
 
 
@@ -47,21 +45,19 @@ class StepLoop:
         cost: CostModel,
         deliver: Callable[[Sequence[Event]], object],
         crashed: Callable[[BaseException], object],
-        ask: Ask | None = None,
-        ask_half: AskHalf | None = None,
+        predictors: Sequence[Predictor] = (),
     ) -> None:
-        """`ask`: how ControlNets are asked; `ask_half`: how other denoisers are. None: there are
-        none."""
-        self._steering = None if ask is None else Steering(ask, self._wake)
-        sharing = None if ask_half is None else Sharing(ask_half)
-        self._executor = StepExecutor(network, cost, self._steering, sharing, about_to=self._tell)
+        """`predictors`: see `StepExecutor`."""
+        self._executor = StepExecutor(network, cost, predictors, about_to=self._tell)
+        for predictor in predictors:
+            predictor.attach(self._wake)
         self._network = network
         self._deliver, self._crashed = deliver, crashed
         self._untold: list[Event] = []
         self._changed = threading.Condition()
         # Under `_changed`:
         self._queue = StepQueue(limits)
-        self._assistance: _Assistance | None = None
+        self._idle: _Idle | None = None
         # A daemon, so that a process whose event loop died is not kept alive by it.
         self._thread = threading.Thread(target=self._run, name="denoiser-steps", daemon=True)
 
@@ -103,23 +99,22 @@ class StepLoop:
             self._queue.withdraw(ticket)
             self._changed.notify_all()
 
-    def adapt(self, row: Row, adapters: tuple[Use, ...], complete: bool) -> None:
-        """From the next step boundary on `row` has `adapters`; `complete`: those are all it
-        waits for."""
+    def change(self, row: Row, change: Callable[[Row], None]) -> None:
+        """Apply `change` to `row`, in the calling thread; the step that runs is not affected."""
         with self._changed:
-            self._queue.adapt(row, adapters, complete)
+            change(row)
             self._changed.notify_all()
 
-    def assist(self, half: Half) -> Future[torch.Tensor]:
-        """The network's answer to one image of another denoiser's step. Raises `QueueFull` if there
-        is anything else to do, `EngineStopped` when the thread ended."""
+    def when_idle(self, errand: Errand) -> Future[torch.Tensor]:
+        """The result of `errand`. Raises `QueueFull` if there is anything else to do,
+        `EngineStopped` when the thread ended."""
         with self._changed:
             self._queue.check_running()
-            if self._queue or self._assistance is not None:
-                raise QueueFull("the denoiser's room for halves of others' steps", 0)
-            self._assistance = _Assistance(half, Future())
+            if self._queue or self._idle is not None:
+                raise QueueFull("the denoiser's idle time", 0)
+            self._idle = _Idle(errand, Future())
             self._changed.notify_all()
-            return self._assistance.answer
+            return self._idle.answer
 
     def rows(self) -> list[RowView]:
         """All that are in hand."""
@@ -138,7 +133,7 @@ class StepLoop:
             return self._queue.declining
 
     def statistics(self) -> EngineStatistics:
-        steering, executor = self._steering, self._executor
+        executor = self._executor
         taken = executor.taken
         with self._changed:
             counts = self._queue.counts()
@@ -152,14 +147,7 @@ class StepLoop:
             step_seconds=taken.seconds,
             finished=counts.finished,
             failed=counts.failed,
-            shared_steps=executor.shared,
-            halves=executor.halves,
-            control_rounds=0 if steering is None else steering.rounds,
-            control_seconds=0.0 if steering is None else steering.seconds,
-            control_hops=0.0 if steering is None else steering.hops,
-            control_waited=0.0 if steering is None else steering.waited,
-            control_message_bytes=0 if steering is None else steering.message_bytes,
-            control_tensor_bytes=0 if steering is None else steering.tensor_bytes,
+            features=executor.statistics(),
         )
 
     def _wake(self) -> None:
@@ -172,7 +160,7 @@ class StepLoop:
     def _run(self) -> None:
         try:
             while (work := self._next()) is not None:
-                events = self._step(work) if isinstance(work, Decision) else self._assist(work)
+                events = self._step(work) if isinstance(work, Decision) else self._run_idle(work)
                 with self._changed:
                     self._queue.settle(events)
                 self._untold += events
@@ -186,7 +174,7 @@ class StepLoop:
                 self._changed.notify_all()
             self._crashed(error)
 
-    def _next(self) -> Decision | _Assistance | None:
+    def _next(self) -> Decision | _Idle | None:
         """Sleep until there is something to do. None: stop."""
         with self._changed:
             while not self._queue.stopped:
@@ -195,10 +183,10 @@ class StepLoop:
                     return decision
                 if not self._queue:
                     self._executor.rest()
-                    if self._assistance is not None:
-                        assistance, self._assistance = self._assistance, None
+                    if self._idle is not None:
+                        idle, self._idle = self._idle, None
                         self._queue.stepping = True
-                        return assistance
+                        return idle
                 self._changed.notify_all()
                 self._tell()
                 self._changed.wait()
@@ -218,13 +206,13 @@ class StepLoop:
             events += self._executor.advance(runs, decision.admitted, decision.lonely)
         return events
 
-    def _assist(self, assistance: _Assistance) -> list[Event]:
-        """Compute what another denoiser asked for, unless that is gone."""
-        if assistance.answer.set_running_or_notify_cancel():
+    def _run_idle(self, idle: _Idle) -> list[Event]:
+        """Run an errand, unless who asked for it is gone."""
+        if idle.answer.set_running_or_notify_cancel():
             try:
-                assistance.answer.set_result(self._executor.answer(assistance.half))
+                idle.answer.set_result(self._executor.run(idle.errand))
             except Exception as error:
-                assistance.answer.set_exception(error)
+                idle.answer.set_exception(error)
         return []
 
     def _tell(self) -> None:
@@ -236,11 +224,11 @@ class StepLoop:
 
     def _leftovers(self) -> list[Event]:
         with self._changed:
-            assistance, self._assistance = self._assistance, None
+            idle, self._idle = self._idle, None
             slots = self._queue.clear()
             self._changed.notify_all()
-        if assistance is not None and assistance.answer.set_running_or_notify_cancel():
-            assistance.answer.set_exception(EngineStopped("the denoising engine stopped"))
+        if idle is not None and idle.answer.set_running_or_notify_cancel():
+            idle.answer.set_exception(EngineStopped("the denoising engine stopped"))
         events: list[Event] = []
         for slot in slots:
             events += slot.last_checkpoint()

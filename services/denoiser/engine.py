@@ -25,11 +25,10 @@ from services.denoiser.outcomes import (
     Yielded,
 )
 from services.denoiser.plan_step import Limits
+from services.denoiser.predictors import Predictor
 from services.denoiser.row import Row
-from services.denoiser.sharing import AskHalf, Half
-from services.denoiser.steering import Ask
+from services.denoiser.stepper import Errand
 from services.denoiser.views import RowView
-from shared.adapters.bank import Use
 from shared.families.network import Network
 
 OnStep = Callable[[StepReport], None]
@@ -58,18 +57,16 @@ class Engine:
         limits: Limits | None = None,
         cost: CostModel | None = None,
         on_crash: Callable[[BaseException], None] | None = None,
-        ask: Ask | None = None,
-        ask_half: AskHalf | None = None,
+        predictors: Sequence[Predictor] = (),
     ) -> None:
-        """`on_crash` is called in the event loop if the step loop ends by an error; the rows
-        fail after that, and the process had better be replaced. `ask`: how ControlNets are asked,
-        for rows that have any. `ask_half`: how another denoiser is asked
-        for half of a step; it has the same network."""
+        """`on_crash` is called in the event loop if the step loop ends by an error; the rows fail
+        after that, and the process had better be replaced. `predictors`: ways to take steps beside
+        the whole network at once, in their order; the first that applies takes the step."""
         self._network = network
         self._limits = limits or Limits()
         self._cost = cost or CostModel()
         self._on_crash = on_crash
-        self._ask, self._ask_half = ask, ask_half
+        self._predictors = tuple(predictors)
         self._on_batch: list[OnBatch] = []
         self._runs: dict[int, _Run] = {}
         self._loop: StepLoop | None = None
@@ -86,8 +83,7 @@ class Engine:
             self._cost,
             deliver=lambda events: post(self._deliver, events),
             crashed=lambda error: post(self._crashed, error),
-            ask=self._ask,
-            ask_half=self._ask_half,
+            predictors=self._predictors,
         )
         self._loop.start()
 
@@ -127,15 +123,14 @@ class Engine:
             return row.latents.cpu()
         return await self._run(row, on_step, on_checkpoint, interval)
 
-    def adapt(self, row: Row, adapters: tuple[Use, ...], complete: bool) -> None:
-        """From the next step boundary on `row` has `adapters`. `complete`: they are all that it
-        waited for; until then it takes no more than `row.late` steps."""
-        self._running().adapt(row, adapters, complete)
+    def change(self, row: Row, change: Callable[[Row], None]) -> None:
+        """Apply `change` to `row`, which may be in a step: it holds from the next one on."""
+        self._running().change(row, change)
 
-    async def assist(self, half: Half) -> torch.Tensor:
-        """The network's answer to one image of another denoiser's step, (1, C, H, W) on the CPU.
-        Raises `QueueFull` if there is anything else to do."""
-        return await asyncio.wrap_future(self._running().assist(half))
+    async def when_idle(self, errand: Errand) -> torch.Tensor:
+        """The result of `errand`, which is given the network as it was loaded. Raises `QueueFull`
+        if there is anything else to do."""
+        return await asyncio.wrap_future(self._running().when_idle(errand))
 
     async def step_alone(self, row: Row, on_step: OnStep | None = None) -> None:
         """Take one step of `row` by itself, before everybody else. When this returns the engine has

@@ -16,7 +16,6 @@ from services.denoiser.outcomes import (
 from services.denoiser.row import Row
 from services.denoiser.step import Stepped
 from services.denoiser.views import RowView
-from services.denoiser.work import step_work
 from shared.errors import NotFinite
 
 
@@ -62,9 +61,9 @@ class Slot:
             None if row.deadline is None else row.deadline - now - margin,
             margin,
             row.blocked,
-            row.steered is not None,
+            row.asks,
             now - self.came,
-            step_work(row),
+            row.work,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Event]:
@@ -76,8 +75,8 @@ class Slot:
         if not stepped.finite[i]:
             message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
             return [Failed(self.ticket, NotFinite(message, step=row.step))]
-        if row.masked is not None:
-            row.masked.taken(row.step - 1)
+        for extension in row.extensions:
+            extension.stepped(row.step - 1)
         preview = row.predicted.cpu() if row.step in row.previews else None
         report = StepReport(row.step, row.table.steps, len(stepped.finite), seconds, preview)
         events: list[Event] = [Progressed(self.ticket, report)]

@@ -7,28 +7,68 @@ result says which adapter joined after how many steps.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
+from services.denoiser.extension import RowExtension
 from services.denoiser.isolation import Isolation
 from services.denoiser.model import Model
 from services.denoiser.row import Row
 from shared.adapters.bank import Use
 from shared.adapters.origins import label
-from shared.messages import JobSpec, LoraChoice
+from shared.messages import LoraChoice
 from shared.task import Task
 
 
-async def begin(task: Task, model: Model) -> int | None:
-    """Steps that the task's row may take without its adapters; None: none, their files are here
+class LateLoras(RowExtension):
+    """Of one row, which may take `most` steps while LoRAs are still missing."""
+
+    def __init__(self, most: int, names: Collection[str]) -> None:
+        """`names`: of all its LoRAs, as the result tells them."""
+        self._most, self._names = most, frozenset(names)
+        self._complete = False
+        self._joined: dict[str, int] = {}
+        """By name: the steps that were done when it joined."""
+
+    def __repr__(self) -> str:
+        return f"<LateLoras {sorted(self._joined)} of {sorted(self._names)}>"
+
+    def blocked(self, step: int) -> bool:
+        return not self._complete and step >= self._most
+
+    @property
+    def lacks_adapters(self) -> bool:
+        return not self._complete
+
+    def stepping(self, step: int, adapters: Collection[Use]) -> None:
+        for adapter, _ in adapters:
+            self._joined.setdefault(adapter.name, step)
+
+    def completed(self) -> None:
+        """The row has all its LoRAs."""
+        self._complete = True
+
+    def approximations(self, index: int, steps: int) -> set[str]:
+        """Which LoRAs the first `steps` steps, or some of them, lacked."""
+        missed = {name: min(self._joined.get(name, steps), steps) for name in self._names}
+        return {
+            f"late_lora {name}: image {index}, step {lacked + 1}"
+            for name, lacked in missed.items()
+            if lacked
+        }
+
+
+async def begin(task: Task, model: Model) -> LateLoras | None:
+    """What the task's row has if it may begin without its adapters; None: their files are here
     then. So it is for a suspect, which must not be alone for as long as a fetch takes, and for a
     row that goes on elsewhere, which may have had them already. Raises as `joining` does."""
-    spec, late = task.spec, None
+    spec, steps = task.spec, None
     if not task.suspect and task.state.checkpoint is None:
-        late = await model.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps) or None
-    if late is None:
+        steps = await model.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps)
+    if not steps:
         await model.library.fetch(spec.loras)
-    return late
+        return None
+    return LateLoras(steps, {label(choice) for choice in spec.loras})
 
 
 @asynccontextmanager
@@ -36,7 +76,8 @@ async def joining(row: Row, model: Model, task: Task, isolation: Isolation) -> A
     """Within, the adapters that `row` still lacks are read, and join it as they come; not while
     somebody is alone. Raises `InvalidRequest` or `AdapterUnusable` if one cannot be had, or what
     the block raises."""
-    if row.late is None:
+    late = row.extension(LateLoras)
+    if late is None:
         yield
         return
     spec = task.spec
@@ -46,9 +87,13 @@ async def joining(row: Row, model: Model, task: Task, isolation: Isolation) -> A
         await model.library.fetch([choice])  # may take long: nobody who wants to be alone waits
         async with isolation.together():
             found[number] = (await model.library.get(choice), choice.scale)
-        uses = tuple(found[k] for k in sorted(found))
         task.approximations |= found[number][0].said
-        model.engine.adapt(row, uses, complete=len(found) == len(spec.loras))
+        model.engine.change(row, joined)
+
+    def joined(row: Row) -> None:
+        row.adapters = tuple(found[k] for k in sorted(found))
+        if len(found) == len(spec.loras):
+            late.completed()
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -57,15 +102,3 @@ async def joining(row: Row, model: Model, task: Task, isolation: Isolation) -> A
             yield
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-
-
-def approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:
-    """What to say of `row` after so many steps: which adapters those, or some of them, lacked."""
-    if row.late_from_the_start is None:
-        return set()
-    found = set()
-    for name in {label(choice) for choice in spec.loras}:
-        missed = min(row.joined.get(name, steps), steps)
-        if missed:
-            found.add(f"late_lora {name}: image {row.index}, step {missed + 1}")
-    return found

@@ -6,8 +6,11 @@ from typing import Final
 
 import torch
 
+from services.denoiser.extension import RowExtension
 from services.denoiser.loads import Ahead, Step
 from services.denoiser.recorder import Recorder
+from services.denoiser.shape import ShapeKey
+from services.denoiser.work import StepWork
 from shared.families.network import Mode, Partial
 from shared.templates.files import Template
 
@@ -21,11 +24,11 @@ MASK: Final = "mask"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Masked:
+class Masked(RowExtension):
     """There is a `template`, and only `tokens` are computed; or a `recorder`, for what is computed;
     or both: what another edit painted, and this one does not, is mended in the template.
 
-    For the thread that computes, but for `close` and `said`."""
+    See ADR 24."""
 
     tokens: torch.Tensor
     """Places (M,), int64, ascending: those in the mask, and those that the template has an edit
@@ -100,8 +103,24 @@ class Masked:
             return each
         return [Step(ahead, step, i, names) for i, names in enumerate(each)]
 
-    def taken(self, step: int) -> None:
-        """`step` is done."""
+    @property
+    def local(self) -> bool:
+        return self.active
+
+    def work(self, images: int, shape: ShapeKey) -> StepWork:
+        computed = 1.0 - self.cached_blocks * (1.0 - self.share_with(sum(shape.prompt)))
+        masked = images if self.active else 0
+        tokens = shape.tokens
+        return StepWork.of(images, round(computed * tokens), tokens, self.loaded, masked)
+
+    def share_with(self, prompt: int) -> float:
+        """Of the image's tokens and the `prompt` ones of its prompt, those that a block with caches
+        computes."""
+        if self.template is None:
+            return 1.0
+        return (len(self.tokens) + prompt) / (self.positions + prompt)
+
+    def stepped(self, step: int) -> None:
         asked, self._asked = self._asked == step, None
         records, self._records = self._records, ()
         if self.template is not None and asked and self.cached_blocks > 0.0:
@@ -117,13 +136,11 @@ class Masked:
         self.recorder.put(step, kept)
 
     def close(self) -> None:
-        """The row is not computed here any more."""
         self.ahead = None
         if self.recorder is not None:
             self.recorder.close()
 
-    def said(self, index: int, steps: int) -> set[str]:
-        """What was not computed exactly in the first `steps` steps of image `index`."""
+    def approximations(self, index: int, steps: int) -> set[str]:
         used = sum(step < steps for step in self.used)
         if not used:
             return set()

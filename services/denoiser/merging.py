@@ -12,7 +12,7 @@ from typing import Final
 
 from services.denoiser.cost import CostModel
 from services.denoiser.row import Row
-from services.denoiser.work import StepWork, step_work, total
+from services.denoiser.work import StepWork, total
 from shared.adapters.bank import Use
 from shared.families.network import Network
 
@@ -80,7 +80,7 @@ class Merging:
 
     def _pays(self, rows: Collection[Row]) -> bool:
         steps = max(row.table.steps - row.step for row in rows)
-        work = total(step_work(row) for row in rows)
+        work = total(row.work for row in rows)
         plain = self._plain.predict(work)
         banked = self._banked.predict(work) if self._banked.known else 0.0
         change = self._change_seconds
@@ -105,7 +105,7 @@ class Merging:
 
 def agreed(rows: Collection[Row]) -> tuple[Use, ...] | None:
     """The adapters that all `rows` have, and go on having; None if they differ or may yet."""
-    if any(row.late is not None for row in rows):
+    if any(row.lacks_adapters for row in rows):
         return None
     sets = {row.adapters for row in rows}
     return sets.pop() if len(sets) == 1 else None

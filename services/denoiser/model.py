@@ -8,10 +8,11 @@ import torch
 
 from services.denoiser.asked import ask_default
 from services.denoiser.engine import Engine
+from services.denoiser.masked_steps import MaskedSteps
 from services.denoiser.plan_step import Limits
 from services.denoiser.sampling import Sampling
-from services.denoiser.sharing import AskHalf
-from services.denoiser.steering import Ask
+from services.denoiser.sharing import AskHalf, Sharing
+from services.denoiser.steering import Ask, Steering
 from services.denoiser.templates import Templates
 from shared.adapters.files import LoraFiles
 from shared.adapters.library import AdapterLibrary
@@ -67,37 +68,44 @@ def template_store(settings: Settings, families: Iterable[Family]) -> TemplateSt
     )
 
 
-def load(
-    card: ModelCard,
-    loras: LoraFiles,
-    settings: Settings,
-    metrics: Metrics,
-    bounds: Limits,
-    on_crash: Callable[[BaseException], None],
-    ask: Ask,
-    ask_half: AskHalf,
-    store: TemplateStore | None = None,
-) -> Model:
-    """The network of this model, which finds its adapters in `loras`, and asks ControlNets by
-    `ask`, other denoisers by `ask_half`, and keeps templates in `store`; its engine is not started.
-    It was asked for a step of its default request: raises `Misconfigured` if it cannot take it, or
-    whatever loading does."""
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the models of one process share."""
+
+    settings: Settings
+    loras: LoraFiles
+    metrics: Metrics
+    limits: Limits
+    ask: Ask
+    """How ControlNets are asked."""
+    on_crash: Callable[[BaseException], None]
+    """Called when a model's step loop ends by an error."""
+    store: TemplateStore | None = None
+    """None: nothing is recorded of edits."""
+
+
+def load(card: ModelCard, resources: Resources, ask_half: AskHalf) -> Model:
+    """The network of this model, which asks other denoisers by `ask_half`; its engine is not
+    started. It was asked for a step of its default request: raises `Misconfigured` if it cannot
+    take it, or whatever loading does."""
     name, family = card.name, family_of(card.source)
+    settings, metrics = resources.settings, resources.metrics
     network = family.network(settings.device, getattr(torch, settings.dtype))
     sampling = Sampling.of(family)
     ask_default(network, sampling, card)
-    engine = Engine(network, bounds, on_crash=on_crash, ask=ask, ask_half=ask_half)
+    engine = Engine(
+        network,
+        resources.limits,
+        on_crash=resources.on_crash,
+        predictors=(Steering(resources.ask), Sharing(ask_half), MaskedSteps()),
+    )
     engine.watch(partial(metrics.step, name))
     metrics.watch_parked(name, lambda: engine.statistics().parked)
-    parts = (family.denoiser,)
     templates = None
-    if store is not None and isinstance(network, MaskedNetwork):
-        templates = Templates(store, family, network)
-    library = AdapterLibrary(loras, family, network.check, settings.lora_bytes, parts)
-    metrics.watch_cache("loras", library.reading, name)
-    return Model(
-        engine=engine,
-        sampling=sampling,
-        library=library,
-        templates=templates,
+    if resources.store is not None and isinstance(network, MaskedNetwork):
+        templates = Templates(resources.store, family, network)
+    library = AdapterLibrary(
+        resources.loras, family, network.check, settings.lora_bytes, (family.denoiser,)
     )
+    metrics.watch_cache("loras", library.reading, name)
+    return Model(engine, sampling, library, templates)

@@ -1,6 +1,7 @@
 """What the step loop says: of each row after each step, and of itself."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -80,22 +81,8 @@ class EngineStatistics:
     """Spent in steps, in total."""
     finished: int
     failed: int
-    shared_steps: int
-    """Half of which another denoiser computed."""
-    halves: int
-    """Computed for other denoisers."""
-    control_rounds: int
-    """Answers of ControlNets that steps used,"""
-    control_seconds: float
-    """how long those took, in total,"""
-    control_hops: float
-    """of that, all but what the ControlNets say they took,"""
-    control_waited: float
-    """and how long steps waited for them."""
-    control_message_bytes: int
-    """On the bus, for those answers and their questions,"""
-    control_tensor_bytes: int
-    """and in arenas."""
+    features: Mapping[str, float]
+    """What the predictors count; see `Predictor.statistics`."""
 
     @property
     def rows_per_step(self) -> float:
@@ -104,3 +91,9 @@ class EngineStatistics:
     @property
     def mean_step_seconds(self) -> float:
         return self.step_seconds / self.steps if self.steps else 0.0
+
+    def counts(self) -> dict[str, float]:
+        """All of it, under one name each."""
+        counts: dict[str, float] = asdict(self)
+        del counts["features"]
+        return counts | dict(self.features)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 
 from services.denoiser.row import Row
 from services.denoiser.sharing import Half
+from services.denoiser.stepper import Errand
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError
@@ -99,8 +101,8 @@ class Occupation:
         await self._busy.wait()
 
 
-Compute = Callable[[Half], Awaitable[torch.Tensor]]
-"""A half on the own network. Raises `QueueFull` if there is other work by now."""
+WhenIdle = Callable[[Errand], Awaitable[torch.Tensor]]
+"""See `Engine.when_idle`."""
 
 
 class Assistant:
@@ -109,20 +111,22 @@ class Assistant:
     def __init__(self, bus: Bus, transport: Transport, occupation: Occupation) -> None:
         self._bus, self._transport, self._occupation = bus, transport, occupation
         self._tensors = TensorCache(transport)
+        self.halves: Counter[str] = Counter()
+        """Computed for others, by model."""
 
-    async def serve(self, model: str, names: Collection[str], compute: Compute) -> None:
+    async def serve(self, model: str, names: Collection[str], when_idle: WhenIdle) -> None:
         """For as long as this runs. `names`: of what the network is told; see
         `Family.conditioning`."""
         while True:
             await self._occupation.idle()
-            listening = asyncio.create_task(self._listen(model, names, compute))
+            listening = asyncio.create_task(self._listen(model, names, when_idle))
             try:
                 await self._occupation.busy()
             finally:
                 listening.cancel()
                 await asyncio.wait([listening])
 
-    async def _listen(self, model: str, names: Collection[str], compute: Compute) -> None:
+    async def _listen(self, model: str, names: Collection[str], when_idle: WhenIdle) -> None:
         """One half at a time: a second one would come too late for who asked."""
         subject = subjects.assist(model)
         async with (
@@ -132,17 +136,21 @@ class Assistant:
             helping: asyncio.Task[None] | None = None
             async for message in asked:
                 if helping is None or helping.done():
-                    helping = group.create_task(self._answer(message, names, compute))
+                    helping = group.create_task(self._answer(model, message, names, when_idle))
                 else:
                     await self._reply(message, None)
 
-    async def _answer(self, message: Message, names: Collection[str], compute: Compute) -> None:
+    async def _answer(
+        self, model: str, message: Message, names: Collection[str], when_idle: WhenIdle
+    ) -> None:
         """Whatever goes wrong, who asked can do without, and is told so: also when this is
         cancelled because there is other work."""
         out = None
         try:
             half = decode(message.data, HalfRequest)
-            out = self._put(half, await compute(await self._read(half, names)))
+            errand = (await self._read(half, names)).answer
+            out = self._put(half, await when_idle(errand))
+            self.halves[model] += 1
         except Exception as error:
             log.info("no help is given: %s", error)
         finally:

@@ -1,21 +1,24 @@
 """One image in flight. A row is its whole state, so it can stop anywhere and go on elsewhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
 from services.denoiser.beginning import Image, Kept, begin
-from services.denoiser.masked import Masked
+from services.denoiser.extension import RowExtension
 from services.denoiser.noise import Noise
 from services.denoiser.shape import ShapeKey
-from services.denoiser.steered import Steered
 from services.denoiser.step_table import StepTable
+from services.denoiser.work import StepWork
 from shared.adapters.bank import Use
 from shared.errors import InvalidRequest
 from shared.families.network import Conditioning
 from shared.messages import ServiceClass
 from shared.task import Tensors
+
+Extension = TypeVar("Extension", bound=RowExtension)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -45,22 +48,13 @@ class Row:
     noise: Noise
     kept: Kept | None = None
     """Of the image that it began from; None: nothing."""
-    masked: Masked | None = None
-    """How it is computed, if not simply in full."""
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
     adapters: tuple[Use, ...] = ()
     """That its network computes with; they fit it."""
-    late: int | None = None
-    """Steps that it may have done while adapters are still missing; None: it has all of them."""
-    late_from_the_start: int | None = None
-    """`late`, as it was when the row was made."""
-    joined: dict[str, int] = field(default_factory=dict)
-    """By adapter: the steps that were done when it joined."""
-    steered: Steered | None = None
-    """By ControlNets."""
     texts: tuple[Tensors, ...] = ()
     """Where others find what its images are told, by name, the unconditional one first."""
+    extensions: tuple[RowExtension, ...] = ()
 
     @classmethod
     def begin(
@@ -80,9 +74,8 @@ class Row:
         previews: frozenset[int] = frozenset(),
         deadline: float | None = None,
         adapters: tuple[Use, ...] = (),
-        late: int | None = None,
-        steered: Steered | None = None,
         texts: tuple[Tensors, ...] = (),
+        extensions: tuple[RowExtension, ...] = (),
     ) -> "Row":
         """A row at step 0. `shape` is the latents' (C, H, W); `image`: what it begins from, if not
         from noise alone. Raises `InvalidRequest` if guidance
@@ -112,10 +105,8 @@ class Row:
             kept=kept,
             deadline=deadline,
             adapters=adapters,
-            late=late,
-            late_from_the_start=late,
-            steered=steered,
             texts=texts,
+            extensions=extensions,
         )
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
@@ -164,10 +155,23 @@ class Row:
 
     @property
     def blocked(self) -> bool:
-        """It can take no step yet: adapters are missing, or an answer of a ControlNet."""
-        if self.steered is not None and self.steered.waiting:
-            return True
-        return self.late is not None and self.step >= self.late
+        """It can take no step yet: what it needs for it is not here."""
+        return any(extension.blocked(self.step) for extension in self.extensions)
+
+    @property
+    def asks(self) -> bool:
+        """Within a step it waits for what other processes compute."""
+        return any(extension.asks for extension in self.extensions)
+
+    @property
+    def local(self) -> bool:
+        """Its next step needs what only this process has at hand."""
+        return bool(self.adapters) or any(extension.local for extension in self.extensions)
+
+    @property
+    def lacks_adapters(self) -> bool:
+        """Its adapters are not all that it will have."""
+        return any(extension.lacks_adapters for extension in self.extensions)
 
     @property
     def t(self) -> float:
@@ -184,29 +188,37 @@ class Row:
         return 1 if self.uncond is None else 2
 
     @property
-    def share(self) -> float:
-        """Share of its positions, those of the prompt included, that a block computes which has
-        caches."""
-        if self.masked is None or self.masked.template is None:
-            return 1.0
-        prompt = sum(self.cond.lengths)
-        return (len(self.masked.tokens) + prompt) / (self.masked.positions + prompt)
+    def work(self) -> StepWork:
+        """Of its next step: the one place that says how much of a row is computed."""
+        return self._partial_work or StepWork.full(self.forwards, self.shape_key.tokens)
 
     @property
-    def computed(self) -> float:
-        """The same of its next step: of all blocks."""
-        cached = 1.0 if self.masked is None else self.masked.cached_blocks
-        return 1.0 - cached * (1.0 - self.share)
+    def computed_in_full(self) -> bool:
+        """Nothing less than all its positions are computed in its next step."""
+        full = StepWork.full(self.forwards, self.shape_key.tokens)
+        return self._partial_work is None or self._partial_work.tokens == full.tokens
 
     @property
-    def loaded(self) -> int:
-        """Bytes of caches that its next step needs brought."""
-        return 0 if self.masked is None else self.masked.loaded
+    def _partial_work(self) -> StepWork | None:
+        works = (each.work(self.forwards, self.shape_key) for each in self.extensions)
+        return next((work for work in works if work is not None), None)
 
-    @property
-    def masked_images(self) -> int:
-        """Of its `forwards`, in its next step, those that are not simply computed."""
-        return self.forwards if self.masked is not None and self.masked.active else 0
+    def extension(self, kind: type[Extension]) -> Extension | None:
+        """Its extension of that class, if it has one."""
+        return next((each for each in self.extensions if isinstance(each, kind)), None)
+
+    def approximations(self, steps: int) -> set[str]:
+        """What was not computed exactly in its first `steps` steps."""
+        return set[str]().union(*(e.approximations(self.index, steps) for e in self.extensions))
+
+    def warnings(self) -> set[str]:
+        """What the user is told beside that."""
+        return set[str]().union(*(each.warnings() for each in self.extensions))
+
+    def close(self) -> None:
+        """It is not computed here any more."""
+        for extension in self.extensions:
+            extension.close()
 
     @property
     def shape_key(self) -> ShapeKey:

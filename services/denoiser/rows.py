@@ -5,6 +5,7 @@ import logging
 import torch
 
 from services.denoiser.beginning import Image
+from services.denoiser.extension import RowExtension
 from services.denoiser.model import Model
 from services.denoiser.row import Row
 from services.denoiser.steered import Steer, Steered
@@ -27,13 +28,13 @@ def build_row(
     model: Model,
     adapters: tuple[Use, ...],
     transport: Transport,
-    late: int | None = None,
+    late: RowExtension | None = None,
 ) -> Row:
-    """The row of `task` with `adapters` (`late`: see `Row`), at its last checkpoint if that can be
-    read. If its masks are cached a template is looked up, unless the task is suspect, or has
-    adapters or ControlNets. Raises `HandleLost` if its embeddings or its image cannot be read, and
-    `InvalidRequest` as the step table and the row do. Blocks: a tensor may come from another host,
-    and a step table that is new here takes up to 0.2 s to build."""
+    """The row of `task` with `adapters` (`late`: what brings others later), at its last checkpoint
+    if that can be read. If its masks are cached a template is looked up, unless the task is
+    suspect, or has adapters or ControlNets. Raises `HandleLost` if its embeddings or its image
+    cannot be read, and `InvalidRequest` as the step table and the row do. Blocks: a tensor may come
+    from another host, and a step table that is new here takes up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     inputs = task.inputs
     family, start = model.sampling.family, 0
@@ -64,16 +65,16 @@ def build_row(
         service_class=spec.service_class,
         deadline=spec.deadline,
         adapters=adapters,
-        late=late,
         previews=preview_steps(spec.previews, table.steps),
-        steered=_steered(spec, inputs),
         texts=texts,
     )
     row = _resumed(task, row, transport)
+    features = [late, _steered(spec, inputs)]
     task.approximations.update(*(adapter.said for adapter, _ in adapters))
     plain = not (spec.loras or spec.controls or task.suspect)
     if model.templates is not None and image is not None and image.digest is not None and plain:
-        row.masked = model.templates.masked(row, image, start)
+        features.append(model.templates.masked(row, image, start))
+    row.extensions = tuple(feature for feature in features if feature is not None)
     return row
 
 

@@ -12,6 +12,7 @@ import torch
 from services.denoiser import late_loras
 from services.denoiser.checkpoints import CheckpointKeeper, Said
 from services.denoiser.engine import OnStep
+from services.denoiser.extension import RowExtension
 from services.denoiser.interval import Interval
 from services.denoiser.isolation import Isolation
 from services.denoiser.load import level, seconds_in_hand
@@ -25,7 +26,6 @@ from services.denoiser.row import Row
 from services.denoiser.rows import build_row
 from shared.errors import HandedOver, NoLongerWanted
 from shared.jobs.graph import NodeKind
-from shared.messages import JobSpec
 from shared.task import Task, Tensors
 from shared.telemetry.tracing import current_span, step_event
 from shared.tensors.handle import TensorHandle
@@ -133,14 +133,13 @@ class Denoiser:
             async with late_loras.joining(row, model, task, self._isolation):
                 latents = await model.engine.run(row, on_step, keeper.keep, interval)
         finally:
-            if row.masked is not None:
-                row.masked.close()
+            row.close()
         said = _said(task, row, row.table.steps)
         task.approximations.update(said.approximations)
         task.warnings.update(said.warnings)
         return latents
 
-    async def _row(self, task: Task, model: Model, late: int | None) -> Row:
+    async def _row(self, task: Task, model: Model, late: RowExtension | None) -> Row:
         async with self._isolation.together():
             return await self._build(task, model, late)
 
@@ -158,7 +157,7 @@ class Denoiser:
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 
-    async def _build(self, task: Task, model: Model, late: int | None = None) -> Row:
+    async def _build(self, task: Task, model: Model, late: RowExtension | None = None) -> Row:
         adapters = await model.library.uses(task.spec.loras) if late is None else ()
         # In a thread, for it blocks: the news of all other rows would wait.
         return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)
@@ -208,18 +207,6 @@ class Denoiser:
 
 def _said(task: Task, row: Row, steps: int) -> Said:
     """Of the row's first `steps` steps, here and wherever it was before."""
-    approximations = task.approximations | _approximations(row, task.spec, steps)
-    widened = () if row.steered is None else tuple(row.steered.widened)
-    warnings = task.warnings | {
-        f"controls: {name} computed in float32, for its own dtype gave numbers that are not finite"
-        for name in widened
-    }
+    approximations = task.approximations | row.approximations(steps)
+    warnings = task.warnings | row.warnings()
     return Said(tuple(sorted(approximations)), tuple(sorted(warnings)))
-
-
-def _approximations(row: Row, spec: JobSpec, steps: int) -> set[str]:
-    """What was not computed exactly in the row's first `steps` steps."""
-    lagged = set() if row.steered is None else row.steered.lagged
-    masked = set() if row.masked is None else row.masked.said(row.index, steps)
-    lags = {f"control_lag {name}: image {row.index}" for name in lagged}
-    return late_loras.approximations(row, spec, steps) | masked | lags

@@ -7,7 +7,7 @@ as either has other work. What does not come in time is computed here, so the im
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from statistics import median_low
@@ -15,8 +15,11 @@ from typing import Final, Protocol
 
 import torch
 
+from services.denoiser.predictors import Predictor, StepTime
 from services.denoiser.row import Row
 from services.denoiser.step import Batch, settle
+from services.denoiser.views import StepCost
+from services.denoiser.work import total
 from shared.errors import DarkroomError
 from shared.families.network import Conditioning, Network
 
@@ -42,6 +45,13 @@ class Half:
     t: float
     told: Conditioning
 
+    @torch.inference_mode()
+    def answer(self, network: Network) -> torch.Tensor:
+        """What `network` says of it, (1, C, H, W) on the CPU."""
+        device, dtype = network.device, network.dtype
+        x, t = self.x.to(device, dtype), torch.tensor([self.t], device=device)
+        return network.predict(x, t, self.told.to(device, dtype)).cpu()
+
 
 class AskHalf(Protocol):
     def __call__(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None]:
@@ -50,7 +60,7 @@ class AskHalf(Protocol):
         ...
 
 
-class Sharing:
+class Sharing(Predictor):
     """For the thread of the step loop."""
 
     def __init__(self, ask: AskHalf, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,6 +71,13 @@ class Sharing:
         self._considered = 0
         self.steps = 0
         """That were shared."""
+
+    def applies(self, batch: Batch, cost: StepCost, lonely: bool) -> bool:
+        seconds = cost.predict(total(row.work for row in batch.rows))
+        return lonely and cost.known and self.pays(batch, seconds)
+
+    def statistics(self) -> Mapping[str, float]:
+        return {"shared_steps": self.steps}
 
     def pays(self, batch: Batch, seconds: float) -> bool:
         """Whether to try and share this step, which takes `seconds` otherwise."""
@@ -79,9 +96,8 @@ class Sharing:
         return False
 
     def predict(
-        self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
+        self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, time: StepTime
     ) -> torch.Tensor:
-        """See `Predict`."""
         row, began = batch.rows[0], self._clock()
         answer = self._asked(row, x)
         cond = _half(network, batch, x, t, 1)
@@ -93,6 +109,7 @@ class Sharing:
             settle(x.device)
         else:
             self.steps += 1
+            time.representative = False
         if not refused:
             self._measured(row.shape_key.tokens, self._clock() - began)
         return torch.cat([uncond.to(cond), cond])
@@ -126,8 +143,7 @@ class Sharing:
 def can_be_shared(batch: Batch) -> bool:
     """One guided row, and all that its network computes with is at hand elsewhere."""
     row = batch.rows[0]
-    plain = not row.adapters and not batch.merged and row.steered is None
-    plain = plain and not (row.masked is not None and row.masked.active)
+    plain = not batch.merged and not row.local
     return len(batch.rows) == 1 and row.uncond is not None and bool(row.texts) and plain
 
 

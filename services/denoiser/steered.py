@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from services.denoiser.extension import RowExtension
 from shared.families.network import Residuals
 from shared.tensors.handle import TensorHandle
 
@@ -59,7 +60,7 @@ class Share:
 
 
 @dataclass(slots=True, eq=False)
-class Steered:
+class Steered(RowExtension):
     """The controls of one row. What was asked for a step stays good for it, whoever shares it."""
 
     controls: tuple[Steer, ...]
@@ -101,7 +102,23 @@ class Steered:
             if share.answer.done() and share.place in share.answer.result().widened:
                 self.widened.add(self.controls[k].model)
 
-    @property
-    def waiting(self) -> bool:
-        """It can take no step yet."""
+    def blocked(self, step: int) -> bool:
         return self.tardy and not all(share.answer.done() for share in self.needs().values())
+
+    @property
+    def asks(self) -> bool:
+        return True
+
+    @property
+    def local(self) -> bool:
+        return True
+
+    def approximations(self, index: int, steps: int) -> set[str]:
+        return {f"control_lag {name}: image {index}" for name in tuple(self.lagged)}
+
+    def warnings(self) -> set[str]:
+        return {
+            f"controls: {name} computed in float32, for its own dtype gave numbers that are not "
+            "finite"
+            for name in tuple(self.widened)
+        }

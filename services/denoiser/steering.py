@@ -16,11 +16,14 @@ from typing import Final, Protocol
 
 import torch
 
+from services.denoiser.predictors import Interrupted, Predictor, StepTime
 from services.denoiser.row import Row
-from services.denoiser.steered import Answer, Share
-from services.denoiser.step import Batch, Predict, network_input, predict, settle
+from services.denoiser.steered import Answer, Share, Steer, Steered
+from services.denoiser.step import Batch, network_input, settle, whole
+from services.denoiser.views import StepCost
+from services.denoiser.work import total
 from shared.errors import DarkroomError
-from shared.families.network import Control, Network, Residuals
+from shared.families.network import Network, Residuals
 from shared.messages import ControlledRow
 
 LEAST_PATIENCE: Final = 0.25
@@ -38,28 +41,23 @@ class Ask(Protocol):
         ...
 
 
-class Interrupted(Exception):
-    """Some rows cannot take their step now: `late` ones are not answered yet, `failed` ones have
-    an error for an answer."""
-
-    def __init__(self, late: set[Row], failed: Mapping[Row, Exception]) -> None:
-        super().__init__(f"{len(late)} rows are late, {len(failed)} failed")
-        self.late, self.failed = late, failed
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Use:
     row: Row
+    steered: Steered
     images: tuple[int, ...]
     """The row's, in the batch."""
     share: Share
 
 
-class Steering:
-    """`changed` is called, in any thread, when an answer arrived."""
+class Steering(Predictor):
+    """Takes the steps in which a ControlNet has a say. It waits at most `PATIENCE_STEPS` times as
+    long as the step is predicted to take, and then interrupts it."""
 
-    def __init__(self, ask: Ask, changed: Callable[[], object]) -> None:
-        self._ask, self._changed = ask, changed
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._wake: Callable[[], object] = _nobody
+        self._patience = LEAST_PATIENCE
         self.rounds = 0
         """Questions whose answers were used,"""
         self.seconds = 0.0
@@ -71,65 +69,77 @@ class Steering:
         self.message_bytes = self.tensor_bytes = 0
         """Of those questions and answers; see `Traffic`."""
 
-    def predict(self, patience: float) -> Predict:
-        """Of batches some of whose rows are steered. Waits for answers at most `patience` seconds;
-        then it raises `Interrupted`."""
+    def attach(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
 
-        def answer(
-            network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
-        ) -> torch.Tensor:
-            return predict(network, batch, x, t, self._begin(batch, x, patience))
+    def applies(self, batch: Batch, cost: StepCost, lonely: bool) -> bool:
+        seconds = cost.predict(total(row.work for row in batch.rows))
+        self._patience = max(LEAST_PATIENCE, PATIENCE_STEPS * seconds)
+        return any(_active(row) for row in batch.rows)
 
-        return answer
-
-    def _begin(self, batch: Batch, x: torch.Tensor, patience: float) -> Control | None:
-        """Ask for what the batch's rows need in this step. None: nothing."""
+    def predict(
+        self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, time: StepTime
+    ) -> torch.Tensor:
         self.ask(batch.rows, x)
         uses = [
-            _Use(row, batch.images(i), share)
+            _Use(row, steered, batch.images(i), share)
             for i, row in enumerate(batch.rows)
-            if row.steered is not None
-            for share in row.steered.needs().values()
+            if (steered := row.extension(Steered)) is not None
+            for share in steered.needs().values()
         ]
-        if not uses:
-            return None
-        return partial(self._answers, uses, len(batch.source), x, patience)
+        waited = self.waited
+        time.representative = all(row.computed_in_full for row in batch.rows)
+        try:
+            return whole(network, batch, x, t, partial(self._answers, uses, len(batch.source), x))
+        finally:
+            time.waited = self.waited - waited
 
-    def ahead(self, row: Row, dtype: torch.dtype) -> None:
+    def stepped(self, row: Row, network: Network) -> None:
         """Ask for the row's next step already, if it was tardy. If that fails, it is asked about
         again when the step is taken."""
-        if row.steered is not None and row.steered.tardy and not row.finished:
+        steered = row.extension(Steered)
+        if steered is not None and steered.tardy and not row.finished:
             with contextlib.suppress(DarkroomError):
-                self.ask([row], network_input([row], dtype))
+                self.ask([row], network_input([row], network.dtype))
+
+    def statistics(self) -> Mapping[str, float]:
+        return {
+            "control_rounds": self.rounds,
+            "control_seconds": self.seconds,
+            "control_hops": self.hops,
+            "control_waited": self.waited,
+            "control_message_bytes": self.message_bytes,
+            "control_tensor_bytes": self.tensor_bytes,
+        }
 
     def ask(self, rows: Sequence[Row], x: torch.Tensor) -> None:
         """Ask for the next steps of `rows`, where that was not done yet. One question for each
         ControlNet."""
         shares: dict[Row, dict[int, Share]] = {}
         questions: defaultdict[str, list[tuple[int, Row, int]]] = defaultdict(list)
+        steered = {row: found for row in rows if (found := row.extension(Steered)) is not None}
         for i, row in enumerate(rows):
-            if row.steered is None or row.steered.was_asked(row.step):
+            if row not in steered or steered[row].was_asked(row.step):
                 continue
             shares[row] = {}
-            for number in row.steered.active(row.step, row.table.steps):
-                questions[row.steered.controls[number].model].append((i, row, number))
+            for number in steered[row].active(row.step, row.table.steps):
+                questions[steered[row].controls[number].model].append((i, row, number))
         for model, those in questions.items():
             which = [i for i, _, _ in those]
-            whole = which == list(range(len(x)))
+            every = which == list(range(len(x)))
             answer = self._ask(
-                model, [_wire(row, k) for _, row, k in those], x if whole else x[which]
+                model,
+                [_wire(row, steered[row].controls[k]) for _, row, k in those],
+                x if every else x[which],
             )
-            answer.add_done_callback(lambda _: self._changed())
+            answer.add_done_callback(lambda _: self._wake())
             for place, (_, row, number) in enumerate(those):
                 shares[row][number] = Share(answer, place)
-        for row, found in shares.items():
-            assert row.steered is not None
-            row.steered.ask(row.step, dict(sorted(found.items())))
+        for row, asked in shares.items():
+            steered[row].ask(row.step, dict(sorted(asked.items())))
 
-    def _answers(
-        self, uses: Sequence[_Use], images: int, like: torch.Tensor, patience: float
-    ) -> Residuals:
-        answers = {use.share.answer for use in uses}
+    def _answers(self, uses: Sequence[_Use], images: int, like: torch.Tensor) -> Residuals:
+        answers, patience = {use.share.answer for use in uses}, self._patience
         if not all(answer.done() for answer in answers):
             settle(like.device)  # as long as the encoder half computes, nobody waits
         began = time.perf_counter()
@@ -138,17 +148,15 @@ class Steering:
         late = {use.row for use in uses if use.share.answer not in done}
         failed = {use.row: error for use in uses if (error := _error(use.share)) is not None}
         for use in uses:
-            assert use.row.steered is not None
             in_time = use.share.answer in done and not (
                 use.share.answer.exception() is None
                 and use.share.answer.result().seconds > patience
             )
-            use.row.steered.tardy = use.row in late or (use.row.steered.tardy and not in_time)
+            use.steered.tardy = use.row in late or (use.steered.tardy and not in_time)
         if late or failed:
             raise Interrupted(late, failed)
         for use in uses:
-            assert use.row.steered is not None
-            use.row.steered.used()
+            use.steered.used()
         self._count([answer.result() for answer in done])
         return _summed(uses, images, like)
 
@@ -161,10 +169,18 @@ class Steering:
             self.tensor_bytes += answer.traffic.tensors
 
 
-def _wire(row: Row, number: int) -> ControlledRow:
-    """What control `number` of `row` is told of its next step."""
-    assert row.steered is not None
-    control = row.steered.controls[number]
+def _nobody() -> None:
+    """Waits for no answer."""
+
+
+def _active(row: Row) -> bool:
+    """Whether a ControlNet has a say in the row's next step."""
+    steered = row.extension(Steered)
+    return steered is not None and bool(steered.active(row.step, row.table.steps))
+
+
+def _wire(row: Row, control: Steer) -> ControlledRow:
+    """What `control` is told of the next step of `row`."""
     return ControlledRow(
         job_id=row.job_id,
         t=row.t,
@@ -202,6 +218,6 @@ def _summed(uses: Sequence[_Use], images: int, like: torch.Tensor) -> Residuals:
     for answer, those in pairs.items():
         to = torch.tensor([target for target, _ in those], device=like.device)
         of = [source for _, source in those]
-        for total, tensor in zip(sums, answer.result().residuals, strict=True):
-            total.index_add_(0, to, tensor[of].to(like))
+        for summed, tensor in zip(sums, answer.result().residuals, strict=True):
+            summed.index_add_(0, to, tensor[of].to(like))
     return sums

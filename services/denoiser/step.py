@@ -1,15 +1,14 @@
 """One denoising step of a batch of rows, whatever their samplers, positions and guidance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from services.denoiser.beginning import Kept
 from services.denoiser.row import Row
 from shared.adapters.bank import Bank, Use
-from shared.families.network import Conditioning, Control, MaskedNetwork, Mode, Network, Partial
+from shared.families.network import Conditioning, Control, Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,47 +85,24 @@ class Stepped:
     """Per row: neither has become NaN or infinite."""
 
 
-class Predict(Protocol):
-    def __call__(
-        self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor
-    ) -> torch.Tensor:
-        """The answers (F, C, H, W) for the batch's images, to what the network is fed of its rows,
-        x (B, C, H, W) at times t (B,)."""
-        ...
-
-
-def predict(
+def whole(
     network: Network,
     batch: Batch,
     x: torch.Tensor,
     t: torch.Tensor,
     control: Control | None = None,
 ) -> torch.Tensor:
-    """All images in one forward, with what `control` says; of those that are masked what is left to
-    compute, unless there are adapters in a bank. See `Predict`."""
-    if batch.bank is None and control is None:
-        modes = [row.masked.modes for row in batch.rows if row.masked and row.masked.active]
-        if modes:
-            return _partly(network, batch, x, t, modes[0])
+    """The answers (F, C, H, W) for the batch's images, in one forward, to what the network is fed
+    of its rows, x (B, C, H, W) at times t (B,); with what `control` says."""
     return network.predict(x[batch.source], t[batch.source], batch.told, batch.bank, control)
 
 
-def _partly(
-    network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, modes: Sequence[Mode]
-) -> torch.Tensor:
-    assert isinstance(network, MaskedNetwork), "only its rows are masked"
-    partials = [Partial()] * len(batch.source)
-    for i, row in enumerate(batch.rows):
-        if row.masked is not None and row.masked.active:
-            own = row.masked.partials(row.step, row.forwards, x.device)
-            for image, partial in zip(batch.images(i), own, strict=True):
-                partials[image] = partial
-    x, t = x[batch.source], t[batch.source]
-    return network.predict_partly(x, t, batch.told, partials, modes)
+Answer = Callable[[Network, Batch, torch.Tensor, torch.Tensor], torch.Tensor]
+"""As `whole`."""
 
 
 @torch.inference_mode()
-def step(network: Network, batch: Batch, answer: Predict = predict) -> Stepped:
+def step(network: Network, batch: Batch, answer: Answer = whole) -> Stepped:
     """Take each row's next step; the rows themselves are left as they are (see `StepTable`)."""
     rows = batch.rows
     x = torch.cat([row.latents for row in rows])

@@ -18,7 +18,6 @@ from services.denoiser.outcomes import EngineStopped, Event, Failed, Finished, Y
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.row import Row
 from services.denoiser.views import RowView, StepCost
-from shared.adapters.bank import Use
 from shared.errors import QueueFull
 
 
@@ -107,11 +106,6 @@ class StepQueue:
         self._waiting.pop(ticket, None)
         if ticket in self._admitted:
             self._admitted[ticket].withdrawn = True
-
-    def adapt(self, row: Row, adapters: tuple[Use, ...], complete: bool) -> None:
-        """From the next decision on `row` has `adapters`; `complete`: it waits for no others."""
-        row.adapters = adapters
-        row.late = None if complete else row.late
 
     def hold(self) -> None:
         """Only rows that run alone take steps, as soon as `at_rest`."""

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-from services.denoiser.shape import ShapeKey
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +58,6 @@ class StepWork:
 
 
 NOTHING: Final = StepWork(0, 0)
-
-
-class RowWork(Protocol):
-    """A row, as far as its work depends on it."""
-
-    @property
-    def forwards(self) -> int: ...
-    @property
-    def shape_key(self) -> ShapeKey: ...
-    @property
-    def computed(self) -> float: ...
-    @property
-    def loaded(self) -> int: ...
-    @property
-    def masked_images(self) -> int: ...
-
-
-def step_work(row: RowWork) -> StepWork:
-    """Of the next step of `row`: the one place that says how much of a row is computed."""
-    tokens = row.shape_key.tokens
-    return StepWork.of(
-        row.forwards, round(row.computed * tokens), tokens, row.loaded, row.masked_images
-    )
 
 
 def total(works: Iterable[StepWork]) -> StepWork:

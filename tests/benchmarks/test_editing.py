@@ -117,7 +117,7 @@ def test_the_share_is_read_from_what_a_denoiser_says() -> None:
     template = cast(Template, "any")
     masked = Masked(tokens=some, edited=some, positions=64, modes=(), template=template)
     masked.used = [0, 1]
-    assert computed_share(sorted(masked.said(index=0, steps=2))) == 0.25
+    assert computed_share(sorted(masked.approximations(index=0, steps=2))) == 0.25
     assert computed_share(["control_lag edges: image 0"]) == 1.0
     assert computed_share([]) == 1.0
 

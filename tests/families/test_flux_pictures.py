@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shared.samplers import samplers_for
-from tests.conftest import run
+from tests.conftest import HANG_SECONDS, run
 from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 from tests.services.denoiser.test_sharing import pair
 
@@ -60,7 +60,10 @@ def test_a_row_goes_on_from_its_checkpoint(atelier: Atelier) -> None:
     assert apart(whole, resumed) == 0
 
 
-def test_a_row_that_is_alone_shares_its_guidance(atelier: Atelier) -> None:
+def test_a_row_that_is_alone_shares_its_guidance(
+    atelier: Atelier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", HANG_SECONDS)
     wish = Wish(steps=6, guidance=3.0)
 
     async def main() -> tuple[torch.Tensor, int]:
@@ -71,7 +74,7 @@ def test_a_row_that_is_alone_shares_its_guidance(atelier: Atelier) -> None:
                 {name: p._put(tensor[0]) for name, tensor in half.tensors.items()}
                 for half in halves
             )
-            return await p.one.run(row), p.two.statistics().halves
+            return await p.one.run(row), p.assistant.halves.total()
 
     latents, halves = run(main())
     (picture,) = atelier.decoder.decode([latents[0]])

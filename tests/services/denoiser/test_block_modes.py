@@ -15,10 +15,10 @@ from services.denoiser.cache_plan import best_plan, timeline
 from services.denoiser.cost import CostModel
 from services.denoiser.row import Row
 from services.denoiser.templates import Templates
-from services.denoiser.work import StepWork, step_work
+from services.denoiser.work import StepWork
 from shared.templates.store import TemplateStore
 from tests.flux import Atelier, make_flux
-from tests.services.denoiser.test_masked import STEPS, another, edit, painted, picture
+from tests.services.denoiser.test_masked import STEPS, another, edit, masked_of, painted, picture
 
 SECONDS = st.floats(0.001, 10.0)
 
@@ -98,22 +98,20 @@ def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
     spilled.spill()
     templates._loads._thread.submit(busy.wait)  # nothing is loaded meanwhile
     far = spilled.row(templates)
-    assert near.masked is not None
-    assert far.masked is not None
-    assert far.masked.ahead is not None
-    before = step_work(far)
+    assert masked_of(far).ahead is not None
+    before = far.work
     templates._loads._seconds_per_byte = 1.0
     choose_modes([near, far], known())
-    assert near.masked.modes == far.masked.modes == ("full",) * 4
-    assert far.masked.ahead.skipped == 4
-    assert step_work(far) == StepWork.full(1, far.shape_key.tokens)
+    assert masked_of(near).modes == masked_of(far).modes == ("full",) * 4
+    assert masked_of(far).ahead.skipped == 4
+    assert far.work == StepWork.full(1, far.shape_key.tokens)
     templates._loads._seconds_per_byte = 0.0
     choose_modes([near, far], known())
-    assert near.masked.modes == far.masked.modes == ("keys_values",) * 4
-    assert step_work(far) == before
+    assert masked_of(near).modes == masked_of(far).modes == ("keys_values",) * 4
+    assert far.work == before
     templates._loads._seconds_per_byte = 1.0
     choose_modes([near], known())
-    assert near.masked.modes == ("keys_values",) * 4
+    assert masked_of(near).modes == ("keys_values",) * 4
 
 
 def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
@@ -124,9 +122,8 @@ def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
     for _ in range(20):
         slow = slow.observe(StepWork.of(1, 100, 256, masked=1), 10.0)
     choose_modes([row], slow)
-    assert row.masked is not None
-    assert row.masked.modes == ("keys_values",) * 4
-    assert step_work(row).masked == 1
+    assert masked_of(row).modes == ("keys_values",) * 4
+    assert row.work.masked == 1
 
 
 def test_before_anything_was_measured_all_caches_are_used(
@@ -137,8 +134,7 @@ def test_before_anything_was_measured_all_caches_are_used(
     row = spilled.row(templates)
     templates._loads._seconds_per_byte = 1.0
     choose_modes([row], CostModel())
-    assert row.masked is not None
-    assert row.masked.modes == ("keys_values",) * 4
+    assert masked_of(row).modes == ("keys_values",) * 4
 
 
 def test_an_edit_whose_blocks_are_all_computed_in_full_is_exact_and_says_so(
@@ -149,9 +145,8 @@ def test_an_edit_whose_blocks_are_all_computed_in_full_is_exact_and_says_so(
     exact = edit(atelier, picture(), None)
     atelier.paint([exact])
     row = spilled.row(templates)
-    assert row.masked is not None
-    row.masked.modes = ("full",) * 4
-    partials = row.masked.partials(0, 1, torch.device("cpu"))
+    masked_of(row).modes = ("full",) * 4
+    partials = masked_of(row).partials(0, 1, torch.device("cpu"))
     assert partials[0].masked is not None
-    row.masked.taken(0)
-    assert row.masked.said(0, STEPS) == set()
+    masked_of(row).stepped(0)
+    assert masked_of(row).approximations(0, STEPS) == set()

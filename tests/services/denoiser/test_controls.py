@@ -14,6 +14,7 @@ from services.denoiser.controls import MOST_UNANSWERED
 from services.denoiser.engine import Engine
 from services.denoiser.row import Row
 from services.denoiser.steered import Answer, Share, Steer, Steered, Traffic
+from services.denoiser.steering import Steering
 from shared.errors import ControlUnavailable, HandleLost
 from shared.families.sdxl.unet import SdxlControlNet
 from shared.families.unet.traced import traced
@@ -37,8 +38,14 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
+def steered_of(row: Row) -> Steered:
+    found = row.extension(Steered)
+    assert found is not None
+    return found
+
+
 def engine(studio: Studio) -> Engine:
-    return Engine(network(), ask=studio.ask)
+    return Engine(network(), predictors=[Steering(studio.ask)])
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -58,12 +65,12 @@ def test_a_row_is_steered_as_diffusers_pipeline_does_it(case: str) -> None:
 
 def test_rows_with_other_controls_and_with_none_share_their_steps() -> None:
     async def main() -> list[torch.Tensor]:
-        async with studio() as s, Engine(traced(network()), ask=s.ask) as e:
+        async with studio() as s, Engine(traced(network()), predictors=[Steering(s.ask)]) as e:
             rows = [s.row(case, *wanted) for case, wanted in CASES.items()]
             rows += [make_row("plain"), make_row("unguided", guidance=1.0)]
             found = await asyncio.gather(*(e.run(row) for row in rows))
             assert e.statistics().steps < 3 * 6
-            assert e.statistics().control_rounds <= 2 * e.statistics().steps
+            assert e.statistics().features["control_rounds"] <= 2 * e.statistics().steps
             return found
 
     *steered, plain, unguided = run(main())
@@ -93,8 +100,7 @@ def test_with_lag_each_step_but_the_first_is_steered_by_the_one_before() -> None
 
     latents, row = run(main())
     exact = controls.with_diffusers("a", EDGES)
-    assert row.steered is not None
-    assert row.steered.lagged == {"edges"}
+    assert steered_of(row).lagged == {"edges"}
     assert not close(latents, exact)
     assert (latents - exact).abs().mean() < (latents - without_controls("a")).abs().mean()
 
@@ -104,8 +110,7 @@ def test_the_first_lagging_step_is_exact() -> None:
         async with studio() as s, engine(s) as e:
             row = s.row("a", EDGES, lag=True, steps=1)
             latents = await e.run(row)
-            assert row.steered is not None
-            assert not row.steered.lagged
+            assert not steered_of(row).lagged
             assert close(latents, controls.with_diffusers("a", EDGES, steps=1))
 
     run(main())
@@ -237,11 +242,10 @@ def test_a_lost_picture_is_made_again_by_whom_it_concerns() -> None:
     async def main() -> None:
         async with studio() as s, engine(s) as e:
             lost, kept = s.row("a", EDGES), s.row("b", EDGES)
-            assert lost.steered is not None
             handle = s.put(torch.zeros(64, 64, 64))
             s.transport.free(handle)
-            lost.steered.controls = (
-                *(type(c)(model=c.model, hint=handle) for c in lost.steered.controls),
+            steered_of(lost).controls = (
+                *(type(c)(model=c.model, hint=handle) for c in steered_of(lost).controls),
             )
             found = await asyncio.gather(e.run(lost), e.run(kept), return_exceptions=True)
             assert isinstance(found[0], HandleLost)

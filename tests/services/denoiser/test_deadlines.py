@@ -14,7 +14,7 @@ from services.denoiser.engine import Engine
 from services.denoiser.plan_step import Limits, Turn, plan_step
 from services.denoiser.shape import ShapeKey
 from services.denoiser.views import RowView
-from services.denoiser.work import StepWork, step_work, total
+from services.denoiser.work import StepWork, total
 from shared.errors import DeadlineExceeded
 from tests.conftest import eventually, run
 from tests.services.denoiser.models import Gated, make_row, network
@@ -254,7 +254,7 @@ def test_a_row_that_cannot_be_in_time_fails_by_name_and_its_company_goes_on() ->
 def test_who_hangs_up_while_waiting_leaves_the_denoiser_as_open_as_before() -> None:
     """By prediction there is time for one of them only."""
     rows = [make_row(prompt) for prompt in ("first", "second")]
-    one, both = step_work(rows[0]), total(map(step_work, rows))
+    one, both = rows[0].work, total(row.work for row in rows)
     cost = CostModel()
     for _ in range(9):
         cost = cost.observe(one, 100.0).observe(both, 200.0)

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from services.denoiser.loads import Ahead, Loaded, Loads, Step
-from services.denoiser.work import step_work
 from shared.templates.files import Template
 from shared.templates.key import digest
 from shared.templates.store import TemplateStore
 from tests.flux import Atelier, make_flux
-from tests.services.denoiser.test_masked import another, edit, painted, picture
+from tests.services.denoiser.test_masked import another, edit, masked_of, painted, picture
 
 KEY = digest(b"template")
 STEPS, BLOCKS, IMAGES = range(4), 3, 2
@@ -95,17 +94,15 @@ def test_an_edit_with_a_template_on_disk_is_the_same(tmp_path: Path) -> None:
     with another(store, atelier) as templates:
         painted(atelier, templates, edit(atelier, picture(), templates))
         row = edit(atelier, picture(), templates, guidance=1.0)
-        assert row.masked is not None
-        assert row.masked.ahead is None
-        assert step_work(row).loaded == 0
+        assert masked_of(row).ahead is None
+        assert row.work.loaded == 0
         [expected] = painted(atelier, templates, row)
         spilling = TemplateStore(tmp_path / "memory", tmp_path / "disk", nothing, room)
         spilling._make_room()
         row = edit(atelier, picture(), templates)
-        assert row.masked is not None
-        assert row.masked.ahead is not None
-        assert step_work(row).loaded > 0
+        assert masked_of(row).ahead is not None
+        assert row.work.loaded > 0
         [found] = painted(atelier, templates, row)
         assert torch.equal(found, expected)
-        row.masked.close()
-        assert step_work(row).loaded == 0
+        masked_of(row).close()
+        assert row.work.loaded == 0

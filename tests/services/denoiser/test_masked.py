@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from services.denoiser.beginning import Image
 from services.denoiser.cost import CostModel
+from services.denoiser.masked import Masked
 from services.denoiser.recorder import MAX_PENDING, Recorder
 from services.denoiser.row import Row
 from services.denoiser.sharing import can_be_shared
 from services.denoiser.step import Batch
 from services.denoiser.templates import Templates, planned
-from services.denoiser.work import step_work
 from shared.adapters.adapter import read_adapter
 from shared.families.network import MaskedNetwork
 from shared.templates.key import digest
@@ -73,8 +73,16 @@ def edit(
 ) -> Row:
     wish = Wish(prompt, seed=seed, steps=STEPS, guidance=guidance, size=SIZE)
     row = atelier.row(wish, image=image)
-    row.masked = None if templates is None else templates.masked(row, image, 0)
+    masked = None if templates is None else templates.masked(row, image, 0)
+    row.extensions = () if masked is None else (masked,)
     return row
+
+
+def masked_of(row: Row) -> Masked:
+    """What is masked of it, if anything is."""
+    found = row.extension(Masked)
+    assert found is not None
+    return found
 
 
 def painted(atelier: Atelier, templates: Templates, *rows: Row) -> list[torch.Tensor]:
@@ -103,16 +111,14 @@ def test_the_first_edit_is_exact_and_a_later_one_uses_what_it_recorded(
     first = edit(atelier, picture(), templates, guidance=guidance)
     [exact] = painted(atelier, templates, first)
     torch.testing.assert_close(exact, plain.latents, atol=1e-5, rtol=1e-5)
-    assert first.masked is not None
-    assert first.masked.said(0, STEPS) == set()
+    assert masked_of(first).approximations(0, STEPS) == set()
 
     again = edit(atelier, picture(), templates, guidance=guidance)
     [found] = painted(atelier, templates, again)
     torch.testing.assert_close(found, exact, atol=2e-2, rtol=2e-2)
     assert not torch.equal(found, exact)
-    assert again.masked is not None
     told = f"mask_cached: image 0, 0.14 of tokens, {STEPS} of steps 1 to {STEPS}"
-    assert again.masked.said(0, STEPS) == {told}
+    assert masked_of(again).approximations(0, STEPS) == {told}
 
 
 def test_another_prompt_and_mask_use_the_template_of_the_image(
@@ -121,10 +127,9 @@ def test_another_prompt_and_mask_use_the_template_of_the_image(
     painted(atelier, templates, edit(atelier, picture(), templates))
     image = picture((6, 6, 12, 12))
     row = edit(atelier, image, templates, prompt="a blue ball", seed=5)
-    assert row.masked is not None
-    assert row.masked.template is not None
+    assert masked_of(row).template is not None
     # 9 tokens each, one in common: what another edit made there is never seen.
-    assert len(row.masked.tokens) == 17
+    assert len(masked_of(row).tokens) == 17
     [found] = painted(atelier, templates, row)
     assert image.mask is not None
     assert row.kept is not None
@@ -139,8 +144,7 @@ def test_another_denoiser_of_the_host_finds_the_template(
     painted(atelier, templates, edit(atelier, picture(), templates))
     with another(store, atelier) as elsewhere:
         row = edit(atelier, picture(), elsewhere)
-        assert row.masked is not None
-        assert row.masked.template is not None
+        assert masked_of(row).template is not None
 
 
 def test_rows_in_one_step_do_not_notice_each_other(atelier: Atelier, templates: Templates) -> None:
@@ -158,8 +162,7 @@ def test_rows_in_one_step_do_not_notice_each_other(atelier: Atelier, templates: 
     torch.testing.assert_close(found[0], alone.latents, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[1], expected[0], atol=1e-5, rtol=1e-5)
     later = edit(atelier, picture(number=1), templates)
-    assert later.masked is not None
-    assert later.masked.template is not None
+    assert masked_of(later).template is not None
 
 
 def test_beside_a_row_with_loras_all_is_computed(
@@ -173,8 +176,7 @@ def test_beside_a_row_with_loras_all_is_computed(
     row, unknown = edit(atelier, picture(), templates), edit(atelier, picture(number=1), templates)
     [found, *_] = painted(atelier, templates, row, unknown, styled)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert row.masked is not None
-    assert row.masked.said(0, STEPS) == set()
+    assert masked_of(row).approximations(0, STEPS) == set()
     assert store.statistics().templates == 1
 
 
@@ -185,8 +187,7 @@ def test_a_template_that_was_cut_short_is_recorded_anew(
     [file] = (tmp_path / "memory").glob("*/2.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
     row = edit(atelier, picture(), templates)
-    assert row.masked is not None
-    assert row.masked.template is None
+    assert masked_of(row).template is None
     assert torch.equal(painted(atelier, templates, row)[0], expected)
     assert (store.statistics().distrusted, store.statistics().recorded) == (1, 2)
 
@@ -195,11 +196,10 @@ def test_what_is_not_finished_is_no_template(
     atelier: Atelier, templates: Templates, store: TemplateStore
 ) -> None:
     row = edit(atelier, picture(), templates)
-    assert row.masked is not None
-    row.masked.partials(0, 1, row.latents.device)
-    row.masked.taken(0)
-    row.masked.close()
-    row.masked.taken(1)
+    masked_of(row).partials(0, 1, row.latents.device)
+    masked_of(row).stepped(0)
+    masked_of(row).close()
+    masked_of(row).stepped(1)
     templates.settle()
     found = store.statistics()
     assert (found.templates, found.bytes, found.recorded) == (0, 0, 0)
@@ -210,12 +210,11 @@ def test_a_step_that_was_not_recorded_is_the_end_of_the_recording(
 ) -> None:
     """As one with others' adapters in a bank is."""
     row = edit(atelier, picture(), templates)
-    assert row.masked is not None
-    row.masked.partials(0, 1, row.latents.device)
-    row.masked.taken(0)
-    assert row.masked.active
-    row.masked.taken(1)
-    assert not row.masked.active
+    masked_of(row).partials(0, 1, row.latents.device)
+    masked_of(row).stepped(0)
+    assert masked_of(row).active
+    masked_of(row).stepped(1)
+    assert not masked_of(row).active
     templates.settle()
     assert store.statistics().bytes == 0
 
@@ -246,11 +245,12 @@ def test_a_row_goes_on_elsewhere_with_the_template(atelier: Atelier, templates: 
     row, kept = edit(atelier, picture(), templates, seed=2), dict[int, dict[str, torch.Tensor]]()
     atelier.paint([row], kept.__setitem__)
     resumed = edit(atelier, picture(), None, seed=2).resume(2, kept[2])
-    resumed.masked = templates.masked(resumed, picture(), 0)
+    masked = templates.masked(resumed, picture(), 0)
+    assert masked is not None
+    resumed.extensions = (masked,)
     atelier.paint([resumed])
     torch.testing.assert_close(resumed.latents, row.latents, atol=1e-5, rtol=1e-5)
-    assert resumed.masked is not None
-    assert resumed.masked.said(0, STEPS) == {
+    assert masked_of(resumed).approximations(0, STEPS) == {
         f"mask_cached: image 0, 0.14 of tokens, 2 of steps 3 to {STEPS}"
     }
 
@@ -268,8 +268,11 @@ def computed(atelier: Atelier, templates: Templates, box: tuple[int, int, int, i
     """Tokens of an edit of `box`, which is made."""
     row = edit(atelier, picture(box), templates, prompt="a ball", seed=3)
     painted(atelier, templates, row)
-    assert row.masked is not None
-    return len(row.masked.tokens) if row.masked.template is not None else row.masked.positions
+    return (
+        len(masked_of(row).tokens)
+        if masked_of(row).template is not None
+        else masked_of(row).positions
+    )
 
 
 def test_what_an_edit_painted_is_mended_by_the_next_one(
@@ -287,13 +290,11 @@ def test_what_is_mended_is_what_is_in_the_image(atelier: Atelier, templates: Tem
     elsewhere, here = (12, 12, 16, 16), (2, 2, 8, 8)
     painted(atelier, templates, edit(atelier, picture(elsewhere), templates, prompt="a ball"))
     first = edit(atelier, picture(here), templates)
-    assert first.masked is not None
-    assert first.masked.template is not None
+    assert masked_of(first).template is not None
     [exact] = painted(atelier, templates, first)
     again = edit(atelier, picture(here), templates)
-    assert again.masked is not None
-    assert again.masked.template is not None
-    assert len(again.masked.tokens) == 9
+    assert masked_of(again).template is not None
+    assert len(masked_of(again).tokens) == 9
     [found] = painted(atelier, templates, again)
     torch.testing.assert_close(found, exact, atol=2e-2, rtol=2e-2)
 
@@ -308,18 +309,16 @@ def test_a_template_of_a_large_edit_is_recorded_anew(
     rows = [edit(atelier, image, templates) for image in other]
     painted(atelier, templates, rows[0])
     row = edit(atelier, other[1], templates)
-    assert row.masked is not None
-    assert row.masked.template is None
+    assert masked_of(row).template is None
     painted(atelier, templates, row)
     again = edit(atelier, other[1], templates)
-    assert again.masked is not None
-    assert len(again.masked.tokens) == 24
+    assert len(masked_of(again).tokens) == 24
 
 
 def test_an_edit_of_nearly_all_of_an_image_is_not_recorded(
     atelier: Atelier, templates: Templates
 ) -> None:
-    assert edit(atelier, picture((0, 0, 16, 14)), templates).masked is None
+    assert edit(atelier, picture((0, 0, 16, 14)), templates).extension(Masked) is None
 
 
 PLACES = st.sets(st.integers(0, 99), min_size=1).map(lambda found: torch.tensor(sorted(found)))
@@ -348,7 +347,7 @@ def test_what_a_row_computes_is_what_is_predicted_of_it(
     first = edit(atelier, picture(), templates)
     painted(atelier, templates, first)
     row = edit(atelier, picture(), templates)
-    full, part = step_work(first), step_work(row)
+    full, part = first.work, row.work
     share = (9 + 12) / (64 + 12)
     assert full.tokens == 16 * 16
     assert part.tokens == round(share * full.tokens)
@@ -362,6 +361,5 @@ def test_half_of_a_masked_row_is_nobody_elses_to_compute(
 ) -> None:
     painted(atelier, templates, edit(atelier, picture(), templates, guidance=3.0))
     row = edit(atelier, picture(), templates, guidance=3.0)
-    assert row.masked is not None
-    assert row.masked.template is not None
+    assert masked_of(row).template is not None
     assert not can_be_shared(Batch.of([row], atelier.network))

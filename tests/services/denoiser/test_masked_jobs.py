@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from services.denoiser.engine import Engine
+from services.denoiser.masked_steps import MaskedSteps
 from services.denoiser.model import Model
 from services.denoiser.rows import build_row
 from services.denoiser.service import Denoiser
@@ -44,7 +45,12 @@ def model(atelier: Atelier, tmp_path: Path) -> Iterator[Model]:
     store = TemplateStore(tmp_path / "memory", tmp_path / "disk", 2**26, 0)
     library = AdapterLibrary(LoraFiles(Shelf()), atelier.family, atelier.network.check, 2**20)
     with Templates(store, atelier.family, atelier.network) as templates:
-        yield Model(Engine(atelier.network), atelier.sampling, library, templates)
+        yield Model(
+            Engine(atelier.network, predictors=[MaskedSteps()]),
+            atelier.sampling,
+            library,
+            templates,
+        )
 
 
 async def add(world: World, atelier: Atelier, job_id: str, **changes: Any) -> None:
@@ -117,6 +123,6 @@ def test_exact_jobs_suspects_and_jobs_with_loras_have_no_template(
         tasks = [await world.task(job_id) for job_id in ("cached", "exact", "styled")]
         tasks.append(await world.suspect("suspect"))
         rows = [build_row(task, model, (), world.transport) for task in tasks]
-        assert [row.masked is not None for row in rows] == [True, False, False, False]
+        assert [bool(row.extensions) for row in rows] == [True, False, False, False]
 
     in_world(scenario)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.denoiser.engine import Engine
+from services.denoiser.late_loras import LateLoras
 from services.denoiser.merging import Merging, agreed, worth_merging
 from services.denoiser.outcomes import StepReport
 from services.denoiser.row import Row
@@ -57,7 +58,10 @@ def test_rows_agree_only_when_they_all_have_the_same_and_wait_for_none(tmp_path:
     assert agreed([make_row(), make_row()]) == ()
     assert agreed([make_row(adapters=uses), make_row()]) is None
     assert agreed([make_row(adapters=uses), make_row(adapters=((one, 0.5),))]) is None
-    assert agreed([make_row(adapters=uses), make_row(adapters=uses, late=2)]) is None
+    assert (
+        agreed([make_row(adapters=uses), make_row(adapters=uses, extensions=(LateLoras(2, ()),))])
+        is None
+    )
     assert agreed([]) is None
 
 

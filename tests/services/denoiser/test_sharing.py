@@ -11,6 +11,7 @@ import torch
 
 from services.denoiser.engine import Engine
 from services.denoiser.peers import Assistant, Occupation, Peers
+from services.denoiser.predictors import StepTime
 from services.denoiser.row import Row
 from services.denoiser.sharing import COMPARED, LEAST_SAMPLES, PAUSE, PRICE, Half, Sharing
 from services.denoiser.step import Batch
@@ -54,7 +55,7 @@ class Pair:
         bus, other = broker.connect("asks"), broker.connect("helps")
         self.occupation = Occupation()
         self.ask = Peers(bus, self.transport, MODEL)
-        self.one = Engine(asking or network(), ask_half=self.ask)
+        self.one = Engine(asking or network(), predictors=[Sharing(self.ask)])
         self.two = Engine(helping or SdxlUnet(make_unet()))
         self.assistant = Assistant(
             other, MemoryTransport("helps", store=self.store), self.occupation
@@ -75,7 +76,7 @@ class Pair:
 async def pair(**networks: Any) -> AsyncIterator[Pair]:
     found = Pair(**networks)
     async with found.one, found.two:
-        serving = found.assistant.serve(MODEL, Sdxl.conditioning, found.two.assist)
+        serving = found.assistant.serve(MODEL, Sdxl.conditioning, found.two.when_idle)
         helping = asyncio.create_task(serving)
         await settled()
         try:
@@ -93,7 +94,7 @@ def test_a_row_that_is_alone_is_shared_and_its_image_is_the_same() -> None:
     async def main() -> None:
         async with pair() as p:
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
-            assert p.one.statistics().shared_steps == p.two.statistics().halves > 0
+            assert p.one.statistics().features["shared_steps"] == p.assistant.halves[MODEL] > 0
 
     run(main())
 
@@ -108,10 +109,10 @@ def test_whoever_has_work_is_not_asked_and_is_asked_again_later(
             with p.occupation.working():
                 await settled()
                 assert close(await p.one.run(p.row("a")), with_diffusers("a"))
-                assert p.one.statistics().shared_steps == 0
+                assert p.one.statistics().features["shared_steps"] == 0
             await settled()
             await p.one.run(p.row("b"))
-            assert p.one.statistics().shared_steps > 0
+            assert p.one.statistics().features["shared_steps"] > 0
 
     run(main())
 
@@ -123,7 +124,7 @@ def test_what_was_asked_of_someone_who_has_work_by_now_is_refused() -> None:
             busy = asyncio.create_task(p.two.run(make_row("busy")))
             await helping.stepping()
             with pytest.raises(QueueFull):
-                await p.two.assist(_half())
+                await p.two.when_idle(_half().answer)
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
             helping.open()
             await busy
@@ -140,12 +141,12 @@ def test_one_who_never_answers_costs_one_step_a_little_time(
         helping = Gated()
         async with pair(helping=helping) as p:
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
-            assert p.one.statistics().shared_steps == 0
+            assert p.one.statistics().features["shared_steps"] == 0
             helping.open()
-            await eventually(lambda: _has(p.two, halves=1))
+            await eventually(lambda: _has(p.assistant, halves=1))
 
-    async def _has(engine: Engine, halves: int) -> bool:
-        return engine.statistics().halves == halves
+    async def _has(assistant: Assistant, halves: int) -> bool:
+        return assistant.halves[MODEL] == halves
 
     run(main())
 
@@ -168,16 +169,15 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     async def main() -> None:
         helping = Gated()
         async with Engine(helping) as two:
-            busy = asyncio.create_task(two.assist(_half()))
+            busy = asyncio.create_task(two.when_idle(_half().answer))
             await helping.stepping()
-            given_up = asyncio.create_task(two.assist(_half()))
+            given_up = asyncio.create_task(two.when_idle(lambda network: pytest.fail("computed")))
             await asyncio.sleep(0)
             given_up.cancel()
             await asyncio.wait([given_up])
             helping.open()
             await busy
             assert close(await two.run(make_row("mine")), with_diffusers("mine"))
-            assert two.statistics().halves == 1
 
     run(main())
 
@@ -206,7 +206,7 @@ def test_a_question_for_which_there_is_no_room_harms_no_row() -> None:
             row = p.row("a")
             p.transport.full = True
             assert close(await p.one.run(row), with_diffusers("a"))
-            assert p.one.statistics().shared_steps == 0
+            assert p.one.statistics().features["shared_steps"] == 0
 
     run(main())
 
@@ -219,7 +219,7 @@ def test_two_rows_need_no_help() -> None:
                 close(latents, with_diffusers(prompt))
                 for latents, prompt in zip(found, "ab", strict=True)
             )
-            assert p.one.statistics().shared_steps <= 6
+            assert p.one.statistics().features["shared_steps"] <= 6
 
     run(main())
 
@@ -235,7 +235,7 @@ def test_adapters_that_are_merged_where_help_comes_from_do_not_count(tmp_path: P
             assert p.two._loop is not None
             assert p.two._loop._executor._merging.merged
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
-            assert p.one.statistics().shared_steps > 0
+            assert p.one.statistics().features["shared_steps"] > 0
 
     run(main())
 
@@ -268,7 +268,7 @@ def test_it_is_left_for_a_while_when_it_does_not_pay(late: bool) -> None:
     batch = Batch.of([row], network())
     for _ in range(LEAST_SAMPLES):
         assert sharing.pays(batch, 1.0)  # one slow step says nothing
-        sharing.predict(network(), batch, torch.zeros(1, 4, 8, 8), torch.tensor([1.0]))
+        sharing.predict(network(), batch, torch.zeros(1, 4, 8, 8), torch.tensor([1.0]), StepTime())
         now += PAUSE
     assert sharing.pays(batch, 3.0)
     assert not sharing.pays(batch, 1.0)

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
 
 from services.denoiser.cost import CostModel
 from services.denoiser.interval import NEVER
+from services.denoiser.late_loras import LateLoras
 from services.denoiser.outcomes import EngineStopped, Event, Failed, Finished, Yielded
 from services.denoiser.plan_step import Limits
 from services.denoiser.row import Row
@@ -61,7 +62,7 @@ class Calls(RuleBasedStateMachine):
             steps=steps,
             service_class=service_class,
             deadline=None if seconds is None else NOW + seconds,
-            late=None if alone else late,
+            extensions=() if alone or late is None else (LateLoras(late, ()),),
             shape=(4, 8, 16 if wide else 8),
         )
         waiting = self.queue.counts().waiting
@@ -84,12 +85,14 @@ class Calls(RuleBasedStateMachine):
             self.queue.withdraw(ticket)
             self.withdrawn.add(ticket)
 
-    @rule(data=st.data(), complete=st.booleans())
-    def adapt(self, data: st.DataObject, complete: bool) -> None:
+    @rule(data=st.data())
+    def unblock(self, data: st.DataObject) -> None:
         if self.rows:
             row = self.rows[data.draw(st.sampled_from(sorted(self.rows)))]
-            self.queue.adapt(row, (), complete)
-            assert row.late is None or not complete
+            late = row.extension(LateLoras)
+            if late is not None:
+                late.completed()
+            assert not row.blocked
 
     @precondition(lambda self: not self.held)
     @rule()
