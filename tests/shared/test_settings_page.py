@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,10 +14,11 @@ from shared.settings_page import COLUMNS, OTHERS, page, rows
 
 ROOT = Path(__file__).parents[2]
 OURS = ("shared", "services", "loadgen", "pocket")
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 ENTRIES = {
-    name: f"services.{name}.{'cli' if name == 'fleet' else '__main__'}"
-    for name in (path.parent.name for path in (ROOT / "services").glob("*/__main__.py"))
-}
+    path.parent.name: f"services.{path.parent.name}.__main__"
+    for path in (ROOT / "services").glob("*/__main__.py")
+} | {"fleet": SCRIPTS["darkroom"].partition(":")[0]}
 """The module that each service begins with."""
 PROPERTIES = {
     "sources": "models",
