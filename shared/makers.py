@@ -16,7 +16,7 @@ class Wanted(NamedTuple):
     guidance: float | None
 
 
-SDXL: Final[Mapping[str, Wanted]] = {
+UNET: Final[Mapping[str, Wanted]] = {
     "turbo": Wanted(1, 0.0),  # arXiv 2311.17042; stabilityai/sdxl-turbo
     "lightning": Wanted(4, 0.0),  # arXiv 2402.13929; ByteDance/SDXL-Lightning
     "lcm": Wanted(4, 1.0),  # arXiv 2311.05556; latent-consistency/lcm-lora-sdxl
@@ -43,17 +43,27 @@ _ANYWHERE: Final = ("turbo", "lightning", "schnell")
 _STEPS: Final = re.compile(r"(\d+)[ _-]?steps?(?![a-z])")
 
 
-def wanted_of(
-    names: Sequence[str], pipeline: str, scheduler: Mapping[str, Any], guidance_embedded: bool
+def wanted_of_unet(
+    names: Sequence[str], scheduler: Mapping[str, Any], guidance_embedded: bool
 ) -> Wanted | None:
-    """Of a model with these names; None: nobody wants it drawn differently."""
+    """Of a model of a UNet with these names; None: nobody wants it drawn differently."""
     text = " ".join(names).lower()
-    if pipeline == "FluxPipeline":
-        found = _flux(text, scheduler, guidance_embedded)
-    else:
-        found = _sdxl(text, scheduler)
-        if found is not None and found == SDXL["lcm"] and guidance_embedded:
-            found = GUIDED_LCM
+    found = _unet(text, scheduler)
+    if found is not None and found == UNET["lcm"] and guidance_embedded:
+        found = GUIDED_LCM
+    return _in_steps(text, found)
+
+
+def wanted_of_flux(
+    names: Sequence[str], scheduler: Mapping[str, Any], guidance_embedded: bool
+) -> Wanted | None:
+    """Of a FLUX with these names; None: nobody wants it drawn differently."""
+    text = " ".join(names).lower()
+    return _in_steps(text, _flux(text, scheduler, guidance_embedded))
+
+
+def _in_steps(text: str, found: Wanted | None) -> Wanted | None:
+    """`found`, in as many steps as the name says."""
     told = _STEPS.search(text)
     return found and found._replace(steps=int(told[1])) if told and int(told[1]) else found
 
@@ -63,18 +73,18 @@ def _says(text: str, word: str) -> bool:
     return re.search(word.join(edges), text) is not None
 
 
-def _sdxl(text: str, scheduler: Mapping[str, Any]) -> Wanted | None:
+def _unet(text: str, scheduler: Mapping[str, Any]) -> Wanted | None:
     trailing = scheduler.get("timestep_spacing") == "trailing"
     kind = str(scheduler.get("_class_name"))
-    for word, wanted in SDXL.items():
+    for word, wanted in UNET.items():
         if _says(text, word):
             return MERGED_TURBO if word == "turbo" and not trailing else wanted
     if kind in BY_CLASS:
-        return SDXL[BY_CLASS[kind]]
+        return UNET[BY_CLASS[kind]]
     epsilon = scheduler.get("prediction_type", "epsilon") == "epsilon"
     # Models of zero terminal SNR have trailing times as well, and are drawn in many steps.
     plain = epsilon and not scheduler.get("rescale_betas_zero_snr")
-    return SDXL["lightning"] if trailing and plain and kind in TRAILING else None
+    return UNET["lightning"] if trailing and plain and kind in TRAILING else None
 
 
 def _flux(text: str, scheduler: Mapping[str, Any], guidance_embedded: bool) -> Wanted | None:

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from shared.errors import Misconfigured
 from shared.families.base import Family
-from shared.families.options import check_autoencoder
 from shared.families.registry import family_of
-from shared.makers import wanted_of
-from shared.model_files import read_json, scheduler_config
+from shared.model_files import read_json
 from shared.model_settings import CARD_FILE, ModelSettings, name_of, settings_of
 from shared.samplers import own_sampler, prediction_of, refuse_unreadable, samplers_for
 from shared.weights import refuse_damaged, weight_bytes
@@ -63,21 +61,18 @@ def read_card(source: str, operators: Mapping[str, ModelSettings] | None = None)
 
 
 def _read_card(source: str, operators: Mapping[str, ModelSettings]) -> ModelCard:
-    family, scheduler = family_of(source), scheduler_config(source)
+    family = family_of(source)
     settings = settings_of(source, operators)
     name = name_of(source) if settings.name is None else settings.name
     if not name.isprintable() or not name or " " in name:
         raise Misconfigured(
             f"model {source!r}: its name {name!r} must be printable, without spaces"
         )
-    vae = read_json(source, "vae", "config.json")
     refuse_incomplete(family)
     try:
         family.refuse_unhonoured(read_json(source, "model_index.json"))
-        check_autoencoder(vae, family.latent_channels)
-        sampler = _default_sampler(family, scheduler, settings)
-        scale = 2 ** (len(vae["block_out_channels"]) - 1)
-        card = _card(name, source, family, scheduler, settings, sampler, scale)
+        sampler = _default_sampler(family, settings)
+        card = _card(name, family, settings, sampler)
         _check_sizes(card)
     except Misconfigured as error:
         raise Misconfigured(f"model {source!r} cannot be served: {error.message}") from error
@@ -88,7 +83,7 @@ def refuse_incomplete(family: Family) -> None:
     """Raises `Misconfigured` if a component has no config, no weights or no whole ones, or a
     tokenizer lacks files; what else than JSON a hub id has is fetched later."""
     root, source = Path(family.source), family.source
-    for component in (family.denoiser, *family.text_encoders, "vae"):
+    for component in family.components:
         if read_json(source, component, "config.json").get("quantization_config"):
             raise Misconfigured(
                 f"{component}/config.json of model {source!r} has a quantization_config; read are "
@@ -105,24 +100,15 @@ def refuse_incomplete(family: Family) -> None:
             raise Misconfigured(f"model {source!r} has no {allowed} in {folder}/")
 
 
-def _card(
-    name: str,
-    source: str,
-    family: Family,
-    scheduler: dict[str, Any],
-    settings: ModelSettings,
-    sampler: str,
-    scale: int,
-) -> ModelCard:
+def _card(name: str, family: Family, settings: ModelSettings, sampler: str) -> ModelCard:
+    source, scale = family.source, family.space.scale
     native = family.native_side * scale
     unit = scale * family.patch
     largest = [
         most - most % unit
         for most in (settings.max_width or 2 * native, settings.max_height or 2 * native)
     ]
-    makers = wanted_of(
-        (name_of(source), name), family.pipeline, scheduler, family.embedded_guidance
-    )
+    makers = family.wanted((name_of(source), name))
     guidance = settings.guidance
     if guidance is None:
         guidance = makers.guidance if makers else None
@@ -130,7 +116,7 @@ def _card(
         name=name,
         source=source,
         pipeline=family.pipeline,
-        samplers=samplers_for(scheduler),
+        samplers=samplers_for(family.scheduler),
         default_sampler=sampler,
         default_steps=settings.steps or (makers.steps if makers else DEFAULT_STEPS),
         default_guidance=family.default_guidance if guidance is None else guidance,
@@ -147,8 +133,9 @@ def _card(
     )
 
 
-def _default_sampler(family: Family, scheduler: dict[str, Any], settings: ModelSettings) -> str:
+def _default_sampler(family: Family, settings: ModelSettings) -> str:
     """The one that whoever serves the model chose, else the model's own. Raises `Misconfigured`."""
+    scheduler = family.scheduler
     refuse_unreadable(scheduler)
     prediction = prediction_of(scheduler)
     if prediction not in family.predictions:

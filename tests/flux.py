@@ -63,7 +63,7 @@ def make_transformer(guidance_embeds: bool = False, **options: Any) -> FluxTrans
     return FluxTransformer2DModel(**settings | options).eval()
 
 
-def _clip() -> tuple[CLIPTokenizer, CLIPTextModel]:
+def make_clip() -> tuple[CLIPTokenizer, CLIPTextModel]:
     pieces = ["<|startoftext|>", "<|endoftext|>", *ascii_lowercase]
     pieces += [f"{letter}</w>" for letter in ascii_lowercase]
     vocab = {piece: number for number, piece in enumerate(pieces)}
@@ -95,7 +95,7 @@ def _t5() -> tuple[T5TokenizerFast, T5EncoderModel]:
 def make_flux(folder: Path, guidance_embeds: bool = False, **scheduler: Any) -> str:
     """Write one with random weights; `scheduler`: of its config. Returns the directory."""
     transformer = make_transformer(guidance_embeds)
-    tokenizer, clip = _clip()
+    tokenizer, clip = make_clip()
     tokenizer_2, t5 = _t5()
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -142,9 +142,12 @@ class Atelier:
         self.source = source
         self.family: Family = family_of(source)
         self.sampling = Sampling.of(self.family)
-        self.network: Network = self.family.network("cpu", torch.float32)
+        self.network = self.load()
         self.encoder: TextEncoder = self.family.text_encoder("cpu", torch.float32)
         self.decoder = Autoencoder(source, "cpu", torch.float32)
+
+    def load(self) -> Network:
+        return self.family.network("cpu", torch.float32)
 
     @cached_property
     def pipeline(self) -> Any:

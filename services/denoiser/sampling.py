@@ -6,7 +6,6 @@ from typing import Any
 
 from services.denoiser.step_table import StepTable, build_step_table
 from shared.families.base import Family
-from shared.model_files import read_json, scheduler_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +18,7 @@ class Sampling:
     @classmethod
     def of(cls, family: Family) -> "Sampling":
         """As the files of the family's model have it. Raises `Misconfigured`."""
-        vae = read_json(family.source, "vae", "config.json")
-        return cls(
-            family,
-            scheduler_config(family.source),
-            scale=2 ** (len(vae["block_out_channels"]) - 1),
-        )
+        return cls(family, family.scheduler, family.space.scale)
 
     def latents(self, width: int, height: int) -> tuple[int, int, int]:
         """The shape (C, H, W) for an image of so many pixels."""
@@ -38,7 +32,7 @@ class Sampling:
             self.scheduler_config,
             sampler,
             steps,
-            tokens=rows * columns // 4,  # diffusers' flow pipelines count patches of 2x2
+            tokens=self.family.sequence_length(rows, columns),
             even_sigmas=self.family.even_sigmas,
             start=start,
         )

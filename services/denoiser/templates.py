@@ -97,7 +97,7 @@ class Templates:
         assert image.mask is not None
         key, steps = self._key(row, image, start), row.table.steps
         own = self._network.partial_tokens(image.mask)
-        positions = image.mask.numel() // self._family.patch**2
+        positions = self._family.sequence_length(*image.mask.shape[-2:])
         template = self._store.find(key, range(steps))
         before = None if template is None else template.at(0)[MASK]
         found = planned(own, before, positions, whole=row.step == 0)

@@ -45,7 +45,7 @@ def weights_of(models: Sequence[str]) -> Weights:
     denoising = [component_bytes(family.source, family.denoiser) for family in families]
     return Weights(
         denoising=sum(denoising) if all(denoising) else 0,
-        all=sum(component_bytes(f.source, f.denoiser, *f.text_encoders, "vae") for f in families),
+        all=sum(component_bytes(f.source, *f.components) for f in families),
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
+from shared.families.autoencoder import FOLDER
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.readiness import common
@@ -23,7 +24,7 @@ async def main(running: Process) -> None:
         models, settings_file = settings.sources, settings.model_settings
         catalogue = Catalogue.load(models, settings_file=settings_file)
         cards = catalogue.cards.values()
-        weights = sum(component_bytes(card.source, "vae") for card in cards)
+        weights = sum(component_bytes(card.source, FOLDER) for card in cards)
         what = f"the vae of {', '.join(card.name for card in cards)}"
         running.budget.refuse_larger(what, weights)
         autoencoders, unusable = load_each(

@@ -4,17 +4,15 @@ Numbers that are not finite never become a picture. Where that comes of too narr
 concerned is computed once more in float32, and says so.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from shared.errors import NotFinite
-from shared.model_files import read_json
-from shared.weights import load
+from shared.families.registry import family_kind
+from shared.families.vae import AutoencoderNetwork
 
 T = TypeVar("T")
 WIDENED: Final = (
@@ -42,22 +40,12 @@ class Decoded(NamedTuple):
 
 
 class Autoencoder:
-    """Loads `vae` of a model, and nothing else of it.
-
-    A model whose config says `force_upcast` (SDXL's overflows in half precision) computes in
-    float32 where `dtype` is float16."""
+    """Loads the autoencoder of a model, as its family has it, and nothing else of it."""
 
     def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
-        config = read_json(source, "vae", "config.json")
-        if dtype is torch.float16 and config.get("force_upcast", True):
-            dtype = torch.float32
-        self._device = device
-        self.dtype = dtype
-        self._vae: Any = (
-            load(AutoencoderKL, source, "vae", dtype)
-            .to(device, memory_format=torch.channels_last)  # a fifth less CPU time
-            .eval()
-        )
+        kind = family_kind(source).autoencoder
+        self._network = AutoencoderNetwork.load(kind, source, device, dtype)
+        self.dtype = self._network.dtype
 
     def decode(self, latents: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """As `decode_each`, the pixels alone. Raises `NotFinite`."""
@@ -82,17 +70,17 @@ class Autoencoder:
     def ask(self, width: int, height: int) -> None:
         """Decode latents of so many positions. Raises `NotFinite`, or whatever else decoding
         does."""
-        shape = (int(self._vae.config.latent_channels), height, width)
+        shape = (self._network.space.channels, height, width)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.decode([noise])
 
     def _decoded(self, latents: torch.Tensor) -> list[Decoded | NotFinite]:
-        image = self._decode(self._vae, latents)
+        image = self._network.decode(latents)
         found: list[Decoded | NotFinite] = []
         for number, fine in enumerate(_finite(image)):
             own, widened = image[number : number + 1], not fine
             if widened and self.dtype is not torch.float32:
-                own = self._decode(self._wide, latents[number : number + 1])
+                own = self._wide.decode(latents[number : number + 1])
             if widened and not all(_finite(own)):
                 found.append(NotFinite("the autoencoder's picture of the latents is not finite"))
             else:
@@ -102,13 +90,13 @@ class Autoencoder:
     def _encoded(self, pixels: torch.Tensor) -> list[Posterior | NotFinite]:
         # float32 until here, as diffusers' VaeImageProcessor does
         unit = 2.0 * (pixels.permute(0, 3, 1, 2).float() / 255.0) - 1.0
-        means, stds = self._encode(self._vae, unit)
+        means, stds = self._network.encode(unit)
         found: list[Posterior | NotFinite] = []
         for number, fine in enumerate(_finite(means + stds)):
             here = slice(number, number + 1)
             mean, std, widened = means[here], stds[here], not fine
             if widened and self.dtype is not torch.float32:
-                mean, std = self._encode(self._wide, unit[here])
+                mean, std = self._wide.encode(unit[here])
             if widened and not all(_finite(mean + std)):
                 found.append(NotFinite("the autoencoder's latents of the image are not finite"))
             else:
@@ -116,34 +104,9 @@ class Autoencoder:
         return found
 
     @cached_property
-    def _wide(self) -> Any:
+    def _wide(self) -> AutoencoderNetwork:
         """The same in float32."""
-        return copy.deepcopy(self._vae).float()
-
-    def _encode(self, vae: Any, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = vae.encode(unit.to(self._device, vae.dtype), return_dict=False)[0]
-        offset, factor = self._scale(found.mean)
-        return (found.mean - offset) * factor, found.std * factor
-
-    def _decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = vae.decode(
-            self._unscale(latents.to(self._device, vae.dtype)), return_dict=False
-        )[0]
-        return image
-
-    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        offset, factor = self._scale(latents)
-        return latents / factor + offset
-
-    def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is taken from the autoencoder's own latents, and what the rest is multiplied by."""
-        config = self._vae.config
-        mean, std = config.latents_mean, config.latents_std
-        if mean is None or std is None:
-            mean, std = [float(config.shift_factor or 0.0)], [1.0]
-        shape = (1, -1, 1, 1)
-        offset = torch.tensor(mean).view(shape).to(like)
-        return offset, float(config.scaling_factor) / torch.tensor(std).view(shape).to(like)
+        return self._network.wide()
 
 
 def _pixels(image: torch.Tensor) -> torch.Tensor:

@@ -6,22 +6,26 @@ for its text encoder (`shared.families.text.TextEncoder`) and one for its denois
 knows what a model's architecture is: requests, graphs, queues, batching, samplers, checkpoints,
 LoRA banks, latent parallelism and decoding are the same for all.
 
-Common to all families: diffusers' directory layout; an `AutoencoderKL` in `vae/`, which says in its
-config how latents are scaled and shifted; rows of latents (C, H, W) in the autoencoder's own form;
-a scheduler config from which the samplers follow (`shared/samplers.py`).
+Common to all families: diffusers' directory layout, with the autoencoder in `vae/`; rows of latents
+(C, H, W), which only the network packs in patches; a scheduler config from which the samplers
+follow (`shared/samplers.py`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from shared.adapters.header import Shapes
 from shared.errors import Misconfigured
+from shared.families.autoencoder import FOLDER, AutoencoderKind, LatentSpace
 from shared.families.layers import Piece, biased_layers, layer_shapes
 from shared.families.options import Options
+from shared.makers import Wanted
+from shared.model_files import read_json, scheduler_config
 from shared.samplers import Prediction
 
 if TYPE_CHECKING:  # planners and gateways, which have no torch, look into families
@@ -42,7 +46,7 @@ Shape = Literal["sequence", "vector"]
 class Family(ABC):
     """The architecture of the model in directory or hub id `source`."""
 
-    architecture: ClassVar[str]
+    architecture: str
     """What people call it."""
     pipeline: ClassVar[str]
     """Class in `model_index.json` by which models of this family are known."""
@@ -61,6 +65,8 @@ class Family(ABC):
     """Of those, as far as they are honoured."""
     options: ClassVar[Options]
     """Of the denoising network, as far as they are honoured."""
+    autoencoder: ClassVar[AutoencoderKind]
+    """What turns pixels into latents, and back."""
     classes: ClassVar[Mapping[str, str]]
     """Of the other components that `model_index.json` may name."""
     predictions: ClassVar[frozenset[Prediction]]
@@ -74,6 +80,8 @@ class Family(ABC):
     """Whether its network can compute the masked tokens of an image alone (`MaskedNetwork`)."""
     even_sigmas: ClassVar[bool]
     """Whether its pipeline overrules the flow scheduler's noise levels: see `read_schedule`."""
+    corrections: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Of settings of its scheduler: what its pipeline sets, whatever the config says."""
     rounds_up: ClassVar[bool]
     """Whether its image-to-image pipeline takes a step that `strength` asks for a part of."""
 
@@ -87,7 +95,7 @@ class Family(ABC):
     def refuse_unhonoured(self, index: Mapping[str, Any]) -> None:
         """Raises `Misconfigured` naming what the model's config, or its `model_index.json`, asks
         for that is not honoured."""
-        for component, served in self.classes.items():
+        for component, served in {FOLDER: self.autoencoder.options.kind, **self.classes}.items():
             named = index.get(component, [LIBRARIES[0], served])
             library, kind = named if isinstance(named, list) and len(named) == 2 else ("", named)
             if kind != served:
@@ -101,6 +109,8 @@ class Family(ABC):
                 )
         self.options.check(self.denoiser, self.config)
         self.refuse_misfits()
+        vae = read_json(self.source, FOLDER, "config.json")
+        self.autoencoder.check(vae, self.latent_channels, self.pipeline)
 
     @abstractmethod
     def refuse_misfits(self) -> None:
@@ -114,6 +124,25 @@ class Family(ABC):
     @property
     @abstractmethod
     def latent_channels(self) -> int: ...
+
+    @cached_property
+    def space(self) -> LatentSpace:
+        """Of its latents. Raises `Misconfigured`."""
+        return self.autoencoder.space_of(self.source)
+
+    @cached_property
+    def scheduler(self) -> Mapping[str, Any]:
+        """The config of its scheduler, as its pipeline takes it. Raises `Misconfigured`."""
+        return {**scheduler_config(self.source), **self.corrections}
+
+    @abstractmethod
+    def wanted(self, names: Sequence[str]) -> Wanted | None:
+        """How a distilled model of these names is drawn by default; None: as all others."""
+
+    def sequence_length(self, rows: int, columns: int) -> int:
+        """Tokens that an image of so many latent positions is to the network: the noise levels of
+        some schedulers depend on it."""
+        return rows * columns // self.patch**2
 
     @property
     @abstractmethod
@@ -149,6 +178,11 @@ class Family(ABC):
     def biased(self) -> Mapping[str, frozenset[str]]:
         """Those of `layers` that have a bias."""
         return {part: biased_layers(self.source, part) for part in self.parts}
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Folders of all that has weights."""
+        return (self.denoiser, *self.text_encoders, FOLDER)
 
     @property
     def parts(self) -> tuple[str, ...]:

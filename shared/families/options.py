@@ -7,7 +7,7 @@ list are not the class's own, and diffusers ignores them too.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,31 +48,6 @@ CLIP_TOKENIZER: Final = (
 )
 T5_TOKENIZER: Final = (frozenset({"tokenizer.json"}), frozenset({"spiece.model"}))
 """Files without which a tokenizer knows no words, and says nothing: one of these sets."""
-AUTOENCODER: Final = Options(
-    "AutoencoderKL",
-    frozenset(
-        {
-            "act_fn",
-            "block_out_channels",
-            "down_block_types",
-            "force_upcast",
-            "latent_channels",
-            "latents_mean",
-            "latents_std",
-            "layers_per_block",
-            "mid_block_add_attention",
-            "norm_num_groups",
-            "sample_size",
-            "scaling_factor",
-            "shift_factor",
-            "up_block_types",
-            "use_post_quant_conv",
-            "use_quant_conv",
-        }
-    ),
-    {"in_channels": (3,), "out_channels": (3,)},
-)
-"""Of every family; see `shared/families/base.py`."""
 
 
 def whole(folder: str, config: Mapping[str, Any], name: str, default: Any = None) -> int:
@@ -99,36 +74,3 @@ def same(what: str, value: int, other: str, wanted: int | None) -> None:
     """Raises `Misconfigured` if two components that meet differ; None: the other does not say."""
     if wanted is not None and value != wanted:
         raise Misconfigured(f"{what} is {value}, but {other} {wanted}: they do not fit together")
-
-
-def check_autoencoder(config: Mapping[str, Any], latent_channels: int) -> None:
-    """Raises `Misconfigured` if it is not honoured, or does not fit a network of so many
-    channels."""
-    AUTOENCODER.check("vae", config)
-    levels = config["block_out_channels"]
-    if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
-        raise Misconfigured(
-            f"vae/config.json: block_out_channels is {json.dumps(levels)}; "
-            "honoured is a list of channels"
-        )
-    own = whole("vae", config, "latent_channels", 4)
-    same("latent_channels of the autoencoder", own, "the network's images have", latent_channels)
-    both = ("latents_mean", "latents_std")
-    for name in both:
-        if (told := config.get(name)) is not None:
-            same(f"the length of the autoencoder's {name}", len(told), "latent_channels is", own)
-    if (config.get(both[0]) is None) != (config.get(both[1]) is None):
-        raise Misconfigured(f"vae/config.json: honoured are {' and '.join(both)}, or neither")
-    if number("vae", config, "scaling_factor", 0.18215) == 0.0:
-        raise Misconfigured("vae/config.json: scaling_factor is 0; honoured is any other number")
-
-
-def refuse_ignored(config: Mapping[str, Any], names: Sequence[str], pipeline: str) -> None:
-    """Raises `Misconfigured` if the autoencoder's config asks for what diffusers' `pipeline` leaves
-    out."""
-    for name in names:
-        if config.get(name):
-            raise Misconfigured(
-                f"vae/config.json: {name} is {json.dumps(config[name])}; honoured is null, for "
-                f"diffusers' {pipeline} takes no notice of it"
-            )

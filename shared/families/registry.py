@@ -13,12 +13,18 @@ FAMILIES: Final[tuple[type[Family], ...]] = (Sdxl, Flux)
 
 
 def family_of(source: str) -> Family:
-    """Of the model in directory (or hub id) `source`, by its `model_index.json`. Raises
-    `Misconfigured` for one that is not served."""
+    """Of the model in directory (or hub id) `source`. Raises `Misconfigured` for one that is not
+    served."""
+    family = family_kind(source)
+    return family(source, read_json(source, family.denoiser, "config.json"))
+
+
+def family_kind(source: str) -> type[Family]:
+    """As `family_of`, by the model's `model_index.json` alone."""
     pipeline = read_json(source, "model_index.json").get("_class_name")
     for family in FAMILIES:
         if family.pipeline == pipeline:
-            return family(source, read_json(source, family.denoiser, "config.json"))
+            return family
     served = ", ".join(family.pipeline for family in FAMILIES)
     raise Misconfigured(f"model {source!r} is a {pipeline}; served are: {served}")
 

@@ -44,7 +44,7 @@ def edited(atelier: Atelier, wish: Wish, masked: bool, strength: float) -> Row:
         None if mask is None else mask[None],
         pure=masked and strength == 1.0,
     )
-    start = wish.steps - taken(wish.steps, strength, rounds_up=True)
+    start = wish.steps - taken(wish.steps, strength, rounds_up=atelier.family.rounds_up)
     table = atelier.sampling.table(wish.sampler, wish.steps, *wish.size, start)
     return atelier.row(wish, image=image, table=table)
 

@@ -59,7 +59,7 @@ def test_the_prompt_encoder_needs_tokenizers_and_text_encoders_only(
 
 
 def test_the_vae_service_needs_the_autoencoder_only(tmp_path: Path, pipeline: Any) -> None:
-    decoder = Autoencoder(only(tmp_path, "vae"), "cpu", torch.float32)
+    decoder = Autoencoder(only(tmp_path, "model_index.json", "vae"), "cpu", torch.float32)
     latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     pixels = decoder.decode(list(latents))
     for item, image in zip(latents, pixels, strict=True):
@@ -74,7 +74,7 @@ def test_the_vae_service_needs_the_autoencoder_only(tmp_path: Path, pipeline: An
 def test_an_autoencoder_that_overflows_in_half_precision_is_kept_in_float32(
     tmp_path: Path,
 ) -> None:
-    source = Path(only(tmp_path, "vae"))
+    source = Path(only(tmp_path, "model_index.json", "vae"))
     config = json.loads((source / "vae" / "config.json").read_text())
     for force_upcast, expected in ((True, torch.float32), (False, torch.float16)):
         config["force_upcast"] = force_upcast
@@ -83,7 +83,7 @@ def test_an_autoencoder_that_overflows_in_half_precision_is_kept_in_float32(
 
 
 def test_latents_of_different_shapes_may_be_decoded_together(tmp_path: Path) -> None:
-    decoder = Autoencoder(only(tmp_path, "vae"), "cpu", torch.float32)
+    decoder = Autoencoder(only(tmp_path, "model_index.json", "vae"), "cpu", torch.float32)
     shapes = [(4, 16, 16), (4, 8, 16), (4, 16, 16)]
     pixels = decoder.decode([torch.zeros(shape) for shape in shapes])
     assert [tuple(image.shape) for image in pixels] == [(128, 128, 3), (64, 128, 3), (128, 128, 3)]

@@ -12,9 +12,9 @@ import pytest
 
 from shared.catalogue import Catalogue, sort_controls
 from shared.errors import InvalidRequest, Misconfigured
-from shared.families.flux.options import TRANSFORMER
-from shared.families.options import AUTOENCODER, Options
-from shared.families.sdxl.options import CONTROLNET, UNET
+from shared.families.autoencoder import VideoAutoencoder
+from shared.families.options import Options
+from shared.families.registry import FAMILIES
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest
 from shared.model_cards import read_card
@@ -87,9 +87,18 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "options", [UNET, CONTROLNET, TRANSFORMER, AUTOENCODER], ids=lambda one: one.kind
-)
+OPTIONS = [
+    VideoAutoencoder.options,
+    *(
+        options
+        for family in FAMILIES
+        for options in (family.options, family.control_options, family.autoencoder.options)
+        if options is not None
+    ),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda one: one.kind)
 def test_every_option_that_diffusers_knows_is_in_one_of_the_lists(options: Options) -> None:
     known = inspect.signature(getattr(diffusers, options.kind).__init__).parameters
     assert not options.read & set(options.fixed)
@@ -103,7 +112,8 @@ def test_every_option_that_diffusers_knows_is_in_one_of_the_lists(options: Optio
 def test_the_lists_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
     fixed = {name for kind in SCHEDULERS.values() for name in kind.fixed}
-    fixed |= {name for one in (UNET, CONTROLNET, TRANSFORMER, AUTOENCODER) for name in one.fixed}
+    served = (options for options in OPTIONS if options is not VideoAutoencoder.options)
+    fixed |= {name for one in served for name in one.fixed}
     for name in (*SCHEDULERS, *fixed, *ModelSettings.__struct_fields__):
         assert f"`{name}`" in page, name
     for name in SAMPLERS:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from shared.errors import Misconfigured
+from shared.families.autoencoder import ImageAutoencoder
 from shared.families.base import Family
 from shared.families.flux.lora_names import bfl_names
 from shared.families.flux.options import TRANSFORMER
 from shared.families.layers import Piece, clip_names
-from shared.families.options import (
-    CLIP_TOKENIZER,
-    T5_TOKENIZER,
-    number,
-    refuse_ignored,
-    same,
-    whole,
-)
+from shared.families.options import CLIP_TOKENIZER, T5_TOKENIZER, same, whole
+from shared.makers import Wanted, wanted_of_flux
 from shared.model_files import config_of
 
 if TYPE_CHECKING:
@@ -50,8 +45,8 @@ class Flux(Family):
     control = None
     control_options = None
     options = TRANSFORMER
+    autoencoder = ImageAutoencoder(shifts=True)
     classes = {  # noqa: RUF012
-        "vae": "AutoencoderKL",
         "transformer": "FluxTransformer2DModel",
         "text_encoder": "CLIPTextModel",
         "text_encoder_2": "T5EncoderModel",
@@ -77,9 +72,6 @@ class Flux(Family):
                 "honoured is a network that is given images alone, and has as many channels in as "
                 f"out, {self.patch**2} for each of the autoencoder's"
             )
-        vae = config_of(self.source, "vae")
-        refuse_ignored(vae, ("latents_mean", "latents_std"), self.pipeline)
-        number("vae", vae, "shift_factor")
         clip, t5 = (config_of(self.source, folder) for folder in self.text_encoders)
         for name, default, folder, width in (
             ("joint_attention_dim", 4096, "text_encoder_2", t5.get("d_model")),
@@ -105,6 +97,9 @@ class Flux(Family):
 
     def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         return (guidance,) if self.embedded_guidance else ()
+
+    def wanted(self, names: Sequence[str]) -> Wanted | None:
+        return wanted_of_flux(names, self.scheduler, self.embedded_guidance)
 
     def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
         layers = self.layers[part]

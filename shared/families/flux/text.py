@@ -1,13 +1,14 @@
 """FLUX's two text encoders: prompts in, embeddings out, as the diffusers pipeline computes them."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, T5EncoderModel, T5TokenizerFast
 
 from shared.adapters.bank import AdaptedNetwork, Use
 from shared.adapters.low_rank import Adapter
+from shared.families.clip import Clip
 from shared.families.text import Encoded, Unread, load_encoder, refuse_strange_tokens, unread
 
 MOST_TOKENS: Final = 512
@@ -24,33 +25,33 @@ class FluxTextEncoder:
 
     def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
         self._device = device
-        self._clip_tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
         self._t5_tokenizer = T5TokenizerFast.from_pretrained(source, subfolder="tokenizer_2")
         self.tokens = min(MOST_TOKENS, self._t5_tokenizer.model_max_length)
-        kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel}
-        self._clip, self._t5 = (
-            load_encoder(kind, source, folder, device, dtype) for folder, kind in kinds.items()
-        )
-        refuse_strange_tokens(self._clip_tokenizer, self._clip, "tokenizer")
+        self._clip = Clip(CLIPTextModel, source, "text_encoder", device, dtype)
+        self._t5 = load_encoder(T5EncoderModel, source, "text_encoder_2", device, dtype)
         refuse_strange_tokens(self._t5_tokenizer, self._t5, "tokenizer_2")
-        self._adapted_clip = AdaptedNetwork("text_encoder", self._clip)
         self._adapted_t5 = AdaptedNetwork("text_encoder_2", self._t5)
 
     def check(self, adapter: Adapter) -> None:
-        self._adapted_clip.check(adapter)
+        self._clip.check(adapter)
         self._adapted_t5.check(adapter)
 
     @torch.inference_mode()
     def __call__(
         self, prompts: Sequence[str], adapters: Sequence[Sequence[Use]] = ()
     ) -> list[Encoded]:
-        short = _tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
-        with self._adapted_clip.using(self._adapted_clip.bank(adapters)):
-            pooled = self._clip(short.input_ids.to(self._device)).pooler_output.cpu()
-        long = _tokens(self._t5_tokenizer, prompts, self.tokens)
+        output, counts = self._clip(prompts, adapters)
+        pooled = output.pooler_output.cpu()
+        long = self._t5_tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
         with self._adapted_t5.using(self._adapted_t5.bank(adapters)):
             embeds = self._t5(long.input_ids.to(self._device))[0].cpu()
-        counts = torch.maximum(short.attention_mask.sum(dim=1), long.attention_mask.sum(dim=1))
+        counts = torch.maximum(counts, long.attention_mask.sum(dim=1))
         return [
             Encoded(
                 {"embeds": embeds[i], "pooled": pooled[i]}, int(counts[i]), self._unread(prompt)
@@ -59,15 +60,7 @@ class FluxTextEncoder:
         ]
 
     def _unread(self, prompt: str) -> tuple[Unread, ...]:
-        clip = self._clip_tokenizer
         return (
-            *unread(clip, "text_encoder", clip.model_max_length, prompt),
+            *self._clip.unread(prompt),
             *unread(self._t5_tokenizer, "text_encoder_2", self.tokens, prompt),
         )
-
-
-def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
-    """`input_ids` and `attention_mask` (prompts, length), cut or filled up."""
-    return tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )

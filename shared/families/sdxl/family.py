@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from shared.families.options import CLIP_TOKENIZER, refuse_ignored, same, whole
+from shared.families.autoencoder import ImageAutoencoder
+from shared.families.options import CLIP_TOKENIZER, same, whole
 from shared.families.sdxl.options import ADDITION, CONTROLNET, SIZES, TEXT_ENCODERS, UNET
 from shared.families.unet.family import UnetFamily
 from shared.model_files import config_of
@@ -35,8 +36,8 @@ class Sdxl(UnetFamily):
     addition = ADDITION
     options = UNET
     control_options = CONTROLNET
+    autoencoder = ImageAutoencoder(statistics=True)
     classes = {  # noqa: RUF012
-        "vae": "AutoencoderKL",
         "unet": "UNet2DConditionModel",
         "text_encoder": "CLIPTextModel",
         "text_encoder_2": "CLIPTextModelWithProjection",
@@ -46,7 +47,6 @@ class Sdxl(UnetFamily):
 
     def refuse_misfits(self) -> None:
         super().refuse_misfits()
-        refuse_ignored(config_of(self.source, "vae"), ("shift_factor",), self.pipeline)
         clip, bigger = (config_of(self.source, folder) for folder in self.text_encoders)
         hidden = [config.get("hidden_size") for config in (clip, bigger)]
         both = None if None in hidden else sum(filter(None, hidden))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from shared.errors import Misconfigured
@@ -11,6 +11,7 @@ from shared.families.base import Family
 from shared.families.layers import Piece, clip_names
 from shared.families.options import whole
 from shared.families.unet.lora_names import sgm_names
+from shared.makers import Wanted, wanted_of_unet
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,9 @@ class UnetFamily(Family):
     def sizes(self, width: int, height: int) -> tuple[float, ...]:
         """What the network is told of an image of so many pixels."""
         return ()
+
+    def wanted(self, names: Sequence[str]) -> Wanted | None:
+        return wanted_of_unet(names, self.scheduler, self.embedded_guidance)
 
     def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
         layers = self.layers[part]

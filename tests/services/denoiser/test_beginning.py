@@ -45,6 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
         sample_size=64,
         scaling_factor=0.5,
     ).save_pretrained(root / "vae")
+    (root / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     return str(root)
 
 

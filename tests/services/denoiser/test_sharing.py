@@ -1,7 +1,7 @@
 """One row, two denoisers: the image is the same, whoever computes the halves of its steps."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,13 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair(**networks: Any) -> AsyncIterator[Pair]:
+async def pair(
+    names: Collection[str] = tuple(Sdxl.conditioning), **networks: Any
+) -> AsyncIterator[Pair]:
+    """`names`: of what the networks are told."""
     found = Pair(**networks)
     async with found.one, found.two:
-        serving = found.assistant.serve(MODEL, Sdxl.conditioning, found.two.when_idle)
+        serving = found.assistant.serve(MODEL, names, found.two.when_idle)
         helping = asyncio.create_task(serving)
         await settled()
         try:

@@ -21,7 +21,7 @@ def encoder() -> SdxlTextEncoder:
 
 
 def networks(one: SdxlTextEncoder) -> dict[str, Any]:
-    return dict(zip(Sdxl.text_encoders, one._encoders, strict=True))
+    return {clip.folder: clip.network for clip in one._clips}
 
 
 @torch.no_grad()

@@ -40,8 +40,8 @@ def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None
     """These weights are as a half can hold them, and what they give is not."""
     half, wide = (Autoencoder(SDXL, "cpu", dtype) for dtype in (torch.float16, torch.float32))
     for autoencoder in (half, wide):
-        autoencoder._vae.encoder.conv_in.weight.data *= 3000.0
-        autoencoder._vae.decoder.conv_in.weight.data *= 3000.0
+        autoencoder._network.module.encoder.conv_in.weight.data *= 3000.0
+        autoencoder._network.module.decoder.conv_in.weight.data *= 3000.0
     assert half.dtype is torch.float16
     [decoded] = half.decode_each([LATENTS * 40.0])
     assert isinstance(decoded, Decoded)
