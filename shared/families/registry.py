@@ -6,10 +6,11 @@ from typing import Any, Final
 from shared.errors import Misconfigured
 from shared.families.base import Family
 from shared.families.flux.family import Flux
+from shared.families.sd.family import Sd
 from shared.families.sdxl.family import Sdxl
 from shared.model_files import read_json
 
-FAMILIES: Final[tuple[type[Family], ...]] = (Sdxl, Flux)
+FAMILIES: Final[tuple[type[Family], ...]] = (Sdxl, Flux, Sd)
 
 
 def family_of(source: str) -> Family:

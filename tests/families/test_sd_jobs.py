@@ -1,0 +1,74 @@
+"""A job for a Stable Diffusion, from its prompt to its latents, through services that know nothing
+of it."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import torch
+
+from services.denoiser.engine import Engine
+from services.denoiser.model import Model
+from services.denoiser.service import Denoiser
+from services.prompt_encoder.service import PromptEncoder
+from shared.adapters.library import AdapterLibrary
+from shared.jobs.advance import new_record
+from shared.jobs.events import NodeFinished
+from shared.jobs.graph import workflow
+from shared.pull import Work
+from shared.task import Task
+from shared.tensors.torch_io import get_tensor
+from tests import factories
+from tests.flux import Wish, apart
+from tests.sd import SdAtelier, make_sd
+from tests.services.denoiser.world import EVERY_OTHER_STEP, Delivered, World
+
+MODEL = "toy"
+
+
+async def task(world: World, job_id: str, node: str) -> Task:
+    page = await world.ledger.load(job_id)
+    work = Work(Delivered(1))  # type: ignore[arg-type]  # all else is the worker's
+    return Task(page, page.record.nodes[node], work, world.ledger)
+
+
+def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> None:
+    atelier = SdAtelier(make_sd(tmp_path / "toy", "2-v"))
+    wish = Wish("a blue ball", seed=5, steps=5, guidance=3.0, negative="a blur", sampler="ddim")
+
+    async def main() -> torch.Tensor:
+        world = await World.create()
+        library = AdapterLibrary(world.loras, atelier.family, atelier.network.check, 2**30)
+        plain = factories.spec(job_id="job", width=64, height=64, steps=wish.steps)
+        spec = msgspec.structs.replace(
+            plain,
+            prompt=wish.prompt,
+            negative_prompt=wish.negative,
+            model=MODEL,
+            seed=wish.seed,
+            sampler=wish.sampler,
+            guidance=wish.guidance,
+        )
+        await world.ledger.open(new_record("job", spec, workflow(spec), at=0.0))
+        encoder = PromptEncoder({MODEL: atelier.encoder}, {MODEL: library}, world.transport)
+        encode = await task(world, "job", "encode")
+        outputs = await encoder.run(encode)
+        encoder.close()
+        assert list(outputs) == ["embeds", "negative_embeds"]
+        page = await world.ledger.load("job")
+        await world.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
+        model = Model(Engine(atelier.network), atelier.sampling, library)
+        denoiser = Denoiser(
+            {MODEL: model},
+            world.transport,
+            world.outbox,
+            capacity=4,
+            reserve=4,
+            interval=EVERY_OTHER_STEP,
+        )
+        async with model.engine:
+            done = await denoiser.run(await task(world, "job", "denoise-0"))
+        return get_tensor(world.transport, done["latents"])
+
+    [picture] = atelier.decoder.decode([asyncio.run(main())])
+    assert apart(picture, atelier.expected(wish)) <= 1
