@@ -23,7 +23,7 @@ from shared.abandon import abandon
 from shared.bus.base import Bus, ServiceInfo
 from shared.bus.nats import NatsBus, connect
 from shared.config import Settings
-from shared.exits import exit_in_words
+from shared.exits import exit_in_words, leave
 from shared.memory_budget import MemoryBudget
 from shared.payload import refuse_small_payload
 from shared.pull import willing
@@ -108,11 +108,14 @@ class Process:
 
 
 def run_process(service: str, main: Callable[[Process], Coroutine[None, None, None]]) -> None:
-    """The whole life of a process: settings, telemetry, event loop, bus, then `main`."""
+    """The whole life of a process: settings, telemetry, event loop, bus, then `main`. It does not
+    return: where all that was opened is closed, the process ends at once, and the interpreter does
+    not go through everything that was imported to take it apart."""
     with exit_in_words():
         settings = Settings.from_env()
         with telemetry(service) as metrics:
             uvloop.run(_connected(service, settings, metrics, main))
+    leave()
 
 
 async def _connected(

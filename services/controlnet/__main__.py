@@ -11,6 +11,7 @@ from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
 from shared.families.control import ControlNet
 from shared.families.registry import control_family
+from shared.lean_imports import lean_diffusers
 from shared.memory_budget import component_bytes
 from shared.model_files import read_json
 from shared.process import Process, arena, run_process
@@ -30,6 +31,7 @@ def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
+    lean_diffusers("peft", "scipy", "transformers")
     cards, unusable = sort_controls(settings.control_sources)
     if not cards:
         reasons = "; ".join(one.reason for one in unusable) or "there is none"

@@ -16,6 +16,7 @@ from shared.adapters.fetch import Fetcher
 from shared.adapters.files import LoraFiles
 from shared.catalogue import Catalogue
 from shared.families.registry import family_of
+from shared.lean_imports import lean_diffusers
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.torch_setup import prepare_torch
@@ -32,6 +33,7 @@ def die(error: BaseException) -> None:
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
+    lean_diffusers("peft", "transformers")
     catalogue = Catalogue.of(settings)
     cards = catalogue.cards
 

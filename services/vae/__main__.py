@@ -7,6 +7,7 @@ from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue
 from shared.families.autoencoder import FOLDER
+from shared.lean_imports import lean_diffusers
 from shared.memory_budget import component_bytes
 from shared.process import Process, arena, run_process
 from shared.readiness import common
@@ -21,6 +22,7 @@ async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
+        lean_diffusers("peft", "scipy", "transformers")
         models, settings_file = settings.sources, settings.model_settings
         catalogue = Catalogue.load(models, settings_file=settings_file)
         cards = catalogue.cards.values()
