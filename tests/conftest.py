@@ -2,8 +2,14 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
+
+import pytest
+from hypothesis import settings
+
+from tests.units import in_order, unit_of
 
 T = TypeVar("T")
 
@@ -13,7 +19,9 @@ T = TypeVar("T")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The usual ports are for whoever works on this machine, and for one fleet at a time.
 os.environ["DARKROOM_NATS_PORT"] = "0"
-
+# A busy machine may need long for an example, and more of them find little more.
+settings.register_profile("suite", max_examples=50, deadline=None, database=None)
+settings.load_profile("suite")
 
 HANG_SECONDS: Final = 300.0
 """What takes longer hangs. It is no measure of speed: the slowest and busiest machine is faster."""
@@ -36,3 +44,30 @@ async def eventually(
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110 (what is awaited has no event)
             await asyncio.sleep(every)
+
+
+def until(condition: Callable[[], bool], within: float = HANG_SECONDS, every: float = 0.02) -> None:
+    """`eventually`, where no event loop runs."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it does not come to hold"
+        time.sleep(every)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [items[index] for index in in_order([item.nodeid for item in items])]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole units for each process of tests, in our order, where whole files are asked for."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Units(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)

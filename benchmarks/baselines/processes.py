@@ -24,10 +24,10 @@ async def pipeline_processes(
     """`count` executors of one process each, in which `drawn` and `tried` may run; it loads the
     pipeline of `source` before, for `threads` torch threads. What they draw is awaited at the
     end."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([Pipeline.__module__])  # diffusers is imported once for all
     executors = [
-        ProcessPoolExecutor(
-            1, mp_context=get_context("spawn"), initializer=_open, initargs=(source, threads)
-        )
+        ProcessPoolExecutor(1, mp_context=context, initializer=_open, initargs=(source, threads))
         for _ in range(count)
     ]
     try:

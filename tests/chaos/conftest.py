@@ -14,7 +14,7 @@ from tests.chaos.leaks import pids_marked
 from tests.chaos.report import CaseResult
 from tests.chaos.restarts import broker_kills
 from tests.chaos.scenarios import WANTED, killed_at_work, mutant_fleet, woken_at_work
-from tests.chaos.short import FEW, LEASE, LIMIT, SEED
+from tests.chaos.short import FEW, FEW_USERS, LEASE, LIMIT, SEED
 from tests.chaos.trial import SETTLE_SECONDS, Trial, measured, trial_on
 from tests.conftest import run
 
@@ -29,7 +29,7 @@ async def _result(
     mutant: bool,
 ) -> CaseResult:
     wanted, settle = (WANTED, SOON) if mutant else (None, SETTLE_SECONDS)
-    async with made as fleet, trial_on(fleet, SEED, wanted) as trial:
+    async with made as fleet, trial_on(fleet, SEED, wanted, users=FEW_USERS) as trial:
         result = await measured(
             name, trial, body, long=False, wanted_runs=1, limit=LIMIT, settle=settle
         )

@@ -58,6 +58,7 @@ class Load:
 
     darkroom: Darkroom
     requests: Sequence[GenerationRequest]
+    users: int = USERS
     references: dict[int, list[ImageResult]] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
     under_way: set[str] = field(default_factory=set)
@@ -74,10 +75,10 @@ class Load:
             for kind in range(len(self.requests)):
                 group.create_task(self._paint(kind))
 
-    async def run(self, enough: Callable[[], bool], users: int = USERS) -> None:
+    async def run(self, enough: Callable[[], bool]) -> None:
         """Users come back with another job until `enough()`; returns when they have heard."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(users):
+            for _ in range(self.users):
                 group.create_task(self._user(enough))
 
     async def submit(self, kind: int, **changes: object) -> str:

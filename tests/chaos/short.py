@@ -13,6 +13,7 @@ from tests.conftest import HANG_SECONDS
 SEED: Final = 3
 FEW: Final = {"planner": 1, "prompt_encoder": 1, "denoiser": 2, "vae": 1, "gateway": 1}
 LEASE: Final = 1.0
+FEW_USERS: Final = 5
 LIMIT: Final = 2 * HANG_SECONDS
 """Seconds after which a case is broken off."""
 
@@ -27,7 +28,7 @@ def harm(
     """Let `body` do its harm to the fleet; whatever it broke fails the test."""
 
     async def case() -> CaseResult:
-        async with trial_on(background.value, SEED, wanted) as trial:
+        async with trial_on(background.value, SEED, wanted, users=FEW_USERS) as trial:
             return await measured(
                 body.__name__, trial, body, long=False, wanted_runs=runs, limit=LIMIT,
                 expected=expected,

@@ -17,7 +17,7 @@ from shared.messages import GenerationRequest, JobDone, Outcome
 from tests.chaos.audit import audit, outcomes
 from tests.chaos.fleets import ChaosFleet
 from tests.chaos.leaks import ownerless, slots_left
-from tests.chaos.load import Load, requests
+from tests.chaos.load import USERS, Load, requests
 from tests.chaos.polling import until
 from tests.chaos.recovery import Recovery, following
 from tests.chaos.report import CaseResult
@@ -68,6 +68,7 @@ async def trial_on(
     seed: int,
     wanted: Sequence[GenerationRequest] | None = None,
     with_records: bool = True,
+    users: int = USERS,
 ) -> AsyncIterator[Trial]:
     """Its jobs ask for what is `wanted`, else for `requests()`; each was painted by the undisturbed
     fleet first, to compare with."""
@@ -76,7 +77,7 @@ async def trial_on(
         following(fleet.bus) as recovery,
         Darkroom(fleet.bus) as darkroom,
     ):
-        load = Load(darkroom, wanted or requests())
+        load = Load(darkroom, wanted or requests(), users)
         await load.paint_references()
         yield Trial(fleet, watch, load, recovery, random.Random(seed))
 

@@ -72,13 +72,19 @@ def _refuse_commands(page: Path, text: str) -> None:
         assert line.split(" ")[0] not in COMMANDS, f"{page.name}: {line!r} is not in a ```sh block"
 
 
+def shortened(text: str) -> str:
+    """A command that puts load on a fleet, for two seconds."""
+    return re.sub(r"(--duration |--run-time )\d+", r"\g<1>2", text)
+
+
 @dataclass
 class Reader:
     """Somebody with the environment active, in the empty directory `here`.
 
     The usual ports may be taken on this machine: the fleets of this reader get free ones by
     DARKROOM_HTTP_PORT and DARKROOM_NATS_PORT, and the two addresses that the pages speak of are
-    replaced in what is run. This is all that differs from what is printed."""
+    replaced in what is run. Loads last two seconds. This is all that differs from what is
+    printed."""
 
     here: Path
     environment: dict[str, str]
@@ -105,7 +111,7 @@ class Reader:
         """Do what `step` says; returns what it printed. A fleet runs until the next one."""
         if step.text.startswith(START):
             return self._start(step.text)
-        text = self._with_real_addresses(step.text)
+        text = shortened(self._with_real_addresses(step.text))
         if step.kind == "program":
             (self.here / (step.file or "program.py")).write_text(text)
             if step.file:

@@ -1,15 +1,9 @@
 """Pictures steered by ControlNets on a real fleet, and `kill -9` of those while they are asked."""
 
 import io
-import os
 import random
-import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
@@ -17,19 +11,14 @@ from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
 )
 from PIL import Image
 
-from benchmarks.fleet import OwnFleet, denoisers, own_fleet
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
 from shared.client import Darkroom, new_job_id
 from shared.messages import ControlChoice, GenerationRequest, JobDone
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_MODEL
-from tests.chaos.background import Background
-from tests.chaos.fleets import INJECTING
-from tests.chaos.holds import hold
-from tests.chaos.points import prepared
-from tests.conftest import HANG_SECONDS, eventually, run
-from tests.e2e.conftest import RunningFleet
+from tests.conftest import run
+from tests.e2e.running import RunningFleet
 from tests.e2e.test_kills import largest_difference
 
 PROMPT = "a large red circle left and a small blue square right on white"
@@ -158,61 +147,3 @@ def test_a_picture_whose_arena_is_gone_is_embedded_again(fleet: RunningFleet) ->
             assert largest_difference(image.data, expected) <= 1
 
     run(scenario())
-
-
-@pytest.fixture(scope="module")
-def points() -> Iterator[Path]:
-    """Where holds of the processes of `twofold` are armed."""
-    with tempfile.TemporaryDirectory() as directory:
-        yield Path(directory)
-
-
-@pytest.fixture(scope="module")
-def twofold(points: Path) -> Iterator[Background[OwnFleet]]:
-    """With two ControlNet processes, and two denoisers."""
-    replicas, injected = {"controlnet": 2}, {**INJECTING, **prepared(points)}
-    with Background(lambda: own_fleet(DEFAULT_MODEL, 2, replicas, injected)) as found:
-        yield found
-
-
-def test_an_idle_denoiser_takes_half_of_another_ones_work(twofold: Background[OwnFleet]) -> None:
-    fleet = twofold.value
-
-    async def scenario() -> None:
-        images: list[bytes] = []
-        found: list[dict[str, Any]] = []
-
-        async def shared() -> bool:  # a half that comes late on a busy machine is none
-            image, _ = await drawn(fleet.darkroom, request(steps=40))
-            images.append(image)
-            found[:] = [one["engines"]["pocket-sdxl"] for one in await denoisers(fleet.fleet.bus)]
-            return len(found) == 2 and any(one["shared_steps"] for one in found)
-
-        await eventually(shared)
-        [one, other] = found
-        assert one["shared_steps"] <= other["halves"]
-        assert other["shared_steps"] <= one["halves"]
-        assert all(largest_difference(images[0], image) <= 1 for image in images)
-
-    twofold.run(scenario(), 2 * HANG_SECONDS)
-
-
-def test_of_two_replicas_one_may_be_killed_or_hang_and_nothing_fails(
-    twofold: Background[OwnFleet], points: Path
-) -> None:
-    """Half of the questions go to the one that hangs."""
-    fleet = twofold.value
-
-    async def scenario() -> None:
-        expected, _ = await drawn(fleet.darkroom, request("edges", steps=10))
-        replicas = [c for c in fleet.fleet.children if c.spec.service == "controlnet"]
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            with hold(points, "step-2@denoiser") as held:
-                job = await fleet.darkroom.submit(request("edges", steps=10))
-                await held.reached()
-                assert replicas[0].pid is not None
-                os.kill(replicas[0].pid, number)
-            (image,) = await job.images()
-            assert largest_difference(image.data, expected) <= 1
-
-    twofold.run(scenario(), 2 * HANG_SECONDS)

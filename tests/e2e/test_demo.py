@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.conftest import HANG_SECONDS, eventually, run
-from tests.e2e.conftest import DARKROOM, RunningFleet
+from tests.conftest import HANG_SECONDS, until
+from tests.e2e.running import DARKROOM, RunningFleet
 
 PROMPT = "a large red circle left and a small blue square right on white"
 
@@ -79,10 +79,7 @@ def test_ctrl_c_cancels_the_job_and_leaves(fleet: RunningFleet, tmp_path: Path) 
         assert render.wait(HANG_SECONDS) == 130
     assert not out.exists()
 
-    async def idle() -> bool:
-        return "nodes waiting or running: 0" in fleet.darkroom("status").stdout
-
-    run(eventually(idle))
+    until(lambda: "nodes waiting or running: 0" in fleet.darkroom("status").stdout)
 
 
 def test_a_killed_service_comes_back_and_its_restart_is_shown(

@@ -18,7 +18,7 @@ from shared.messages import GenerationRequest
 from shared.shipped import DEFAULT_MODEL
 from tests import pictures
 from tests.conftest import run
-from tests.e2e.conftest import RunningFleet
+from tests.e2e.running import RunningFleet
 from tests.e2e.test_kills import largest_difference
 
 BEFORE = "a large red circle left and a small blue square right on white"

@@ -2,19 +2,10 @@
 
 import base64
 import json
-import os
 import random
-import signal
-import ssl
 import subprocess
-import sys
-import tempfile
 import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -23,73 +14,14 @@ from PIL import Image
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
-from services.fleet.state import FleetState, read
 from services.gateway.tokens import add_token
 from shared import subjects
 from shared.bus.nats import connect
 from shared.discovery import services
 from shared.errors import Misconfigured, NotPermitted
-from shared.keys import Credentials
 from tests.conftest import HANG_SECONDS, eventually, run
-
-DARKROOM = (sys.executable, "-m", "services.fleet")
-
-
-@dataclass(frozen=True)
-class Secured:
-    state: FleetState
-    keys: Path
-    environment: dict[str, str]
-
-    def ask(self, path: str, body: object = None, token: bool = True) -> Any:
-        request = urllib.request.Request(self.state.http_url + path)
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        if token:
-            secret = (self.keys / "client" / "token").read_text().strip()
-            request.add_header("Authorization", f"Bearer {secret}")
-        with urllib.request.urlopen(request, context=self.trusted, timeout=HANG_SECONDS) as reply:
-            return json.load(reply)
-
-    @property
-    def trusted(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.keys / "client" / "ca.crt"))
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Secured]:
-    with (
-        tempfile.TemporaryDirectory() as here,
-        tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as shared,
-    ):
-        keys, state, log = Path(here) / "keys", Path(here) / "state", Path(here) / "up.log"
-        environment = {
-            **os.environ,
-            "DARKROOM_STATE_DIR": str(state),
-            "DARKROOM_ARENA_DIR": shared,
-        }
-        subprocess.run([*DARKROOM, "keys", str(keys), "--tls", "localhost"], check=True)
-        with log.open("w") as output:
-            up = subprocess.Popen(
-                [*DARKROOM, "up", "--port", "0", "--keys", str(keys)],
-                env=environment,
-                stdout=output,
-                stderr=output,
-            )
-
-        async def ready() -> bool:
-            assert up.poll() is None, log.read_text()
-            return state.is_dir() and read(state) is not None
-
-        try:
-            run(eventually(ready))
-            found = read(state)
-            assert found is not None
-            yield Secured(found, keys, environment)
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(HANG_SECONDS)
+from tests.e2e.running import DARKROOM
+from tests.e2e.secured import Secured
 
 
 def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -> None:
@@ -108,7 +40,7 @@ def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert out.stat().st_size > 100
     status = subprocess.run(
-        [*DARKROOM, "status", "--url", secured.state.nats_url],
+        [*DARKROOM, "status", "--url", secured.nats_url],
         env=secured.environment,
         capture_output=True,
         timeout=HANG_SECONDS,
@@ -157,7 +89,7 @@ def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(
     secured: Secured, target: str, named: bool
 ) -> None:
     short = ("--users", "1", "--duration", "1", "--steps", "2")
-    own = secured.state.nats_url if target == "nats" else secured.state.http_url
+    own = secured.nats_url if target == "nats" else secured.state.http_url
     address = ("--url", own.replace("127.0.0.1", "localhost")) if named else ()
     done = subprocess.run(
         [*DARKROOM, "load", "--target", target, *address, *short, "--json", "-"],
@@ -206,8 +138,7 @@ def test_new_tokens_count_in_a_running_fleet_and_a_broken_file_is_told(secured: 
             return answer.status == 200
 
     async def told() -> bool:
-        credentials = Credentials.of_directory(secured.keys / "admin")
-        bus = await connect(secured.state.nats_url, "admin", credentials=credentials)
+        bus = await connect(secured.nats_url, "admin", credentials=secured.credentials("admin"))
         try:
             found = [one for one in await services(bus, 0.5) if one.service == "gateway"]
             return bool(found) and any("mode 640" in text for text in found[0].warnings)
@@ -226,9 +157,8 @@ def test_new_tokens_count_in_a_running_fleet_and_a_broken_file_is_told(secured: 
 def test_a_services_key_is_of_no_use_for_anything_else(secured: Secured) -> None:
     async def scenario() -> None:
         with pytest.raises(Misconfigured):
-            await connect(secured.state.nats_url, "nobody", budget=HANG_SECONDS)
-        credentials = Credentials.of_directory(secured.keys / "vae")
-        bus = await connect(secured.state.nats_url, "vae", credentials=credentials)
+            await connect(secured.nats_url, "nobody", budget=HANG_SECONDS)
+        bus = await connect(secured.nats_url, "vae", credentials=secured.credentials("vae"))
         try:
             with pytest.raises(NotPermitted):
                 await bus.store(subjects.submit("job"), b"")

@@ -10,7 +10,7 @@ from PIL import Image
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest, ImageResult, StepProgress
 from tests.conftest import eventually, run
-from tests.e2e.conftest import RunningFleet, checkpointed
+from tests.e2e.running import RunningFleet, checkpointed
 
 STEPS = 40
 PROMPT = "a large green star top and a small yellow ring right on black"

@@ -9,7 +9,7 @@ import msgspec
 
 from loadgen.report.model import Report
 from tests.conftest import HANG_SECONDS
-from tests.e2e.conftest import RunningFleet
+from tests.e2e.running import RunningFleet
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadgen" / "locustfile.py"
 WORKLOAD = """

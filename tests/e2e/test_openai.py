@@ -17,7 +17,7 @@ from PIL import Image, ImageChops
 from shared.client import Darkroom
 from shared.jobs.record import JobRecord
 from tests.conftest import eventually, run
-from tests.e2e.conftest import RunningFleet
+from tests.e2e.running import RunningFleet
 
 PROMPT = "a large red circle left on white"
 QUICK = {"num_inference_steps": 6, "seed": 5}
@@ -44,7 +44,7 @@ async def client_of(fleet: RunningFleet) -> AsyncIterator[AsyncOpenAI]:
 
 def test_images_are_generated_and_the_same_seed_gives_the_same_image(fleet: RunningFleet) -> None:
     with OpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0) as client:
-        [model] = [model.id for model in client.models.list()]
+        model, _ = [model.id for model in client.models.list()]
         first = client.images.generate(prompt=PROMPT, model=model, n=2, extra_body=QUICK)
         second = client.images.generate(prompt=PROMPT, extra_body={**QUICK, "seed": 6})
     assert first.data is not None
@@ -76,7 +76,7 @@ def test_a_prompt_beyond_what_the_encoders_read_is_answered_with_what_was_cut(
 
 def test_a_model_is_called_as_the_server_says_that_it_is_called(fleet: RunningFleet) -> None:
     with OpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0) as client:
-        [model] = client.models.list()
+        model, _ = client.models.list()
         path = client.get("model_info", cast_to=dict[str, str])["model_path"]
         assert path in model.to_dict()["aliases"]  # type: ignore[operator]
         assert client.models.retrieve(path) == model

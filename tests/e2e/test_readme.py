@@ -24,8 +24,8 @@ from pocket.verify import read, score
 from services.fleet.cli import app
 from shared.shipped import DEFAULT_LORAS
 from tests.conftest import HANG_SECONDS
-from tests.e2e.conftest import RunningFleet, processes_with
 from tests.e2e.guide import ROOT, Reader, Step, steps
+from tests.e2e.running import RunningFleet, processes_with
 
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "nats.md"
 

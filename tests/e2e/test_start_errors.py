@@ -6,25 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import DARKROOM
+from services.fleet.plan import SERVICES
+from tests.conftest import HANG_SECONDS
+from tests.e2e.running import DARKROOM
+
+ALONE = [word for name in SERVICES if name != "vae" for word in ("--replicas", f"{name}=0")]
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("DARKROOM_MEMORY_BUDGET", "200000000"), ("DARKROOM_DEVICE", "oven")]
+    ("variable", "value", "options"),
+    [("DARKROOM_MEMORY_BUDGET", "200000000", []), ("DARKROOM_DEVICE", "oven", ALONE)],
+    ids=["among all services", "alone"],
 )
 def test_a_start_that_a_service_ends_is_one_sentence_at_once(
-    tmp_path: Path, variable: str, value: str
+    tmp_path: Path, variable: str, value: str, options: list[str]
 ) -> None:
     places = {
         "DARKROOM_STATE_DIR": str(tmp_path / "state"),
         "DARKROOM_ARENA_DIR": str(tmp_path / "arenas"),
     }
     ended = subprocess.run(
-        [*DARKROOM, "up", "--port", "0"],
+        [*DARKROOM, "up", "--port", "0", *options],
         env={**os.environ, **places, variable: value},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG_SECONDS,
     )
     assert ended.returncode == 1
     [sentence] = ended.stderr.splitlines()

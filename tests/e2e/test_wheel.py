@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import HANG_SECONDS
-from tests.e2e.conftest import processes_with
+from tests.e2e.running import processes_with
 from tests.e2e.guide import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -10,7 +10,7 @@ from transformers import T5TokenizerFast
 
 from pocket.captions import vocabulary
 from pocket.paint import load, paint
-from pocket.train import flux, flux_text
+from pocket.train import flux, flux_text, text
 from pocket.train.flux import DECAY, RATE, build_flux, evaluate_flux, flow_loss, rate_at
 from pocket.train.flux_forward import FluxForward, image_ids
 from pocket.train.flux_text import WIDTH, build_flux_text
@@ -128,7 +128,9 @@ def test_a_run_resumes_hears_its_length_from_a_file_and_comes_out_as_a_flux_pipe
 ) -> None:
     monkeypatch.setattr(flux, "BATCH", 4)
     monkeypatch.setattr(flux, "POOL_START", 8)
+    monkeypatch.setattr(flux, "SAMPLING_STEPS", 2)
     monkeypatch.setattr(flux_text, "STEPS", 1)
+    monkeypatch.setattr(text, "BATCH", 4)
     monkeypatch.setattr(flux, "evaluate_flux", lambda pipeline: {})
     run = Run(tmp_path, 0, torch.device("cpu"))
     for steps in (1, 2):

@@ -332,7 +332,7 @@ FATES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(n=st.integers(1, 3), edit=EDITS, data=st.data())
 def test_any_order_of_events_leads_to_exactly_one_end_with_no_handle_held(
     n: int, edit: EditSpec | None, data: st.DataObject

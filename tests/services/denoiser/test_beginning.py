@@ -136,9 +136,9 @@ OTHERS = ["dpmpp_2m_sde_karras", "heun_karras", "lcm", "tcd"]
 def test_an_edit_is_diffusers_edit(
     source: str, sampler: str, strength: float, masked: bool
 ) -> None:
-    for steps in (7, 16):
-        [found] = finished(edited(source, masked, strength, sampler, steps))
-        assert_close(found, with_diffusers(source, masked, strength, sampler, steps))
+    steps = 16 if strength == 0.3 else 7
+    [found] = finished(edited(source, masked, strength, sampler, steps))
+    assert_close(found, with_diffusers(source, masked, strength, sampler, steps))
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["img2img", "inpaint"])

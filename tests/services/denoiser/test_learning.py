@@ -24,7 +24,7 @@ LEARNING, MEASURED = 200, 100
 SETTINGS = settings(
     deadline=None,
     derandomize=True,
-    max_examples=30,
+    max_examples=12,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -204,9 +204,9 @@ def test_noise_does_not_keep_rows_apart(
     assert host.keep(16, (SMALL,), MEASURED) * mean > 0.88
 
 
-@pytest.mark.parametrize("slow", [1, 2, 3, 5])
-@pytest.mark.parametrize("first", [1, 2, 4])
-@pytest.mark.parametrize("alone", [1, 5, 30])
+@pytest.mark.parametrize("slow", [1, 2, 5])
+@pytest.mark.parametrize("first", [1, 4])
+@pytest.mark.parametrize("alone", [1, 30])
 def test_a_fleet_whose_first_runs_are_slow_batches_all_the_same(
     slow: float, first: int, alone: int
 ) -> None:

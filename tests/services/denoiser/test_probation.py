@@ -68,7 +68,7 @@ def test_the_rows_of_other_models_are_held_as_well() -> None:
         async with engine(gated) as one, engine(free) as other, asyncio.TaskGroup() as group:
             denoiser = world.denoiser(one, other)
             good = await world.task("good")
-            group.create_task(denoiser.run(good))
+            running = group.create_task(denoiser.run(good))
             await free.stepping()
             group.create_task(denoiser.run(await world.suspect("suspect")))
             await gated.until("suspect")
@@ -78,6 +78,7 @@ def test_the_rows_of_other_models_are_held_as_well() -> None:
                 await gated.stepping()
             assert free.count("good") == asked < 400
             assert good.beats >= asked
+            running.cancel()
             gated.open()
 
     in_world(scenario)

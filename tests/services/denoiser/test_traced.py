@@ -16,15 +16,24 @@ def unet() -> SdxlUnet:
     return SdxlUnet(make_unet())
 
 
+@pytest.fixture(scope="module")
+def drawn() -> tuple[SdxlUnet, TracedUnet]:
+    """A network, and its graph."""
+    torch.set_num_threads(1)
+    network = SdxlUnet(make_unet())
+    graph = traced(network)
+    assert isinstance(graph, TracedUnet)
+    return network, graph
+
+
 @pytest.mark.parametrize("images", [1, 2, 7])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (3, 8)])
 @pytest.mark.parametrize("tokens", [5, 77])
 @torch.inference_mode()
 def test_a_graph_answers_as_its_network_for_any_shape(
-    unet: SdxlUnet, images: int, height: int, width: int, tokens: int
+    drawn: tuple[SdxlUnet, TracedUnet], images: int, height: int, width: int, tokens: int
 ) -> None:
-    graph = traced(unet)
-    assert isinstance(graph, TracedUnet)
+    unet, graph = drawn
     example = unet.example(images, height, width, tokens)
     assert torch.equal(graph.predict(*example), unet.predict(*example))
 
