@@ -1,6 +1,7 @@
 """`kill -9` of each service while a job runs: the job still ends, once, with the same image."""
 
 import io
+import re
 
 import aiohttp
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest, ImageResult, StepProgress
-from tests.conftest import eventually, run
+from tests.conftest import eventually, run, until
 from tests.e2e.running import RunningFleet, checkpointed
 
 STEPS = 40
@@ -48,7 +49,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("service", PLACES)
-def test_a_job_outlives_the_kill_of_a_service_and_its_image_is_the_same(
+def test_a_job_outlives_the_kill_of_a_service_whose_restart_is_shown_and_its_image_is_the_same(
     fleet: RunningFleet, service: str
 ) -> None:
     async def scenario() -> None:
@@ -61,7 +62,13 @@ def test_a_job_outlives_the_kill_of_a_service_and_its_image_is_the_same(
             (image,) = await job.images()
             assert largest_difference(image.data, expected.data) <= 1
 
+    before = fleet.member(service)
     run(scenario())
+    until(lambda: fleet.member(service).state == "ready" and fleet.member(service) != before)
+    now = fleet.member(service)
+    assert now.restarts == before.restarts + 1
+    shown = fleet.darkroom("status").stdout
+    assert re.search(rf"{service}\W+{now.pid}\W+ready\W+{now.restarts}\b", shown), shown
 
 
 def test_a_killed_denoiser_s_row_continues_from_its_checkpoint_to_the_same_image(
