@@ -1,5 +1,8 @@
 """Follows a page of the documentation as a reader does: programs and commands in their order."""
 
+import base64
+import io
+import json
 import os
 import re
 import signal
@@ -10,6 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
+from PIL import Image
+
+from pocket.captions import parse
+from pocket.verify import read as read_scene
+from pocket.verify import score
 from services.fleet.state import FleetState, read
 from tests.conftest import eventually, run
 
@@ -83,8 +92,8 @@ class Reader:
 
     The usual ports may be taken on this machine: the fleets of this reader get free ones by
     DARKROOM_HTTP_PORT and DARKROOM_NATS_PORT, and the two addresses that the pages speak of are
-    replaced in what is run. Loads last two seconds. This is all that differs from what is
-    printed."""
+    replaced in what is run. Loads last two seconds. A fleet that serves the models that a page asks
+    for is not started anew. This is all that differs from what is printed."""
 
     here: Path
     environment: dict[str, str]
@@ -137,7 +146,15 @@ class Reader:
         self.up.wait(LONGEST)
         self.up = None
 
+    def _serves(self, text: str) -> bool:
+        """All that `text` asks of a fleet are the models that one serves already."""
+        asked = set(re.findall(r" --model (\S+)", text))
+        known = {Path(source).name for source in self.fleet.models} if self.fleet else set()
+        return re.sub(r" --model \S+", "", text).strip() == START and asked == known
+
     def _start(self, text: str) -> str:
+        if self._serves(text):
+            return ""
         self.stop()
         log = self.here.parent / "up.log"
         with log.open("w") as output:
@@ -164,3 +181,13 @@ class Reader:
             return text
         text = text.replace("http://127.0.0.1:8080", f"http://{fleet.http}")
         return text.replace("nats://127.0.0.1:4222", fleet.nats_url)
+
+
+def assert_shows(file: Path, caption: str) -> None:
+    """`file`: a picture, or a gateway's answer with one."""
+    content = file.read_bytes()
+    if file.suffix == ".json":
+        content = base64.b64decode(json.loads(content)["data"][0]["b64_json"])
+    with Image.open(io.BytesIO(content)) as picture:
+        seen = read_scene(np.asarray(picture.convert("RGB")))
+    assert all(all(right) for right in score(parse(caption), seen).values()), (file.name, seen)

@@ -1,36 +1,27 @@
-"""What README.md and docs/nats.md tell their readers to do, as it stands there, on real fleets."""
+"""What README.md tells its readers to do, as it stands there, on real fleets."""
 
-import base64
-import io
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
-from PIL import Image
 from typer.core import TyperGroup
 
-from pocket.captions import parse, vocabulary
+from pocket.captions import vocabulary
 from pocket.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES
-from pocket.verify import read, score
 from services.fleet.cli import app
 from shared.shipped import DEFAULT_LORAS
-from tests.conftest import HANG_SECONDS
-from tests.e2e.guide import ROOT, Reader, Step, steps
-from tests.e2e.running import RunningFleet, processes_with
+from tests.e2e.guide import ROOT, Reader, Step, assert_shows, steps
+from tests.e2e.running import processes_with
 
-README, GUIDE = ROOT / "README.md", ROOT / "docs" / "nats.md"
+README = ROOT / "README.md"
 
 NOT_RUN = {
-    "make demo": "needs the clone; a test below runs it there",
+    "make demo": "needs the clone; test_guides.py runs it there",
     "make test": "this suite",
     ". .venv/bin/activate": "the clone's environment is active already",
     'darkroom render "a red star" --lora hub:owner/repo': "neither exists, and nothing is fetched",
@@ -72,6 +63,7 @@ def reader() -> Iterator[Reader]:
             "DARKROOM_TEMPLATE_DIR": str(place / "templates"),
             "DARKROOM_LORA_DIR": str(place / "fetched"),
             "DARKROOM_LORAS": str(place / "loras"),
+            "DARKROOM_MODELS": os.pathsep.join(("pocket-sdxl", "pocket-flux")),
         }
         with Reader.beginning(place / "here", settings) as found:
             yield found
@@ -92,16 +84,6 @@ def test_every_command_of_the_readme_runs_and_draws_what_it_says(reader: Reader)
     cached = [said for text, said in told.items() if "--mask-mode cached" in text]
     assert "cached: computed in full" in cached[0]
     assert "approximate: mask_cached: image 0" in cached[1]
-
-
-def assert_shows(file: Path, caption: str) -> None:
-    """`file`: a picture, or a gateway's answer with one."""
-    content = file.read_bytes()
-    if file.suffix == ".json":
-        content = base64.b64decode(json.loads(content)["data"][0]["b64_json"])
-    with Image.open(io.BytesIO(content)) as picture:
-        seen = read(np.asarray(picture.convert("RGB")))
-    assert all(all(right) for right in score(parse(caption), seen).values()), (file.name, seen)
 
 
 def test_every_excuse_is_of_one_command() -> None:
@@ -134,51 +116,3 @@ def test_the_readme_names_all_that_the_pocket_models_know() -> None:
     world = {*SHAPES, *SIZES, *PLACES, *COLOURS, *BACKGROUNDS}
     assert world <= said
     assert world <= set(vocabulary())
-
-
-def test_make_demo_paints_what_it_says_and_leaves_nothing_behind() -> None:
-    with (
-        tempfile.TemporaryDirectory() as state,
-        tempfile.TemporaryDirectory(prefix="darkroom-test-", dir="/dev/shm") as arenas,
-    ):
-        environment = {
-            **os.environ,
-            "DARKROOM_STATE_DIR": f"{state}/state",
-            "DARKROOM_ARENA_DIR": arenas,
-        }
-        done = subprocess.run(
-            ["make", "-C", str(ROOT), "demo", f"VENV={sys.prefix}"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "out/demo.png" in done.stdout
-        caption = "a large red circle left and a small blue square right on white"
-        assert caption in README.read_text()
-        assert_shows(ROOT / "out" / "demo.png", caption)
-        assert processes_with("DARKROOM_STATE_DIR", environment["DARKROOM_STATE_DIR"]) == []
-        assert list(Path(arenas).iterdir()) == []
-
-
-def test_every_command_of_the_guide_to_nats_runs(fleet: RunningFleet, tmp_path: Path) -> None:
-    reader = Reader.beginning(tmp_path, fleet.environment)
-    told = [reader.follow(step) for step in steps(GUIDE) if step.kind == "program"]
-    drawn, fetched, cancelled = (
-        reader.follow(step) for step in steps(GUIDE) if step.kind == "command"
-    )
-    assert told == ["", "", ""]
-    assert "image 0: step 12 of 12" in drawn
-    assert fetched.startswith("done: ")
-    assert cancelled == "done\n"
-    assert_shows(tmp_path / "image-0.png", "a large red circle left on white")
-
-
-def test_programs_of_the_guide_need_nothing_of_ours() -> None:
-    programs = {step.file: step.text for step in steps(GUIDE) if step.kind == "program"}
-    assert set(programs) == {"draw.py", "fetch.py", "cancel.py"}
-    for source in programs.values():
-        imported = set(re.findall(r"^import (\w+)", source, re.MULTILINE))
-        assert imported <= {"asyncio", "pathlib", "sys", "uuid", "msgpack", "nats"}
-        assert "from " not in re.sub(r"#.*", "", source)
