@@ -97,6 +97,7 @@ class Process:
             # when the interpreter leaves, which took a process with torch 40 s.
             gc.collect()
             gc.freeze()
+            gc.enable()  # see `start_up.py`
             helpers.append(group.create_task(self._announce(info, told)))
             await working
             for helper in helpers:

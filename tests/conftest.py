@@ -1,6 +1,7 @@
 """Helpers that every test may use."""
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -9,6 +10,7 @@ from typing import Any, Final, TypeVar
 import pytest
 from hypothesis import settings
 
+from tests.needs import missing
 from tests.units import in_order, unit_of
 
 T = TypeVar("T")
@@ -54,8 +56,24 @@ def until(condition: Callable[[], bool], within: float = HANG_SECONDS, every: fl
         time.sleep(every)
 
 
+def pytest_configure() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now stays: the collector need not go through it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [items[index] for index in in_order([item.nodeid for item in items])]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if absent := missing(marker.name for marker in item.iter_markers()):
+        pytest.skip(f"needs {', '.join(absent)}")
 
 
 @pytest.hookimpl(optionalhook=True)

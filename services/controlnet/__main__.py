@@ -1,11 +1,13 @@
 """`python -m services.controlnet`"""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
-
+import shared.start_up  # noqa: F401 (before what takes long to import)
 from services.controlnet.service import ControlNetService
 from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
@@ -19,6 +21,9 @@ from shared.torch_setup import prepare_torch
 from shared.unusable import load_each
 from shared.worker import Worker
 
+if TYPE_CHECKING:
+    import torch
+
 
 def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
     """The ControlNet in `source`, which has shown that it can take a step."""
@@ -29,6 +34,8 @@ def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
 
 
 async def main(running: Process) -> None:
+    import torch
+
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
     lean_diffusers("peft", "scipy", "transformers")

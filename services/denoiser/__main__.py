@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 
+import shared.start_up  # noqa: F401 (before what takes long to import)
 from services.denoiser.controls import ControlNets
 from services.denoiser.interval import Interval
 from services.denoiser.model import Resources, limits, load, reserve, template_store

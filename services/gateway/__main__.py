@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import shared.start_up  # noqa: F401 (before what takes long to import)
 from services.gateway.app import serving
 from services.gateway.core import OPEN_FILES
 from services.gateway.door import Door

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import shared.start_up  # noqa: F401 (before what takes long to import)
 from services.planner.planner import Planner
 from shared.catalogue import Catalogue
 from shared.discovery import sizes_told

@@ -3,8 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-import torch
-
+import shared.start_up  # noqa: F401 (before what takes long to import)
 from services.prompt_encoder.asked import asked
 from services.prompt_encoder.service import PromptEncoder
 from shared.adapters.fetch import Fetcher
@@ -20,6 +19,8 @@ from shared.worker import Worker
 
 
 async def main(running: Process) -> None:
+    import torch
+
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import shared.start_up  # noqa: F401 (before what takes long to import)
 from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.catalogue import Catalogue

@@ -18,6 +18,7 @@ from typing import Final
 
 from PIL import Image
 
+import shared.start_up  # noqa: F401 (as the services do)
 from shared import subjects
 from shared.catalogue import Catalogue
 from shared.crash_points import reached

@@ -3,7 +3,6 @@
 import base64
 import json
 import random
-import subprocess
 import urllib.error
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from shared.bus.nats import connect
 from shared.discovery import services
 from shared.errors import Misconfigured, NotPermitted
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.e2e.running import DARKROOM
 from tests.e2e.secured import Secured
 
 
@@ -30,23 +28,12 @@ def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -
     )
     assert drawn["data"][0]["b64_json"]
     out = secured.keys.parent / "picture.png"
-    rendered = subprocess.run(
-        [*DARKROOM, "render", "a red circle", "--steps", "2", "--out", str(out)],
-        env=secured.environment,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
+    rendered = secured.fleet.darkroom("render", "a red circle", "--steps", "2", "--out", str(out))
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert out.stat().st_size > 100
-    status = subprocess.run(
-        [*DARKROOM, "status", "--url", secured.nats_url],
-        env=secured.environment,
-        capture_output=True,
-        timeout=HANG_SECONDS,
-    )
+    status = secured.fleet.darkroom("status", "--url", secured.nats_url)
     assert status.returncode == 0
-    assert b"denoiser" in status.stdout
+    assert "denoiser" in status.stdout
 
 
 def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
@@ -71,13 +58,7 @@ def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
     assert drawn["darkroom"]["approximations"] == []
     out = secured.keys.parent / "steered.png"
     steered = ("--control", f"edges={file}:0.8", "--control-lag", "1", "--out", str(out))
-    rendered = subprocess.run(
-        [*DARKROOM, "render", "a red circle", "--steps", "2", *steered],
-        env=secured.environment,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
+    rendered = secured.fleet.darkroom("render", "a red circle", "--steps", "2", *steered)
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert "hint: done" in rendered.stdout
     assert out.stat().st_size > 100
@@ -91,13 +72,7 @@ def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(
     short = ("--users", "1", "--duration", "1", "--steps", "2")
     own = secured.nats_url if target == "nats" else secured.state.http_url
     address = ("--url", own.replace("127.0.0.1", "localhost")) if named else ()
-    done = subprocess.run(
-        [*DARKROOM, "load", "--target", target, *address, *short, "--json", "-"],
-        env=secured.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = secured.fleet.darkroom("load", "--target", target, *address, *short, "--json", "-")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["overall"]
     assert found["requests"] == found["done"] > 0

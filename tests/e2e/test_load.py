@@ -41,7 +41,7 @@ def test_locust_drives_the_gateway(fleet: RunningFleet, tmp_path: Path) -> None:
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", fleet.http),
-            *("--headless", "--users", "2", "--spawn-rate", "2", "--run-time", "5s"),
+            *("--headless", "--users", "2", "--spawn-rate", "2", "--run-time", "3s"),
             *("--stop-timeout", "300", "--think", "0.1", "--workload", str(workload)),
             *("--json", "--only-summary"),
         ],

@@ -382,7 +382,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.linux  # for glibc's malloc
 def test_what_a_picture_costs_in_memory_is_given_back() -> None:
     found = subprocess.run(
         [sys.executable, "-c", LIMITED],

@@ -44,7 +44,7 @@ def test_of_twelve_blocks_with_three_ways_each_the_plan_equals_the_best_there_is
         assert best_plan(blocks).makespan == pytest.approx(least_makespan(blocks), rel=1e-12)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(block_lists, heads)
 def test_whatever_the_times_no_plan_is_better(blocks: list[Block], head: float) -> None:
     plan = best_plan(blocks, head)
@@ -52,7 +52,7 @@ def test_whatever_the_times_no_plan_is_better(blocks: list[Block], head: float) 
     assert plan.exact
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(runs, heads)
 def test_blocks_that_are_alike_are_planned_as_well_as_others(
     blocks: list[Block], head: float

@@ -131,7 +131,7 @@ def test_deadlines_and_what_is_waited_for_within_a_step_make_company_welcome() -
     assert running([row(1, asks=True), row(2)], cost(0.0)) == (1, 2)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(deadline=None, derandomize=True, max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(1, 8), st.integers(1, 100)), min_size=1, max_size=8),
     st.floats(0.0, 1.0),

@@ -31,7 +31,7 @@ SETTLED = [
 SAME = settings(
     deadline=None,
     derandomize=True,
-    max_examples=60,
+    max_examples=30,
     suppress_health_check=[HealthCheck.too_slow],
 )
 """The same examples every time, however slow the machine."""
