@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    DPMSolverMultistepScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -40,7 +41,7 @@ from tests.families.test_flux_edits import HOLES, PICTURE, edited
 from tests.flux import Wish, apart
 from tests.loras import write_lora
 from tests.models import SDXL
-from tests.sd import VERSIONS, SdAtelier, make_sd, make_sd_control, make_sd_unet
+from tests.sd import BETAS, VERSIONS, SdAtelier, make_sd, make_sd_control, make_sd_unet
 from tests.services.denoiser.test_sharing import pair
 
 WISHES = (
@@ -117,6 +118,29 @@ def test_its_own_scheduler_is_corrected_as_the_pipeline_does_it(
     wish = Wish(sampler=read_card(atelier.source).default_sampler, steps=7, guidance=3.0)
     assert wish.sampler == "ddim"
     [picture] = atelier.paint([atelier.row(wish)])
+    assert apart(picture, atelier.painted(atelier.pipeline, wish, own=True)) <= 1
+
+
+def test_the_scheduler_of_most_of_them_is_refused_until_an_operator_chooses_another(
+    tmp_path: Path,
+) -> None:
+    """PNDM steps by four former answers; its config says of the noise what the others say."""
+    source = make_sd(tmp_path / "toy")
+    file = Path(source, "scheduler", "scheduler_config.json")
+    config: dict[str, Any] = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, **BETAS}
+    file.write_text(json.dumps(config))
+    index = Path(source, "model_index.json")
+    named = json.loads(index.read_text()) | {"scheduler": ["diffusers", "PNDMScheduler"]}
+    index.write_text(json.dumps(named))
+    with pytest.raises(Misconfigured, match=r"is a PNDMScheduler; served are.*may be chosen"):
+        read_card(source)
+    Path(source, "darkroom.json").write_text(json.dumps({"sampler": "dpmpp_2m"}))
+    atelier, wish = SdAtelier(source), Wish(steps=6, guidance=3.0, sampler="dpmpp_2m")
+    assert read_card(source).default_sampler == "dpmpp_2m"
+    [picture] = atelier.paint([atelier.row(wish)])
+    atelier.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        atelier.pipeline.scheduler.config
+    )
     assert apart(picture, atelier.painted(atelier.pipeline, wish, own=True)) <= 1
 
 
