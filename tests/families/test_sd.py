@@ -3,6 +3,7 @@ pictures."""
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from diffusers import (
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
+    UNet2DConditionModel,
 )
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from safetensors.torch import load_file, save_file
 
@@ -30,6 +33,7 @@ from shared.errors import Misconfigured
 from shared.families.control import ControlNet
 from shared.families.registry import control_family
 from shared.families.sd.family import Sd
+from shared.families.unet.lora_names import sgm_names
 from shared.families.unet.traced import TracedUnet
 from shared.families.unet.unet import Unet
 from shared.model_cards import read_card
@@ -39,7 +43,7 @@ from tests.conftest import HANG_SECONDS
 from tests.controls import Studio
 from tests.families.test_flux_edits import HOLES, PICTURE, edited
 from tests.flux import Wish, apart
-from tests.loras import write_lora
+from tests.loras import shapes_of, write_lora
 from tests.models import SDXL
 from tests.sd import BETAS, VERSIONS, SdAtelier, make_sd, make_sd_control, make_sd_unet
 from tests.services.denoiser.test_sharing import pair
@@ -333,6 +337,31 @@ def test_rows_with_different_loras_share_steps_and_are_as_diffusers_paints_them(
         assert (apart(picture, without) > 1) == bool(wanted or words), wish
 
 
+def test_at_its_full_size_its_layers_have_the_names_that_diffusers_converts() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768)
+    shapes = shapes_of(unet)
+    theirs = {
+        name: pieces[0].layer
+        for name, pieces in sgm_names(shapes).items()
+        if re.match(r"(time_embed|input_blocks|middle_block|output_blocks|out)\.", name)
+        and len(pieces) == 1
+        and not name.endswith(".to_out")  # an attention processor's name
+    }
+    numbers = {name: torch.tensor(float(k)) for k, name in enumerate((*theirs, "out.0"))}
+    weights = {
+        f"model.diffusion_model.{name}.{kind}": number
+        for name, number in numbers.items()
+        for kind in ("weight", "bias")
+    }
+    converted = convert_ldm_unet_checkpoint(weights, dict(unet.config))
+    found = {key.removesuffix(".weight"): number for key, number in converted.items()}
+    assert {name: found[layer] for name, layer in theirs.items()} == {
+        name: numbers[name] for name in theirs
+    }
+    assert set(theirs.values()) == set(shapes)
+
+
 def test_encoders_may_be_told_to_leave_padding_out(tmp_path: Path) -> None:
     source = make_sd(tmp_path / "toy")
     file = Path(source, "text_encoder", "config.json")
@@ -384,6 +413,13 @@ def test_its_card_says_what_its_pipeline_does_by_default(first: SdAtelier) -> No
     assert (card.pipeline, card.default_guidance) == ("StableDiffusionPipeline", 7.5)
     assert (card.default_width, card.size_multiple, card.scale) == (64, 8, 8)
     assert (card.masks, card.embedded_guidance, card.rounds_up) == (False, False, False)
+
+
+def test_a_distilled_one_is_drawn_as_its_makers_want_it(tmp_path: Path) -> None:
+    plain = read_card(make_sd(tmp_path / "plain"))
+    turbo = read_card(make_sd(tmp_path / "sd-turbo", "2", timestep_spacing="trailing"))
+    assert (plain.default_steps, plain.default_guidance) == (30, 7.5)
+    assert (turbo.default_steps, turbo.default_guidance) == (1, 0.0)
 
 
 @pytest.mark.parametrize(("width", "version"), [(768, 1), (1024, 2)])
