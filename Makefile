@@ -51,7 +51,7 @@ constraints: install
 
 # The page of all settings, from the settings themselves.
 settings: install
-	@$(BIN)/python -m shared.settings_page > settings.new
+	@$(BIN)/python -m shared.process.settings_page > settings.new
 	@mv settings.new docs/settings.md
 
 clean:

@@ -1,10 +1,10 @@
 """How evenly edits of very different cost load several denoisers: a simulation of the real policy.
 
-8 denoisers, Poisson arrivals, masks as production has them (`benchmarks/edits.py`). `imbalance` is
-the predicted work that the busiest denoiser was given, over the mean, less 1: ours, where who has
-the fewest predicted seconds in hand pulls first; the same with the number of rows told instead;
-round robin; and least requests. The worst of all mixes and rates is given. Time is simulated, and
-the same in every run; nothing is measured.
+8 denoisers, Poisson arrivals, masks as production has them (`loadgen/simulator/edit_mix.py`).
+`imbalance` is the predicted work that the busiest denoiser was given, over the mean, less 1: ours,
+where who has the fewest predicted seconds in hand pulls first; the same with the number of rows
+told instead; round robin; and least requests. The worst of all mixes and rates is given. Time is
+simulated, and the same in every run; nothing is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,9 @@ from random import Random
 from statistics import mean
 from typing import Final
 
-from benchmarks.edits import MIXES, Edit, arrivals
-from benchmarks.numbers import percentile
-from benchmarks.program import Options, Results, run_program, say
-from benchmarks.simulation import (
+from benchmarks.harness.numbers import percentile
+from benchmarks.harness.program import Options, Results, run_program, say
+from loadgen.simulator.denoisers import (
     COST,
     STEPS,
     LeastRequests,
@@ -24,10 +23,11 @@ from benchmarks.simulation import (
     RoundRobin,
     added_seconds,
 )
-from services.denoiser.cost import CostModel
-from services.denoiser.load import level, seconds_in_hand
-from services.denoiser.plan_step import Limits
-from services.denoiser.views import RowView
+from loadgen.simulator.edit_mix import MIXES, Edit, arrivals
+from shared.policy.cost_model import CostModel
+from shared.policy.reported_load import level, seconds_in_hand
+from shared.policy.row_view import RowView
+from shared.policy.step_scheduler import Limits
 
 DENOISERS: Final = 8
 EDITS: Final = 2000

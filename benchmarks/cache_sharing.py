@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from benchmarks.edited_scenes import Original, SceneEdit, edit, originals, token_share
-from benchmarks.edits import MODEL, zipf
-from benchmarks.fleet import OwnFleet, denoisers, own_fleet, render
-from benchmarks.program import Options, Results, run_program, say
-from benchmarks.second_host import REACHABLE, second_host
-from shared.catalogue import Catalogue
+from benchmarks.harness.edited_scenes import Original, SceneEdit, edit, originals, token_share
+from benchmarks.harness.fleet import OwnFleet, denoisers, own_fleet, render
+from benchmarks.harness.flux_model import MODEL
+from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.second_host import REACHABLE, second_host
+from loadgen.simulator.edit_mix import zipf
 from shared.errors import Misconfigured
-from shared.families.network import FULL_FROM
+from shared.models.catalogue import Catalogue
+from shared.models.contracts.network import FULL_FROM
 
 SEED: Final = 6
 """Of the scenes: others than those of the training, and of other programs."""
@@ -65,7 +66,7 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Of one fleet: for each edit whether it was computed with a template, and what the denoisers
-    said of their template stores at the end (`TemplateStatistics`)."""
+    said of their template stores at the end (`StoreStatistics`)."""
 
     cached: tuple[bool, ...]
     stores: tuple[Mapping[str, int], ...]

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Final
 
-from benchmarks import requests
-from benchmarks.baseline import Baseline
-from benchmarks.company import company
-from benchmarks.fleet import Rendered, own_fleet, render
-from benchmarks.pixels import Difference, difference, total
-from benchmarks.program import Options, Results, cores, run_program, say
-from shared.catalogue import Catalogue
+from benchmarks.baselines.reference import Baseline
+from benchmarks.harness import requests
+from benchmarks.harness.filler_jobs import company
+from benchmarks.harness.fleet import Rendered, own_fleet, render
+from benchmarks.harness.pixels import Difference, difference, total
+from benchmarks.harness.program import Options, Results, cores, run_program, say
 from shared.client import Darkroom
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
+from shared.models.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)

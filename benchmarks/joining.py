@@ -25,15 +25,15 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from benchmarks import requests
-from benchmarks.company import Companion, company
-from benchmarks.fleet import Rendered, own_fleet, render
-from benchmarks.numbers import percentile
-from benchmarks.pixels import Difference, difference, total
-from benchmarks.program import Options, Results, run_program, say
-from shared.catalogue import Catalogue
+from benchmarks.harness import requests
+from benchmarks.harness.filler_jobs import Companion, company
+from benchmarks.harness.fleet import Rendered, own_fleet, render
+from benchmarks.harness.numbers import percentile
+from benchmarks.harness.pixels import Difference, difference, total
+from benchmarks.harness.program import Options, Results, run_program, say
 from shared.client import Darkroom
 from shared.messages import GenerationRequest
+from shared.models.catalogue import Catalogue
 
 MIDWAY: Final = 10
 """Steps that all companions have done before the first arrival."""

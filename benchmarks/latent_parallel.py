@@ -22,13 +22,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks import requests
-from benchmarks.fleet import OwnFleet, Rendered, denoisers, own_fleet, render
-from benchmarks.large_model import LARGE, SMALL, large_model, parameters
-from benchmarks.numbers import MILLISECONDS, between
-from benchmarks.pixels import difference
-from benchmarks.places import pin
-from benchmarks.program import Options, Results, run_program, say
+from benchmarks.harness import requests
+from benchmarks.harness.cpu_pinning import pin
+from benchmarks.harness.fleet import OwnFleet, Rendered, denoisers, own_fleet, render
+from benchmarks.harness.large_model import LARGE, SMALL, large_model, parameters
+from benchmarks.harness.numbers import MILLISECONDS, between
+from benchmarks.harness.pixels import difference
+from benchmarks.harness.program import Options, Results, run_program, say
 from shared.messages import GenerationRequest
 
 WARM_UP: Final = 3

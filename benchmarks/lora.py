@@ -6,7 +6,7 @@ one batch for each LoRA, one after another, which is all that merged weights all
 Exactness: pictures with each LoRA, and with two at once, against diffusers' pipeline with the same
 files and scales (`load_lora_weights`, `set_adapters`); ours drawn in one mixed batch, and each
 alone, where LoRAs are merged if that pays. Differences are in steps of 1/255. Loading: see
-`cold_lora.py`.
+`benchmarks/cold_lora/`.
 """
 
 import asyncio
@@ -19,19 +19,20 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import cold_results, requests
-from benchmarks.baseline import Baseline
-from benchmarks.cold_lora import cold
-from benchmarks.fleet import Rendered, own_fleet, render
-from benchmarks.numbers import mean_rows
-from benchmarks.pixels import difference, total
-from benchmarks.program import Options, Results, cores, run_program, say
-from services.fleet.plan import default_loras
-from shared.catalogue import Catalogue
+from benchmarks.baselines.reference import Baseline
+from benchmarks.cold_lora import results as cold_results
+from benchmarks.cold_lora.__main__ import cold
+from benchmarks.harness import requests
+from benchmarks.harness.fleet import Rendered, own_fleet, render
+from benchmarks.harness.numbers import mean_rows
+from benchmarks.harness.pixels import difference, total
+from benchmarks.harness.program import Options, Results, cores, run_program, say
+from services.fleet.plan.processes import default_loras
 from shared.client import Darkroom
 from shared.errors import Misconfigured
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, LoraChoice
+from shared.models.catalogue import Catalogue
 
 LORAS: Final = 4
 SCALES: Final = (1.0, 0.7)

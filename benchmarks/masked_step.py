@@ -6,7 +6,7 @@ the keys and values of the same step, recorded in half precision before. Masks a
 somewhere in the image, another one for each image of a batch, so that no two rows of a batch have
 the same tokens. All ways take turns in each round; a figure is the median, a ratio that of the
 ratios within a round. What may be computed in either way is: above `FULL_FROM` of the tokens a
-denoiser computes an image in full (`shared/families/network.py`), and so does this.
+denoiser computes an image in full (`shared/models/contracts/network.py`), and so does this.
 
 The network has the shape of FLUX with random weights: 1,024 image tokens of 768 channels and 128 of
 a prompt, as in FLUX an eighth; 2 double and 4 single blocks. `--own` measures that of `--model`.
@@ -21,11 +21,11 @@ from typing import Final
 
 import torch
 
-from benchmarks.flux_model import Shape, random_transformer
-from benchmarks.program import Options, Results, run_program, say
-from shared.families.flux.traced import traced
-from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import FULL_FROM, Conditioning, MaskedNetwork, Mode, Partial
+from benchmarks.harness.flux_model import Shape, random_transformer
+from benchmarks.harness.program import Options, Results, run_program, say
+from shared.models.contracts.network import FULL_FROM, Conditioning, MaskedNetwork, Mode, Partial
+from shared.models.families.flux.traced import traced
+from shared.models.families.flux.transformer import FluxTransformer
 
 RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9, 1.0)
 NAMES: Final = tuple(f"{ratio:g}" for ratio in RATIOS)

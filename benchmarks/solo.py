@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from benchmarks import requests
-from benchmarks.baseline import TRIALS, Baseline, add_eager_baseline
-from benchmarks.fleet import own_fleet, render
-from benchmarks.numbers import spread
-from benchmarks.program import Options, Results, cores, run_program, say
-from shared.catalogue import Catalogue
+from benchmarks.baselines.reference import TRIALS, Baseline, add_eager_baseline
+from benchmarks.harness import requests
+from benchmarks.harness.fleet import own_fleet, render
+from benchmarks.harness.numbers import spread
+from benchmarks.harness.program import Options, Results, cores, run_program, say
 from shared.client import Darkroom
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
+from shared.models.catalogue import Catalogue
 
 IMAGES: Final = 30
 WARM_UP: Final = 3

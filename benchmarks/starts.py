@@ -23,20 +23,20 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Final
 
-from benchmarks.fleet import own_fleet
-from benchmarks.program import Options, Results, cores, run_program, say
-from loadgen.limits import Limits
-from loadgen.occupancy import Key, NatsSource, Steps
-from loadgen.outcome import Outcome, RequestTemplate
-from loadgen.report.slo import OwnDeadlines
-from loadgen.report.summary import meets
-from loadgen.run import run_closed
-from loadgen.solo import solo_latencies
+from benchmarks.harness.fleet import own_fleet
+from benchmarks.harness.program import Options, Results, cores, run_program, say
+from loadgen.outcomes.limits import Limits
+from loadgen.outcomes.occupancy import Key, NatsSource, Steps
+from loadgen.outcomes.outcome import Outcome, RequestTemplate
+from loadgen.report.statistics.slo import OwnDeadlines
+from loadgen.report.statistics.summary import meets
+from loadgen.runs.run import run_closed
+from loadgen.runs.solo import solo_latencies
 from loadgen.targets.http import HttpTarget
-from loadgen.workload import Entry, Workload, one_of_each
-from services.fleet.plan import parse_replicas
-from services.fleet.running import Fleet
-from shared.die_with_parent import command_that_dies_with_us
+from loadgen.workload.workload import Entry, Workload, one_of_each
+from services.fleet.plan.processes import parse_replicas
+from services.fleet.supervisor.running import Fleet
+from shared.host.die_with_parent import command_that_dies_with_us
 
 USERS: Final = 16
 STEPS: Final = 25

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from benchmarks import requests
-from benchmarks.baseline import TRIALS, Baseline, add_eager_baseline
 from benchmarks.baselines.pipeline import Layout
-from benchmarks.fleet import own_fleet, render
-from benchmarks.numbers import mean_rows
-from benchmarks.program import Options, Results, cores, run_program, say
-from shared.catalogue import Catalogue
+from benchmarks.baselines.reference import TRIALS, Baseline, add_eager_baseline
+from benchmarks.harness import requests
+from benchmarks.harness.fleet import own_fleet, render
+from benchmarks.harness.numbers import mean_rows
+from benchmarks.harness.program import Options, Results, cores, run_program, say
 from shared.client import Darkroom
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest
+from shared.models.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Rows that share a step only where that saves something, against rows that share every step.
 
-A simulation with the real `plan_step` of one denoiser, to which pictures and edits come as a
+A simulation with the real `schedule_step` of one denoiser, to which pictures and edits come as a
 Poisson process: mean seconds until one is finished, over those if all rows share each step. By how
 much of a picture's step is saved for each further one that shares it (what a step pays once, over
 what it takes with one picture), and by how busy the denoiser would be with one at a time; 1.1: more
@@ -17,11 +17,11 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.edits import MOST, Edit, arrivals, mixed
-from benchmarks.program import Options, Results, run_program, say
-from benchmarks.simulation import STEPS, RoundRobin, cost_model, row_work
-from services.denoiser.cost import CostModel
-from services.denoiser.plan_step import Limits
+from benchmarks.harness.program import Options, Results, run_program, say
+from loadgen.simulator.denoisers import STEPS, RoundRobin, cost_model, row_work
+from loadgen.simulator.edit_mix import MOST, Edit, arrivals, mixed
+from shared.policy.cost_model import CostModel
+from shared.policy.step_scheduler import Limits
 
 MIXES: Final[dict[str, Callable[[Random], float]]] = {
     "pictures": lambda lot: MOST,

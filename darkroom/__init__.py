@@ -12,6 +12,7 @@ at last one of `darkroom.outcomes`. What is named here stays where it is; other 
 """
 
 from shared.client import Darkroom, new_job_id
+from shared.client.job import Job
 from shared.errors import (
     AdapterUnusable,
     BusUnavailable,
@@ -27,7 +28,6 @@ from shared.errors import (
     QueueFull,
 )
 from shared.jobs.record import JobRecord
-from shared.keys import Credentials
 from shared.messages import (
     CancelReply,
     ControlChoice,
@@ -38,7 +38,7 @@ from shared.messages import (
     Preview,
     StepProgress,
 )
-from shared.watch import Job
+from shared.security.keys import Credentials
 
 __version__ = "0.1.0"
 

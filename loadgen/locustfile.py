@@ -16,12 +16,12 @@ from typing import Final
 
 from locust import HttpUser, events, task
 
-from loadgen.files import load_workload
-from loadgen.outcome import Shot
+from loadgen.outcomes.outcome import Shot
 from loadgen.targets.base import HTTP_FIELDS, OPENAI_FIELDS
 from loadgen.targets.choose import chosen
 from loadgen.targets.images import PATH, answer, body
-from loadgen.workload import Workload, requests
+from loadgen.workload.files import load_workload
+from loadgen.workload.workload import Workload, requests
 
 _NUMBERS: Final = itertools.count()
 

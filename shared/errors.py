@@ -1,7 +1,7 @@
 """The one tree of errors. Each carries its fields: what was wrong, where, and what is allowed.
 
 Errors are translated once, at a boundary: `shared/bus/nats` turns the client library's errors into
-these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway turns it into HTTP.
+these, `Failure` (`shared/messages/`) carries one over the wire, the gateway turns it into HTTP.
 
     DarkroomError
     ├── InvalidRequest        a field of a request is not allowed; never retried
@@ -23,9 +23,9 @@ these, `Failure` (`shared/messages.py`) carries one over the wire, the gateway t
     ├── Unauthorized          an HTTP request without a valid token
     ├── Misconfigured         the environment cannot work; the text says what to set
     │   └── MemoryBudgetExceeded  a process would need more memory than it may use
-    ├── DeadLetterUnusable    in `services/fleet/dead_letters.py`
+    ├── DeadLetterUnusable    in `services/fleet/dead_letters/letters.py`
     ├── NotFinite             what was computed is NaN or infinite
-    └── EngineStopped         in `services/denoiser/outcomes.py`: how a row can end
+    └── EngineStopped         in `services/denoiser/engine/events.py`: how a row can end
 """
 
 from typing import Any, ClassVar
@@ -260,7 +260,7 @@ class NotPermitted(DarkroomError):
     def __init__(self, verb: str, subject: str) -> None:
         super().__init__(
             f"the bus does not permit these credentials to {verb} {subject!r}; "
-            "shared/permissions.py says what each service may do",
+            "services/fleet/access/permissions.py says what each service may do",
             verb=verb,
             subject=subject,
         )

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 # Tests compute on one thread: their tensors are small, and threads wait for each other's cores
 # longer than they compute. Torch reads it when it is imported. A fleet decides for itself
-# (`services/fleet/plan.py`).
+# (`services/fleet/plan/processes.py`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The usual ports are for whoever works on this machine, and for one fleet at a time.
 os.environ["DARKROOM_NATS_PORT"] = "0"

@@ -1,8 +1,8 @@
 """The tree is the architecture: what may import what, read from the imports themselves."""
 
 import ast
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,86 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parent.parent
-PACKAGES: Final = ("pocket", "shared", "loadgen", "services", "benchmarks")
+PACKAGES: Final = ("pocket", "shared", "darkroom", "loadgen", "services", "benchmarks")
+
+_LAYERS: Final = """
+    pocket
+    pocket/train/common pocket/train/sdxl pocket/train/flux pocket/train
+
+    shared
+    shared/security shared/host
+    shared/messages
+    shared/media
+    shared/bus shared/bus/nats
+    shared/telemetry
+    shared/models/files shared/models/samplers shared/models/lowrank
+    shared/models/contracts
+    shared/models/families/unet
+    shared/models/families/sd shared/models/families/sdxl shared/models/families/flux
+    shared/models/families
+    shared/models/loras/sources
+    shared/models
+    shared/models/loras
+    shared/tensors
+    shared/jobs
+    shared/policy/block_plan shared/policy
+    shared/client
+    shared/worker
+    shared/process
+
+    darkroom
+
+    loadgen/outcomes
+    loadgen/workload
+    loadgen/report/statistics loadgen/report/page loadgen/report
+    loadgen/simulator
+    loadgen/targets
+    loadgen/runs
+    loadgen/cli
+    loadgen
+
+    services
+    services/denoiser/sampling
+    services/denoiser/rows
+    services/denoiser/forward
+    services/denoiser/controlnet services/denoiser/mask_cache
+    services/denoiser/engine
+    services/denoiser/cfg_parallel
+    services/denoiser/node
+    services/denoiser
+    services/gateway/http
+    services/gateway/openai
+    services/gateway/replies
+    services/gateway/routes
+    services/gateway/openapi
+    services/gateway
+    services/planner services/prompt_encoder services/controlnet services/vae
+    services/fleet/access
+    services/fleet/plan
+    services/fleet/supervisor
+    services/fleet/dead_letters
+    services/fleet/cli
+    services/fleet
+
+    benchmarks/harness
+    benchmarks/baselines
+    benchmarks/serving benchmarks/cold_lora benchmarks/controlnet benchmarks/hops benchmarks/plan
+    benchmarks/fidelity
+    benchmarks
+    benchmarks/editing benchmarks/edit_fidelity benchmarks/swift
+"""
+LAYERS: Final = _LAYERS.split()
+"""Folders with modules: each may import what stands before it, and itself."""
+MOST_MODULES: Final = 15
+"""In one folder, `__init__.py` not counted."""
+CROWDED: Final[Mapping[str, tuple[int, str]]] = {}
+"""Folders that may have more: how many, and why."""
+ALONE: Final = ("controlnet", "denoiser", "gateway", "planner", "prompt_encoder", "vae")
+"""Services that import no other one; the fleet starts and checks them."""
+NOT_PURE: Final = frozenset(
+    {"asyncio", "nats", "services", "socket", "subprocess", "time", "torch"}
+)
+"""What no decision imports."""
 
 Edges = Mapping[str, frozenset[str]]
 
@@ -102,3 +181,104 @@ def test_no_class_name_is_used_twice_in_a_service(service: str) -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert twice(classes) == {}
+
+
+def folder(module: str) -> str:
+    return modules()[module].parent.relative_to(ROOT).as_posix()
+
+
+def between_folders(depth: int = 9) -> Edges:
+    """What each folder imports of others, seen from so many levels below the root."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, others in imports().items():
+        at = "/".join(folder(name).split("/")[:depth])
+        found[at] |= {"/".join(folder(other).split("/")[:depth]) for other in others} - {at}
+    return {at: frozenset(others) for at, others in found.items()}
+
+
+def upward(edges: Edges, layers: Sequence[str]) -> list[str]:
+    """Imports of what stands later in `layers`."""
+    rank = {name: number for number, name in enumerate(layers)}
+    return sorted(
+        f"{name} imports {other}"
+        for name, others in edges.items()
+        for other in others
+        if rank[other] > rank[name]
+    )
+
+
+def outside(path: Path) -> set[str]:
+    """The packages that the file at `path` imports, by the first part of their names."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {one.name.partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def reached(name: str) -> set[str]:
+    """The modules that are imported with module `name`, itself and packages around them too."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        module = waiting.pop()
+        if module and module not in found:
+            found.add(module)
+            waiting += [module.rpartition(".")[0], *imports()[module]]
+    return found
+
+
+def decisions() -> list[str]:
+    return [name for name in modules() if f"{name}.".startswith("shared.policy.")]
+
+
+def test_imports_upward_are_found() -> None:
+    edges = {"low": frozenset({"high"}), "high": frozenset({"low"})}
+    assert upward(edges, ("low", "high")) == ["low imports high"]
+
+
+def test_every_folder_has_its_layer() -> None:
+    found = {folder(name) for name in modules()}
+    assert found - set(LAYERS) == set()
+    assert set(LAYERS) - found == set()
+
+
+def test_imports_go_down_the_layers() -> None:
+    assert upward(between_folders(), LAYERS) == []
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_no_folders_import_each_other_in_a_circle(depth: int) -> None:
+    assert circles(between_folders(depth)) == []
+
+
+@pytest.mark.parametrize("service", ALONE)
+def test_a_service_imports_no_other_service(service: str) -> None:
+    own = f"services.{service}"
+    others = {
+        f"{name} imports {other}"
+        for name, found in imports().items()
+        for other in found
+        if f"{name}.".startswith(f"{own}.")
+        and other.startswith("services.")
+        and not f"{other}.".startswith(f"{own}.")
+    }
+    assert others == set()
+
+
+def test_no_folder_is_crowded() -> None:
+    paths = [*modules().values(), *(ROOT / "tests").rglob("*.py")]
+    names = (path.parent.relative_to(ROOT).as_posix() for path in paths if path.stem != "__init__")
+    counts = Counter(names)
+    most = {name: CROWDED.get(name, (MOST_MODULES, ""))[0] for name in counts}
+    assert {name: count for name, count in counts.items() if count > most[name]} == {}
+
+
+@pytest.mark.parametrize("name", decisions())
+def test_decisions_know_no_torch_no_bus_and_no_clock(name: str) -> None:
+    assert outside(modules()[name]) & NOT_PURE == set()
+    met = {module for module in reached(name) if outside(modules()[module]) & {"nats", "torch"}}
+    assert met == set()
+    assert not any(f"{module}.".startswith("shared.bus.") for module in reached(name))

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from services.fleet.layout import Machine, Weights, choose_layout
+from shared.policy.fleet_layout import Machine, Weights, choose_layout
 
 ROOT = Path(__file__).parent.parent
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)$")
@@ -70,8 +70,8 @@ def test_torch_is_the_version_that_was_agreed_on() -> None:
 
 def test_what_does_not_compute_does_not_import_torch() -> None:
     modules = (
-        "loadgen.command",
-        "services.fleet.cli",
+        "loadgen.cli.command",
+        "services.fleet.cli.app",
         "services.gateway.__main__",
         "services.planner.__main__",
     )

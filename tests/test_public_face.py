@@ -14,8 +14,9 @@ import darkroom
 import shared.client
 import shared.messages
 from darkroom import outcomes
-from shared import errors, watch
-from shared.job_calls import _TRANSLATED
+from shared import errors
+from shared.client import job
+from shared.client.calls import _TRANSLATED
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,8 +45,8 @@ def test_the_old_ways_to_the_client_lead_to_the_same_things() -> None:
 
 
 def test_whatever_a_request_holds_and_a_job_tells_can_be_imported() -> None:
-    assert isinstance(watch.Item, UnionType)
-    met = {*structs_in(darkroom.GenerationRequest), *structs_in(watch.Item)}
+    assert isinstance(job.Item, UnionType)
+    met = {*structs_in(darkroom.GenerationRequest), *structs_in(job.Item)}
     assert len(met) > 8
     offered = {getattr(face, name) for face in (darkroom, outcomes) for name in face.__all__}
     assert met - offered == set()

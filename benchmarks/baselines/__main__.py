@@ -26,7 +26,7 @@ from benchmarks.baselines.batching import Policy
 from benchmarks.baselines.drawing import drawing
 from benchmarks.baselines.pipeline import LAYOUTS, Setup
 from benchmarks.baselines.warm import warm_pipeline
-from shared.catalogue import Catalogue
+from shared.models.catalogue import Catalogue
 from shared.shipped import DEFAULT_MODEL
 
 POLICIES: Final = {
@@ -80,7 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 async def main(options: Options) -> None:
     # A line for every request that came too late would be a load of its own.
-    logging.getLogger("services.gateway.middleware").setLevel(logging.ERROR)
+    logging.getLogger("services.gateway.replies.middleware").setLevel(logging.ERROR)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

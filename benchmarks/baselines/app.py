@@ -9,20 +9,20 @@ import torch
 from aiohttp import web
 
 from benchmarks.baselines.drawing import Queue
-from services.gateway.api import to_job
-from services.gateway.body import MAX_BODY_BYTES
-from services.gateway.errors import http_problem
-from services.gateway.middleware import translate_errors
-from services.gateway.models import describe
-from services.gateway.parsing import parse
-from services.gateway.replies import JOB_ID, problem_reply, struct_reply
-from services.gateway.schemas import Health, Image, ImagesResponse, JobSummary, ModelList
-from services.gateway.usage import usage
+from services.gateway.http.body import MAX_BODY_BYTES
+from services.gateway.openai.parsing import parse
+from services.gateway.openai.schemas import Health, Image, ImagesResponse, JobSummary, ModelList
+from services.gateway.openai.to_job import to_job
+from services.gateway.openai.usage import usage
+from services.gateway.replies.errors import http_problem
+from services.gateway.replies.json import JOB_ID, problem_reply, struct_reply
+from services.gateway.replies.middleware import translate_errors
+from services.gateway.routes.models import describe
 from services.vae.images import encode_image
-from shared.catalogue import Catalogue
 from shared.client import new_job_id
 from shared.errors import InvalidRequest
 from shared.messages import JobSpec
+from shared.models.catalogue import Catalogue
 
 QUEUE: Final = web.AppKey("QUEUE", Queue)
 CATALOGUE: Final = web.AppKey("CATALOGUE", Catalogue)

@@ -12,8 +12,8 @@ import msgspec
 
 from benchmarks.baselines.batching import Policy, Run, Waiting, expired, next_batch
 from benchmarks.baselines.pipeline import compatible
-from services.fleet.tasks import alongside
 from shared.errors import DeadlineExceeded, QueueFull
+from shared.host.tasks import alongside
 from shared.messages import JobSpec
 
 MAX_WAITING: Final = 1024

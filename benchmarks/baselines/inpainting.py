@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from services.vae.originals import Original, read_original
-from shared.catalogue import Catalogue
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
+from shared.models.catalogue import Catalogue
 
 PIPELINES: Final = {
     "FluxPipeline": "FluxInpaintPipeline",

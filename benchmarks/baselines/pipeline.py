@@ -14,14 +14,14 @@ import transformers
 from PIL import Image
 
 from benchmarks.baselines.inpainting import EditJob, edit_arguments, inpainter, kept, originals_of
-from services.denoiser.schedules import make_scheduler
+from services.denoiser.sampling.noise_schedule import make_scheduler
 from shared.errors import Misconfigured
-from shared.families.network import Conditioning
-from shared.families.registry import family_of
-from shared.families.sdxl.unet import SdxlUnet
-from shared.families.unet.traced import traced
 from shared.messages import ControlSpec, JobSpec
-from shared.samplers import SAMPLERS, samplers_for
+from shared.models.contracts.network import Conditioning
+from shared.models.families.registry import family_of
+from shared.models.families.sdxl.unet import SdxlUnet
+from shared.models.families.unet.traced import traced
+from shared.models.samplers.samplers import SAMPLERS, samplers_for
 
 Layout = Literal["contiguous", "channels_last"]
 LAYOUTS: Final[tuple[Layout, ...]] = ("contiguous", "channels_last")
@@ -224,7 +224,7 @@ class Pipeline:
         return self._inpainter
 
     def _guidance(self, specs: Sequence[JobSpec]) -> dict[str, Any]:
-        """In the pipeline's words; see `shared.families.flux.family.Flux`."""
+        """In the pipeline's words; see `shared.models.families.flux.family.Flux`."""
         scale = specs[0].guidance
         if not self._is_flux:
             return {"guidance_scale": scale, "negative_prompt": _negatives(specs)}

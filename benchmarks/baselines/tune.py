@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from benchmarks.baselines import tuning
 from benchmarks.baselines.batching import Policy
 from benchmarks.baselines.warm import every_setup, warm_pipeline
-from shared.catalogue import Catalogue
+from shared.models.catalogue import Catalogue
 from shared.shipped import DEFAULT_MODEL
 
 QUICK_WINDOWS = (0.0, 0.02)

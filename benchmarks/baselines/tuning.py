@@ -18,17 +18,17 @@ from typing import Any, Final
 from benchmarks.baselines.batching import Policy
 from benchmarks.baselines.drawing import Queue, drawing
 from benchmarks.baselines.pipeline import Pipeline
-from benchmarks.numbers import percentile
-from benchmarks.serving.mix import mix, workload
-from loadgen.arrivals import Poisson
-from loadgen.limits import Limits
-from loadgen.outcome import Outcome, Shot
-from loadgen.run import run_closed, run_open
+from benchmarks.harness.numbers import percentile
+from benchmarks.harness.traffic_mix import mix, workload
+from loadgen.outcomes.limits import Limits
+from loadgen.outcomes.outcome import Outcome, Shot
+from loadgen.runs.run import run_closed, run_open
 from loadgen.targets.base import HTTP_FIELDS, Answer
-from loadgen.workload import schedule
-from shared.catalogue import Catalogue
+from loadgen.workload.arrivals import Poisson
+from loadgen.workload.workload import schedule
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest
+from shared.models.catalogue import Catalogue
 
 WINDOWS: Final = (0.0, 0.005, 0.02, 0.05)
 MAX_BATCHES: Final = (4, 8, 16)

@@ -6,9 +6,9 @@ from typing import Final
 
 from benchmarks.baselines.batching import Policy
 from benchmarks.baselines.pipeline import LAYOUTS, Pipeline, Setup
-from shared.catalogue import Catalogue
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
+from shared.models.catalogue import Catalogue
 
 WARM_STEPS: Final = 4
 TRIALS: Final = 3

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import serving
-from benchmarks.program import Results, run_program
+from benchmarks.harness.program import Results, run_program
 from benchmarks.serving.measure import measure
 from benchmarks.serving.settings import add_arguments
 

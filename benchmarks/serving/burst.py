@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadgen.outcome import Outcome
-from loadgen.report.slo import Slo
-from loadgen.report.summary import meets
+from loadgen.outcomes.outcome import Outcome
+from loadgen.report.statistics.slo import Slo
+from loadgen.report.statistics.summary import meets
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,28 +4,33 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.harness.processor import cpu_seconds
+from benchmarks.harness.traffic_mix import (
+    images_through_network,
+    steps_of,
+    with_deadlines,
+    workload,
+)
 from benchmarks.serving.burst import Burst, attainment, recovery
 from benchmarks.serving.load import by_name, load_of
-from benchmarks.serving.mix import images_through_network, steps_of, with_deadlines, workload
 from benchmarks.serving.network import network_time
 from benchmarks.serving.peak import Peak, PeakSearch
 from benchmarks.serving.plan import Plan
-from benchmarks.serving.processor import cpu_seconds
 from benchmarks.serving.results import BurstResult, Load, Saturation
 from benchmarks.serving.search import Next
 from benchmarks.serving.systems import OURS, System
-from loadgen.arrivals import Arrivals, Poisson
-from loadgen.arrivals import Burst as BurstArrivals
-from loadgen.find_rate import Trial
-from loadgen.limits import Limits
-from loadgen.outcome import Outcome, Shot
-from loadgen.report.slo import Slo
-from loadgen.report.summary import meets
-from loadgen.run import run_closed, run_open
-from loadgen.solo import examples, solo_latencies, until_quiet
+from loadgen.outcomes.limits import Limits
+from loadgen.outcomes.outcome import Outcome, Shot
+from loadgen.report.statistics.slo import Slo
+from loadgen.report.statistics.summary import meets
+from loadgen.runs.find_rate import Trial
+from loadgen.runs.run import run_closed, run_open
+from loadgen.runs.solo import examples, solo_latencies, until_quiet
+from loadgen.runs.trial import longest_deadline
 from loadgen.targets.base import Target
-from loadgen.trial import longest_deadline
-from loadgen.workload import Entry, Workload, one_of_each, schedule
+from loadgen.workload.arrivals import Arrivals, Poisson
+from loadgen.workload.arrivals import Burst as BurstArrivals
+from loadgen.workload.workload import Entry, Workload, one_of_each, schedule
 
 
 @dataclass

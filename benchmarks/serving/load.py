@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.numbers import percentile
+from benchmarks.harness.numbers import percentile
 from benchmarks.serving.results import Load
-from loadgen.outcome import Outcome
-from loadgen.report.slo import Slo, deadline_of
-from loadgen.report.summary import meets
+from loadgen.outcomes.outcome import Outcome
+from loadgen.report.statistics.slo import Slo, deadline_of
+from loadgen.report.statistics.summary import meets
 
 BOUND_FROM: Final = 0.05
 """If more requests than this share had no picture, they reach into the p95."""

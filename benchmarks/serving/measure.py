@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from benchmarks.program import Options, Results, say
+from benchmarks.harness.program import Options, Results, say
+from benchmarks.harness.traffic_mix import mix
 from benchmarks.serving.agenda import rounds_that_fit
 from benchmarks.serving.contender import Contender
-from benchmarks.serving.mix import mix
 from benchmarks.serving.peak import PeakSearch
 from benchmarks.serving.phases import Run
 from benchmarks.serving.pictures import max_abs_diff
@@ -16,10 +16,10 @@ from benchmarks.serving.plan import FULL, QUICK, Plan
 from benchmarks.serving.search import Search
 from benchmarks.serving.settings import Settings, settings_of
 from benchmarks.serving.systems import BASELINES, OURS, System, baseline, darkroom
-from loadgen.outcome import Shot
-from loadgen.report.slo import TimesSolo
+from loadgen.outcomes.outcome import Shot
+from loadgen.report.statistics.slo import TimesSolo
 from loadgen.targets.http import HttpTarget
-from loadgen.workload import Workload, one_of_each
+from loadgen.workload.workload import Workload, one_of_each
 
 FIRST_RATES: Final = {OURS: 0.8, "serial": 0.2, "request_batching": 0.2}
 """Where the search begins, in requests per mean solo latency."""

@@ -22,11 +22,11 @@ import transformers
 from pocket.captions import sample_captions
 from services.vae.autoencoder import Autoencoder
 from shared.errors import Misconfigured
-from shared.families.base import Family
-from shared.families.network import Conditioning, Network
-from shared.families.registry import family_of
-from shared.families.text import TextEncoder
-from shared.torch_setup import prepare_torch
+from shared.host.torch_setup import prepare_torch
+from shared.models.contracts.family import Family
+from shared.models.contracts.network import Conditioning, Network
+from shared.models.contracts.text_encoder import TextEncoder
+from shared.models.families.registry import family_of
 
 SECONDS: Final = 4.0
 """For each of the four measurements."""

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.program import say
+from benchmarks.harness.program import say
 from benchmarks.serving.search import Next, Search, bracket, next_trial
-from loadgen.find_rate import Level, pooled
-from loadgen.find_rate import Trial as RateTrial
+from loadgen.runs.find_rate import Level, pooled
+from loadgen.runs.find_rate import Trial as RateTrial
 
 
 @dataclass(frozen=True, slots=True)

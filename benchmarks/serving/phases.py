@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from benchmarks.program import Results, say
+from benchmarks.harness.program import Results, say
 from benchmarks.serving.agenda import IN_WORDS, LEAST_SHARE, Phase, agenda, share_that_fits
 from benchmarks.serving.contender import Contender
 from benchmarks.serving.peak import Peak
@@ -14,7 +14,7 @@ from benchmarks.serving.plan import Plan
 from benchmarks.serving.results import Visit, summary
 from benchmarks.serving.settings import Settings
 from benchmarks.serving.systems import OURS
-from loadgen.report.slo import TimesSolo
+from loadgen.report.statistics.slo import TimesSolo
 
 SEEDS: Final = {"own": 2000, "common": 2000, "burst": 2500}
 """All systems see the same requests, and every round others."""

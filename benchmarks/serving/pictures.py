@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import aiohttp
 
-from benchmarks.pixels import difference
+from benchmarks.harness.pixels import difference
 from benchmarks.serving.systems import System
-from loadgen.outcome import Shot
+from loadgen.outcomes.outcome import Shot
 from loadgen.targets.base import HTTP_FIELDS
 from loadgen.targets.images import PATH, base_url, body
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.serving.mix import STEPS
+from benchmarks.harness.traffic_mix import STEPS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadgen.find_rate import Level, Trial, pooled
+from loadgen.runs.find_rate import Level, Trial, pooled
 
 MAX_TRIALS: Final = 64
 MAX_REPEATS: Final = 3

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.baselines.__main__ import POLICIES
-from benchmarks.fleet import own_fleet
+from benchmarks.harness.fleet import own_fleet
 from shared.bus.base import Bus
 from shared.bus.service import data_of
-from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import Misconfigured
+from shared.host.die_with_parent import command_that_dies_with_us
 
 OURS: Final = "darkroom"
 BASELINES: Final = tuple(sorted(POLICIES))

@@ -4,12 +4,19 @@ report = summarise(outcomes, samples, slo, seconds)
 msgspec.json.encode(report); console.print(render_table(report)); render_html(report)
 """
 
-from loadgen.report.html import render_html
-from loadgen.report.model import Attainment, Failure, Group, Latency, Report
-from loadgen.report.slo import Absolute, OwnDeadlines, Slo, TimesSolo, deadline_of, parse_slo
-from loadgen.report.summary import summarise
-from loadgen.report.table import render_table
-from loadgen.report.wilson import wilson
+from loadgen.report.page.html import render_html
+from loadgen.report.page.table import render_table
+from loadgen.report.statistics.model import Attainment, Failure, Group, Latency, Report
+from loadgen.report.statistics.slo import (
+    Absolute,
+    OwnDeadlines,
+    Slo,
+    TimesSolo,
+    deadline_of,
+    parse_slo,
+)
+from loadgen.report.statistics.summary import summarise
+from loadgen.report.statistics.wilson import wilson
 
 __all__ = [
     "Absolute",

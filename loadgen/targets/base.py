@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from loadgen.lacks import lack_of
-from loadgen.occupancy import Source
-from loadgen.outcome import RequestTemplate, Shot, Status
+from loadgen.outcomes.lacks import lack_of
+from loadgen.outcomes.occupancy import Source
+from loadgen.outcomes.outcome import RequestTemplate, Shot, Status
 
 OPENAI_FIELDS: Final = frozenset({"model", "prompt", "n", "width", "height"})
 """What every server with OpenAI's Images routes takes."""

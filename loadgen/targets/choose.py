@@ -10,11 +10,11 @@ import msgspec
 
 from loadgen.targets.base import HTTP_FIELDS, OPENAI_FIELDS, Target
 from loadgen.targets.images import ResponseFormat
-from services.fleet import state
-from shared.binding import is_loopback
+from shared.client import fleet_state
 from shared.errors import InvalidRequest, Misconfigured
-from shared.keys import CA_FILE, TOKEN_FILE, VARIABLE, Credentials
-from shared.private_files import read_private
+from shared.security.binding import is_loopback
+from shared.security.keys import CA_FILE, TOKEN_FILE, VARIABLE, Credentials
+from shared.security.private_files import read_private
 
 Kind = Literal["darkroom", "openai", "nats"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
@@ -62,7 +62,7 @@ def chosen(
         raise InvalidRequest("--target", kind, "one of " + ", ".join(KINDS))
     if kind is None:
         kind = "nats" if url is not None and url.startswith(NATS_SCHEMES) else "darkroom"
-    fleet = state.running_at(url)
+    fleet = fleet_state.running_at(url)
     address = url or _address(kind, fleet)
     schemes = NATS_SCHEMES if kind == "nats" else HTTP_SCHEMES
     if not address.startswith(schemes):
@@ -86,7 +86,7 @@ def chosen(
     )
 
 
-def _address(kind: str, fleet: state.FleetState | None) -> str:
+def _address(kind: str, fleet: fleet_state.FleetState | None) -> str:
     """Of the fleet that runs here."""
     if kind == "openai":
         raise Misconfigured("where is the server? give its address with --url")
@@ -99,7 +99,7 @@ def _address(kind: str, fleet: state.FleetState | None) -> str:
     return fleet.local_url
 
 
-def _http_keys(url: str, kind: str, fleet: state.FleetState | None) -> Path | None:
+def _http_keys(url: str, kind: str, fleet: fleet_state.FleetState | None) -> Path | None:
     """The directory of a client of the gateway at `url`. What the environment names is another
     fleet's, perhaps, so its token is not sent where others could read it, nor to a plain server."""
     if fleet is not None:

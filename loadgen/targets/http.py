@@ -11,8 +11,8 @@ from typing import Final, Self
 import aiohttp
 import msgspec
 
-from loadgen.occupancy import HttpSource, Source
-from loadgen.outcome import Shot
+from loadgen.outcomes.occupancy import HttpSource, Source
+from loadgen.outcomes.outcome import Shot
 from loadgen.targets.base import HTTP_FIELDS, Answer, unsent
 from loadgen.targets.images import PATH, ResponseFormat, answer, base_url, body
 from shared.errors import InvalidRequest, Misconfigured

@@ -6,9 +6,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from loadgen.controls import choices
-from loadgen.outcome import RequestTemplate, Shot
+from loadgen.outcomes.outcome import RequestTemplate, Shot
 from loadgen.targets.base import Answer
+from loadgen.workload.controls import choices
 from shared.errors import InvalidRequest
 from shared.messages import ControlChoice
 

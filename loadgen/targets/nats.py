@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
-from loadgen.controls import choices
-from loadgen.occupancy import NatsSource, Source
-from loadgen.outcome import Shot
+from loadgen.outcomes.occupancy import NatsSource, Source
+from loadgen.outcomes.outcome import Shot
 from loadgen.targets.base import NATS_FIELDS, Answer, unsent
+from loadgen.workload.controls import choices
 from shared.bus.base import Bus
 from shared.client import Darkroom, new_job_id
+from shared.client.job import Job
 from shared.errors import DarkroomError, InvalidRequest, JobFailed, PayloadTooLarge, QueueFull
-from shared.keys import Credentials
 from shared.messages import GenerationRequest, LoraChoice
-from shared.watch import Job
+from shared.security.keys import Credentials
 
 CANCEL_SECONDS: Final = 4.0
 """How long a job that nobody waits for any more is asked to end."""

@@ -15,15 +15,15 @@ import torch
 from pocket.addons import CONTROLS, LORAS
 from pocket.hints import HINTS
 from pocket.paint import FLUX, MODEL
-from pocket.train.autoencoder import train_autoencoder
-from pocket.train.controls import train_control
-from pocket.train.export import export
-from pocket.train.flux import train_flux
-from pocket.train.flux_export import export_flux
-from pocket.train.loras import RECIPES, train_lora
-from pocket.train.run import Run
-from pocket.train.text import train_text
-from pocket.train.unet import train_unet
+from pocket.train.common.run import Run
+from pocket.train.flux.export import export_flux
+from pocket.train.flux.transformer import train_flux
+from pocket.train.sdxl.autoencoder import train_autoencoder
+from pocket.train.sdxl.controls import train_control
+from pocket.train.sdxl.export import export
+from pocket.train.sdxl.loras import RECIPES, train_lora
+from pocket.train.sdxl.text import train_text
+from pocket.train.sdxl.unet import train_unet
 
 OUT = {"model": MODEL, "flux": FLUX, "loras": LORAS, "controls": CONTROLS}
 ADD_ONS = {"loras": (train_lora, tuple(RECIPES)), "controls": (train_control, tuple(HINTS))}

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-import shared.start_up  # noqa: F401 (before what takes long to import)
+import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.controlnet.service import ControlNetService
-from shared.catalogue import sort_controls
 from shared.errors import Misconfigured
-from shared.families.control import ControlNet
-from shared.families.registry import control_family
-from shared.lean_imports import lean_diffusers
-from shared.memory_budget import component_bytes
-from shared.model_files import read_json
-from shared.process import Process, arena, run_process
-from shared.torch_setup import prepare_torch
-from shared.unusable import load_each
-from shared.worker import Worker
+from shared.host.lean_imports import lean_diffusers
+from shared.host.torch_setup import prepare_torch
+from shared.models.catalogue import sort_controls
+from shared.models.contracts.controlnet import ControlNet
+from shared.models.families.registry import control_family
+from shared.models.files.directory import read_json
+from shared.models.files.loading import load_each
+from shared.process.process import Process, arena, run_process
+from shared.worker.memory_budget import component_bytes
+from shared.worker.worker import Worker
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from shared.pictures.reader import read_picture
+from shared.media.reader import read_picture
 
 
 def read_hint(data: bytes, width: int, height: int) -> torch.Tensor:

@@ -14,16 +14,16 @@ from services.controlnet.hints import read_hint
 from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
-from shared.compute import BatchedCompute
 from shared.errors import DarkroomError, HandleLost, InvalidRequest, NotFinite, QueueFull
-from shared.families.control import ControlNet
 from shared.jobs.graph import NodeKind
 from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
-from shared.task import Task, Tensors
+from shared.messages.handle import TensorHandle
+from shared.models.contracts.controlnet import ControlNet
 from shared.tensors.cache import TensorCache
-from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import Transport
+from shared.worker.batched_compute import BatchedCompute
+from shared.worker.task import Task, Tensors
 
 log = logging.getLogger(__name__)
 

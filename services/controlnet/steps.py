@@ -8,11 +8,11 @@ from typing import Final
 import torch
 
 from shared.errors import DarkroomError
-from shared.families.control import ControlNet
-from shared.families.network import Conditioning
 from shared.messages import ControlledRow, named_handles
+from shared.messages.handle import TensorHandle
+from shared.models.contracts.controlnet import ControlNet
+from shared.models.contracts.network import Conditioning
 from shared.tensors.cache import TensorCache
-from shared.tensors.handle import TensorHandle
 
 MAX_IMAGES: Final = 32
 """In one forward, unless a single step has more."""

@@ -5,30 +5,30 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 
-import shared.start_up  # noqa: F401 (before what takes long to import)
-from services.denoiser.controls import ControlNets
-from services.denoiser.interval import Interval
-from services.denoiser.model import Resources, limits, load, reserve, template_store
-from services.denoiser.outbox import Outbox
-from services.denoiser.peers import Assistant, Peers
+import shared.host.start_up  # noqa: F401 (before what takes long to import)
+from services.denoiser.cfg_parallel.remote import CfgWorker, RemoteBranches
+from services.denoiser.controlnet.client import ControlNets
+from services.denoiser.node.event_publisher import EventPublisher
+from services.denoiser.node.model import Resources, activation_store, burst_capacity, limits, load
 from services.denoiser.service import Denoiser
-from shared.abandon import abandon
-from shared.adapters.fetch import Fetcher
-from shared.adapters.files import LoraFiles
-from shared.catalogue import Catalogue
-from shared.families.registry import family_of
-from shared.lean_imports import lean_diffusers
-from shared.memory_budget import component_bytes
-from shared.process import Process, arena, run_process
-from shared.torch_setup import prepare_torch
-from shared.unusable import load_each
-from shared.worker import Worker
+from shared.host.lean_imports import lean_diffusers
+from shared.host.terminate import terminate
+from shared.host.torch_setup import prepare_torch
+from shared.models.catalogue import Catalogue
+from shared.models.families.registry import family_of
+from shared.models.files.loading import load_each
+from shared.models.loras.files import LoraFiles
+from shared.models.loras.sources.fetch import Fetcher
+from shared.policy.checkpoint_interval import Interval
+from shared.process.process import Process, arena, run_process
+from shared.worker.memory_budget import component_bytes
+from shared.worker.worker import Worker
 
 
 def die(error: BaseException) -> None:
     """The process ends with its step loop, before any row is told: which row did it is found
     out where they go on, as after any other death."""
-    abandon("its step loop died", error)
+    terminate("its step loop died", error)
 
 
 async def main(running: Process) -> None:
@@ -46,8 +46,8 @@ async def main(running: Process) -> None:
     async with arena(running) as transport, AsyncExitStack() as engines:
         controls = ControlNets(running.bus, transport, settings.control_seconds)
         files, metrics = LoraFiles(catalogue.shelf, Fetcher.of(settings)), running.metrics
-        peers = {name: Peers(running.bus, transport, name) for name in cards}
-        store = template_store(settings, families)
+        peers = {name: RemoteBranches(running.bus, transport, name) for name in cards}
+        store = activation_store(settings, families)
         resources = Resources(settings, files, metrics, bounds, controls, die, store)
         models, unusable = load_each(
             {name: card.source for name, card in cards.items()},
@@ -63,16 +63,16 @@ async def main(running: Process) -> None:
             if model.templates is not None:
                 engines.enter_context(model.templates)
             await engines.enter_async_context(model.engine)
-        outbox = Outbox(running.bus)
+        outbox = EventPublisher(running.bus)
         handler = Denoiser(
             models,
             transport,
             outbox,
             capacity=settings.max_rows,
-            reserve=reserve(settings),
+            reserve=burst_capacity(settings),
             interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
         )
-        assistant = Assistant(running.bus, transport, handler.occupation)
+        assistant = CfgWorker(running.bus, transport, handler.occupation)
         worker = Worker(
             running.bus,
             handler,

@@ -9,28 +9,28 @@ from typing import Final
 
 import torch
 
-from services.denoiser import late_loras
-from services.denoiser.checkpoints import CheckpointKeeper, Said
-from services.denoiser.engine import OnStep
-from services.denoiser.extension import RowExtension
-from services.denoiser.interval import Interval
-from services.denoiser.isolation import Isolation
-from services.denoiser.load import level, seconds_in_hand
-from services.denoiser.model import Model
-from services.denoiser.news import News
-from services.denoiser.outbox import Outbox
-from services.denoiser.outcomes import EngineStopped, StepReport
-from services.denoiser.peers import Occupation
-from services.denoiser.probation import mark, probation_steps, serve_alone
-from services.denoiser.row import Row
-from services.denoiser.rows import build_row
+from services.denoiser.cfg_parallel.remote import Occupation
+from services.denoiser.engine.engine import OnStep
+from services.denoiser.engine.events import EngineStopped, StepReport
+from services.denoiser.node import async_loras
+from services.denoiser.node.build_row import build_row
+from services.denoiser.node.checkpoints import CheckpointKeeper, Said
+from services.denoiser.node.event_publisher import EventPublisher
+from services.denoiser.node.exclusive_run import ExclusiveRun
+from services.denoiser.node.model import Model
+from services.denoiser.node.progress import ProgressReports
+from services.denoiser.node.quarantine import mark, quarantine_steps, serve_alone
+from services.denoiser.rows.extension import RowExtension
+from services.denoiser.rows.row import Row
 from shared.errors import HandedOver, NoLongerWanted
 from shared.jobs.graph import NodeKind
-from shared.task import Task, Tensors
+from shared.messages.handle import TensorHandle
+from shared.policy.checkpoint_interval import Interval
+from shared.policy.reported_load import level, seconds_in_hand
 from shared.telemetry.tracing import current_span, step_event
-from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport
+from shared.worker.task import Task, Tensors
 
 LIFETIME: Final = 3600.0
 """Seconds after which final latents and checkpoints may be dropped, if nobody released them."""
@@ -49,7 +49,7 @@ class Denoiser:
         self,
         models: Mapping[str, Model],
         transport: Transport,
-        outbox: Outbox,
+        outbox: EventPublisher,
         *,
         capacity: int,
         reserve: int,
@@ -60,9 +60,9 @@ class Denoiser:
         self.reserve = reserve
         self._models = dict(models)
         self._transport = transport
-        self._news = News(transport, outbox)
+        self._news = ProgressReports(transport, outbox)
         self._interval = interval
-        self._isolation = Isolation([model.engine for model in models.values()])
+        self._isolation = ExclusiveRun([model.engine for model in models.values()])
         self.occupation = Occupation()
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
         self._draining = False
@@ -77,7 +77,7 @@ class Denoiser:
         on_step = self._on_step(task, keeper)
         with self._alive(task):
             try:
-                late = await late_loras.begin(task, model)
+                late = await async_loras.begin(task, model)
                 if task.suspect:
                     row = await self._acquitted(task, model, keeper, on_step)
                 else:
@@ -130,7 +130,7 @@ class Denoiser:
         keeper.said = partial(_said, task, row)
         interval = self._interval.close if task.state.losses else self._interval
         try:
-            async with late_loras.joining(row, model, task, self._isolation):
+            async with async_loras.joining(row, model, task, self._isolation):
                 latents = await model.engine.run(row, on_step, keeper.keep, interval)
         finally:
             row.close()
@@ -153,7 +153,7 @@ class Denoiser:
             await mark(task)
             row = await self._build(task, model)
             keeper.said = partial(_said, task, row)
-            steps = probation_steps(row, self._interval)
+            steps = quarantine_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 

@@ -11,11 +11,11 @@ import sys
 from typing import Final
 from urllib.parse import urlsplit
 
+from shared.bus.discovery import services
 from shared.bus.nats import connect
+from shared.bus.readiness import common
 from shared.config import Settings
-from shared.discovery import services
 from shared.errors import DarkroomError
-from shared.readiness import common
 
 ANSWER_SECONDS: Final = 2.0
 

@@ -11,8 +11,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from services.fleet.bus_server import bus_server
-from services.fleet.keys import server_access
+from services.fleet.access.keys import server_access
+from services.fleet.supervisor.bus_server import bus_server
 from shared.errors import DarkroomError
 
 

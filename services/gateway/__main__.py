@@ -4,16 +4,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import shared.start_up  # noqa: F401 (before what takes long to import)
+import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.gateway.app import serving
-from services.gateway.core import OPEN_FILES
-from services.gateway.door import Door
-from services.gateway.followed import keep_following
-from shared.catalogue import Catalogue
-from shared.descriptors import make_room
-from shared.heap import give_back_large_pieces
-from shared.process import Process, run_process
-from shared.readiness import WARNINGS
+from services.gateway.http.access import AccessControl
+from services.gateway.http.core import OPEN_FILES
+from services.gateway.http.watched_file import keep_following
+from shared.bus.readiness import WARNINGS
+from shared.host.file_limit import make_room
+from shared.host.heap import give_back_large_pieces
+from shared.models.catalogue import Catalogue
+from shared.process.process import Process, run_process
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ async def main(running: Process) -> None:
     if (allowed := make_room(OPEN_FILES)) < OPEN_FILES:
         log.warning("open files are limited to %d of %d; see ulimit -Hn", allowed, OPEN_FILES)
     catalogue = Catalogue.of(settings)
-    door = Door.of(settings)
+    door = AccessControl.of(settings)
     async with serving(
         running.bus,
         catalogue,

@@ -9,10 +9,11 @@ from typing import Final
 
 from aiohttp import web
 
-from services.gateway import body, edits, images, jobs, models, openapi, probes
-from services.gateway.core import GATEWAY, MAX_REQUESTS, Gateway
-from services.gateway.door import Door
-from services.gateway.middleware import (
+from services.gateway.http import body
+from services.gateway.http.access import AccessControl
+from services.gateway.http.core import GATEWAY, MAX_REQUESTS, Gateway
+from services.gateway.openapi import document
+from services.gateway.replies.middleware import (
     IMAGE_ROUTE,
     answer_preflights,
     authenticate,
@@ -20,10 +21,11 @@ from services.gateway.middleware import (
     tell_browsers,
     translate_errors,
 )
+from services.gateway.routes import edits, generations, jobs, models, probes
 from shared.bus.base import Bus
-from shared.catalogue import Catalogue
 from shared.client import Darkroom
 from shared.errors import Misconfigured
+from shared.models.catalogue import Catalogue
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import inject
 
@@ -42,9 +44,9 @@ def make_app(gateway: Gateway) -> web.Application:
     app[GATEWAY] = gateway
     app.add_routes(
         [
-            web.post("/v1/images/generations", images.generate),
+            web.post("/v1/images/generations", generations.generate),
             web.post("/v1/images/edits", edits.edit),
-            web.get(IMAGE_ROUTE, images.image),
+            web.get(IMAGE_ROUTE, generations.image),
             web.get("/v1/models", models.show_all),
             web.get("/v1/models/{model:.+}", models.show),  # hub ids and paths have slashes
             web.get("/v1/model_info", models.show_default),
@@ -54,7 +56,7 @@ def make_app(gateway: Gateway) -> web.Application:
             web.get("/readyz", probes.readyz),
             web.get("/health", probes.readyz),  # as benchmark clients call it
             web.get("/metrics", probes.metrics),
-            web.get("/openapi.json", openapi.show),
+            web.get("/openapi.json", document.show),
         ]
     )
     return app
@@ -68,7 +70,7 @@ async def serving(
     host: str,
     port: int,
     *,
-    door: Door | None = None,
+    door: AccessControl | None = None,
     max_requests: int = MAX_REQUESTS,
     grace: float = GRACE_SECONDS,
 ) -> AsyncIterator[Gateway]:
@@ -78,7 +80,7 @@ async def serving(
     Raises `Misconfigured` if `host` is not loopback and `door` does not bring TLS and tokens.
     Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs may
     finish, then it is cancelled together with its job."""
-    door = door or Door()
+    door = door or AccessControl()
     door.refuse_unprotected(host)
     async with (
         # Twice the requests: watching ends a moment after the request it was for.

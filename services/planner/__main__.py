@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import shared.start_up  # noqa: F401 (before what takes long to import)
+import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.planner.planner import Planner
-from shared.catalogue import Catalogue
-from shared.discovery import sizes_told
-from shared.heap import give_back_large_pieces
-from shared.process import Process, run_process
+from shared.bus.discovery import sizes_told
+from shared.host.heap import give_back_large_pieces
+from shared.models.catalogue import Catalogue
+from shared.process.process import Process, run_process
 
 
 async def main(running: Process) -> None:

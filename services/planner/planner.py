@@ -7,15 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from services.planner.admission import admit
-from services.planner.deadlines import Deadlines
 from services.planner.pictures import pictures_of
 from services.planner.serving import Serving
 from shared import subjects
 from shared.bus.base import Bus, Delivery, Message
-from shared.catalogue import Catalogue
+from shared.bus.readiness import Refusal
 from shared.config import Settings
-from shared.crash_points import reached
 from shared.errors import (
     BusUnavailable,
     DarkroomError,
@@ -25,11 +22,13 @@ from shared.errors import (
     Poisoned,
     QueueFull,
 )
+from shared.host.crash_points import reached
+from shared.host.one_thread import OneThread
 from shared.jobs.advance import new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, DeadlinePassed
 from shared.jobs.graph import KINDS_OF_MODELS, Graph, workflow
-from shared.jobs.ledger import Ledger
+from shared.jobs.ledger import RecordStore
 from shared.jobs.record import JobRecord
 from shared.jobs.validate import validate
 from shared.messages import (
@@ -42,13 +41,14 @@ from shared.messages import (
     encode,
     failure_of,
 )
-from shared.one_thread import OneThread
-from shared.pull import PullLoop, PullStatistics, Source, Work
-from shared.readiness import Refusal
-from shared.seclusion import Seclusion
+from shared.models.catalogue import Catalogue
+from shared.policy.admission import admit
+from shared.policy.expiry import Deadlines
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
 from shared.telemetry.tracing import inject
+from shared.worker.exclusive import ExclusiveLock
+from shared.worker.pull import PullLoop, PullStatistics, Source, Work
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,10 @@ class Planner:
         self._bus = bus
         self._metrics = metrics
         self._settings = settings
-        self._ledger = Ledger(bus, inject, metrics.job_ended)
+        self._ledger = RecordStore(bus, inject, metrics.job_ended)
         self._depths: dict[tuple[str, str], tuple[float, int]] = {}
         self._loop: PullLoop | None = None
-        self._seclusion = Seclusion()
+        self._seclusion = ExclusiveLock()
         self._deadlines = Deadlines()
         self._validating = OneThread()
         self._serving = Serving(bus, catalogue)

@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from shared.bus.base import Bus
-from shared.catalogue import Catalogue
-from shared.discovery import Service, refusals, services
+from shared.bus.discovery import Service, refusals, services
+from shared.bus.readiness import common
 from shared.errors import DarkroomError, NotServed
 from shared.jobs.graph import Graph, NodeKind
-from shared.readiness import common
-from shared.usable import as_found
+from shared.models.catalogue import Catalogue
+from shared.models.usable import as_found
 
 log = logging.getLogger(__name__)
 

@@ -3,19 +3,19 @@
 import dataclasses
 from collections.abc import Mapping
 
-import shared.start_up  # noqa: F401 (before what takes long to import)
+import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.prompt_encoder.asked import asked
 from services.prompt_encoder.service import PromptEncoder
-from shared.adapters.fetch import Fetcher
-from shared.adapters.files import LoraFiles
-from shared.adapters.library import AdapterLibrary
-from shared.catalogue import Catalogue
-from shared.families.registry import family_of
-from shared.memory_budget import component_bytes
-from shared.process import Process, arena, run_process
-from shared.torch_setup import prepare_torch
-from shared.unusable import load_each
-from shared.worker import Worker
+from shared.host.torch_setup import prepare_torch
+from shared.models.catalogue import Catalogue
+from shared.models.families.registry import family_of
+from shared.models.files.loading import load_each
+from shared.models.loras.files import LoraFiles
+from shared.models.loras.library import AdapterLibrary
+from shared.models.loras.sources.fetch import Fetcher
+from shared.process.process import Process, arena, run_process
+from shared.worker.memory_budget import component_bytes
+from shared.worker.worker import Worker
 
 
 async def main(running: Process) -> None:

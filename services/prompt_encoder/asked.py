@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from shared.errors import Misconfigured, NotFinite
-from shared.families.base import Family
-from shared.families.text import TextEncoder
+from shared.models.contracts.family import Family
+from shared.models.contracts.text_encoder import TextEncoder
 
 
 def asked(family: Family, device: str, dtype: torch.dtype) -> TextEncoder:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shared.adapters.bank import Use
 from shared.errors import NotFinite
-from shared.families.text import Encoded, TextEncoder
+from shared.models.contracts.text_encoder import Encoded, TextEncoder
+from shared.models.lowrank.bank import Use
 
 log = logging.getLogger(__name__)
 

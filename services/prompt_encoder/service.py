@@ -8,16 +8,16 @@ from typing import Final
 import torch
 
 from services.prompt_encoder.encoding import Once, Prompt, Wide, encode_each
-from shared.adapters.bank import Use
-from shared.adapters.library import AdapterLibrary
-from shared.compute import BatchedCompute
 from shared.errors import ArenaFull, NotFinite
-from shared.families.text import Encoded, TextEncoder, Unread
 from shared.jobs.graph import NEGATIVE, NodeKind
-from shared.task import Task, Tensors
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
+from shared.models.contracts.text_encoder import Encoded, TextEncoder, Unread
+from shared.models.loras.library import AdapterLibrary
+from shared.models.lowrank.bank import Use
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport
+from shared.worker.batched_compute import BatchedCompute
+from shared.worker.task import Task, Tensors
 
 MAX_BATCH: Final = 16
 """Prompts per forward pass."""

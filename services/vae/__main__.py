@@ -3,20 +3,20 @@
 import dataclasses
 from functools import partial
 
-import shared.start_up  # noqa: F401 (before what takes long to import)
+import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
-from shared.catalogue import Catalogue
-from shared.families.autoencoder import FOLDER
-from shared.lean_imports import lean_diffusers
-from shared.memory_budget import component_bytes
-from shared.process import Process, arena, run_process
-from shared.readiness import common
-from shared.seclusion import Seclusion
-from shared.torch_setup import prepare_torch
-from shared.unusable import load_each
-from shared.worker import Worker
-from shared.workers import run_together, total
+from shared.bus.readiness import common
+from shared.host.lean_imports import lean_diffusers
+from shared.host.torch_setup import prepare_torch
+from shared.models.catalogue import Catalogue
+from shared.models.contracts.autoencoder import FOLDER
+from shared.models.files.loading import load_each
+from shared.process.process import Process, arena, run_process
+from shared.worker.exclusive import ExclusiveLock
+from shared.worker.group import run_together, total
+from shared.worker.memory_budget import component_bytes
+from shared.worker.worker import Worker
 
 
 async def main(running: Process) -> None:
@@ -38,7 +38,7 @@ async def main(running: Process) -> None:
         )
         decoder = ImageDecoder(autoencoders, running.bus, transport)
         encoder = ImageEncoder(autoencoders, running.bus, transport)
-        seclusion = Seclusion()
+        seclusion = ExclusiveLock()
         workers = [
             Worker(
                 running.bus,

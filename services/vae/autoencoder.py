@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 
 from shared.errors import NotFinite
-from shared.families.registry import family_kind
-from shared.families.vae import AutoencoderNetwork
+from shared.models.contracts.vae import AutoencoderNetwork
+from shared.models.families.registry import family_kind
 
 T = TypeVar("T")
 WIDENED: Final = (

@@ -11,14 +11,14 @@ from services.vae.autoencoder import WIDENED, Autoencoder, Posterior
 from services.vae.originals import Original, read_original, refuse_nothing
 from shared import subjects
 from shared.bus.base import Bus
-from shared.compute import BatchedCompute
 from shared.errors import ArenaFull, InvalidRequest, NotFinite
+from shared.host.lru import LruCache
 from shared.jobs.graph import NodeKind
-from shared.recent import Recent
-from shared.task import Task, Tensors
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport
+from shared.worker.batched_compute import BatchedCompute
+from shared.worker.task import Task, Tensors
 
 MAX_BATCH: Final = 1
 """Images per forward pass; an image is encoded once, however many begin from it."""
@@ -53,7 +53,9 @@ class ImageEncoder:
             )
             for name, autoencoder in autoencoders.items()
         }
-        self._encoded: Recent[tuple[str, tuple[int, ...], str], Posterior] = Recent(MAX_REMEMBERED)
+        self._encoded: LruCache[tuple[str, tuple[int, ...], str], Posterior] = LruCache(
+            MAX_REMEMBERED
+        )
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs `image_mean` and `image_std`, float32 (channels, height/8, width/8); with a mask

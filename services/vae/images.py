@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import torch
 from PIL import Image
 
-from shared.jobs.sizes import MAX_FILE_BYTES
+from shared.media.sizes import MAX_FILE_BYTES
 from shared.messages import ImageFormat
 
 LOWER: Final = (95, 85, 70, 50, 30)

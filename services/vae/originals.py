@@ -8,10 +8,10 @@ from PIL import Image
 
 from shared.errors import InvalidRequest
 from shared.jobs.edits import check_mask
+from shared.media.masks import drawn_anew, mask_of
+from shared.media.profiles import to_srgb
+from shared.media.reader import read_picture
 from shared.messages import JobSpec
-from shared.pictures.masks import drawn_anew, mask_of
-from shared.pictures.profiles import to_srgb
-from shared.pictures.reader import read_picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,17 +13,17 @@ from services.vae.autoencoder import WIDENED, Autoencoder, Decoded
 from services.vae.images import encode_image, less_quality
 from shared import subjects
 from shared.bus.base import Bus, Message
-from shared.compute import BatchedCompute
-from shared.crash_points import reached
 from shared.errors import NotFinite
+from shared.host.crash_points import reached
 from shared.jobs.graph import NodeKind
+from shared.media.profiles import from_srgb
 from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
-from shared.model_cards import ModelCard
-from shared.pictures.profiles import from_srgb
-from shared.task import Task, Tensors
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
+from shared.models.cards import ModelCard
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
+from shared.worker.batched_compute import BatchedCompute
+from shared.worker.task import Task, Tensors
 
 log = logging.getLogger(__name__)
 

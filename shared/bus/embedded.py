@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.binding import refuse_unprotected
-from shared.die_with_parent import command_that_dies_with_us
 from shared.errors import BusUnavailable, Misconfigured
-from shared.private_files import write_private
+from shared.host.die_with_parent import command_that_dies_with_us
+from shared.security.binding import refuse_unprotected
+from shared.security.private_files import write_private
 
 OLDEST: Final = (2, 14)
 """Earlier servers have authentication bypasses, and lack batched direct gets of this quality."""

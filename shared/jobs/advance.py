@@ -30,7 +30,7 @@ from shared.jobs.graph import Graph
 from shared.jobs.outcome import outcome_of
 from shared.jobs.record import JobRecord, NodeState
 from shared.messages import Failure, JobSpec, failure_of
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
 
 MAX_FAILURES: Final = 3
 """Failures of one node's own work after which its job fails."""

@@ -6,10 +6,10 @@ from typing import Final
 from PIL import Image
 
 from shared.errors import InvalidRequest
+from shared.media.masks import mask_of, read_mask
+from shared.media.reader import read_picture
 from shared.messages import EditSpec, GenerationRequest, MaskSource
-from shared.model_cards import ModelCard
-from shared.pictures.masks import mask_of, read_mask
-from shared.pictures.reader import read_picture
+from shared.models.cards import ModelCard
 
 MASK_MODES: Final = ("exact", "cached")
 MASKED_STRENGTH: Final = 1.0

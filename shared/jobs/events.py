@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shared.jobs.record import Checkpoint
 from shared.messages import Failure
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from shared import subjects
 from shared.bus.base import Bus
-from shared.crash_points import reached
 from shared.errors import JobNotFound, QueueFull, RevisionConflict
+from shared.host.crash_points import reached
 from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
 from shared.jobs.advance import advance, outstanding
 from shared.jobs.dead import DeadLetter
@@ -23,14 +23,15 @@ OnEnd = Callable[[str, Literal["done", "failed", "cancelled"]], None]
 
 
 @dataclass(slots=True)
-class Page:
-    """A record as last seen, and the revision to compare with. `Ledger.advance` refreshes it."""
+class Revisioned:
+    """A record as last seen, and the revision to compare with. `RecordStore.advance` refreshes
+    it."""
 
     record: JobRecord
     revision: int
 
 
-class Ledger:
+class RecordStore:
     """Reads and advances job records. `headers` (trace context) go with every published node;
     `on_end` is called with model and status when an outcome was committed here."""
 
@@ -41,24 +42,24 @@ class Ledger:
         self._headers = headers
         self._on_end = on_end
 
-    async def load(self, job_id: str) -> Page:
+    async def load(self, job_id: str) -> Revisioned:
         """Raises `JobNotFound`."""
         entry = await self._bus.get(subjects.RECORDS, job_id)
         if entry is None:
             raise JobNotFound(job_id)
-        return Page(decode(entry.value, JobRecord), entry.revision)
+        return Revisioned(decode(entry.value, JobRecord), entry.revision)
 
-    async def open(self, record: JobRecord) -> Page:
+    async def open(self, record: JobRecord) -> Revisioned:
         """Write a new record and publish its first nodes; of an existing one, what is missing."""
         try:
             revision = await self._bus.create(subjects.RECORDS, record.job_id, encode(record))
-            page = Page(record, revision)
+            page = Revisioned(record, revision)
         except RevisionConflict:
             page = await self.load(record.job_id)
         await self.publish_outstanding(page)
         return page
 
-    async def advance(self, page: Page, event: Event) -> bool:
+    async def advance(self, page: Revisioned, event: Event) -> bool:
         """Apply `event`, then publish what follows from it. True if it changed the record, False
         if it came too late; either way `page` is current and everything outstanding published."""
         while True:
@@ -80,7 +81,7 @@ class Ledger:
             await self._act(record, actions)
             return True
 
-    async def publish_outstanding(self, page: Page) -> None:
+    async def publish_outstanding(self, page: Revisioned) -> None:
         await self._act(page.record, outstanding(page.record))
 
     async def _act(self, record: JobRecord, actions: tuple[Action, ...]) -> None:

@@ -6,14 +6,15 @@ import msgspec
 
 from shared.jobs.graph import Node
 from shared.messages import Failure, JobSpec
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
 
 NodeStatus = Literal["waiting", "ready", "done"]
 JobStatus = Literal["running", "done", "failed", "cancelled"]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A row after `step` steps: enough to continue it anywhere (see `services/denoiser/row.py`)."""
+    """A row after `step` steps: enough to continue it anywhere (see
+    `services/denoiser/rows/row.py`)."""
 
     step: int
     tensors: dict[str, TensorHandle]

@@ -11,10 +11,10 @@ from PIL import Image
 
 from shared.errors import InvalidRequest
 from shared.jobs.edits import check_mask
-from shared.jobs.sizes import Limits, Size, fitted, wanted_size
+from shared.media.masks import drawn_anew, mask_of
+from shared.media.reader import Picture, read_picture
+from shared.media.sizes import Limits, Size, fitted, wanted_size
 from shared.messages import GenerationRequest
-from shared.pictures.masks import drawn_anew, mask_of
-from shared.pictures.reader import Picture, read_picture
 
 MAX_PICTURE_BYTES: Final = 7 * 1024 * 1024 + 512 * 1024
 """Of all pictures of a request, as files, on the bus: it takes 8 MiB in one message, and the two

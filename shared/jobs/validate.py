@@ -4,13 +4,10 @@ import re
 import zlib
 from typing import Final
 
-from shared.adapters.fits import check_fits
-from shared.adapters.origins import check as check_origin
-from shared.catalogue import Catalogue
 from shared.errors import InvalidRequest
 from shared.jobs.edits import edit_spec, read_original
-from shared.jobs.sizes import format_of, wanted_size
 from shared.jobs.travel import MAX_PICTURE_BYTES, check_bytes
+from shared.media.sizes import format_of, wanted_size
 from shared.messages import (
     JOB_ID_PATTERN,
     ControlChoice,
@@ -19,8 +16,11 @@ from shared.messages import (
     JobSpec,
     LoraChoice,
 )
-from shared.model_cards import ModelCard
-from shared.model_settings import MAX_GUIDANCE, MAX_STEPS
+from shared.models.cards import ModelCard
+from shared.models.catalogue import Catalogue
+from shared.models.loras.fits import check_fits
+from shared.models.loras.sources.origins import check as check_origin
+from shared.models.settings import MAX_GUIDANCE, MAX_STEPS
 
 MAX_PROMPT_CHARACTERS: Final = 32_000
 MAX_IMAGES: Final = 10

@@ -11,10 +11,10 @@ from typing import Final, Self
 from zlib import crc32
 
 from shared.errors import ArenaFull, TmpfsFull
+from shared.messages.handle import INLINE_LIMIT, ArenaSlot, Buffer, TensorHandle, byte_view
 from shared.tensors import owners
 from shared.tensors.arena_file import ArenaFile
 from shared.tensors.extents import Extents, size_class
-from shared.tensors.handle import INLINE_LIMIT, ArenaSlot, Buffer, TensorHandle, byte_view
 from shared.tensors.layout import UNIT
 
 GROWTH: Final = 16 * 1024 * 1024

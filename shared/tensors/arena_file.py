@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from shared.errors import Misconfigured
-from shared.private_files import private_directory
+from shared.security.private_files import private_directory
 from shared.tensors import layout, owners
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})

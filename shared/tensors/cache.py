@@ -5,8 +5,8 @@ from typing import Final
 
 import torch
 
-from shared.recent import Recent
-from shared.tensors.handle import TensorHandle
+from shared.host.lru import LruCache
+from shared.messages.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
 
@@ -20,7 +20,7 @@ class TensorCache:
 
     def __init__(self, transport: Transport, max_bytes: int = MAX_BYTES) -> None:
         self._transport = transport
-        self._held: Recent[TensorHandle, torch.Tensor] = Recent(max_bytes)
+        self._held: LruCache[TensorHandle, torch.Tensor] = LruCache(max_bytes)
 
     def __repr__(self) -> str:
         return f"<TensorCache {self._held}>"

@@ -19,7 +19,7 @@ from typing import Final
 
 from shared.config import Settings
 from shared.errors import Misconfigured
-from shared.private_files import read_private
+from shared.security.private_files import read_private
 
 MAGIC: Final = b"DRPULL2\0"
 NONCE: Final = 32

@@ -9,8 +9,8 @@ from typing import Final, Self
 from zlib import crc32
 
 from shared.errors import HandleLost
+from shared.messages.handle import ArenaSlot, TensorHandle
 from shared.tensors import layout, owners
-from shared.tensors.handle import ArenaSlot, TensorHandle
 
 OPEN_ARENAS: Final = 64
 """Arenas that a reader keeps open; the one used longest ago is closed first."""

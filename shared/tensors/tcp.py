@@ -16,10 +16,10 @@ from zlib import crc32
 
 import msgspec
 
-from shared.binding import refuse_unprotected
 from shared.errors import HandleLost
+from shared.messages.handle import Buffer, TensorHandle
+from shared.security.binding import refuse_unprotected
 from shared.tensors import pull_protocol as words
-from shared.tensors.handle import Buffer, TensorHandle
 from shared.tensors.pull_protocol import Secret, secret_in_force
 from shared.tensors.reader import ArenaReader
 from shared.tensors.transport import ArenaTransport

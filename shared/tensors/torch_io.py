@@ -2,8 +2,8 @@
 
 import torch
 
-from shared.crash_points import reached
-from shared.tensors.handle import TensorHandle
+from shared.host.crash_points import reached
+from shared.messages.handle import TensorHandle
 from shared.tensors.transport import Transport
 
 

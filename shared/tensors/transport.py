@@ -10,8 +10,8 @@ from typing import Protocol
 from zlib import crc32
 
 from shared.errors import ArenaFull, HandleLost
+from shared.messages.handle import INLINE_LIMIT, ArenaSlot, Buffer, TensorHandle, byte_view
 from shared.tensors.arena import Arena
-from shared.tensors.handle import INLINE_LIMIT, ArenaSlot, Buffer, TensorHandle, byte_view
 from shared.tensors.reader import ArenaReader
 
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.budget import Budget
-from benchmarks.controlnet_table import SIDES, Round
-from benchmarks.controlnet_table import rows as controlnet_rows
-from benchmarks.controlnet_table import summary as controlnet_summary
+from benchmarks.controlnet.counters import Counters
+from benchmarks.controlnet.table import SIDES, Round
+from benchmarks.controlnet.table import rows as controlnet_rows
+from benchmarks.controlnet.table import summary as controlnet_summary
+from benchmarks.harness.budget import Budget
+from benchmarks.harness.cpu_pinning import keeping_to, places
 from benchmarks.latent_parallel import FULL, Turn
 from benchmarks.latent_parallel import summary as latent_summary
-from benchmarks.places import keeping_to, places
-from benchmarks.questions import Questions
-from benchmarks.swift_model import (
+from benchmarks.swift.model import (
     Asked,
     BaselineParts,
     Devices,
@@ -23,11 +23,11 @@ from benchmarks.swift_model import (
     fleet_seconds,
     step_seconds,
 )
-from benchmarks.swift_parts import until_needed
-from benchmarks.swift_sides import Drawn, Trial, late_steps
-from benchmarks.swift_table import Cell, prediction
-from benchmarks.swift_table import rows as swift_rows
-from benchmarks.swift_table import summary as swift_summary
+from benchmarks.swift.parts import until_needed
+from benchmarks.swift.sides import Drawn, Trial, late_steps
+from benchmarks.swift.table import Cell, prediction
+from benchmarks.swift.table import rows as swift_rows
+from benchmarks.swift.table import summary as swift_summary
 
 PARTS = Parts(
     base=1.0,
@@ -87,7 +87,7 @@ def test_questions_are_counted_between_two_looks_at_an_engine() -> None:
         control_waited=1.0,
         control_tensor_bytes=500,
     )
-    found = Questions.between(before, after)
+    found = Counters.between(before, after)
     assert (found.steps, found.rounds) == (10, 10)
     assert found.report() == {
         "answer_ms": 400.0,
@@ -101,16 +101,16 @@ def test_questions_are_counted_between_two_looks_at_an_engine() -> None:
 
 
 def test_of_two_questions_at_once_the_wait_for_the_last_one_counts() -> None:
-    asked = Questions(steps=1, rounds=2, seconds=2.0, waited=0.6)
+    asked = Counters(steps=1, rounds=2, seconds=2.0, waited=0.6)
     assert asked.hidden == pytest.approx(0.4)
 
 
 def test_who_asked_nothing_waited_for_nothing() -> None:
-    assert set(Questions(steps=4).report().values()) == {0}
+    assert set(Counters(steps=4).report().values()) == {0}
 
 
 def test_added_ratios_are_medians_of_those_within_a_round() -> None:
-    asked = (Questions(), Questions(5, 5, 2.0, 0.1, 0.5), Questions(5, 10, 6.0, 0.2, 2.5))
+    asked = (Counters(), Counters(5, 5, 2.0, 0.1, 0.5), Counters(5, 10, 6.0, 0.2, 2.5))
     times = [
         ((1.0, 1.1, 1.5), (1.0, 1.4, 1.8), (0.6, 0.8, 1.0)),
         ((2.0, 2.1, 3.0), (2.0, 2.8, 3.6), (1.2, 1.6, 2.0)),
@@ -168,7 +168,7 @@ def test_more_devices_are_never_slower() -> None:
 
 
 def test_the_first_half_of_a_step_is_the_time_that_was_not_waited() -> None:
-    asked = Questions(steps=10, rounds=30, seconds=45.0, waited=11.0)
+    asked = Counters(steps=10, rounds=30, seconds=45.0, waited=11.0)
     assert until_needed(asked, base=1.0) == pytest.approx(0.4)
     assert until_needed(asked, base=0.1) == 1.0
 

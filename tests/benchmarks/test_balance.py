@@ -6,9 +6,9 @@ from statistics import mean
 import pytest
 
 from benchmarks.balance import DENOISERS, LIMITS, POLICIES, full_rate, imbalance, summary
-from benchmarks.edits import MIXES, Edit, arrivals
-from benchmarks.numbers import percentile
-from benchmarks.simulation import COST, STEPS, RoundRobin, added_seconds, row_work
+from benchmarks.harness.numbers import percentile
+from loadgen.simulator.denoisers import COST, STEPS, RoundRobin, added_seconds, row_work
+from loadgen.simulator.edit_mix import MIXES, Edit, arrivals
 
 KNOWN = {
     "face swap": {"mean": 0.112, "p50": 0.095, "p90": 0.208, "p95": 0.245},

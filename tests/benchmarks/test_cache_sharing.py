@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 
 from benchmarks.cache_sharing import AMPLE, FULL, Outcome, figures, plan, rows, summary
-from benchmarks.edited_scenes import token_share
-from benchmarks.edits import zipf
-from shared.families.network import FULL_FROM
-from shared.templates.store import TemplateStatistics
+from benchmarks.harness.edited_scenes import token_share
+from loadgen.simulator.edit_mix import zipf
+from services.denoiser.mask_cache.store import StoreStatistics
+from shared.models.contracts.network import FULL_FROM
 
 TOKEN = 16
-EMPTY = TemplateStatistics(
+EMPTY = StoreStatistics(
     templates=0,
     bytes=0,
     bound=AMPLE,
@@ -30,7 +30,7 @@ EMPTY = TemplateStatistics(
 )
 
 
-def outcome(cached: int, edits: int, *stores: TemplateStatistics) -> Outcome:
+def outcome(cached: int, edits: int, *stores: StoreStatistics) -> Outcome:
     said = tuple(number < cached for number in range(edits))
     return Outcome(said, tuple(asdict(store) for store in stores))
 

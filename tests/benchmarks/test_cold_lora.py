@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks.cold_results import Ours, Round, Theirs, rows, summary
+from benchmarks.cold_lora.results import Ours, Round, Theirs, rows, summary
 
 
 def seen(ours: float, fetch: float) -> Round:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.edit_fidelity import FIRST_AT_MOST, FULL, Series, plan
-from benchmarks.edit_figures import Drawn, right, rows, sheet, summary
-from benchmarks.edited_scenes import (
+from benchmarks.edit_fidelity.__main__ import FIRST_AT_MOST, FULL, Series, plan
+from benchmarks.edit_fidelity.figures import Drawn, right, rows, sheet, summary
+from benchmarks.harness.edited_scenes import (
     Picture,
     mask_at,
     outside_difference,
@@ -20,9 +20,9 @@ from benchmarks.edited_scenes import (
 from pocket.captions import parse
 from pocket.render import render
 from pocket.scenes import SIDE, Item, Scene, held_out
-from shared.families.network import FULL_FROM
-from shared.pictures.masks import read_mask
-from shared.pictures.reader import read_picture
+from shared.media.masks import read_mask
+from shared.media.reader import read_picture
+from shared.models.contracts.network import FULL_FROM
 
 TOKEN = 16
 SMALL = Item("small", "red", "star", "left")

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.edit_load import Load, all_at_once, arriving
-from benchmarks.edit_orders import (
+from benchmarks.editing.__main__ import Found, figures, rows, summary
+from benchmarks.editing.load import Load, all_at_once, arriving
+from benchmarks.editing.orders import (
     Format,
     first_edits,
     mask_file,
@@ -22,14 +23,13 @@ from benchmarks.edit_orders import (
     requests_of,
     template_files,
 )
-from benchmarks.edit_sides import SIDES, Edited, computed_share
-from benchmarks.editing import Found, figures, rows, summary
-from benchmarks.edits import mixed
-from services.denoiser.masked import Masked
+from benchmarks.editing.sides import SIDES, Edited, computed_share
+from loadgen.simulator.edit_mix import mixed
+from services.denoiser.mask_cache.files import ActivationCache
+from services.denoiser.mask_cache.row_cache import RowCache
+from shared.media.masks import read_mask
+from shared.media.reader import read_picture
 from shared.messages import GenerationRequest
-from shared.pictures.masks import read_mask
-from shared.pictures.reader import read_picture
-from shared.templates.files import Template
 from tests.conftest import run
 
 FORM = Format(side=4, patch=16, steps=2)
@@ -114,8 +114,8 @@ def test_an_edit_that_fails_ends_the_measurement() -> None:
 
 def test_the_share_is_read_from_what_a_denoiser_says() -> None:
     some = torch.arange(16)
-    template = cast(Template, "any")
-    masked = Masked(tokens=some, edited=some, positions=64, modes=(), template=template)
+    template = cast(ActivationCache, "any")
+    masked = RowCache(tokens=some, edited=some, positions=64, modes=(), template=template)
     masked.used = [0, 1]
     assert computed_share(sorted(masked.approximations(index=0, steps=2))) == 0.25
     assert computed_share(["control_lag edges: image 0"]) == 1.0

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.fidelity import compared, joins, rows, similarity, summary
-from benchmarks.late_pictures import Painter
-from benchmarks.late_plot import late_plot
+from benchmarks.fidelity.__main__ import compared, joins, rows, similarity, summary
+from benchmarks.fidelity.pictures import Painter
+from benchmarks.fidelity.plot import late_plot
 from pocket.captions import parse
-from services.fleet.plan import default_loras
-from shared.catalogue import Catalogue
+from services.fleet.plan.processes import default_loras
+from shared.models.catalogue import Catalogue
 from shared.shipped import DEFAULT_MODEL
 
 CAPTION = "a large red circle left on white"

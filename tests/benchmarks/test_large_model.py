@@ -6,11 +6,11 @@ import diffusers
 import pytest
 import torch
 
-from benchmarks.large_model import SMALL, controlnet, large_model, lora_file, parameters
-from shared.adapters.adapter import read_adapter
-from shared.catalogue import Catalogue
-from shared.families.registry import family_of
-from shared.families.sdxl.unet import SdxlUnet
+from benchmarks.harness.large_model import SMALL, controlnet, large_model, lora_file, parameters
+from shared.models.catalogue import Catalogue
+from shared.models.families.registry import family_of
+from shared.models.families.sdxl.unet import SdxlUnet
+from shared.models.loras.read import read_adapter
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.numbers import mean_rows, percentile, spread
+from benchmarks.harness.numbers import mean_rows, percentile, spread
 
 
 def test_a_percentile_lies_between_its_neighbours() -> None:

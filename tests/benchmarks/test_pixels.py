@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pixels import Difference, difference, total
+from benchmarks.harness.pixels import Difference, difference, total
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
+from benchmarks.harness.pixels import Difference
+from benchmarks.harness.program import parse
 from benchmarks.joining import Arrival, start_of_step
 from benchmarks.joining import summary as joining_summary
-from benchmarks.pixels import Difference
-from benchmarks.plan import summary as plan_summary
-from benchmarks.plans import Rule
-from benchmarks.program import parse
+from benchmarks.plan.__main__ import summary as plan_summary
+from benchmarks.plan.rules import Rule
 from benchmarks.throughput import FULL, Round
 from benchmarks.throughput import summary as throughput_summary
 from shared.shipped import DEFAULT_MODEL

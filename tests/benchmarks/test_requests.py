@@ -1,9 +1,9 @@
 """What the programs ask for."""
 
-from benchmarks import requests
-from shared.catalogue import Catalogue
+from benchmarks.harness import requests
 from shared.jobs.validate import validate
-from shared.model_cards import ModelCard
+from shared.models.cards import ModelCard
+from shared.models.catalogue import Catalogue
 
 CARD = ModelCard(
     name="m",

@@ -5,8 +5,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from benchmarks.cold_lora import fetch
-from benchmarks.slow_storage import SLACK_SECONDS, Pace, slow_storage
+from benchmarks.cold_lora.__main__ import fetch
+from benchmarks.cold_lora.storage import SLACK_SECONDS, Pace, slow_storage
 from tests.conftest import run
 
 FILE = bytes(range(256)) * 4096

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.ssim import C1, SIDE, ssim, ssim_within
+from benchmarks.harness.ssim import C1, SIDE, ssim, ssim_within
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8)

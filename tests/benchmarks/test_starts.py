@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import starts
 from benchmarks.starts import Window, add_arguments, busy_loops, summary, window
-from loadgen.occupancy import Steps
-from loadgen.outcome import Outcome, RequestTemplate, Shot
+from loadgen.outcomes.occupancy import Steps
+from loadgen.outcomes.outcome import Outcome, RequestTemplate, Shot
 
 CALM = (Window("start", 8.0, (6.0, 5.5), None), Window("disturbed", 9.0, (6.0,), None))
 SLOW = (Window("start", 4.0, (1.0, 6.0), None), Window("disturbed", 9.0, (6.0,), None))

@@ -9,24 +9,24 @@ from typing import Final
 
 import msgspec
 
-from shared.crash_points import POINTS
+from shared.host.crash_points import POINTS
 from shared.messages import GenerationRequest
-from tests.chaos.cluster import cluster_broker
-from tests.chaos.fleets import ChaosFleet, FleetPlan, chaos_fleet
-from tests.chaos.fuzz import fuzz_messages
-from tests.chaos.group import group_fleet, group_kills
-from tests.chaos.http import fuzz_http
-from tests.chaos.injection import SLOTS
-from tests.chaos.kills import random_kills, takeover
-from tests.chaos.leaks import pids_marked
+from tests.chaos.check.leaks import pids_marked
+from tests.chaos.fleet.cluster import cluster_broker
+from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
+from tests.chaos.fleet.injection import SLOTS
+from tests.chaos.harm.fuzz import fuzz_messages
+from tests.chaos.harm.group import group_fleet, group_kills
+from tests.chaos.harm.http import fuzz_http
+from tests.chaos.harm.kills import random_kills, takeover
+from tests.chaos.harm.points import crash_everywhere, prepared
+from tests.chaos.harm.poison import INJECTED, Poisoned
+from tests.chaos.harm.restarts import broker_kills, rolling_restart
+from tests.chaos.harm.soak import soak
+from tests.chaos.harm.steered import SERVICE, steered_fleet, steered_requests
+from tests.chaos.harm.stops import stop_and_continue
 from tests.chaos.load import requests
-from tests.chaos.points import crash_everywhere, prepared
-from tests.chaos.poison import INJECTED, Poisoned
 from tests.chaos.report import CaseResult
-from tests.chaos.restarts import broker_kills, rolling_restart
-from tests.chaos.soak import soak
-from tests.chaos.steered import SERVICE, steered_fleet, steered_requests
-from tests.chaos.stops import stop_and_continue
 from tests.chaos.trial import Trial, is_done, measured, trial_on
 
 Body = Callable[[Trial], Awaitable[None]]

@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 import pytest
 
-from tests.chaos.cluster import cluster_broker
-from tests.chaos.fleets import ChaosFleet, FleetPlan, chaos_fleet
-from tests.chaos.group import group_fleet, group_kills
-from tests.chaos.leaks import pids_marked
+from tests.chaos.check.leaks import pids_marked
+from tests.chaos.fleet.cluster import cluster_broker
+from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
+from tests.chaos.harm.group import group_fleet, group_kills
+from tests.chaos.harm.restarts import broker_kills
 from tests.chaos.report import CaseResult
-from tests.chaos.restarts import broker_kills
 from tests.chaos.scenarios import WANTED, killed_at_work, mutant_fleet, woken_at_work
 from tests.chaos.short import FEW, FEW_USERS, LEASE, LIMIT, SEED
 from tests.chaos.trial import SETTLE_SECONDS, Trial, measured, trial_on

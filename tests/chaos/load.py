@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from shared.client import Darkroom, new_job_id
+from shared.client.job import Job
 from shared.errors import BusUnavailable, QueueFull
 from shared.messages import GenerationRequest, ImageResult, decode
-from shared.watch import Job
-from tests.chaos.audit import History
-from tests.chaos.polling import until
+from tests.chaos.check.audit import History
+from tests.chaos.fleet.polling import until
 from tests.conftest import HANG_SECONDS
 
 USERS: Final = 16

@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 
-from tests.chaos.fleets import ChaosFleet, FleetPlan, chaos_fleet
-from tests.chaos.holds import Hold, hold
-from tests.chaos.injection import AT_POINTS, MUTANT
+from tests.chaos.check.recovery import Row
+from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
+from tests.chaos.fleet.holds import Hold, hold
+from tests.chaos.fleet.injection import AT_POINTS, MUTANT
+from tests.chaos.fleet.polling import until
+from tests.chaos.harm.points import prepared
 from tests.chaos.load import requests
-from tests.chaos.points import prepared
-from tests.chaos.polling import until
-from tests.chaos.recovery import Row
 from tests.chaos.trial import Trial
 from tests.conftest import HANG_SECONDS
 

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from shared.messages import GenerationRequest
-from tests.chaos.background import Background
-from tests.chaos.fleets import ChaosFleet
+from tests.chaos.fleet.background import Background
+from tests.chaos.fleet.fleets import ChaosFleet
 from tests.chaos.report import CaseResult
 from tests.chaos.trial import Expected, Trial, is_done, measured, trial_on
 from tests.conftest import HANG_SECONDS

@@ -18,20 +18,20 @@ from typing import Final
 
 from PIL import Image
 
-import shared.start_up  # noqa: F401 (as the services do)
+import shared.host.start_up  # noqa: F401 (as the services do)
 from shared import subjects
-from shared.catalogue import Catalogue
-from shared.crash_points import reached
 from shared.errors import DarkroomError, HandedOver
+from shared.host.crash_points import reached
 from shared.jobs.graph import NodeKind
 from shared.jobs.record import Checkpoint
 from shared.messages import ImageResult, StepProgress, encode
-from shared.process import Process, arena, run_process
-from shared.task import Task, Tensors
-from shared.tensors.handle import INLINE_LIMIT, TensorHandle
+from shared.messages.handle import INLINE_LIMIT, TensorHandle
+from shared.models.catalogue import Catalogue
+from shared.process.process import Process, arena, run_process
 from shared.tensors.transport import Transport
-from shared.worker import Worker
-from tests.chaos import injection
+from shared.worker.task import Task, Tensors
+from shared.worker.worker import Worker
+from tests.chaos.fleet import injection
 
 REPEATS: Final = INLINE_LIMIT // 32 + 1
 """A digest, so many times over, is too large to travel inside a handle: it needs a slot."""

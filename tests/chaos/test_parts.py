@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.messages import NodeProgress, NodeTask, StepProgress
-from tests.chaos.mutation import mutated
-from tests.chaos.recovery import Recovery
+from tests.chaos.check.recovery import Recovery
+from tests.chaos.harm.mutation import mutated
+from tests.chaos.harm.soak import RSS_PER_MINUTE, WARM_UP, Sample, slopes
 from tests.chaos.report import CaseResult, merge, table
-from tests.chaos.soak import RSS_PER_MINUTE, WARM_UP, Sample, slopes
 
 GOOD = CaseResult(
     case="kill", long=True, runs=2, wanted_runs=2, jobs=9, lost=0, failed=0, second_results=0,

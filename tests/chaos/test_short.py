@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.background import Background
-from tests.chaos.fleets import ChaosFleet, FleetPlan, chaos_fleet
-from tests.chaos.fuzz import fuzz_messages
-from tests.chaos.http import fuzz_http
-from tests.chaos.kills import random_kills
-from tests.chaos.leaks import pids_marked
-from tests.chaos.points import crash_everywhere, prepared
-from tests.chaos.poison import INJECTED, Poisoned
-from tests.chaos.restarts import broker_kills, rolling_restart
+from tests.chaos.check.leaks import pids_marked
+from tests.chaos.fleet.background import Background
+from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
+from tests.chaos.harm.fuzz import fuzz_messages
+from tests.chaos.harm.http import fuzz_http
+from tests.chaos.harm.kills import random_kills
+from tests.chaos.harm.points import crash_everywhere, prepared
+from tests.chaos.harm.poison import INJECTED, Poisoned
+from tests.chaos.harm.restarts import broker_kills, rolling_restart
+from tests.chaos.harm.stops import stop_and_continue
 from tests.chaos.scenarios import WANTED, one_after_another
 from tests.chaos.short import FEW, LEASE, harm
-from tests.chaos.stops import stop_and_continue
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.fleet.child import Child
+from services.fleet.supervisor.child import Child
 from shared import subjects
 from shared.client import Darkroom
 from shared.errors import BusUnavailable
 from shared.messages import GenerationRequest, JobDone, Outcome
-from tests.chaos.audit import audit, outcomes
-from tests.chaos.fleets import ChaosFleet
-from tests.chaos.leaks import ownerless, slots_left
+from tests.chaos.check.audit import audit, outcomes
+from tests.chaos.check.leaks import ownerless, slots_left
+from tests.chaos.check.recovery import Recovery, following
+from tests.chaos.check.watching import Watch, watched
+from tests.chaos.fleet.fleets import ChaosFleet
+from tests.chaos.fleet.polling import until
 from tests.chaos.load import USERS, Load, requests
-from tests.chaos.polling import until
-from tests.chaos.recovery import Recovery, following
 from tests.chaos.report import CaseResult
-from tests.chaos.watching import Watch, watched
 from tests.conftest import HANG_SECONDS
 
 SETTLE_SECONDS: Final = HANG_SECONDS

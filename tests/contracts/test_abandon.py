@@ -5,19 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.abandon import ABANDONED
+from shared.host.terminate import ABANDONED
 from tests.conftest import HANG_SECONDS
 
 HANGS = """
 import threading
-from shared.abandon import abandon
+from shared.host.terminate import terminate
 threading.Thread(target=threading.Event().wait).start()
-abandon("a thread hangs")
+terminate("a thread hangs")
 """
 
 CLOSED = """
 import asyncio
-from shared.process import run_process
+from shared.process.process import run_process
 
 async def main(running):
     await running.bus._connection._client.close()  # as when the server sends it away

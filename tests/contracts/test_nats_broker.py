@@ -15,11 +15,11 @@ from aiohttp import web
 from shared.bus.embedded import find_binary, nats_server
 from shared.bus.nats import connect
 from shared.bus.nats.durability import check_sync, finding
+from shared.bus.topology import TOPOLOGY
 from shared.errors import Misconfigured
 from shared.jobs.travel import MAX_PICTURE_BYTES
 from shared.jobs.validate import MAX_PROMPT_CHARACTERS
-from shared.payload import ENVELOPE_BYTES, NEEDED, refuse_small_payload
-from shared.topology import TOPOLOGY
+from shared.process.payload import ENVELOPE_BYTES, NEEDED, refuse_small_payload
 from tests.conftest import eventually, run
 
 
@@ -139,7 +139,7 @@ def test_an_old_server_is_refused_when_it_is_connected_to(
 
 
 STARTS = """
-from shared.process import run_process
+from shared.process.process import run_process
 
 async def main(running):
     print("started")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import ArenaFull, HandleLost
-from shared.tensors.handle import DTYPE_BYTES, INLINE_LIMIT, Buffer, TensorHandle
+from shared.messages.handle import DTYPE_BYTES, INLINE_LIMIT, Buffer, TensorHandle
 from shared.tensors.reader import ArenaReader
 from shared.tensors.tcp import TcpTransport, serving
 from shared.tensors.torch_io import get_tensor, put_tensor

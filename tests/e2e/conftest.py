@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from shared.shipped import DEFAULT_MODEL
-from tests.e2e.running import RunningFleet, running_fleet
-from tests.e2e.secured import Secured, secured_fleet
-from tests.flux import DYNAMIC, Atelier, make_flux
+from tests.e2e.helpers.running import RunningFleet, running_fleet
+from tests.e2e.helpers.secured import Secured, secured_fleet
+from tests.helpers.flux import DYNAMIC, Atelier, make_flux
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from shared.client import Darkroom, new_job_id
 from shared.messages import ControlChoice, GenerationRequest, JobDone
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_MODEL
 from tests.conftest import run
-from tests.e2e.running import RunningFleet
+from tests.e2e.helpers.running import RunningFleet
 from tests.e2e.test_kills import largest_difference
 
 PROMPT = "a large red circle left and a small blue square right on white"

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.conftest import HANG_SECONDS, until
-from tests.e2e.running import DARKROOM, RunningFleet
+from tests.e2e.helpers.running import DARKROOM, RunningFleet
 
 PROMPT = "a large red circle left and a small blue square right on white"
 

@@ -16,10 +16,10 @@ from pocket.render import render
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest
 from shared.shipped import DEFAULT_MODEL
-from tests import pictures
 from tests.conftest import run
-from tests.e2e.running import RunningFleet
+from tests.e2e.helpers.running import RunningFleet
 from tests.e2e.test_kills import largest_difference
+from tests.helpers import pictures
 
 BEFORE = "a large red circle left and a small blue square right on white"
 AFTER = "a large green circle left and a small blue square right on white"

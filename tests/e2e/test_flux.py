@@ -12,11 +12,11 @@ from PIL import Image
 
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest, JobDone
-from tests import pictures
 from tests.conftest import HANG_SECONDS, eventually, run, until
-from tests.e2e.running import RunningFleet, checkpointed
+from tests.e2e.helpers.running import RunningFleet, checkpointed
 from tests.e2e.test_kills import largest_difference
-from tests.flux import Atelier, Wish, apart
+from tests.helpers import pictures
+from tests.helpers.flux import Atelier, Wish, apart
 
 MODEL = ("--model", "tiny-flux")
 ASKED = (*MODEL, "--steps", "4", "--size", "64x64", "--json")

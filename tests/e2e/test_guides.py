@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from tests.conftest import HANG_SECONDS
-from tests.e2e.guide import ROOT, Reader, assert_shows, steps
-from tests.e2e.running import RunningFleet
+from tests.e2e.helpers.guide import ROOT, Reader, assert_shows, steps
+from tests.e2e.helpers.running import RunningFleet
 
 GUIDE = ROOT / "docs" / "nats.md"
 

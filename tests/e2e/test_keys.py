@@ -13,13 +13,13 @@ from PIL import Image
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
-from services.gateway.tokens import add_token
 from shared import subjects
+from shared.bus.discovery import services
 from shared.bus.nats import connect
-from shared.discovery import services
 from shared.errors import Misconfigured, NotPermitted
+from shared.security.tokens import add_token
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.e2e.secured import Secured
+from tests.e2e.helpers.secured import Secured
 
 
 def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest, ImageResult, StepProgress
 from tests.conftest import eventually, run, until
-from tests.e2e.running import RunningFleet, checkpointed
+from tests.e2e.helpers.running import RunningFleet, checkpointed
 
 STEPS = 40
 PROMPT = "a large green star top and a small yellow ring right on black"

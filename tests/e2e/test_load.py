@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from loadgen.report.model import Report
+from loadgen.report.statistics.model import Report
 from tests.conftest import HANG_SECONDS
-from tests.e2e.running import RunningFleet
+from tests.e2e.helpers.running import RunningFleet
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadgen" / "locustfile.py"
 WORKLOAD = """

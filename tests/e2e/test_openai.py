@@ -17,7 +17,7 @@ from PIL import Image, ImageChops
 from shared.client import Darkroom
 from shared.jobs.record import JobRecord
 from tests.conftest import eventually, run
-from tests.e2e.running import RunningFleet
+from tests.e2e.helpers.running import RunningFleet
 
 PROMPT = "a large red circle left on white"
 QUICK = {"num_inference_steps": 6, "seed": 5}

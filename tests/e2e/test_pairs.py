@@ -4,10 +4,10 @@ import os
 import signal
 from typing import Any
 
-from benchmarks.fleet import denoisers
+from benchmarks.harness.fleet import denoisers
 from shared.bus.nats import connect
 from tests.conftest import eventually, run
-from tests.e2e.secured import Secured
+from tests.e2e.helpers.secured import Secured
 from tests.e2e.test_controls import drawn, request
 from tests.e2e.test_kills import largest_difference
 

@@ -13,10 +13,10 @@ from typer.core import TyperGroup
 
 from pocket.captions import vocabulary
 from pocket.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES
-from services.fleet.cli import app
+from services.fleet.cli.app import app
 from shared.shipped import DEFAULT_LORAS
-from tests.e2e.guide import ROOT, Reader, Step, assert_shows, steps
-from tests.e2e.running import processes_with
+from tests.e2e.helpers.guide import ROOT, Reader, Step, assert_shows, steps
+from tests.e2e.helpers.running import processes_with
 
 README = ROOT / "README.md"
 

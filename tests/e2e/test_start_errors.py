@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.plan import SERVICES
+from services.fleet.plan.processes import SERVICES
 from tests.conftest import HANG_SECONDS
-from tests.e2e.running import DARKROOM
+from tests.e2e.helpers.running import DARKROOM
 
 
 def only(*services: str) -> list[str]:

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import HANG_SECONDS
-from tests.e2e.guide import ROOT
-from tests.e2e.running import processes_with
+from tests.e2e.helpers.guide import ROOT
+from tests.e2e.helpers.running import processes_with
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = [

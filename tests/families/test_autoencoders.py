@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
 
 from shared.errors import Misconfigured
-from shared.families.autoencoder import AutoencoderKind, ImageAutoencoder, VideoAutoencoder
-from shared.families.vae import AutoencoderNetwork
+from shared.models.contracts.autoencoder import AutoencoderKind, ImageAutoencoder, VideoAutoencoder
+from shared.models.contracts.vae import AutoencoderNetwork
 
 MEAN, DEVIATION = [0.5, -0.25, 1.0, 0.0], [2.0, 0.5, 1.5, 1.0]
 PIXELS = torch.rand(2, 3, 32, 16, generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0

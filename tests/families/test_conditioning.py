@@ -7,19 +7,19 @@ import msgspec
 import pytest
 import torch
 
-from services.denoiser.row import Row
-from services.denoiser.step_table import build_step_table
+from services.denoiser.rows.row import Row
+from services.denoiser.sampling.step_table import build_step_table
 from shared.errors import InvalidRequest
-from shared.families.base import Family
-from shared.families.network import Conditioning
-from shared.families.registry import FAMILIES, family_of
 from shared.messages import HalfRequest, decode, encode, named_handles
+from shared.messages.handle import TensorHandle
+from shared.models.contracts.family import Family
+from shared.models.contracts.network import Conditioning
+from shared.models.families.registry import FAMILIES, family_of
 from shared.shipped import MODELS
-from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
 from tests.services.denoiser.models import SHAPE
-from tests.services.denoiser.test_step_table import SDXL
+from tests.services.denoiser.sampling.test_step_table import SDXL
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("latents", "original", "shown", "profile", "image_", "hint-", "negative_")

@@ -8,13 +8,13 @@ import torch
 from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
 from PIL import Image as Pil
 
-from services.denoiser.beginning import Image
-from services.denoiser.row import Row
+from services.denoiser.rows.row import Row
+from services.denoiser.sampling.initial_latents import SourceImage
 from services.vae.originals import read_original
 from shared.jobs.edits import taken
 from shared.messages import EditSpec
-from tests import factories, pictures
-from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
+from tests.helpers import factories, pictures
+from tests.helpers.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 
 SIZE = (64, 64)
 BOX = (16, 8, 48, 40)
@@ -38,7 +38,7 @@ def edited(atelier: Atelier, wish: Wish, masked: bool, strength: float) -> Row:
     original = read_original(spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None)
     [posterior] = atelier.decoder.encode([original.pixels])
     mask = original.latent_mask(8)
-    image = Image(
+    image = SourceImage(
         posterior.mean[None],
         posterior.std[None],
         None if mask is None else mask[None],

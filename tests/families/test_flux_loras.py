@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shared.adapters.adapter import read_adapter
-from shared.adapters.low_rank import Adapter
 from shared.errors import AdapterUnusable
-from tests.flux import Atelier, Wish, apart, make_flux
-from tests.loras import write_lora
+from shared.models.loras.read import read_adapter
+from shared.models.lowrank.weights import Adapter
+from tests.helpers.flux import Atelier, Wish, apart, make_flux
+from tests.helpers.loras import write_lora
 
 BLOCKS = ("attn.to_q", "attn.add_k_proj", "ff.net.0.proj", "norm1.linear", "proj_mlp", "proj_out")
 

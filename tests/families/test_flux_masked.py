@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from shared.families.flux.masked import MaskedCall
-from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import Mode, Partial
+from shared.models.contracts.network import Mode, Partial
+from shared.models.families.flux.masked import MaskedCall
+from shared.models.families.flux.transformer import FluxTransformer
 from tests.families.test_flux_transformer import example
-from tests.flux import make_transformer
+from tests.helpers.flux import make_transformer
 
 MODES: list[tuple[Mode, ...]] = [
     ("keys_values",) * 4,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from shared.samplers import samplers_for
+from shared.models.samplers.samplers import samplers_for
 from tests.conftest import HANG_SECONDS, run
-from tests.flux import DYNAMIC, Atelier, Wish, apart, make_flux
+from tests.helpers.flux import DYNAMIC, Atelier, Wish, apart, make_flux
 from tests.services.denoiser.test_sharing import pair
 
 WISHES = (
@@ -63,7 +63,7 @@ def test_a_row_goes_on_from_its_checkpoint(atelier: Atelier) -> None:
 def test_a_row_that_is_alone_shares_its_guidance(
     atelier: Atelier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", HANG_SECONDS)
+    monkeypatch.setattr("services.denoiser.cfg_parallel.split.LEAST_WAIT", HANG_SECONDS)
     wish = Wish(steps=6, guidance=3.0)
 
     async def main() -> tuple[torch.Tensor, int]:

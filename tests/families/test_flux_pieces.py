@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from shared.families.flux.pieces import normed, pieces
-from shared.families.flux.traced import TOKENS, TracedTransformer, traced
-from shared.families.flux.transformer import FluxTransformer
-from shared.families.graphs import graph_if_same
-from shared.families.network import MaskedNetwork, Mode, Partial
+from shared.models.contracts.network import MaskedNetwork, Mode, Partial
+from shared.models.contracts.traced import graph_if_same
+from shared.models.families.flux.pieces import normed, pieces
+from shared.models.families.flux.traced import TOKENS, TracedTransformer, traced
+from shared.models.families.flux.transformer import FluxTransformer
 from tests.families.test_flux_masked import MODES, PLACES, call, network, recorded
 from tests.families.test_flux_transformer import example
-from tests.flux import make_transformer
+from tests.helpers.flux import make_transformer
 
 
 @pytest.mark.parametrize("modes", MODES)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from shared.families.flux.stream import packed, unpacked
-from shared.families.flux.traced import TracedTransformer, traced
-from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import Conditioning
-from tests.flux import POOLED, TOKENS, WIDTH, make_transformer
+from shared.models.contracts.network import Conditioning
+from shared.models.families.flux.stream import packed, unpacked
+from shared.models.families.flux.traced import TracedTransformer, traced
+from shared.models.families.flux.transformer import FluxTransformer
+from tests.helpers.flux import POOLED, TOKENS, WIDTH, make_transformer
 
 SHAPE = (3, 4, 8, 12)
 

@@ -21,31 +21,31 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from safetensors.torch import load_file, save_file
 
 from services.controlnet.steps import MAX_IMAGES
-from services.denoiser.engine import Engine
-from services.denoiser.row import Row
-from services.denoiser.steered import Steer, Steered
-from services.denoiser.steering import Steering
-from shared.adapters.adapter import read_adapter
-from shared.adapters.low_rank import Adapter
+from services.denoiser.controlnet.exchange import ResidualExchange
+from services.denoiser.controlnet.state import ControlState, ControlUse
+from services.denoiser.engine.engine import Engine
+from services.denoiser.rows.row import Row
 from shared.bus.memory import MemoryBroker
-from shared.catalogue import Catalogue
 from shared.errors import Misconfigured
-from shared.families.control import ControlNet
-from shared.families.registry import control_family
-from shared.families.sd.family import Sd
-from shared.families.unet.lora_names import sgm_names
-from shared.families.unet.traced import TracedUnet
-from shared.families.unet.unet import Unet
-from shared.model_cards import read_card
-from shared.samplers import samplers_for
+from shared.models.cards import read_card
+from shared.models.catalogue import Catalogue
+from shared.models.contracts.controlnet import ControlNet
+from shared.models.families.registry import control_family
+from shared.models.families.sd.family import Sd
+from shared.models.families.unet.lora_names import sgm_names
+from shared.models.families.unet.traced import TracedUnet
+from shared.models.families.unet.unet import Unet
+from shared.models.loras.read import read_adapter
+from shared.models.lowrank.weights import Adapter
+from shared.models.samplers.samplers import samplers_for
 from shared.shipped import DEFAULT_CONTROLS
 from tests.conftest import HANG_SECONDS
-from tests.controls import Studio
 from tests.families.test_flux_edits import HOLES, PICTURE, edited
-from tests.flux import Wish, apart
-from tests.loras import shapes_of, write_lora
-from tests.models import SDXL
-from tests.sd import BETAS, VERSIONS, SdAtelier, make_sd, make_sd_control, make_sd_unet
+from tests.helpers.controls import Studio
+from tests.helpers.flux import Wish, apart
+from tests.helpers.loras import shapes_of, write_lora
+from tests.helpers.models import SDXL
+from tests.helpers.sd import BETAS, VERSIONS, SdAtelier, make_sd, make_sd_control, make_sd_unet
 from tests.services.denoiser.test_sharing import pair
 
 WISHES = (
@@ -182,7 +182,7 @@ def test_an_edit_is_diffusers_edit_in_any_company(second: SdAtelier) -> None:
 def test_a_row_that_is_alone_shares_its_guidance(
     first: SdAtelier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", HANG_SECONDS)
+    monkeypatch.setattr("services.denoiser.cfg_parallel.split.LEAST_WAIT", HANG_SECONDS)
     wish = Wish(steps=6, guidance=3.0, sampler="euler")
 
     async def main() -> tuple[torch.Tensor, int]:
@@ -249,14 +249,16 @@ async def steered(
     studio = Studio(MemoryBroker(), seconds=20.0)
     service = await studio.start(("edges",), lambda _: network)
     try:
-        async with Engine(atelier.network, predictors=[Steering(studio.ask)]) as engine:
+        async with Engine(atelier.network, predictors=[ResidualExchange(studio.ask)]) as engine:
             rows = [
                 told_by_handles(
                     atelier,
                     studio,
                     wish,
                     extensions=(
-                        Steered((Steer("edges", studio.put(network.embed(hint)[0]), **steer),)),
+                        ControlState(
+                            (ControlUse("edges", studio.put(network.embed(hint)[0]), **steer),)
+                        ),
                     ),
                 )
                 for wish, steer in wishes

@@ -7,20 +7,20 @@ from pathlib import Path
 import msgspec
 import torch
 
-from services.denoiser.engine import Engine
-from services.denoiser.model import Model
+from services.denoiser.engine.engine import Engine
+from services.denoiser.node.model import Model
 from services.denoiser.service import Denoiser
 from services.prompt_encoder.service import PromptEncoder
-from shared.adapters.library import AdapterLibrary
 from shared.jobs.advance import new_record
 from shared.jobs.events import NodeFinished
 from shared.jobs.graph import workflow
-from shared.pull import Work
-from shared.task import Task
+from shared.models.loras.library import AdapterLibrary
 from shared.tensors.torch_io import get_tensor
-from tests import factories
-from tests.flux import Wish, apart
-from tests.sd import SdAtelier, make_sd
+from shared.worker.pull import Work
+from shared.worker.task import Task
+from tests.helpers import factories
+from tests.helpers.flux import Wish, apart
+from tests.helpers.sd import SdAtelier, make_sd
 from tests.services.denoiser.world import EVERY_OTHER_STEP, Delivered, World
 
 MODEL = "toy"

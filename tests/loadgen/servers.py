@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from loadgen.occupancy import Source
-from loadgen.outcome import RequestTemplate, Shot
+from loadgen.outcomes.occupancy import Source
+from loadgen.outcomes.outcome import RequestTemplate, Shot
 from loadgen.targets.base import HTTP_FIELDS, Answer
 
 DONE = Answer("done", None, 1, 100)

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from loadgen.report.model import Report
-from services.fleet.cli import app
-from services.fleet.exits import BAD_USAGE, FAILED, INTERRUPTED
+from loadgen.report.statistics.model import Report
+from services.fleet.cli.app import app
 from shared.errors import QueueFull
+from shared.host.command_exits import BAD_USAGE, FAILED, INTERRUPTED
 from tests.conftest import run
 from tests.services.gateway.server import Server, server
 

@@ -5,12 +5,21 @@ from random import Random
 
 import pytest
 
-from loadgen.arrivals import Constant, Poisson, Ramp
-from loadgen.find_rate import MAX_TRIALS, Found, Search, Trial, decide, find_rate, found, pooled
-from loadgen.report.slo import Absolute, OwnDeadlines
-from loadgen.run import Interrupted
-from loadgen.trial import MIN_REQUESTS, Trials, at_rate
-from loadgen.workload import Workload
+from loadgen.report.statistics.slo import Absolute, OwnDeadlines
+from loadgen.runs.find_rate import (
+    MAX_TRIALS,
+    Found,
+    Search,
+    Trial,
+    decide,
+    find_rate,
+    found,
+    pooled,
+)
+from loadgen.runs.run import Interrupted
+from loadgen.runs.trial import MIN_REQUESTS, Trials, at_rate
+from loadgen.workload.arrivals import Constant, Poisson, Ramp
+from loadgen.workload.workload import Workload
 from shared.errors import InvalidRequest
 from tests.loadgen.servers import Server
 from tests.loadgen.virtual_time import run_virtually

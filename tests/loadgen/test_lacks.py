@@ -12,25 +12,25 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from rich.console import Console
 
-from loadgen.arrivals import Constant
-from loadgen.find_rate import Trial
-from loadgen.lacks import lack_of
-from loadgen.limits import Limits
-from loadgen.outcome import Outcome
-from loadgen.plan import Plan
+from loadgen.outcomes.lacks import lack_of
+from loadgen.outcomes.limits import Limits
+from loadgen.outcomes.outcome import Outcome
 from loadgen.report import Absolute, render_table, summarise
-from loadgen.report.findings import warnings
-from loadgen.session import OTHER_FILES, Session
-from loadgen.tally import Tally
+from loadgen.report.page.findings import warnings
+from loadgen.runs.find_rate import Trial
+from loadgen.runs.plan import Plan
+from loadgen.runs.session import OTHER_FILES, Session
+from loadgen.runs.tally import Tally
+from loadgen.runs.trial import Trials
 from loadgen.targets.base import Answer
 from loadgen.targets.choose import TargetOptions
 from loadgen.targets.http import HttpTarget
-from loadgen.trial import Trials
-from loadgen.workload import Workload
+from loadgen.workload.arrivals import Constant
+from loadgen.workload.workload import Workload
 from shared.errors import InvalidRequest, Misconfigured
 from tests.conftest import run
+from tests.loadgen.report.shots import outcome
 from tests.loadgen.servers import Server, shot
-from tests.loadgen.shots import outcome
 from tests.loadgen.virtual_time import run_virtually
 
 UNSENT = Answer("lost", "file_descriptors")
@@ -155,7 +155,7 @@ def test_a_run_makes_room_for_its_connections_and_says_where_it_could_not(
         asked.append(needed)
         return 256
 
-    monkeypatch.setattr("loadgen.session.make_room", make_room)
+    monkeypatch.setattr("loadgen.runs.session.make_room", make_room)
     console = Console(record=True, width=200)
     options = TargetOptions(kind="nats" if kind == "nats" else "darkroom", url="x")
     for plan in (

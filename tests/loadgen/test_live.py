@@ -6,12 +6,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from loadgen import live as live_module
-from loadgen.live import line, live, rendered, sparkline
 from loadgen.report import Absolute, OwnDeadlines
-from loadgen.tally import HISTORY_SECONDS, Tally
+from loadgen.runs import live as live_module
+from loadgen.runs.live import line, live, rendered, sparkline
+from loadgen.runs.tally import HISTORY_SECONDS, Tally
 from tests.conftest import eventually, run
-from tests.loadgen.shots import busy_run, outcome, shot
+from tests.loadgen.report.shots import busy_run, outcome, shot
 
 
 def console(terminal: bool) -> tuple[Console, StringIO]:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from loadgen.occupancy import (
+from loadgen.outcomes.occupancy import (
     HttpSource,
     NatsSource,
     Reading,
@@ -21,13 +21,13 @@ from loadgen.occupancy import (
     keep_sampling,
     rows_per_step,
 )
-from loadgen.outcome import Sample
+from loadgen.outcomes.outcome import Sample
 from shared.bus.base import Message, ServiceInfo
 from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.bus.topology import TOPOLOGY
 from shared.errors import BusUnavailable
 from shared.telemetry.exposition import merge
 from shared.telemetry.metrics import Metrics
-from shared.topology import TOPOLOGY
 from tests.conftest import run
 
 FIRST, SECOND = ("a", "m"), ("b", "m")

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.arrivals import Burst, Constant, Gamma, Poisson, Ramp, Steps
-from loadgen.combinations import check_combinations
-from loadgen.controls import read_all
-from loadgen.files import load_trace, load_workload
-from loadgen.options import LoadOptions, fields_of, workload_of
-from loadgen.outcome import RequestTemplate
-from loadgen.workload import Workload, schedule
+from loadgen.cli.combinations import check_combinations
+from loadgen.cli.options import LoadOptions, fields_of, workload_of
+from loadgen.outcomes.outcome import RequestTemplate
+from loadgen.workload.arrivals import Burst, Constant, Gamma, Poisson, Ramp, Steps
+from loadgen.workload.controls import read_all
+from loadgen.workload.files import load_trace, load_workload
+from loadgen.workload.workload import Workload, schedule
 from shared.errors import InvalidRequest
 
 FILE = """

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from loadgen.arrivals import Constant
-from loadgen.limits import Limits
-from loadgen.outcome import Outcome, Shot
-from loadgen.run import RETRY_SECONDS, run_closed, run_open
+from loadgen.outcomes.limits import Limits
+from loadgen.outcomes.outcome import Outcome, Shot
+from loadgen.runs.run import RETRY_SECONDS, run_closed, run_open
 from loadgen.targets.base import Answer
-from loadgen.workload import Workload
+from loadgen.workload.arrivals import Constant
+from loadgen.workload.workload import Workload
 from tests.loadgen.servers import Server, shot
 from tests.loadgen.virtual_time import run_virtually
 
@@ -165,7 +165,7 @@ def test_a_closed_loop_that_is_stopped_ends_at_once() -> None:
 
 
 def test_a_schedule_of_thousands_is_sent_on_time() -> None:
-    from loadgen.workload import schedule
+    from loadgen.workload.workload import schedule
 
     server = Server(seconds=0.001, workers=99)
     shots = schedule(Workload(arrivals=Constant(rate=100), seconds=50))

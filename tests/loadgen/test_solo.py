@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from loadgen.run import Interrupted
-from loadgen.solo import MAX_TEMPLATES, NotMeasured, solo_latencies, until_quiet, warm_up
+from loadgen.runs.run import Interrupted
+from loadgen.runs.solo import MAX_TEMPLATES, NotMeasured, solo_latencies, until_quiet, warm_up
 from loadgen.targets.base import Answer
 from shared.errors import Misconfigured
 from tests.loadgen.servers import Server, shot

@@ -13,23 +13,23 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from loadgen.outcome import RequestTemplate, Shot
+from loadgen.outcomes.outcome import RequestTemplate, Shot
 from loadgen.targets.base import HTTP_FIELDS, NATS_FIELDS, OPENAI_FIELDS, Answer, not_sent
 from loadgen.targets.choose import chosen
 from loadgen.targets.http import HttpTarget, only
 from loadgen.targets.images import ResponseFormat, answer, base_url, body
 from loadgen.targets.nats import NatsTarget, job_request
-from services.fleet.certificates import issue
-from services.fleet.keys import make_keys
-from services.fleet.state import FleetState, state_directory, write
-from services.gateway.certificate import server_context
-from services.gateway.door import Door
-from services.gateway.request import ImagesRequest
+from services.fleet.access.certificates import issue
+from services.fleet.access.keys import make_keys
+from services.fleet.access.permissions import Served
+from services.gateway.http.access import AccessControl
+from services.gateway.http.certificate import server_context
+from services.gateway.openai.fields import ImagesRequest
 from shared.bus.memory import MemoryBus
 from shared.client import Darkroom
+from shared.client.fleet_state import FleetState, state_directory, write
 from shared.errors import HandleLost, InvalidRequest, Misconfigured, QueueFull
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
-from shared.permissions import Served
 from shared.tensors.owners import start_time
 from tests.conftest import eventually, run
 from tests.loadgen.servers import Server
@@ -434,7 +434,7 @@ def test_a_known_certificate_counts_whoever_signed_it_and_no_other_does(tmp_path
     tls = server_context(str(tmp_path / "own"), str(tmp_path / "key"))
 
     async def statuses() -> list[str | None]:
-        door = Door(tls=tls)
+        door = AccessControl(tls=tls)
         found: list[str | None] = []
         async with server(door=door) as here:
             url = here.url.replace("http:", "https:")

@@ -11,10 +11,10 @@ from pocket.addons import kohya_name, merge
 from pocket.captions import vague
 from pocket.render import lay_out
 from pocket.scenes import PLACES, SIZES, held_out_scenes
-from pocket.train.adapters import Adapters, Lora, targets, write_lora
-from pocket.train.controls import EMBEDDING, build_control, guided, hints_of
-from pocket.train.text import build_text
-from pocket.train.unet import TIME_IDS, build_unet
+from pocket.train.sdxl.adapters import Adapters, Lora, targets, write_lora
+from pocket.train.sdxl.controls import EMBEDDING, build_control, guided, hints_of
+from pocket.train.sdxl.text import build_text
+from pocket.train.sdxl.unet import TIME_IDS, build_unet
 
 
 def untrained(seed: int = 0) -> SimpleNamespace:

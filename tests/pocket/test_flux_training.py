@@ -10,13 +10,15 @@ from transformers import T5TokenizerFast
 
 from pocket.captions import vocabulary
 from pocket.paint import load, paint
-from pocket.train import flux, flux_text, text
-from pocket.train.flux import DECAY, RATE, build_flux, evaluate_flux, flow_loss, rate_at
-from pocket.train.flux_forward import FluxForward, image_ids
-from pocket.train.flux_text import WIDTH, build_flux_text
-from pocket.train.pool import Batch
-from pocket.train.run import Run
-from pocket.train.t5_tokenizer import MAX_SEQUENCE_LENGTH, write_t5_tokenizer
+from pocket.train.common.run import Run
+from pocket.train.flux import text as flux_text
+from pocket.train.flux import transformer
+from pocket.train.flux.forward import FluxForward, image_ids
+from pocket.train.flux.t5_tokenizer import MAX_SEQUENCE_LENGTH, write_t5_tokenizer
+from pocket.train.flux.text import WIDTH, build_flux_text
+from pocket.train.flux.transformer import DECAY, RATE, build_flux, evaluate_flux, flow_loss, rate_at
+from pocket.train.sdxl import text
+from pocket.train.sdxl.pool import Batch
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +128,16 @@ def test_capitals_mean_what_small_letters_mean() -> None:
 def test_a_run_resumes_hears_its_length_from_a_file_and_comes_out_as_a_flux_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flux, "BATCH", 4)
-    monkeypatch.setattr(flux, "POOL_START", 8)
-    monkeypatch.setattr(flux, "SAMPLING_STEPS", 2)
+    monkeypatch.setattr(transformer, "BATCH", 4)
+    monkeypatch.setattr(transformer, "POOL_START", 8)
+    monkeypatch.setattr(transformer, "SAMPLING_STEPS", 2)
     monkeypatch.setattr(flux_text, "STEPS", 1)
     monkeypatch.setattr(text, "BATCH", 4)
-    monkeypatch.setattr(flux, "evaluate_flux", lambda pipeline: {})
+    monkeypatch.setattr(transformer, "evaluate_flux", lambda pipeline: {})
     run = Run(tmp_path, 0, torch.device("cpu"))
     for steps in (1, 2):
-        (tmp_path / flux.LENGTH_FILE).write_text(str(steps))
-        flux._job(run)
+        (tmp_path / transformer.LENGTH_FILE).write_text(str(steps))
+        transformer._job(run)
         assert (run.load("flux") or {})["step"] == steps
     pipeline = load(tmp_path / "pocket-flux")
     assert isinstance(pipeline, FluxPipeline)

@@ -5,7 +5,7 @@ from transformers import CLIPTokenizer
 
 from pocket.captions import vocabulary
 from pocket.paint import MODEL
-from pocket.train.tokenizer import MAX_LENGTH, learn_merges, write_tokenizer
+from pocket.train.sdxl.tokenizer import MAX_LENGTH, learn_merges, write_tokenizer
 
 
 @pytest.fixture(scope="module")

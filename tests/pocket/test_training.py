@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from pocket.scenes import Item, Scene, held_out_scenes
-from pocket.train.autoencoder import build_autoencoder, to_images, to_tensor
-from pocket.train.learner import flatten
-from pocket.train.probe import OPEN, targets
-from pocket.train.run import Run, cosine
-from pocket.train.text import build_text, describe
-from pocket.train.unet import DECAY, RATE, STEPS, build_unet, rate_at
+from pocket.train.common.learner import flatten
+from pocket.train.common.probe import OPEN, targets
+from pocket.train.common.run import Run, cosine
+from pocket.train.sdxl.autoencoder import build_autoencoder, to_images, to_tensor
+from pocket.train.sdxl.text import build_text, describe
+from pocket.train.sdxl.unet import DECAY, RATE, STEPS, build_unet, rate_at
 
 
 def test_a_checkpoint_comes_back_and_steps_draw_the_same_randomness_again(tmp_path: Path) -> None:

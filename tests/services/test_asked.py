@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.denoiser.asked import ask_default
-from services.denoiser.sampling import Sampling
+from services.denoiser.node.default_request import ask_default
+from services.denoiser.sampling.model_sampling import Sampling
 from services.prompt_encoder.asked import asked
 from services.vae.service import load
 from shared.errors import InvalidRequest, Misconfigured, NotFinite
-from shared.families.flux.transformer import FluxTransformer
-from shared.families.network import Network
-from shared.families.registry import family_of
-from shared.families.sdxl.unet import SdxlControlNet, SdxlUnet
-from shared.model_cards import read_card
+from shared.models.cards import read_card
+from shared.models.contracts.network import Network
+from shared.models.families.flux.transformer import FluxTransformer
+from shared.models.families.registry import family_of
+from shared.models.families.sdxl.unet import SdxlControlNet, SdxlUnet
+from shared.models.files.loading import load_each
 from shared.shipped import MODELS
-from shared.unusable import load_each
-from tests.controls import control, make_control
-from tests.models import SDXL, copied, spoilt
+from tests.helpers.controls import control, make_control
+from tests.helpers.models import SDXL, copied, spoilt
 
 
 def untraced(source: str) -> Network:

@@ -11,8 +11,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from services.vae.autoencoder import Autoencoder
-from shared.families.sdxl.text import SdxlTextEncoder
-from shared.families.sdxl.unet import SdxlUnet
+from shared.models.families.sdxl.text import SdxlTextEncoder
+from shared.models.families.sdxl.unet import SdxlUnet
 from shared.shipped import DEFAULT_MODEL
 
 PROMPTS = ["a large red circle left on white", "a small blue star top on black", ""]

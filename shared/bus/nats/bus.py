@@ -21,7 +21,7 @@ from shared.bus.patterns import check_pattern, check_subject, matches
 from shared.bus.service import answer_discovery
 from shared.config import Settings
 from shared.errors import BusUnavailable, Misconfigured, QueueFull, RevisionConflict
-from shared.keys import Credentials
+from shared.security.keys import Credentials
 
 PAGE_MESSAGES: Final = 256
 PAGE_BYTES: Final = 16 * 1024 * 1024

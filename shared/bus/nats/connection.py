@@ -26,7 +26,7 @@ from shared.errors import (
     NotPermitted,
     PayloadTooLarge,
 )
-from shared.keys import Credentials, inbox_of
+from shared.security.keys import Credentials, inbox_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

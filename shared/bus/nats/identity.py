@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from shared.bus.embedded import OLDEST
 from shared.errors import Misconfigured, NotPermitted
-from shared.keys import Credentials
+from shared.security.keys import Credentials
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from services.controlnet.hints import read_hint
 from shared.errors import InvalidRequest
-from tests import pictures
-from tests.controls import make_control
+from tests.helpers import pictures
+from tests.helpers.controls import make_control
 from tests.services.denoiser.models import make_unet
 
 

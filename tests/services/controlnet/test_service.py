@@ -11,11 +11,11 @@ from services.controlnet.service import MAX_STEPS, ControlNetService
 from services.controlnet.steps import ReadRow, Step, compute
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.bus.topology import TOPOLOGY
 from shared.errors import ArenaFull, HandleLost, InvalidRequest, Misconfigured
-from shared.families.sdxl.unet import SdxlControlNet
 from shared.jobs.advance import new_record
 from shared.jobs.graph import text_to_image
-from shared.jobs.ledger import Ledger
+from shared.jobs.ledger import RecordStore
 from shared.messages import (
     ControlledRow,
     ControlReply,
@@ -24,16 +24,16 @@ from shared.messages import (
     decode,
     encode,
 )
-from shared.pull import Work
-from shared.task import Task
+from shared.messages.handle import TensorHandle
+from shared.models.families.sdxl.unet import SdxlControlNet
 from shared.tensors.cache import TensorCache
-from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import MemoryTransport
-from shared.topology import TOPOLOGY
+from shared.worker.pull import Work
+from shared.worker.task import Task
 from tests.conftest import run
-from tests.controls import control, hint, make_control
-from tests.factories import spec
+from tests.helpers.controls import control, hint, make_control
+from tests.helpers.factories import spec
 from tests.services.controlnet.test_hints import encoded, picture
 from tests.services.denoiser.models import SHAPE, TIME_IDS, conditioning
 from tests.services.denoiser.world import Delivered
@@ -63,7 +63,7 @@ def latents(rows: int) -> torch.Tensor:
 
 
 async def _task(bus: MemoryBus, job_id: str) -> Task:
-    ledger = Ledger(bus)
+    ledger = RecordStore(bus)
     wanted = spec(job_id=job_id, width=64, height=64)
     wanted = msgspec.structs.replace(wanted, controls=(EDGES, EDGES))
     page = await ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from services.denoiser.row import Row
-from services.denoiser.schedules import make_scheduler
-from services.denoiser.step_table import build_step_table
-from shared.adapters.bank import Bank, Use
-from shared.adapters.header import Shapes
-from shared.adapters.low_rank import Adapter
-from shared.families.network import Conditioning, Control
-from shared.families.sdxl.family import Sdxl
-from shared.families.sdxl.unet import SdxlUnet
-from shared.samplers import SAMPLERS
+from services.denoiser.rows.row import Row
+from services.denoiser.sampling.noise_schedule import make_scheduler
+from services.denoiser.sampling.step_table import build_step_table
+from shared.models.contracts.network import Conditioning, Control
+from shared.models.families.sdxl.family import Sdxl
+from shared.models.families.sdxl.unet import SdxlUnet
+from shared.models.files.safetensors_header import Shapes
+from shared.models.lowrank.bank import Bank, Use
+from shared.models.lowrank.weights import Adapter
+from shared.models.samplers.samplers import SAMPLERS
 from tests.conftest import HANG_SECONDS
-from tests.loras import shapes_of
-from tests.services.denoiser.test_step_table import SDXL
+from tests.helpers.loras import shapes_of
+from tests.services.denoiser.sampling.test_step_table import SDXL
 
 WIDTH, POOLED, LENGTH = 16, 12, 5
 SHAPE = (4, 8, 8)

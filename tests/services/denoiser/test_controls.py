@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from services.denoiser.controls import MOST_UNANSWERED
-from services.denoiser.engine import Engine
-from services.denoiser.row import Row
-from services.denoiser.steered import Answer, Share, Steer, Steered, Traffic
-from services.denoiser.steering import Steering
+from services.denoiser.controlnet.client import MOST_UNANSWERED
+from services.denoiser.controlnet.exchange import ResidualExchange
+from services.denoiser.controlnet.state import Answer, ControlState, ControlUse, Share, Traffic
+from services.denoiser.engine.engine import Engine
+from services.denoiser.rows.row import Row
 from shared.errors import ControlUnavailable, HandleLost
-from shared.families.sdxl.unet import SdxlControlNet
-from shared.families.unet.traced import traced
-from tests import controls
+from shared.models.families.sdxl.unet import SdxlControlNet
+from shared.models.families.unet.traced import traced
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.controls import Studio, studio
+from tests.helpers import controls
+from tests.helpers.controls import Studio, studio
 from tests.services.denoiser.models import make_row, network
 from tests.services.denoiser.models import with_diffusers as without_controls
 
@@ -39,14 +39,14 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-def steered_of(row: Row) -> Steered:
-    found = row.extension(Steered)
+def steered_of(row: Row) -> ControlState:
+    found = row.extension(ControlState)
     assert found is not None
     return found
 
 
 def engine(studio: Studio) -> Engine:
-    return Engine(network(), predictors=[Steering(studio.ask)])
+    return Engine(network(), predictors=[ResidualExchange(studio.ask)])
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -72,7 +72,10 @@ def test_a_row_is_steered_as_diffusers_pipeline_does_it(case: str) -> None:
 
 def test_rows_with_other_controls_and_with_none_share_their_steps() -> None:
     async def main() -> list[torch.Tensor]:
-        async with studio() as s, Engine(traced(network()), predictors=[Steering(s.ask)]) as e:
+        async with (
+            studio() as s,
+            Engine(traced(network()), predictors=[ResidualExchange(s.ask)]) as e,
+        ):
             rows = [s.row(case, *wanted) for case, wanted in CASES.items()]
             rows += [make_row("plain"), make_row("unguided", guidance=1.0)]
             found = await asyncio.gather(*(e.run(row) for row in rows))
@@ -192,7 +195,7 @@ class Slow:
 
 def test_one_that_takes_longer_than_ever_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again, in vain, more often than anybody is listened to."""
-    monkeypatch.setattr("services.denoiser.controls.LEAST_TIMEOUT", 0.01)
+    monkeypatch.setattr("services.denoiser.controlnet.client.LEAST_TIMEOUT", 0.01)
 
     async def main() -> None:
         async with studio(replicas=0) as s, engine(s) as e:
@@ -211,7 +214,7 @@ def test_one_that_takes_longer_than_ever_is_waited_for(monkeypatch: pytest.Monke
 
 
 def test_one_replica_of_many_is_found_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.denoiser.controls.LEAST_TIMEOUT", 0.01)
+    monkeypatch.setattr("services.denoiser.controlnet.client.LEAST_TIMEOUT", 0.01)
 
     async def main() -> None:
         async with studio(replicas=0) as s, engine(s) as e, AsyncExitStack() as silent:
@@ -285,7 +288,7 @@ def test_a_row_remembers_which_of_its_controls_took_float32() -> None:
     answer.set_result(Answer([], {}, {}, 0.0, 0.0, Traffic(0, 0), widened=frozenset({1})))
     hint: Any = None
     for place, widened in ((0, set()), (1, {"edges"})):
-        steered = Steered((Steer("edges", hint),))
+        steered = ControlState((ControlUse("edges", hint),))
         steered.ask(0, {0: Share(answer, place)})
         steered.used()
         assert steered.widened == widened

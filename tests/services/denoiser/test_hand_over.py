@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.denoiser.interval import Interval
 from shared.errors import HandedOver
+from shared.policy.checkpoint_interval import Interval
 from tests.conftest import eventually
 from tests.services.denoiser.models import Gated, network
 from tests.services.denoiser.world import STEPS, World, engine, in_world, settled

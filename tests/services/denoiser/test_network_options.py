@@ -6,13 +6,13 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-from shared.families.flux.options import TRANSFORMER
-from shared.families.flux.stream import packed, unpacked
-from shared.families.flux.transformer import FluxTransformer
-from shared.families.sdxl.options import UNET
-from shared.families.sdxl.unet import SdxlUnet
-from shared.families.unet.unet import guidance_embedding
-from tests.flux import make_transformer
+from shared.models.families.flux.options import TRANSFORMER
+from shared.models.families.flux.stream import packed, unpacked
+from shared.models.families.flux.transformer import FluxTransformer
+from shared.models.families.sdxl.options import UNET
+from shared.models.families.sdxl.unet import SdxlUnet
+from shared.models.families.unet.unet import guidance_embedding
+from tests.helpers.flux import make_transformer
 from tests.services.denoiser.models import make_unet
 
 UNETS: dict[str, list[Any]] = {

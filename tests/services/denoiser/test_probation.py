@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from services.denoiser.interval import NEVER, Interval
-from shared import task
 from shared.errors import BusUnavailable, HandedOver, NoLongerWanted
+from shared.policy.checkpoint_interval import NEVER, Interval
+from shared.worker import task
 from tests.services.denoiser.models import Gated, network
 from tests.services.denoiser.world import STEPS, World, engine, in_world, settled
 

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 import torch
 
-from services.denoiser.cost import CostModel
-from services.denoiser.engine import Engine
-from services.denoiser.load import level
-from services.denoiser.plan_step import Limits
+from services.denoiser.engine.engine import Engine
 from services.denoiser.service import USUAL_SECONDS
-from services.denoiser.work import StepWork
 from shared.errors import NoLongerWanted
 from shared.jobs.events import CancelRequested, Checkpointed
 from shared.jobs.record import Checkpoint
 from shared.messages import PreviewTask
+from shared.policy.cost_model import CostModel
+from shared.policy.reported_load import level
+from shared.policy.step_scheduler import Limits
+from shared.policy.step_work import StepWork
 from shared.tensors.torch_io import get_tensor, put_tensor
 from tests.conftest import eventually
 from tests.services.denoiser.models import SHAPE, network

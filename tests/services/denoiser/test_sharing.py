@@ -9,22 +9,29 @@ from typing import Any
 import pytest
 import torch
 
-from services.denoiser.engine import Engine
-from services.denoiser.peers import Assistant, Occupation, Peers
-from services.denoiser.predictors import StepTime
-from services.denoiser.row import Row
-from services.denoiser.sharing import COMPARED, LEAST_SAMPLES, PAUSE, PRICE, Half, Sharing
-from services.denoiser.step import Batch
-from shared.adapters.adapter import read_adapter
+from services.denoiser.cfg_parallel.remote import CfgWorker, Occupation, RemoteBranches
+from services.denoiser.cfg_parallel.split import (
+    COMPARED,
+    LEAST_SAMPLES,
+    PAUSE,
+    PRICE,
+    CfgBranch,
+    CfgParallel,
+)
+from services.denoiser.engine.engine import Engine
+from services.denoiser.forward.predictors import StepTime
+from services.denoiser.forward.step import Batch
+from services.denoiser.rows.row import Row
 from shared.bus.memory import MemoryBroker
 from shared.errors import QueueFull
-from shared.families.sdxl.family import Sdxl
-from shared.families.sdxl.unet import SdxlUnet
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
+from shared.models.families.sdxl.family import Sdxl
+from shared.models.families.sdxl.unet import SdxlUnet
+from shared.models.loras.read import read_adapter
 from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import MemoryTransport
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.loras import write_lora
+from tests.helpers.loras import write_lora
 from tests.services.denoiser.models import (
     Gated,
     conditioning,
@@ -42,7 +49,7 @@ MODEL = "tiny"
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is asked for a half is waited for, however busy the machine is."""
-    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", HANG_SECONDS)
+    monkeypatch.setattr("services.denoiser.cfg_parallel.split.LEAST_WAIT", HANG_SECONDS)
 
 
 class Pair:
@@ -54,10 +61,10 @@ class Pair:
         self.transport = NoRoom("asks", store=self.store)
         bus, other = broker.connect("asks"), broker.connect("helps")
         self.occupation = Occupation()
-        self.ask = Peers(bus, self.transport, MODEL)
-        self.one = Engine(asking or network(), predictors=[Sharing(self.ask)])
+        self.ask = RemoteBranches(bus, self.transport, MODEL)
+        self.one = Engine(asking or network(), predictors=[CfgParallel(self.ask)])
         self.two = Engine(helping or SdxlUnet(make_unet()))
-        self.assistant = Assistant(
+        self.assistant = CfgWorker(
             other, MemoryTransport("helps", store=self.store), self.occupation
         )
 
@@ -105,7 +112,7 @@ def test_a_row_that_is_alone_is_shared_and_its_image_is_the_same() -> None:
 def test_whoever_has_work_is_not_asked_and_is_asked_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.denoiser.sharing.PAUSE", 0.0)
+    monkeypatch.setattr("services.denoiser.cfg_parallel.split.PAUSE", 0.0)
 
     async def main() -> None:
         async with pair() as p:
@@ -138,7 +145,7 @@ def test_what_was_asked_of_someone_who_has_work_by_now_is_refused() -> None:
 def test_one_who_never_answers_costs_one_step_a_little_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.denoiser.sharing.LEAST_WAIT", 0.02)
+    monkeypatch.setattr("services.denoiser.cfg_parallel.split.LEAST_WAIT", 0.02)
 
     async def main() -> None:
         helping = Gated()
@@ -148,7 +155,7 @@ def test_one_who_never_answers_costs_one_step_a_little_time(
             helping.open()
             await eventually(lambda: _has(p.assistant, halves=1))
 
-    async def _has(assistant: Assistant, halves: int) -> bool:
+    async def _has(assistant: CfgWorker, halves: int) -> bool:
         return assistant.halves[MODEL] == halves
 
     run(main())
@@ -185,8 +192,8 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     run(main())
 
 
-def _half() -> Half:
-    return Half(torch.zeros(1, 4, 8, 8), 500.0, conditioning("nothing"))
+def _half() -> CfgBranch:
+    return CfgBranch(torch.zeros(1, 4, 8, 8), 500.0, conditioning("nothing"))
 
 
 def test_a_second_half_is_refused_at_once() -> None:
@@ -249,7 +256,7 @@ def test_adapters_that_are_merged_where_help_comes_from_do_not_count(tmp_path: P
     ids=["unguided", "nobody knows what it is told"],
 )
 def test_a_row_without_two_halves_to_give_is_not_shared(fields: dict[str, Any]) -> None:
-    sharing = Sharing(ask=lambda row, x: pytest.fail("asked"))
+    sharing = CfgParallel(ask=lambda row, x: pytest.fail("asked"))
     row = make_row("a", **({"texts": (None, None)} | fields))
     assert not sharing.pays(Batch.of([row], network()), 1.0)
 
@@ -266,7 +273,7 @@ def test_it_is_left_for_a_while_when_it_does_not_pay(late: bool) -> None:
                 raise TimeoutError
             return torch.zeros(1, 4, 8, 8)
 
-    sharing = Sharing(lambda row, x: Slow(), clock=lambda: now)  # type: ignore[arg-type]
+    sharing = CfgParallel(lambda row, x: Slow(), clock=lambda: now)  # type: ignore[arg-type]
     row = make_row("a", texts=(None, None))
     batch = Batch.of([row], network())
     for _ in range(LEAST_SAMPLES):
@@ -283,7 +290,7 @@ def test_it_is_left_for_a_while_when_it_does_not_pay(late: bool) -> None:
 
 
 def test_what_a_step_takes_that_is_not_shared_stays_known() -> None:
-    sharing = Sharing(lambda row, x: pytest.fail("asked"))
+    sharing = CfgParallel(lambda row, x: pytest.fail("asked"))
     batch = Batch.of([make_row("a", texts=(None, None))], network())
     shared = [sharing.pays(batch, 1.0) for _ in range(2 * COMPARED)]
     assert shared == ([True] * (COMPARED - 1) + [False]) * 2

@@ -8,42 +8,42 @@ from typing import Any
 import msgspec
 import torch
 
-from services.denoiser.engine import Engine
-from services.denoiser.interval import Interval
-from services.denoiser.model import Model
-from services.denoiser.outbox import Outbox
-from services.denoiser.plan_step import Limits
-from services.denoiser.sampling import Sampling
+from services.denoiser.engine.engine import Engine
+from services.denoiser.node.event_publisher import EventPublisher
+from services.denoiser.node.model import Model
+from services.denoiser.sampling.model_sampling import Sampling
 from services.denoiser.service import Denoiser
-from shared.adapters.files import LoraFiles
-from shared.adapters.library import AdapterLibrary
-from shared.adapters.shelf import Shelf
 from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.bus.topology import TOPOLOGY
 from shared.errors import ArenaFull
-from shared.families.network import Network
 from shared.jobs.advance import new_record
 from shared.jobs.events import Claimed, NodeFinished
 from shared.jobs.graph import text_to_image
-from shared.jobs.ledger import Ledger
+from shared.jobs.ledger import RecordStore
 from shared.jobs.record import NodeState
 from shared.messages import LoraChoice, StepProgress
-from shared.pull import Work
-from shared.task import Task
-from shared.tensors.handle import TensorHandle
+from shared.messages.handle import TensorHandle
+from shared.models.contracts.network import Network
+from shared.models.loras.files import LoraFiles
+from shared.models.loras.library import AdapterLibrary
+from shared.models.loras.sources.directory import LoraDirectory
+from shared.policy.checkpoint_interval import Interval
+from shared.policy.step_scheduler import Limits
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import MemoryTransport
-from shared.topology import TOPOLOGY
+from shared.worker.pull import Work
+from shared.worker.task import Task
 from tests.conftest import run
-from tests.factories import spec
+from tests.helpers.factories import spec
 from tests.services.denoiser.models import conditioning, family, network
-from tests.services.denoiser.test_step_table import SDXL
+from tests.services.denoiser.sampling.test_step_table import SDXL
 
 STEPS = 8
 EVERY_OTHER_STEP = Interval(2)
 MODEL = "pocket-sdxl"
 
 
-class Watched(Outbox):
+class Watched(EventPublisher):
     """Keeps what is posted, and lets a test act at that moment."""
 
     def __init__(self, bus: MemoryBus) -> None:
@@ -92,10 +92,10 @@ class WatchedTask(Task):
 
 class World:
     def __init__(self, bus: MemoryBus) -> None:
-        self.ledger = Ledger(bus)
+        self.ledger = RecordStore(bus)
         self.transport = NoRoom()
         self.outbox = Watched(bus)
-        self.loras = LoraFiles(Shelf())
+        self.loras = LoraFiles(LoraDirectory())
         """Where jobs find their LoRAs."""
 
     @classmethod

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.bus_server import BusServer, bus_server
+from services.fleet.access.keys import AUTHORIZATION, SERVER, fleet_access, make_keys, server_access
+from services.fleet.access.permissions import Served
 from services.fleet.health import trouble
-from services.fleet.keys import AUTHORIZATION, SERVER, fleet_access, make_keys, server_access
+from services.fleet.supervisor.bus_server import BusServer, bus_server
 from shared.bus.base import ServiceInfo
 from shared.bus.nats import connect
+from shared.bus.topology import TOPOLOGY
 from shared.errors import BusUnavailable, Misconfigured
-from shared.keys import SEED_FILE, Credentials
-from shared.permissions import Served
+from shared.security.keys import SEED_FILE, Credentials
 from shared.tensors.owners import start_time
-from shared.topology import TOPOLOGY
 from tests.conftest import eventually, run
 
 SERVED = Served(("m",), ())

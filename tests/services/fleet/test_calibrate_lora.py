@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from services.fleet.calibrate_lora import calibrate, cosines_by_step, late_steps
-from shared.adapters.adapter import read_adapter
-from shared.adapters.files import LoraFiles
-from shared.adapters.library import AdapterLibrary
-from shared.adapters.shelf import Calibration, Shelf, calibration
+from services.denoiser.calibrate_lora import calibrate, cosines_by_step, late_steps
 from shared.messages import LoraChoice
-from shared.model_cards import read_card
+from shared.models.cards import read_card
+from shared.models.loras.files import LoraFiles
+from shared.models.loras.library import AdapterLibrary
+from shared.models.loras.read import read_adapter
+from shared.models.loras.sources.directory import Calibration, LoraDirectory, calibration
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from tests.conftest import run
-from tests.loras import write_lora
+from tests.helpers.loras import write_lora
 from tests.services.denoiser.models import family, make_row, make_unet, network
 
 COSINES = st.lists(st.floats(-1.0, 1.0), max_size=12)
@@ -53,10 +53,14 @@ def test_the_stronger_a_lora_the_sooner_latents_diverge(tmp_path: Path) -> None:
 
 
 def test_a_lora_of_the_shipped_model_is_calibrated() -> None:
-    name = next(iter(Shelf((DEFAULT_LORAS,)).names()))
+    name = next(iter(LoraDirectory((DEFAULT_LORAS,)).names()))
     told: list[int] = []
     found = calibrate(
-        read_card(DEFAULT_MODEL), Shelf((DEFAULT_LORAS,)), name, ["a red circle"], told.append
+        read_card(DEFAULT_MODEL),
+        LoraDirectory((DEFAULT_LORAS,)),
+        name,
+        ["a red circle"],
+        told.append,
     )
     assert told == [1]
     assert 0 < found.late_steps < found.steps == 25
@@ -70,7 +74,7 @@ def test_a_row_waits_no_later_than_its_loras_were_calibrated_for(tmp_path: Path)
             (tmp_path / f"{name}.json").write_text(json.dumps(noted))
         elif late:
             (tmp_path / f"{name}.json").write_text(late)
-    shelf = Shelf((str(tmp_path),))
+    shelf = LoraDirectory((str(tmp_path),))
     library = AdapterLibrary(LoraFiles(shelf), family(), lambda adapter: None, 1)
 
     def bound(names: str, steps: int, asked: int) -> int:
@@ -95,5 +99,5 @@ def test_calibration_finds_an_adapter_that_does_nothing_harmless(tmp_path: Path)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in load_file(source).items()}
     save_file(zeros, tmp_path / "nothing.safetensors")
     card = msgspec.structs.replace(read_card(DEFAULT_MODEL), default_steps=8)
-    found = calibrate(card, Shelf((str(tmp_path),)), "nothing", ["a star"])
+    found = calibrate(card, LoraDirectory((str(tmp_path),)), "nothing", ["a star"])
     assert found.late_steps == found.steps == 8

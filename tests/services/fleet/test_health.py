@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from services.fleet.access.keys import make_keys, server_access
+from services.fleet.access.permissions import Served
 from services.fleet.health import greets
-from services.fleet.keys import make_keys, server_access
 from shared.bus.embedded import nats_server
-from shared.permissions import Served
 from tests.conftest import run
 
 

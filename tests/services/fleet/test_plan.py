@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.plan import (
+from services.fleet.plan.processes import (
     SERVICES,
     FleetOptions,
     ProcessSpec,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from services.fleet import checks
-from services.fleet.cli import app
-from services.fleet.plan import FleetOptions
-from shared import model_cards
-from shared.exits import MARK, MISCONFIGURED
+from services.fleet.cli.app import app
+from services.fleet.plan import checks
+from services.fleet.plan.processes import FleetOptions
+from shared.host.exits import MARK, MISCONFIGURED
+from shared.models import cards
 from shared.shipped import DEFAULT_MODEL
 
 
@@ -125,7 +125,7 @@ def test_a_setting_of_no_use_is_named(
 def test_files_of_a_model_that_do_not_fit_are_named(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_cards, "weight_bytes", lambda component: 1)
+    monkeypatch.setattr(cards, "weight_bytes", lambda component: 1)
     assert_one_sentence(up("--model", f"{here}/odd"), here, "--model", "block_out_channels")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.fleet.places import same_place
-from services.fleet.state import FleetState, Member, clear, read, state_directory, write
+from shared.client.addresses import same_place
+from shared.client.fleet_state import FleetState, Member, clear, read, state_directory, write
 from shared.errors import Misconfigured
 from shared.tensors.owners import start_time
 

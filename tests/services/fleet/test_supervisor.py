@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.child import Child
-from services.fleet.plan import ProcessSpec
-from services.fleet.restarts import RestartPolicy
-from services.fleet.supervisor import Supervisor, supervised
+from services.fleet.plan.processes import ProcessSpec
+from services.fleet.supervisor.child import Child
+from services.fleet.supervisor.supervisor import Supervisor, supervised
 from shared.errors import Misconfigured
-from shared.exits import MISCONFIGURED
+from shared.host.exits import MISCONFIGURED
+from shared.policy.restarts import RestartPolicy
 from tests.conftest import HANG_SECONDS, eventually, run
 
 QUICK = RestartPolicy(first=0.01, longest=0.05)

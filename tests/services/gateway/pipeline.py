@@ -16,12 +16,12 @@ from PIL import Image
 from shared import subjects
 from shared.bus.base import Bus, Delivery, Headers, Message, ServiceInfo
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.catalogue import Catalogue
+from shared.bus.topology import TOPOLOGY
 from shared.errors import DarkroomError, JobNotFound
 from shared.jobs.advance import new_record
 from shared.jobs.events import CancelRequested, NodeFailed, NodeFinished
 from shared.jobs.graph import workflow
-from shared.jobs.ledger import Ledger, Page
+from shared.jobs.ledger import RecordStore, Revisioned
 from shared.jobs.validate import validate
 from shared.messages import (
     CancelReply,
@@ -36,8 +36,8 @@ from shared.messages import (
     encode,
     failure_of,
 )
-from shared.topology import TOPOLOGY
-from tests import factories
+from shared.models.catalogue import Catalogue
+from tests.helpers import factories
 
 TEXT_TOKENS = 9
 """That every prompt has."""
@@ -77,7 +77,7 @@ class Pipeline:
         self.warnings: tuple[str, ...] = ()
         self.cancelled: list[str] = []
         self.specs: dict[str, JobSpec] = {}
-        self._ledger = Ledger(bus)
+        self._ledger = RecordStore(bus)
 
     @staticmethod
     def on(broker: MemoryBroker, announce: bool = True) -> "Pipeline":
@@ -120,7 +120,7 @@ class Pipeline:
         await delivery.ack()
         await self._run(page)
 
-    async def _run(self, page: Page) -> None:
+    async def _run(self, page: Revisioned) -> None:
         job_id, spec = page.record.job_id, page.record.spec
         await self._finish(page, "encode")
         if spec.edit is not None:
@@ -171,7 +171,7 @@ class Pipeline:
             )
             await self._tell(job_id, preview)
 
-    async def _finish(self, page: Page, node: str) -> None:
+    async def _finish(self, page: Revisioned, node: str) -> None:
         now = time.time()
         job_id, kind = page.record.job_id, page.record.nodes[node].node.kind
         progress = NodeProgress(

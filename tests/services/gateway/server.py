@@ -11,10 +11,10 @@ import aiohttp
 from openai import AsyncOpenAI
 
 from services.gateway.app import serving
-from services.gateway.core import Gateway
+from services.gateway.http.core import Gateway
 from shared.bus.memory import MemoryBus
 from shared.telemetry.metrics import Metrics
-from tests import factories
+from tests.helpers import factories
 from tests.services.gateway.pipeline import Pipeline, pipeline
 
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from services.gateway.api import quality_of, to_job
-from services.gateway.errors import problem_of
-from services.gateway.parsing import parse
-from services.gateway.schemas import ErrorDetail
-from shared.adapters.hosts import Hosts
-from shared.adapters.shelf import Shelf
-from shared.catalogue import Catalogue
+from services.gateway.openai.parsing import parse
+from services.gateway.openai.schemas import ErrorDetail
+from services.gateway.openai.to_job import quality_of, to_job
+from services.gateway.replies.errors import problem_of
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.jobs.travel import MAX_UPLOAD_BYTES
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
+from shared.models.catalogue import Catalogue
+from shared.models.loras.sources.directory import LoraDirectory
+from shared.models.loras.sources.hosts import Hosts
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
-from tests import factories
+from tests.helpers import factories
 
 CONTROL: dict[str, Any] = {"model": "edges", "image": "QUJD"}
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
@@ -170,7 +170,7 @@ def test_an_unknown_field_that_a_job_has_is_named_as_it_was_sent(name: str) -> N
 
 def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
     (tmp_path / "neon.safetensors").touch()
-    shelf = Shelf((str(tmp_path),))
+    shelf = LoraDirectory((str(tmp_path),))
     catalogue = msgspec.structs.replace(factories.catalogue(), shelf=shelf)
     loras = [{"name": "neon"}, {"name": "neon", "scale": -0.5}]
     body = {"prompt": "a", "loras": loras, "lora_late_steps": 3}
@@ -206,7 +206,7 @@ def test_loras_may_be_files_and_addresses(tmp_path: Path) -> None:
     (tmp_path / "styles" / "ink.safetensors").touch()
     served = msgspec.structs.replace(
         factories.catalogue(),
-        shelf=Shelf((str(tmp_path),)),
+        shelf=LoraDirectory((str(tmp_path),)),
         lora_hosts=Hosts.parse(["files.example.org", "hub.example.org"], "https://hub.example.org"),
     )
     loras = [

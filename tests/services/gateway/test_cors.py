@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.gateway.cors import Origins
-from services.gateway.door import Door
+from services.gateway.http.access import AccessControl
+from services.gateway.http.cors import Origins
 from shared.errors import Misconfigured
 from tests.conftest import run
 from tests.services.gateway.server import Answer, Server, server
@@ -76,7 +76,7 @@ def test_a_preflight_is_answered_without_a_token() -> None:
     }
 
     async def scenario() -> None:
-        async with server(door=Door(TOKENS, origins=Origins.of(LIST))) as here:
+        async with server(door=AccessControl(TOKENS, origins=Origins.of(LIST))) as here:
             for path in ("/v1/images/generations", "/v1/images/edits", "/v1/jobs/j", "/healthz"):
                 answer = await preflight(here, path, "https://studio.example", **asked)
                 assert (answer.status, answer.body) == (204, b"")
@@ -102,7 +102,7 @@ def test_every_answer_says_whose_pages_may_read_it_refusals_and_streams_too() ->
     drawn: Any = {"prompt": "a red circle"}
 
     async def scenario() -> None:
-        async with server(door=Door(TOKENS, origins=Origins.of(LIST))) as here:
+        async with server(door=AccessControl(TOKENS, origins=Origins.of(LIST))) as here:
             for method, path, body, status in (
                 ("GET", "/v1/models", None, 200),
                 ("GET", "/no/such/place", None, 404),

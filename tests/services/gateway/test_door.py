@@ -24,15 +24,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from services.fleet.certificates import issue
+from services.fleet.access.certificates import issue
 from services.gateway.app import authority
-from services.gateway.body import MAX_BODY_BYTES
-from services.gateway.door import Door
-from services.gateway.tokens import Tokens, add_token
+from services.gateway.http.access import AccessControl
+from services.gateway.http.body import MAX_BODY_BYTES
 from shared.client import new_job_id
 from shared.config import Settings
 from shared.errors import InvalidRequest, Misconfigured, Unauthorized
-from shared.private_files import write_private
+from shared.security.private_files import write_private
+from shared.security.tokens import Tokens, add_token
 from tests.conftest import run
 from tests.services.gateway.server import Server, server
 
@@ -60,7 +60,7 @@ def bearer(token: str) -> dict[str, str]:
 )
 def test_without_a_known_token_nothing_answers_but_the_probes(headers: dict[str, str]) -> None:
     async def scenario() -> None:
-        async with server(door=Door(TOKENS)) as here:
+        async with server(door=AccessControl(TOKENS)) as here:
             for method, path in (
                 ("GET", "/v1/models"),
                 ("POST", "/v1/images/generations"),
@@ -90,7 +90,7 @@ def test_with_a_token_everything_works_and_the_log_says_whose(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def scenario() -> None:
-        async with server(door=Door(TOKENS)) as here:
+        async with server(door=AccessControl(TOKENS)) as here:
             assert (await here.ask("GET", "/v1/models", headers=bearer(TOKEN))).status == 200
             drawn = await here.ask(
                 "POST",
@@ -108,7 +108,7 @@ def test_with_a_token_everything_works_and_the_log_says_whose(
 
 def test_an_address_that_cannot_be_guessed_needs_no_token() -> None:
     async def scenario() -> None:
-        async with server(door=Door(TOKENS)) as here:
+        async with server(door=AccessControl(TOKENS)) as here:
             body = {"prompt": "a red circle", "response_format": "url"}
             drawn = await here.ask(
                 "POST", "/v1/images/generations", json=body, headers=bearer(TOKEN)
@@ -126,7 +126,7 @@ def test_an_address_that_cannot_be_guessed_needs_no_token() -> None:
 
 def test_the_document_asks_for_a_token_exactly_where_one_is_needed() -> None:
     async def scenario() -> None:
-        async with server(door=Door(TOKENS)) as here:
+        async with server(door=AccessControl(TOKENS)) as here:
             document: Any = (await here.ask("GET", "/openapi.json", headers=bearer(TOKEN))).json
             for path, operations in document["paths"].items():
                 for operation in operations.values():
@@ -143,18 +143,18 @@ def test_the_document_asks_for_a_token_exactly_where_one_is_needed() -> None:
 
 
 def test_beyond_loopback_tokens_and_tls_are_required_by_name() -> None:
-    async def scenario(door: Door) -> None:
+    async def scenario(door: AccessControl) -> None:
         door.refuse_unprotected("0.0.0.0")
 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for door, missing in (
-        (Door(), "set DARKROOM_TOKENS .* and DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
-        (Door(TOKENS), "set DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
-        (Door(None, tls), r"set DARKROOM_TOKENS \(darkroom token NAME FILE\), or"),
+        (AccessControl(), "set DARKROOM_TOKENS .* and DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
+        (AccessControl(TOKENS), "set DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
+        (AccessControl(None, tls), r"set DARKROOM_TOKENS \(darkroom token NAME FILE\), or"),
     ):
         with pytest.raises(Misconfigured, match=missing):
             run(scenario(door))
-    run(scenario(Door(TOKENS, tls)))
+    run(scenario(AccessControl(TOKENS, tls)))
 
 
 def test_a_gateway_beyond_loopback_does_not_start_unprotected() -> None:
@@ -162,7 +162,7 @@ def test_a_gateway_beyond_loopback_does_not_start_unprotected() -> None:
         from services.gateway.app import serving
         from shared.bus.memory import MemoryBroker
         from shared.telemetry.metrics import Metrics
-        from tests import factories
+        from tests.helpers import factories
 
         bus = MemoryBroker().connect("gateway")
         with pytest.raises(Misconfigured, match="the gateway would listen on"):
@@ -182,7 +182,7 @@ def test_it_speaks_tls_with_the_certificate_it_was_given(tmp_path: Path) -> None
 
     async def scenario() -> None:
         trusted = ssl.create_default_context(cafile=str(authority))
-        async with server(door=Door.of(settings)) as here:
+        async with server(door=AccessControl.of(settings)) as here:
             url = f"https://{here.gateway.address}/healthz"
             async with aiohttp.ClientSession() as http:
                 async with http.get(url, ssl=trusted) as reply:
@@ -207,7 +207,7 @@ def settings_of(directory: Path, host: str = "gateway.example") -> tuple[Setting
     )
 
 
-def refresh(door: Door) -> list[str]:
+def refresh(door: AccessControl) -> list[str]:
     for file in door.files:
         file.refresh()
     return door.troubles()
@@ -216,7 +216,7 @@ def refresh(door: Door) -> list[str]:
 def test_tokens_that_are_added_and_taken_away_count_at_once(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     first = add_token(file, "alice")
-    door = Door.of(Settings(tokens=str(file)))
+    door = AccessControl.of(Settings(tokens=str(file)))
 
     async def scenario() -> None:
         async with server(door=door) as here:
@@ -264,7 +264,7 @@ def test_a_broken_file_of_tokens_leaves_the_old_ones_and_is_told_until_it_is_men
     file = tmp_path / "tokens"
     token = add_token(file, "alice")
     good = file.read_bytes()
-    door = Door.of(Settings(tokens=str(file)))
+    door = AccessControl.of(Settings(tokens=str(file)))
     harm(file)
     for _ in range(3):
         [trouble] = refresh(door)
@@ -299,7 +299,7 @@ def test_a_new_certificate_is_shown_to_new_connections_and_a_broken_one_never(
 ) -> None:
     settings, _ = settings_of(tmp_path)
     certificate, key = tmp_path / "crt", tmp_path / "key"
-    door = Door.of(settings)
+    door = AccessControl.of(settings)
 
     async def scenario() -> None:
         async with server(door=door) as here:
@@ -353,7 +353,7 @@ def test_a_key_that_needs_a_password_is_refused_without_asking_for_it(tmp_path: 
     key = rsa.generate_private_key(65537, 2048)
     (tmp_path / "key").write_text(_pem(key, BestAvailableEncryption(b"secret")))
     with pytest.raises(Misconfigured, match="the key is encrypted"):
-        Door.of(settings)
+        AccessControl.of(settings)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_a_key_that_needs_a_password_is_refused_without_asking_for_it(tmp_path: 
 )
 def test_a_file_that_is_of_no_use_is_named_at_the_start(settings: Settings, reason: str) -> None:
     with pytest.raises(Misconfigured, match=reason):
-        Door.of(settings)
+        AccessControl.of(settings)
 
 
 # ------------------------------------------------------------------------------ the file of tokens

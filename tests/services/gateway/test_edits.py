@@ -11,12 +11,12 @@ import pytest
 from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent
 from PIL import Image
 
-from services.gateway.body import MAX_BODY_BYTES
+from services.gateway.http.body import MAX_BODY_BYTES
 from shared.jobs import edits as limits
 from shared.jobs.travel import MAX_PICTURE_BYTES, MAX_UPLOAD_BYTES
-from shared.pictures.reader import MAX_PIXELS
+from shared.media.reader import MAX_PIXELS
 from tests.conftest import run
-from tests.pictures import chunk, file, mask, picture, with_chunks, with_segments
+from tests.helpers.pictures import chunk, file, mask, picture, with_chunks, with_segments
 from tests.services.gateway.server import Answer, Server, server
 
 PROMPT = "a large red circle left on white"

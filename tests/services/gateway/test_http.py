@@ -13,12 +13,14 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from services.gateway import body, core, jobs
 from services.gateway.app import serving
-from services.gateway.body import MAX_BODY_BYTES, SMALL_BODY_BYTES
+from services.gateway.http import body, core
+from services.gateway.http.body import MAX_BODY_BYTES, SMALL_BODY_BYTES
+from services.gateway.routes import jobs
 from shared import subjects
+from shared.bus.discovery import NEEDED
 from shared.bus.memory import MemoryBroker
-from shared.discovery import NEEDED
+from shared.bus.topology import TOPOLOGY
 from shared.errors import (
     BusUnavailable,
     ControlUnavailable,
@@ -33,9 +35,8 @@ from shared.jobs.travel import MAX_PICTURE_BYTES
 from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
-from shared.topology import TOPOLOGY
-from tests import factories
 from tests.conftest import eventually, run
+from tests.helpers import factories
 from tests.services.gateway.pipeline import info, pipeline
 from tests.services.gateway.server import Server, served, server
 

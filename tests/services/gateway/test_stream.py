@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.gateway import stream
+from services.gateway.routes import events as stream
 from shared.errors import QueueFull
 from tests.conftest import eventually, run
 from tests.services.gateway.pipeline import TEXT_TOKENS

@@ -7,16 +7,16 @@ from pathlib import Path
 import aiohttp
 
 from services.gateway.app import serving
-from services.gateway.probes import missing_services
+from services.gateway.routes.probes import missing_services
 from shared.bus.base import ServiceInfo
+from shared.bus.discovery import NEEDED, Service
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.catalogue import Catalogue
-from shared.discovery import NEEDED, Service
+from shared.bus.unusable import Unusable
+from shared.models.catalogue import Catalogue
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.telemetry.metrics import Metrics
-from shared.unusable import Unusable
 from tests.conftest import eventually, run
-from tests.factories import card
+from tests.helpers.factories import card
 from tests.services.gateway.pipeline import pipeline
 from tests.services.gateway.server import server
 

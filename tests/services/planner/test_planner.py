@@ -15,7 +15,7 @@ from services.planner.planner import Planner
 from shared import subjects
 from shared.bus.base import Topology
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.catalogue import Catalogue
+from shared.bus.topology import TOPOLOGY
 from shared.config import Settings
 from shared.messages import (
     CancelReply,
@@ -32,12 +32,12 @@ from shared.messages import (
     decode_outcome,
     encode,
 )
+from shared.models.catalogue import Catalogue
 from shared.shipped import DEFAULT_MODEL
 from shared.telemetry.metrics import Metrics
-from shared.topology import TOPOLOGY
-from tests import pictures
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.factories import catalogue, control, request
+from tests.helpers import pictures
+from tests.helpers.factories import catalogue, control, request
 
 SETTINGS = Settings(ack_wait=1.0, poll_seconds=0.1, max_queued=2)
 

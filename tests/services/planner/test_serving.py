@@ -10,14 +10,14 @@ import pytest
 
 from services.planner.serving import SERVICE_OF, Serving, unserved
 from shared.bus.base import ServiceInfo
+from shared.bus.discovery import Service
 from shared.bus.memory import MemoryBroker, MemoryBus
-from shared.discovery import Service
+from shared.bus.readiness import Refusal
+from shared.bus.unusable import Unusable
 from shared.errors import NotServed
 from shared.jobs.graph import text_to_image
-from shared.readiness import Refusal
-from shared.unusable import Unusable
 from tests.conftest import eventually, run
-from tests.factories import catalogue, spec
+from tests.helpers.factories import catalogue, spec
 
 GRAPH = text_to_image(spec())
 LASTING, PASSING = Refusal("no memory", lasting=True), Refusal("it is leaving")

@@ -8,7 +8,7 @@ import torch
 
 from services.prompt_encoder.encoding import Once, Prompt, Wide, encode_each
 from shared.errors import NotFinite
-from shared.families.text import Encoded
+from shared.models.contracts.text_encoder import Encoded
 
 
 class Narrow:

@@ -8,9 +8,9 @@ import torch
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from services.prompt_encoder.service import cut_warnings
-from shared.families.flux.text import FluxTextEncoder
-from shared.families.sdxl.text import SdxlTextEncoder
-from shared.families.text import Unread, unread
+from shared.models.contracts.text_encoder import Unread, unread
+from shared.models.families.flux.text import FluxTextEncoder
+from shared.models.families.sdxl.text import SdxlTextEncoder
 from shared.shipped import MODELS
 
 CAPTION: Final = "A large RED circle left,  and a small blue square right on white. "

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from shared.adapters.adapter import read_adapter
-from shared.adapters.low_rank import Adapter
-from shared.families.registry import family_of
-from shared.families.sdxl.family import Sdxl
-from shared.families.sdxl.text import SdxlTextEncoder
+from shared.models.families.registry import family_of
+from shared.models.families.sdxl.family import Sdxl
+from shared.models.families.sdxl.text import SdxlTextEncoder
+from shared.models.loras.read import read_adapter
+from shared.models.lowrank.weights import Adapter
 from shared.shipped import DEFAULT_MODEL
-from tests.loras import write_lora
+from tests.helpers.loras import write_lora
 
 PROMPTS = ["a red circle on white", "two blue squares", "a star"]
 

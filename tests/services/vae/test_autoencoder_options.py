@@ -9,7 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from services.vae.autoencoder import Autoencoder
-from shared.families.autoencoder import ImageAutoencoder
+from shared.models.contracts.autoencoder import ImageAutoencoder
 
 OTHERS: dict[str, list[Any]] = {
     "act_fn": ["gelu"],

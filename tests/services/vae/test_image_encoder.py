@@ -19,23 +19,23 @@ from services.vae.originals import read_original
 from services.vae.service import ImageDecoder, load
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.bus.topology import TOPOLOGY
 from shared.errors import HandleLost, InvalidRequest, NotFinite
 from shared.jobs.advance import new_record
 from shared.jobs.events import NodeFinished
 from shared.jobs.graph import workflow
-from shared.jobs.ledger import Ledger
+from shared.jobs.ledger import RecordStore
 from shared.messages import ImageResult, decode
-from shared.model_cards import read_card
-from shared.pull import Work
+from shared.messages.handle import TensorHandle
+from shared.models.cards import read_card
 from shared.shipped import DEFAULT_MODEL
-from shared.task import Task
-from shared.tensors.handle import TensorHandle
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import MemoryTransport
-from shared.topology import TOPOLOGY
-from tests import pictures
+from shared.worker.pull import Work
+from shared.worker.task import Task
 from tests.conftest import run
-from tests.factories import spec
+from tests.helpers import pictures
+from tests.helpers.factories import spec
 from tests.services.denoiser.world import Delivered
 
 MODEL = "pocket-sdxl"
@@ -64,7 +64,7 @@ class World:
     async def task(self, node: str) -> Task:
         """Of a node whose inputs are `outputs`."""
         wanted = spec(**self.fields)
-        ledger = Ledger(self.bus)
+        ledger = RecordStore(self.bus)
         page = await ledger.open(new_record("job-1", wanted, workflow(wanted), at=0.0))
         for name, outputs in self.outputs.items():
             await ledger.advance(page, NodeFinished(name, 1, outputs, "w", 1.0, 2.0))

@@ -7,7 +7,7 @@ import torch
 
 from services.vae.autoencoder import Autoencoder, Decoded, Posterior
 from shared.errors import NotFinite
-from tests.models import SDXL, spoilt
+from tests.helpers.models import SDXL, spoilt
 
 LATENTS = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
 

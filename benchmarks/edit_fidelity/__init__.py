@@ -1,0 +1,1 @@
+"""200 edits with cached masks against the same edits computed exactly."""

@@ -1,0 +1,1 @@
+"""`darkroom load` and `python -m loadgen`."""

@@ -1,0 +1,1 @@
+"""What became of requests, and what the machines did meanwhile."""

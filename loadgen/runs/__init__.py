@@ -1,0 +1,1 @@
+"""Load as it is offered: runs, trials, and the search for the highest rate."""

@@ -1,0 +1,1 @@
+"""A fleet's decisions without its computing: the functions of `shared/policy` in virtual time."""

@@ -1,0 +1,1 @@
+"""Trains `pocket-sdxl`, its LoRAs and its ControlNets."""

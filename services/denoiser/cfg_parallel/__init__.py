@@ -1,0 +1,1 @@
+"""Classifier-free guidance in parallel: another denoiser computes the unconditional branch."""

@@ -1,0 +1,170 @@
+"""Halves of steps between denoisers: asked of whoever is idle, and computed while we are."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+
+from services.denoiser.cfg_parallel.split import CfgBranch
+from services.denoiser.engine.executor import Errand
+from services.denoiser.rows.row import Row
+from shared import subjects
+from shared.bus.base import Bus, Message
+from shared.errors import DarkroomError
+from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode, named_handles
+from shared.messages.handle import TensorHandle
+from shared.models.contracts.network import Conditioning
+from shared.tensors.cache import TensorCache
+from shared.tensors.torch_io import get_tensor, put_tensor
+from shared.tensors.transport import Transport
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS: Final = 10.0
+"""After this an answer is of no use; the one who asked computed it long ago."""
+LIFETIME: Final = 30.0
+"""Seconds after which a half may be dropped, if nobody released it."""
+
+
+class RemoteBranches:
+    """Implements `AskBranch`. To be made in the event loop that shall do the talking."""
+
+    def __init__(self, bus: Bus, transport: Transport, model: str) -> None:
+        self._bus, self._transport, self._model = bus, transport, model
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None]:
+        """Raises `ArenaFull` if there is no room for x."""
+        handle = put_tensor(self._transport, x, job_id=row.job_id, attempt=0, lifetime=LIFETIME)
+        half = HalfRequest(
+            job_id=row.job_id,
+            x=handle,
+            t=row.t,
+            numbers=row.numbers,
+            text=tuple(row.texts[0].values()),
+        )
+        return asyncio.run_coroutine_threadsafe(self._ask(half), self._loop)
+
+    async def _ask(self, half: HalfRequest) -> torch.Tensor | None:
+        try:
+            subject = subjects.assist(self._model)
+            message = await self._bus.request(subject, encode(half), ASK_SECONDS)
+            out = decode(message.data, HalfReply).out
+            if out is None:
+                return None
+            found = await asyncio.to_thread(get_tensor, self._transport, out)
+            if out.slot is not None:
+                released = encode(ReleaseTensor(tensor=out))
+                await self._bus.publish(subjects.release(out.slot.arena), released)
+            return found
+        finally:
+            self._transport.free(half.x)
+
+
+class Occupation:
+    """Whether a process has work of its own."""
+
+    def __init__(self) -> None:
+        self._tasks = 0
+        self._idle, self._busy = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<Occupation {self._tasks} tasks>"
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Within, there is some."""
+        self._tasks += 1
+        self._idle.clear()
+        self._busy.set()
+        try:
+            yield
+        finally:
+            self._tasks -= 1
+            if not self._tasks:
+                self._busy.clear()
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Return when there is none."""
+        await self._idle.wait()
+
+    async def busy(self) -> None:
+        """Return when there is some."""
+        await self._busy.wait()
+
+
+WhenIdle = Callable[[Errand], Awaitable[torch.Tensor]]
+"""See `Engine.when_idle`."""
+
+
+class CfgWorker:
+    """Computes halves for others while its process is idle."""
+
+    def __init__(self, bus: Bus, transport: Transport, occupation: Occupation) -> None:
+        self._bus, self._transport, self._occupation = bus, transport, occupation
+        self._tensors = TensorCache(transport)
+        self.halves: Counter[str] = Counter()
+        """Computed for others, by model."""
+
+    async def serve(self, model: str, names: Collection[str], when_idle: WhenIdle) -> None:
+        """For as long as this runs. `names`: of what the network is told; see
+        `Family.conditioning`."""
+        while True:
+            await self._occupation.idle()
+            listening = asyncio.create_task(self._listen(model, names, when_idle))
+            try:
+                await self._occupation.busy()
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+
+    async def _listen(self, model: str, names: Collection[str], when_idle: WhenIdle) -> None:
+        """One half at a time: a second one would come too late for who asked."""
+        subject = subjects.assist(model)
+        async with (
+            asyncio.TaskGroup() as group,
+            self._bus.subscribe(subject, queue="denoiser") as asked,
+        ):
+            helping: asyncio.Task[None] | None = None
+            async for message in asked:
+                if helping is None or helping.done():
+                    helping = group.create_task(self._answer(model, message, names, when_idle))
+                else:
+                    await self._reply(message, None)
+
+    async def _answer(
+        self, model: str, message: Message, names: Collection[str], when_idle: WhenIdle
+    ) -> None:
+        """Whatever goes wrong, who asked can do without, and is told so: also when this is
+        cancelled because there is other work."""
+        out = None
+        try:
+            half = decode(message.data, HalfRequest)
+            errand = (await self._read(half, names)).answer
+            out = self._put(half, await when_idle(errand))
+            self.halves[model] += 1
+        except Exception as error:
+            log.info("no help is given: %s", error)
+        finally:
+            await self._reply(message, out)
+
+    async def _reply(self, message: Message, out: TensorHandle | None) -> None:
+        with contextlib.suppress(DarkroomError):
+            await self._bus.publish(message.reply, encode(HalfReply(out=out)))
+
+    async def _read(self, half: HalfRequest, names: Collection[str]) -> CfgBranch:
+        handles = named_handles(names, half.text)
+        tensors = {name: await self._tensors.get(handle) for name, handle in handles.items()}
+        x = get_tensor(self._transport, half.x)
+        return CfgBranch(x, half.t, Conditioning.of_one(tensors, half.numbers))
+
+    def _put(self, half: HalfRequest, out: torch.Tensor) -> TensorHandle:
+        return put_tensor(self._transport, out, job_id=half.job_id, attempt=0, lifetime=LIFETIME)

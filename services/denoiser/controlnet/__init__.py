@@ -1,0 +1,2 @@
+"""Rows that ControlNets steer: what was asked, the exchange of residuals, and the client that
+asks."""

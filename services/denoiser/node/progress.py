@@ -1,0 +1,66 @@
+"""What a row's steps give its job's watchers: progress, and previews to be decoded. All lossy."""
+
+import logging
+import time
+from typing import Final
+
+import torch
+
+from services.denoiser.engine.events import StepReport
+from services.denoiser.node.build_row import preview_steps
+from services.denoiser.node.event_publisher import EventPublisher
+from shared import subjects
+from shared.errors import ArenaFull
+from shared.messages import PreviewTask, StepProgress
+from shared.tensors.torch_io import put_tensor
+from shared.tensors.transport import Transport
+from shared.worker.task import Task
+
+log = logging.getLogger(__name__)
+
+PREVIEW_LIFETIME: Final = 60.0
+"""Seconds."""
+
+
+class ProgressReports:
+    def __init__(self, transport: Transport, outbox: EventPublisher) -> None:
+        self._transport = transport
+        self._outbox = outbox
+
+    def tell(self, task: Task, report: StepReport) -> None:
+        progress = StepProgress(
+            job_id=task.job_id,
+            node=task.node.name,
+            index=task.node.index,
+            step=report.step,
+            steps=report.steps,
+            rows=report.rows,
+            at=time.time(),
+        )
+        self._outbox.post(subjects.event(task.job_id), progress)
+        if report.preview is not None:
+            self._preview(task, report, report.preview[0])
+
+    def _preview(self, task: Task, report: StepReport, latents: torch.Tensor) -> None:
+        spec = task.spec
+        try:
+            handle = put_tensor(
+                self._transport,
+                latents,
+                job_id=task.job_id,
+                attempt=task.state.attempt,
+                lifetime=PREVIEW_LIFETIME,
+            )
+        except ArenaFull as error:
+            log.info("a preview was dropped: %s", error)
+            return
+        preview = PreviewTask(
+            job_id=task.job_id,
+            index=task.node.index,
+            partial_index=sorted(preview_steps(spec.previews, report.steps)).index(report.step),
+            step=report.step,
+            latents=handle,
+            output_format=spec.output_format,
+            output_compression=spec.output_compression,
+        )
+        self._outbox.post(subjects.preview(spec.model), preview)

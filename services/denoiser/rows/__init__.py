@@ -1,0 +1,1 @@
+"""One image in flight with all of its state, and what a feature of rows may say."""

@@ -1,0 +1,231 @@
+"""One image in flight. A row is its whole state, so it can stop anywhere and go on elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from services.denoiser.rows.extension import RowExtension
+from services.denoiser.sampling.initial_latents import MaskBlend, SourceImage, begin
+from services.denoiser.sampling.noise import Noise
+from services.denoiser.sampling.step_table import StepTable
+from shared.errors import InvalidRequest
+from shared.messages import ServiceClass
+from shared.models.contracts.network import Conditioning
+from shared.models.lowrank.bank import Use
+from shared.policy.batch_key import ShapeKey
+from shared.policy.step_work import StepWork
+from shared.worker.task import Tensors
+
+Extension = TypeVar("Extension", bound=RowExtension)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Row:
+    """Make one with `Row.begin` or `Row.resume`.
+
+    `latents` and `x0_prev`, float32 (1, C, H, W), are replaced by every step, never written into:
+    whoever holds them may keep them."""
+
+    job_id: str
+    node: str
+    index: int
+    seed: int
+    table: StepTable
+    cond: Conditioning
+    """Of one image, as is the other half of guidance,"""
+    uncond: Conditioning | None
+    """None: no guidance, one forward per step instead of two."""
+    guidance: float
+    service_class: ServiceClass
+    previews: frozenset[int]
+    """Numbers of finished steps after which the predicted image is wanted."""
+    latents: torch.Tensor
+    x0_prev: torch.Tensor
+    step: int
+    """Steps that are done."""
+    noise: Noise
+    kept: MaskBlend | None = None
+    """Of the image that it began from; None: nothing."""
+    deadline: float | None = None
+    """Unix seconds after which the image is of no use."""
+    adapters: tuple[Use, ...] = ()
+    """That its network computes with; they fit it."""
+    texts: tuple[Tensors, ...] = ()
+    """Where others find what its images are told, by name, the unconditional one first."""
+    extensions: tuple[RowExtension, ...] = ()
+
+    @classmethod
+    def begin(
+        cls,
+        *,
+        job_id: str,
+        node: str,
+        index: int,
+        seed: int,
+        table: StepTable,
+        shape: tuple[int, int, int],
+        image: SourceImage | None = None,
+        cond: Conditioning,
+        uncond: Conditioning | None = None,
+        guidance: float = 1.0,
+        service_class: ServiceClass = "standard",
+        previews: frozenset[int] = frozenset(),
+        deadline: float | None = None,
+        adapters: tuple[Use, ...] = (),
+        texts: tuple[Tensors, ...] = (),
+        extensions: tuple[RowExtension, ...] = (),
+    ) -> "Row":
+        """A row at step 0. `shape` is the latents' (C, H, W); `image`: what it begins from, if not
+        from noise alone. Raises `InvalidRequest` if guidance
+        has no unconditional half to work with, or one of another prompt length."""
+        if uncond is not None and uncond.lengths != cond.lengths:
+            lengths = (cond.lengths, uncond.lengths)
+            raise InvalidRequest("negative_prompt", lengths, "as many tokens as the prompt")
+        if guidance > 1.0 and uncond is None:
+            raise InvalidRequest("guidance", guidance, "at most 1 without unconditional embeddings")
+        noise = Noise(seed, shape, ahead=1 if image is None else image.draws)
+        latents, kept = begin(image, table, noise)
+        return cls(
+            job_id=job_id,
+            node=node,
+            index=index,
+            seed=seed,
+            table=table,
+            cond=cond,
+            uncond=uncond if guidance > 1.0 else None,
+            guidance=guidance,
+            service_class=service_class,
+            previews=previews,
+            latents=latents,
+            x0_prev=torch.zeros_like(latents),
+            step=0,
+            noise=noise,
+            kept=kept,
+            deadline=deadline,
+            adapters=adapters,
+            texts=texts,
+            extensions=extensions,
+        )
+
+    def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
+        """This row, just begun, as `checkpoint` left it after `step` steps elsewhere.
+
+        Raises `InvalidRequest` if the checkpoint is not one of such a row."""
+        latents = tensors.get("latents")
+        if latents is None or latents.shape != self.latents.shape:
+            found = None if latents is None else tuple(latents.shape)
+            raise InvalidRequest("checkpoint", found, f"latents of {tuple(self.latents.shape)}")
+        if not 0 <= step < self.table.steps:
+            raise InvalidRequest("checkpoint", step, f"step 0 to {self.table.steps - 1}")
+        x0_prev = tensors.get("x0_prev")
+        if x0_prev is None and self.table.v[step] != 0.0:
+            raise InvalidRequest("checkpoint", sorted(tensors), "one with x0_prev")
+        return replace(
+            self,
+            step=step,
+            latents=latents.float(),
+            x0_prev=torch.zeros_like(self.latents) if x0_prev is None else x0_prev.float(),
+        )
+
+    def checkpoint(self) -> dict[str, torch.Tensor]:
+        """What `resume` needs beside `step`, on the CPU; `x0_prev` if the next step uses it."""
+        tensors = {"latents": self.latents.cpu()}
+        if not self.finished and self.table.v[self.step] != 0.0:
+            tensors["x0_prev"] = self.x0_prev.cpu()
+        return tensors
+
+    def move(self, device: torch.device) -> None:
+        """Bring the row's tensors to where the network is."""
+        self.cond = self.cond.to(device)
+        self.uncond = None if self.uncond is None else self.uncond.to(device)
+        self.latents = self.latents.to(device)
+        self.x0_prev = self.x0_prev.to(device)
+        self.kept = None if self.kept is None else self.kept.to(device)
+
+    @property
+    def predicted(self) -> torch.Tensor:
+        """The clean latents that its last step saw ahead, with what it keeps of an image."""
+        return self.x0_prev if self.kept is None else self.kept.over(self.x0_prev, self.kept.image)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.table.steps
+
+    @property
+    def blocked(self) -> bool:
+        """It can take no step yet: what it needs for it is not here."""
+        return any(extension.blocked(self.step) for extension in self.extensions)
+
+    @property
+    def asks(self) -> bool:
+        """Within a step it waits for what other processes compute."""
+        return any(extension.asks for extension in self.extensions)
+
+    @property
+    def local(self) -> bool:
+        """Its next step needs what only this process has at hand."""
+        return bool(self.adapters) or any(extension.local for extension in self.extensions)
+
+    @property
+    def lacks_adapters(self) -> bool:
+        """Its adapters are not all that it will have."""
+        return any(extension.lacks_adapters for extension in self.extensions)
+
+    @property
+    def t(self) -> float:
+        """The time of its next step, as the network is told."""
+        return float(self.table.coefficients[self.step, 0])
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        return tuple(self.cond.numbers[0].tolist())
+
+    @property
+    def forwards(self) -> int:
+        """Images the network sees of this row in a step."""
+        return 1 if self.uncond is None else 2
+
+    @property
+    def work(self) -> StepWork:
+        """Of its next step: the one place that says how much of a row is computed."""
+        return self._partial_work or StepWork.full(self.forwards, self.shape_key.tokens)
+
+    @property
+    def computed_in_full(self) -> bool:
+        """Nothing less than all its positions are computed in its next step."""
+        full = StepWork.full(self.forwards, self.shape_key.tokens)
+        return self._partial_work is None or self._partial_work.tokens == full.tokens
+
+    @property
+    def _partial_work(self) -> StepWork | None:
+        works = (each.work(self.forwards, self.shape_key) for each in self.extensions)
+        return next((work for work in works if work is not None), None)
+
+    def extension(self, kind: type[Extension]) -> Extension | None:
+        """Its extension of that class, if it has one."""
+        return next((each for each in self.extensions if isinstance(each, kind)), None)
+
+    def approximations(self, steps: int) -> set[str]:
+        """What was not computed exactly in its first `steps` steps."""
+        return set[str]().union(*(e.approximations(self.index, steps) for e in self.extensions))
+
+    def warnings(self) -> set[str]:
+        """What the user is told beside that."""
+        return set[str]().union(*(each.warnings() for each in self.extensions))
+
+    def close(self) -> None:
+        """It is not computed here any more."""
+        for extension in self.extensions:
+            extension.close()
+
+    @property
+    def shape_key(self) -> ShapeKey:
+        _, channels, height, width = self.latents.shape
+        return ShapeKey(channels, height, width, self.cond.lengths)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Row {self.job_id}/{self.node} {self.step}/{self.table.steps} {self.table.sampler}>"
+        )

@@ -1,0 +1,5 @@
+"""The command `darkroom`."""
+
+from services.fleet.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,121 @@
+"""`darkroom status` and `darkroom models`: what runs, and what it serves."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from services.fleet.plan.processes import catalogue_of, served_models
+from shared import subjects
+from shared.bus.discovery import Service, services, unusable_of
+from shared.bus.nats import connect
+from shared.bus.unusable import Unusable
+from shared.client import fleet_state
+from shared.client.fleet_state import CONNECT_SECONDS
+from shared.errors import Misconfigured
+from shared.models.loras import fits
+
+ANSWER_SECONDS: Final = 0.5
+"""How long the services of a fleet get to answer."""
+
+
+async def show_status(url: str | None, console: Console) -> None:
+    """Raises `Misconfigured` if there is no fleet, `BusUnavailable` if its bus does not answer."""
+    running = fleet_state.running_at(url)
+    address = url or (running.nats_url if running else None)
+    if address is None:
+        raise Misconfigured("no fleet is running here; start one with: darkroom up")
+    credentials = running.credentials("admin") if running else None
+    bus = await connect(address, "darkroom-status", budget=CONNECT_SECONDS, credentials=credentials)
+    try:
+        found = await services(bus, ANSWER_SECONDS)
+        submitted = await bus.depth(subjects.JOBS, subjects.ALL_SUBMITS)
+        queued = await bus.depth(subjects.WORK, subjects.ALL_WORK)
+    finally:
+        await bus.close()
+    console.print(f"NATS  {address}", highlight=False)
+    if running and running.http:
+        console.print(f"HTTP  {running.http_url or f'http://{running.http}'}", highlight=False)
+    console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")
+    console.print(table(found, running.members if running else ()))
+    loras = await asyncio.to_thread(_unfit_loras, running) if running else []
+    for line in [*unusable_lines(found), *map(line_of, loras)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_models(console: Console) -> None:
+    """The models of the running fleet, else those that a new one would serve."""
+    running = fleet_state.read(fleet_state.state_directory())
+    models = running.models if running else served_models((), os.environ)
+    catalogue = catalogue_of(models)
+    for card in catalogue.cards.values():
+        lines = (
+            card.name,
+            f"  from      {card.source}",
+            f"  size      {card.default_width}x{card.default_height}, "
+            f"up to {card.max_width}x{card.max_height}, in multiples of {card.size_multiple}",
+            f"  steps     {card.default_steps}",
+            f"  guidance  {card.default_guidance:g}",
+            f"  sampler   {card.default_sampler}",
+            f"  samplers  {', '.join(card.samplers)}",
+            f"  controls  {', '.join(catalogue.controls_for(card.name)) or 'none'}",
+        )
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    for one in catalogue.unusable:
+        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
+    if loras := catalogue.shelf.names():
+        console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
+    sources = [card.source for card in catalogue.cards.values()]
+    for one in fits.unusable(catalogue.shelf, sources):
+        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
+
+
+def _unfit_loras(running: fleet_state.FleetState) -> list[Unusable]:
+    """As the fleet that runs here finds them, which reads the same directories."""
+    try:
+        catalogue = catalogue_of(running.models)
+    except Misconfigured:
+        return []
+    return fits.unusable(catalogue.shelf, [card.source for card in catalogue.cards.values()])
+
+
+def unusable_lines(found: Sequence[Service]) -> list[str]:
+    """Of what some service was to serve and cannot."""
+    return list(map(line_of, unusable_of(found)))
+
+
+def line_of(one: Unusable) -> str:
+    return f"not served: the {one.kind} {one.name}: {one.reason}"
+
+
+def table(found: Sequence[Service], members: Sequence[fleet_state.Member]) -> Table:
+    """Who answers, and who should: supervised processes that do not answer are listed too. What is
+    not ready says why, and what works says what should be put right."""
+    shown = Table("service", "pid", "state", "restarts", "models", "why")
+    known = {member.pid: member for member in members}
+    for service in found:
+        member = known.get(service.pid)
+        restarts = str(member.restarts) if member else ""
+        shown.add_row(
+            member.name if member else service.service,
+            str(service.pid),
+            "ready" if service.refusal is None else "not ready",
+            restarts,
+            ", ".join(service.models),
+            _why(service),
+        )
+    answering = {service.pid for service in found}
+    for member in members:
+        if member.pid not in answering:
+            pid = "" if member.pid is None else str(member.pid)
+            shown.add_row(member.name, pid, member.state, str(member.restarts), "", member.why)
+    return shown
+
+
+def _why(service: Service) -> str:
+    refused = [service.refusal.reason] if service.refusal else []
+    return escape("; ".join([*refused, *service.warnings]))

@@ -1,0 +1,1 @@
+"""Which processes a fleet has, checked before anything is started."""

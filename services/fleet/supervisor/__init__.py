@@ -1,0 +1,1 @@
+"""The processes of a fleet: started, watched, started again, stopped."""

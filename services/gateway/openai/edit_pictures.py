@@ -1,0 +1,81 @@
+"""The pictures of an edit: files of a form, or texts of a JSON body. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.gateway.openai.data_urls import MAX_HEAD, file_of
+from services.gateway.openai.fields import FILE_FIELDS, PICTURE_ALIASES
+from services.gateway.openai.refusals import InvalidField, Shown, in_json
+from shared.errors import InvalidRequest
+
+PICTURE_FIELDS: Final = (*FILE_FIELDS, *PICTURE_ALIASES)
+AS_TEXT: Final = "a png, jpeg or webp file in base64, bare or as a data URL; none is fetched"
+_BASE64: Final = (b"iVBORw0KGgo", b"/9j/", b"UklGR")
+"""How a png, a jpeg and a webp begin in base64."""
+_ADDRESSES: Final = (b"http://", b"https://", b"file:", b"blob:")
+_IN_OBJECTS: Final = ("image_url", "url", "b64_json")
+"""What holds the text where a picture is an object, as OpenAI's API has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The files of an edit."""
+
+    image: bytes
+    mask: bytes | None
+
+    @staticmethod
+    def of(files: Mapping[str, Sequence[bytes]]) -> "Edit":
+        """Raises `InvalidRequest` unless there is one image, and no more than one mask."""
+        found: dict[str, list[bytes]] = {name: [] for name in FILE_FIELDS}
+        for name, contents in files.items():
+            found[PICTURE_ALIASES.get(name, name)] += contents
+        for name, least in (("image", 1), ("mask", 0)):
+            count = len(found[name])
+            if not least <= count <= 1:
+                told = f"{count} files" if count else "a missing file"
+                raise InvalidRequest(name, Shown(told), FILE_FIELDS[name])
+        mask = next(iter(found["mask"]), None)
+        image = _sent("image", found["image"][0])
+        return Edit(image, None if mask is None else _sent("mask", mask))
+
+
+def files_of(pictures: Mapping[str, object]) -> dict[str, list[bytes]]:
+    """By field, the contents of `pictures`: texts, objects that hold one, or lists of these. Raises
+    `InvalidRequest`."""
+    return {name: list(_files(name, value)) for name, value in pictures.items()}
+
+
+def _files(name: str, value: object) -> Iterator[bytes]:
+    match value:
+        case None | "":
+            return
+        case str():
+            yield _from_text(name, value)
+        case list():
+            for one in value:
+                yield from _files(name, one)
+        case dict() if len(value) == 1 and next(iter(value)) in _IN_OBJECTS:
+            yield from _files(name, next(iter(value.values())))
+        case _:
+            raise InvalidField(name, in_json(value), AS_TEXT)
+
+
+def _from_text(name: str, text: str) -> bytes:
+    try:
+        return file_of(text)
+    except ValueError as error:
+        raise InvalidField(name, text[:MAX_HEAD], AS_TEXT) from error
+
+
+def _sent(name: str, content: bytes) -> bytes:
+    """The file itself; some clients send its text in its place."""
+    start = content[:11].lower()
+    if start.startswith((b"data:", *_ADDRESSES)) or content.startswith(_BASE64):
+        try:
+            return file_of(content.decode("ascii"))
+        except ValueError as error:
+            allowed = f"{FILE_FIELDS[name]}; no address is fetched"
+            raise InvalidRequest(name, content[:MAX_HEAD], allowed) from error
+    return content

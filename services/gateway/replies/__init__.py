@@ -1,0 +1,1 @@
+"""Answers: errors and results as JSON, and the middleware around every handler."""

@@ -1,0 +1,78 @@
+"""`GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/model_info`."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+
+from aiohttp import web
+
+from services.gateway.http.core import ANSWER_SECONDS, GATEWAY
+from services.gateway.openai.schemas import Model, ModelInfo, ModelList, UnusableView
+from services.gateway.replies.errors import http_problem
+from services.gateway.replies.json import problem_reply, struct_reply
+from shared.bus.discovery import Service, services, unusable_of
+from shared.bus.unusable import distinct
+from shared.errors import DarkroomError
+from shared.models.cards import ModelCard
+from shared.models.catalogue import Catalogue
+from shared.models.loras import fits
+
+
+async def show_all(request: web.Request) -> web.Response:
+    """Also what cannot be used, and why: as the files show, and as services say that could not load
+    it."""
+    gateway = request.app[GATEWAY]
+    catalogue, loras = gateway.catalogue, gateway.catalogue.shelf.names()
+    found: Collection[Service] = ()
+    with suppress(DarkroomError):  # without the bus, what the files show is told
+        found = await services(gateway.bus, ANSWER_SECONDS)
+    sources = [card.source for card in catalogue.cards.values()]
+    unfit = await asyncio.to_thread(fits.unusable, catalogue.shelf, sources)
+    unloaded = unusable_of(found)
+    spoilt = distinct([*catalogue.unusable, *unloaded, *unfit])
+    broken = {one.name for one in unloaded if one.kind == "model"}
+    cards = [card for card in catalogue.cards.values() if card.name not in broken]
+    fit = [name for name in loras if name not in {one.name for one in unfit}]
+    models = [describe(card, catalogue, fit) for card in cards]
+    told = [UnusableView(id=one.name, kind=one.kind, reason=one.reason) for one in spoilt]
+    return struct_reply(ModelList(data=models, unusable=told))
+
+
+async def show(request: web.Request) -> web.Response:
+    """By any name that a request may call it."""
+    catalogue = request.app[GATEWAY].catalogue
+    name = request.match_info["model"]
+    card = catalogue.find(name) or catalogue.find(f"/{name}")  # proxies make one slash of two
+    if card is None:
+        allowed = ", ".join((*catalogue.cards, *catalogue.aliases))
+        message = f"model {name!r} is not served; allowed: one of {allowed}"
+        if (reason := catalogue.reason("model", name)) is not None:
+            message += f"; it cannot be used: {reason}"
+        return problem_reply(http_problem(404, message, "model_not_found", "model"))
+    return struct_reply(describe(card, catalogue, catalogue.shelf.names()))
+
+
+async def show_default(request: web.Request) -> web.Response:
+    """What benchmark clients ask first, to name the model in their requests."""
+    card = request.app[GATEWAY].catalogue.default
+    return struct_reply(
+        ModelInfo(model_path=card.source, served_model_name=card.name, pipeline=card.pipeline)
+    )
+
+
+def describe(card: ModelCard, catalogue: Catalogue, loras: list[str]) -> Model:
+    """What users are told of a model, and of what may be named with it."""
+    return Model(
+        id=card.name,
+        pipeline=card.pipeline,
+        samplers=list(card.samplers),
+        default_sampler=card.default_sampler,
+        default_steps=card.default_steps,
+        default_guidance=card.default_guidance,
+        default_size=f"{card.default_width}x{card.default_height}",
+        max_size=f"{card.max_width}x{card.max_height}",
+        size_multiple=card.size_multiple,
+        loras=loras,
+        controls=list(catalogue.controls_for(card.name)),
+        aliases=list(catalogue.also_called(card.name)),
+    )

@@ -1,1 +1,0 @@
-"""Low-rank adapters (LoRA): their files, their place in a network, and batches that mix them."""

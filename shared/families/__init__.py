@@ -1,1 +1,0 @@
-"""Model families: everything in which one architecture differs from another (see `base`)."""

@@ -1,1 +1,0 @@
-"""Stable Diffusion XL: a UNet with cross attention, told by two CLIP text encoders."""

@@ -1,0 +1,1 @@
+"""What each component of a model provides, whatever its architecture."""

@@ -1,0 +1,1 @@
+"""Stable Diffusion XL (arXiv 2307.01952)."""

@@ -1,0 +1,45 @@
+"""How a UNet, and the ControlNets beside it, are given what they are told.
+
+Graphs know no names: they are given tensors in an order. First comes the sequence that
+cross-attention sees, then the numbers of `Family.numbers`, then whatever else a family has.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+
+from shared.models.contracts.network import Conditioning
+
+PROMPT: Final = "embeds"
+"""The sequence that cross-attention sees."""
+
+Draw = Callable[..., torch.Tensor]
+"""Numbers of a normal distribution, in a tensor of the sizes that it is given."""
+
+
+class CrossAttention:
+    """Of a network that is told the prompt in cross-attention, and nothing else."""
+
+    names: tuple[str, ...] = (PROMPT,)
+    """Of the conditioning that it takes; see `Family.conditioning`."""
+    sizes: int = 0
+    """Numbers that it is told, before the guidance of a network that is told it."""
+
+    def tensors(self, told: Conditioning) -> tuple[torch.Tensor, ...]:
+        """Those that the network is given."""
+        return (told.tensors[PROMPT], told.numbers)
+
+    def added(
+        self, numbers: torch.Tensor, *others: torch.Tensor
+    ) -> Mapping[str, torch.Tensor] | None:
+        """`added_cond_kwargs` in diffusers; None: there are none."""
+        return None
+
+    def example(
+        self, config: Any, images: int, tokens: int, guided: bool, draw: Draw
+    ) -> Conditioning:
+        """For a network with this config, see `shared.models.contracts.traced.Traceable`; `guided`:
+        it is told its guidance."""
+        prompt = draw(images, tokens, config.cross_attention_dim)
+        return Conditioning({PROMPT: prompt}, draw(images, self.sizes + guided).abs() * 1024)

@@ -1,0 +1,171 @@
+"""A component's weights: which of several precisions is loaded, by the names of its files, and
+whether they are those of its config.
+
+diffusers and transformers call files `model.safetensors`, or `model.fp16.safetensors` and the like,
+and look for one kind only: a repository with the others alone would not load. Both draw weights
+that a file lacks at random, and leave out those that a network has no place for; here that is an
+error.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from shared.errors import Misconfigured
+from shared.models.files.directory import read_json
+from shared.models.files.safetensors_header import FLOATING, NotSafetensors, read_header
+
+SUFFIX: Final = ".safetensors"
+VARIANTS: Final = ("fp16", "bf16", "fp32")
+"""That are read where there are no plain weights, the first one first. What else there may be (such
+as `non_ema`) are other weights."""
+log = logging.getLogger(__name__)
+
+_INDEXES: Final = "position_ids"
+"""What text encoders' files may have that are no weights."""
+_SHARD: Final = re.compile(r"-\d+-of-\d+$")
+
+
+def variant_of(source: str, folder: str = "") -> str | None:
+    """What to load component `folder` of the model (or ControlNet) `source` as; None: plainly.
+    Raises `Misconfigured` if its weights are of another kind."""
+    root = Path(source)
+    names = _here(root / folder) if root.is_dir() else _on_the_hub(source, folder)
+    found = {_variant(name) for name in names}
+    if not found or None in found:
+        return None
+    for variant in VARIANTS:
+        if variant in found:
+            return variant
+    raise Misconfigured(
+        f"{source}: the weights in {folder or '.'}/ are {', '.join(sorted(map(str, found)))}; read "
+        f"are plain ones and {', '.join(VARIANTS)}"
+    )
+
+
+def refuse_damaged(source: str, folder: str = "") -> None:
+    """Raises `Misconfigured` naming the first file of component `folder` of the model in directory
+    `source` that is not whole, or the first tensor in it that is quantized."""
+    component, variant = Path(source) / folder, variant_of(source, folder)
+    for name in sorted(_here(component)):
+        if _variant(name) != variant:
+            continue
+        try:
+            header = read_header(component / name)
+        except (NotSafetensors, OSError) as error:
+            raise Misconfigured(f"{folder}/{name} of {source!r} cannot be read: {error}") from error
+        for key, kind in header.kinds.items():
+            if kind not in FLOATING and not key.endswith(_INDEXES):
+                raise Misconfigured(
+                    f"{folder}/{name} of {source!r}: {key} is {kind}; read are weights of "
+                    + ", ".join(sorted(FLOATING))
+                )
+    for index in component.glob(f"*{SUFFIX}.index*.json"):
+        files = read_json(str(component), index.name).get("weight_map")
+        if not isinstance(files, dict):
+            raise Misconfigured(f"{folder}/{index.name} of {source!r} has no weight_map")
+        for name in sorted(map(str, files.values())):
+            if _variant(name) == variant and not (component / name).is_file():
+                raise Misconfigured(f"{folder}/{name} of {source!r} is not there")
+
+
+def load(kind: Any, source: str, folder: str | None, dtype: Any) -> Any:
+    """Component `folder` of the model `source` (None: the model itself), as `kind` of diffusers.
+    Raises `Misconfigured` if its weights are not those of its config, or whatever loading does."""
+    module, told = _loaded(kind, source, folder, dtype)
+    if strange := told.get("unexpected_keys"):
+        raise Misconfigured(
+            f"the config of {folder or source} has no place for its weights {_some(strange)}"
+        )
+    return module
+
+
+def load_of_transformers(kind: Any, source: str, folder: str, dtype: Any) -> Any:
+    """As `load`, of transformers. Its files may have more than it has a place for, such as a vision
+    tower that it was trained with."""
+    # Else it says no more than that shapes differ.
+    module, told = _loaded(kind, source, folder, dtype, ignore_mismatched_sizes=True)
+    if others := told.get("mismatched_keys"):
+        shown = _some(f"{key} is {tuple(has)}, not {tuple(wanted)}" for key, has, wanted in others)
+        raise Misconfigured(f"the weights of {folder} do not fit its config: {shown}")
+    return module
+
+
+def _loaded(
+    kind: Any, source: str, folder: str | None, dtype: Any, **settings: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Also what the library tells of the weights."""
+    where = {} if folder is None else {"subfolder": folder}
+    module, told = kind.from_pretrained(
+        source,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=variant_of(source, folder or ""),
+        output_loading_info=True,
+        **where,
+        **settings,
+    )
+    if lacking := told.get("missing_keys"):
+        raise Misconfigured(f"the weights of {folder or source} lack {_some(lacking)}")
+    return module, told
+
+
+def _some(keys: Iterable[str]) -> str:
+    """The first of them by name, and how many more there are."""
+    first, *others = sorted(map(str, keys))
+    return f"{first} and {len(others)} more" if others else first
+
+
+def weight_bytes(component: Path) -> int:
+    """Size of the weights in a component's directory, as they lie there. Weights in several
+    precisions count once: those that are loaded, or all if none are."""
+    files = [component / name for name in _here(component)]
+    for variant in (None, *VARIANTS):
+        if own := [file for file in files if _variant(file.name) == variant]:
+            return sum(file.stat().st_size for file in own)
+    return sum(file.stat().st_size for file in files)
+
+
+def _variant(name: str) -> str | None:
+    """`diffusion_pytorch_model.fp16-00001-of-00002.safetensors` is "fp16"."""
+    _, _, variant = _SHARD.sub("", name.removesuffix(SUFFIX)).partition(".")
+    return variant or None
+
+
+def _here(directory: Path) -> list[str]:
+    return [path.name for path in directory.glob(f"*{SUFFIX}")]
+
+
+def _on_the_hub(source: str, folder: str) -> list[str]:
+    """Of its local copy if that has this component already, else of the hub itself."""
+    for paths in (_copied, _listed):
+        wanted = [one for one in map(PurePosixPath, paths(source)) if one.suffix == SUFFIX]
+        if own := [one.name for one in wanted if one.parent == PurePosixPath(folder)]:
+            return own
+    return []
+
+
+@cache
+def _copied(source: str) -> tuple[str, ...]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        root = Path(snapshot_download(source, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        return ()
+    return tuple(path.relative_to(root).as_posix() for path in root.rglob(f"*{SUFFIX}"))
+
+
+@cache
+def _listed(source: str) -> tuple[str, ...]:
+    from huggingface_hub import HfApi
+
+    try:
+        return tuple(HfApi().list_repo_files(source))
+    except Exception as error:  # those of whichever HTTP library it uses
+        log.warning("the files of %s cannot be listed, plain weights are tried: %s", source, error)
+        return ()

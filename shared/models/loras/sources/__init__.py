@@ -1,0 +1,1 @@
+"""Where LoRAs come from: a directory of the server, the model hub, or a URL."""

@@ -1,0 +1,1 @@
+"""Low-rank adapters as networks compute with them: a bank beside the weights, or merged."""

@@ -1,0 +1,145 @@
+"""Adapters of a batch whose images want different ones: one low-rank product per layer for all.
+
+Every image has its own set of adapters. Side by side, `down` and `up` of the adapters of a set are
+one adapter of the sum of their ranks, which gives `Σ scale · up · down` and no cross terms. Sets of
+lower ranks are filled up with zeros, so that one batched product serves them all (Punica, arXiv
+2310.18547, does it in a kernel of its own).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from shared.errors import AdapterUnusable
+from shared.models.files.layers import CLIP
+from shared.models.lowrank.layer_bank import LayerBank, UseSet, add_adapted, stack
+from shared.models.lowrank.merged import Layer, merge
+from shared.models.lowrank.weights import Adapter, LowRank
+
+Use = tuple[Adapter, float]
+"""An adapter and its scale."""
+_Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """`layers`: by name; those that no image's adapters touch are absent."""
+
+    layers: Mapping[str, LayerBank]
+
+
+class AdaptedNetwork:
+    """A network that computes with a bank while one is in use, or with adapters in its weights. Not
+    for several threads at once."""
+
+    def __init__(self, part: str, module: nn.Module) -> None:
+        """`part` as in `Family.parts`."""
+        self._part = part
+        self._layers = {
+            name: layer for name, layer in module.named_modules() if isinstance(layer, Layer)
+        }
+        self._hooked: set[str] = set()
+        self._bank: Bank | None = None
+        self._originals: dict[torch.Tensor, torch.Tensor] = {}
+        """Weights and biases as they were, of layers that adapters are merged into."""
+
+    def check(self, adapter: Adapter) -> None:
+        """Raises `AdapterUnusable` if `adapter` has weights for a layer that is not here, or is of
+        another shape."""
+        for name, low_rank in adapter.parts.get(self._part, {}).items():
+            layer = self._layers.get(self._here(name))
+            if layer is None:
+                raise AdapterUnusable(adapter.name, f"this model has no layer {self._part}.{name}")
+            if not low_rank.fits(layer.weight):
+                found = f"{tuple(low_rank.down.shape)} and {tuple(low_rank.up.shape)}"
+                raise AdapterUnusable(
+                    adapter.name,
+                    f"{self._part}.{name} is {tuple(layer.weight.shape)} in this model, and the "
+                    f"adapter's matrices are {found}",
+                )
+            if low_rank.bias is not None and layer.bias is None:
+                raise AdapterUnusable(
+                    adapter.name, f"{self._part}.{name} has no bias in this model, the adapter has"
+                )
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        """The bank for a batch in which image i has the adapters `images[i]`, all of them checked;
+        None if nothing changes."""
+        touched: dict[str, dict[int, UseSet]] = {}
+        for image, uses in enumerate(images):
+            for adapter, scale in uses:
+                for name, low_rank in adapter.parts.get(self._part, {}).items():
+                    sets = touched.setdefault(self._here(name), {})
+                    sets[image] = (*sets.get(image, ()), (low_rank, scale))
+        if not touched:
+            return None
+        count = len(images)
+        return Bank(
+            {name: stack(sets, count, self._layers[name]) for name, sets in touched.items()}
+        )
+
+    @torch.no_grad()
+    def merge(self, uses: Sequence[Use]) -> None:
+        """From now on the weights themselves have the adapters `uses`, all of them checked, and no
+        others; for none, they are what they were, bit for bit. Should it fail, so they are too."""
+        self._restore()
+        touched: dict[str, list[tuple[LowRank, float]]] = {}
+        for adapter, scale in uses:
+            for name, low_rank in adapter.parts.get(self._part, {}).items():
+                touched.setdefault(self._here(name), []).append((low_rank, scale))
+        try:
+            for name, each in touched.items():
+                layer = self._layers[name]
+                biased = any(low_rank.bias is not None for low_rank, _ in each)
+                self._originals[layer.weight] = layer.weight.clone()
+                if biased and layer.bias is not None:
+                    self._originals[layer.bias] = layer.bias.clone()
+                merge(layer, each)
+        except BaseException:
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
+        for parameter, original in self._originals.items():
+            parameter.copy_(original)
+        self._originals.clear()
+
+    @contextlib.contextmanager
+    def using(self, bank: Bank | None) -> Iterator[None]:
+        """Within, forwards of the network compute with `bank`, whose images they must have."""
+        if bank is not None:
+            self._hook(bank)
+        self._bank = bank
+        try:
+            yield
+        finally:
+            self._bank = None
+
+    def _here(self, name: str) -> str:
+        """The layer's name in this network: CLIP's once stood in a `text_model` of its own."""
+        if name in self._layers:
+            return name
+        bare = name.removeprefix(CLIP)
+        return bare if bare in self._layers else CLIP + name
+
+    def _hook(self, bank: Bank) -> None:
+        for name in bank.layers.keys() - self._hooked:
+            self._layers[name].register_forward_hook(self._adding(name))
+            self._hooked.add(name)
+
+    def _adding(self, name: str) -> _Hook:
+        def add(
+            layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+        ) -> torch.Tensor:
+            bank = None if self._bank is None else self._bank.layers.get(name)
+            if bank is None:
+                return output
+            if bank.images is None:
+                return add_adapted(layer, inputs[0], output, bank)
+            part = add_adapted(layer, inputs[0][bank.images], output[bank.images], bank)
+            return output.index_copy(0, bank.images, part)
+
+        return add

@@ -1,0 +1,1 @@
+"""The optimal plan of a step's activation caches: which blocks are read, and which computed."""

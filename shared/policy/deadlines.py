@@ -1,0 +1,85 @@
+"""Which rows can still be in time, and whether one more would make others late. Pure.
+
+Users say by when a picture is of use. A batch that takes everybody in makes everybody late: each
+row more makes every step longer. So a row with company joins only if all that are in time stay so,
+and one whose deadline would pass even if it were alone is given up at once, for the good of the
+next. In between, where what follows denoising must be quicker than usual, a row has its chance if
+nobody else who has a deadline is there: under a burst, such rows would fill the batch, and make
+each other late for good.
+
+Predictions change, and then rows that share a step may all be late together: some of them step
+aside, so that the others are not.
+"""
+
+from collections.abc import Collection, Sequence
+
+from shared.policy.reported_load import ends
+from shared.policy.row_view import RowView, StepCost
+
+
+def infeasible(rows: Sequence[RowView], cost: StepCost) -> tuple[int, ...]:
+    """Arrivals of those of `rows` that are given up: their deadline would pass even if they had
+    every step to themselves from now on, and these were as quick as the quickest of late.
+
+    One row always goes on, unless its deadline is over: a denoiser that is otherwise idle has
+    nothing better to do, and would never learn that its steps have become quicker."""
+    late = [row for row in rows if not row.alone and _slack(row, cost) < 0.0]
+    if len(late) == len(rows):
+        best = max(late, key=lambda row: _slack(row, cost), default=None)
+        late = [row for row in late if row is not best or _is_over(row)]
+    return tuple(row.arrival for row in late)
+
+
+def _slack(row: RowView, cost: StepCost) -> float:
+    """Seconds that are left after the quickest end of `row`."""
+    if row.seconds_left is None:
+        return float("inf")
+    return row.seconds_left + row.margin - row.steps_left * cost.least(row.work)
+
+
+def _is_over(row: RowView) -> bool:
+    return row.seconds_left is not None and row.seconds_left + row.margin <= 0.0
+
+
+def kept(rows: Sequence[RowView], cost: StepCost) -> tuple[list[RowView], list[RowView]]:
+    """Those of `rows` that go on, and those that step aside for them: where some would be late
+    together, as many as are in time without the others, those that are done soonest first, and all
+    that have no deadline. If none is, the one that is least late goes on."""
+    if not cost.known or not _late(rows, cost):
+        return list(rows), []
+    staying = [row for row in rows if row.seconds_left is None or row.alone]
+    hurried = sorted((r for r in rows if r not in staying), key=lambda r: _alone(r, cost))
+    aside: list[RowView] = []
+    for row in hurried:
+        (aside if _late((*staying, row), cost) else staying).append(row)
+    if aside and len(aside) == len(hurried):
+        staying.append(aside.pop(aside.index(max(aside, key=lambda row: _slack(row, cost)))))
+    return staying, aside
+
+
+def _alone(row: RowView, cost: StepCost) -> float:
+    """Seconds that it takes by itself."""
+    return row.steps_left * cost.predict(row.work)
+
+
+def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
+    """Whether `row`, or any of `present`, that would be in time without the other would be late
+    with it; or `row` is late already, and not the only one that has a deadline."""
+    if all(other.seconds_left is None for other in (*present, row)):
+        return False
+    if _is_late_alone(row, cost):
+        return any(other.seconds_left is not None for other in present)
+    return not _late((*present, row), cost) <= _late(present, cost)
+
+
+def _is_late_alone(row: RowView, cost: StepCost) -> bool:
+    return row.seconds_left is not None and _alone(row, cost) > row.seconds_left
+
+
+def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:
+    """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins."""
+    return {
+        row.arrival
+        for row, seconds in ends(rows, cost)
+        if row.seconds_left is not None and seconds > row.seconds_left
+    }

@@ -1,0 +1,93 @@
+"""Bearer tokens: who may use the HTTP API.
+
+The gateway keeps a file of hashes, a line `name: sha256-of-token` for each. Tokens are random and
+long, so a plain hash is enough: there is nothing to guess.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from shared.errors import InvalidRequest, Misconfigured, Unauthorized
+from shared.security.private_files import read_private, write_private
+
+PREFIX: Final = "dr-"
+_NAME: Final = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+_LINE: Final = re.compile(r"([A-Za-z0-9_.@-]{1,64})\s*:\s*([0-9a-f]{64})")
+
+
+class Tokens:
+    """The tokens that are accepted, by their holders' names."""
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes = dict(hashes)
+
+    def __repr__(self) -> str:
+        return f"<Tokens of {', '.join(self._hashes)}>"
+
+    @staticmethod
+    def load(path: Path) -> "Tokens":
+        """Raises `Misconfigured` if the file is not ours alone, or a line of it is wrong."""
+        return Tokens.parse(read_tokens(path), path)
+
+    @staticmethod
+    def parse(content: bytes, path: Path) -> "Tokens":
+        """`path`: where `content` is from. Raises `Misconfigured` if a line of it is wrong."""
+        hashes: dict[str, str] = {}
+        text = content.decode(errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            stripped = line.strip()
+            if not stripped or stripped.startswith("#"):
+                continue
+            match = _LINE.fullmatch(stripped)
+            if match is None or match[1] in hashes:
+                raise Misconfigured(
+                    f"{path}:{number}: allowed is `name: sha256 of the token in hexadecimal`, "
+                    "each name once; make one with darkroom token NAME FILE"
+                )
+            hashes[match[1]] = match[2]
+        if not hashes:
+            raise Misconfigured(f"{path} holds no token; make one with darkroom token NAME FILE")
+        return Tokens(hashes)
+
+    def holder(self, authorization: str) -> str:
+        """Whose token an `Authorization` header carries. Raises `Unauthorized`. How long this
+        takes tells nothing about the tokens: every hash is compared, in constant time."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthorized("no API key was given; send Authorization: Bearer TOKEN")
+        given = _hash(token.strip())
+        found = ""
+        for name, known in self._hashes.items():
+            if hmac.compare_digest(known, given):
+                found = name
+        if not found:
+            raise Unauthorized("the API key that was given is not known")
+        return found
+
+
+def read_tokens(path: Path) -> bytes:
+    """Raises `Misconfigured` if the file is not ours alone."""
+    return read_private(path, "DARKROOM_TOKENS")
+
+
+def add_token(path: Path, name: str) -> str:
+    """Write the hash of a new token into the file at `path` (made if absent, mode 0600), in place
+    of that name's earlier one, and return the token, which is kept nowhere else."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequest("name", name, f"text matching {_NAME.pattern}")
+    lines: list[str] = []
+    if path.exists():
+        text = read_tokens(path).decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.partition(":")[0].strip() != name]
+    token = PREFIX + secrets.token_urlsafe(32)
+    write_private(path, "\n".join([*lines, f"{name}: {_hash(token)}", ""]).encode())
+    return token
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()

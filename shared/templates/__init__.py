@@ -1,1 +1,0 @@
-"""What was computed of pictures that are edited again and again, shared by a host's denoisers."""

@@ -1,0 +1,1 @@
+"""The loop of every worker: pull, claim, run, write, advance, publish, acknowledge."""

@@ -1,0 +1,261 @@
+"""Pulls deliveries while there is room, keeps them alive while they progress, drains at the end.
+
+Every service that takes work from a queue runs one `PullLoop`: planners on JOBS, workers on WORK.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.bus.base import Consumer, Delivery
+from shared.bus.readiness import Refusal
+from shared.errors import BusUnavailable, DarkroomError
+from shared.host.terminate import terminate
+
+log = logging.getLogger(__name__)
+
+PULL_LIMIT: Final = 4
+"""Deliveries taken at once, so that several processes share a sudden queue evenly."""
+BUSY_POLL_SECONDS: Final = 0.5
+"""Longest wait of a fetch of a process that has something in hand: until the next one its load is
+told wrongly."""
+ROOM_SECONDS: Final = 0.05
+"""Pause before a process or a handler without room is asked again."""
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """A delivery in our hands. `progressed()` is the sign of life that keeps it ours."""
+
+    delivery: Delivery
+    last_progress: float = field(default_factory=lambda: _now())
+
+    def progressed(self) -> None:
+        self.last_progress = _now()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A queue, which is pulled from while fewer than `capacity` deliveries are in hand."""
+
+    consumer: Consumer
+    capacity: int
+    room: Callable[[], bool] = lambda: True
+    """Looked at again every `ROOM_SECONDS` while it says no."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullStatistics:
+    in_flight: int
+    capacity: int
+    handled: int
+    failed: int
+
+
+def leave_hung(subject: str) -> None:
+    """A thread that hangs cannot be ended, and keeps what it holds: the process has to end."""
+    terminate(f"{subject} makes no progress")
+
+
+def number(in_hand: int) -> int:
+    """The load of a process whose deliveries are all alike."""
+    return in_hand
+
+
+async def _nothing() -> None:
+    pass
+
+
+def willing() -> None:
+    """The refusal of a process that always takes work."""
+
+
+class PullLoop:
+    """Hands each delivery of `sources` to `handle`, while a source has room (and up to one per
+    source above that, when fetches that were already waiting deliver at the same moment).
+
+    Sources come in order of priority: the first one that has something is served. `handle`
+    acknowledges; what it leaves unacknowledged is delivered again."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        handle: Callable[[Work], Awaitable[None]],
+        *,
+        ack_wait: float,
+        stall_seconds: float,
+        drain_seconds: float,
+        poll_seconds: float,
+        decline: Callable[[Work], Awaitable[None]],
+        drain: Callable[[], Coroutine[None, None, None]] = _nothing,
+        refusal: Callable[[], Refusal | None] = willing,
+        on_hang: Callable[[str], None] = leave_hung,
+        load: Callable[[int], int] = number,
+    ) -> None:
+        """`decline` gives back what arrives after `stop`, `drain` is awaited then. Nothing is
+        pulled while `refusal` gives a reason. `on_hang` is called with a subject whose handler made
+        no progress for so long that others have it. `load` makes of the number of
+        deliveries in hand what a pull tells: of the processes that wait, the one with the least is
+        served first."""
+        self._sources = sources
+        self._handle = handle
+        self._ack_wait = ack_wait
+        self._stall_seconds = stall_seconds
+        self._drain_seconds = drain_seconds
+        self._poll_seconds = poll_seconds
+        self._decline = decline
+        self._drain_handler = drain
+        self._process_refusal = refusal
+        self._on_hang = on_hang
+        self._load = load
+        self._in_flight: dict[asyncio.Task[None], Work] = {}
+        self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
+        self._unpulled: dict[Consumer, str] = {}
+        """What was wrong when these were pulled from last."""
+        self._handled = 0
+        self._failed = 0
+
+    def statistics(self) -> PullStatistics:
+        capacity = self._sources[-1].capacity
+        return PullStatistics(len(self._in_flight), capacity, self._handled, self._failed)
+
+    def __repr__(self) -> str:
+        s = self.statistics()
+        return f"<PullLoop {s.in_flight}/{s.capacity} in flight, {s.handled} done>"
+
+    def refusal(self) -> Refusal | None:
+        """None while it takes work, or has some that gets on."""
+        now = _now()
+        for work in self._in_flight.values():
+            if now - work.last_progress >= self._stall_seconds:
+                return Refusal(
+                    f"{work.delivery.subject} has made no progress for "
+                    f"{now - work.last_progress:.0f} s (DARKROOM_STALL_SECONDS)"
+                )
+        if self._in_flight:
+            return None
+        unpulled = next(iter(self._unpulled.values()), None)
+        return self._process_refusal() or (Refusal(unpulled) if unpulled else None)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; then what is in flight gets `drain_seconds` to finish."""
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self._keep_alive())
+            stopped = group.create_task(_wait(stop))
+            while not stop.is_set():
+                await self._turn(group, stopped)
+            await self._drain(group)
+            keeper.cancel()
+
+    async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
+        """Start what waits, or sleep until something arrives, ends, or we are to stop."""
+        if self._process_refusal() is not None:
+            await asyncio.wait((stopped,), timeout=ROOM_SECONDS)
+            return
+        welcome = [source for source in self._sources if source.room()]
+        with_room = [source for source in welcome if self._room(source) > 0]
+        polled = set(self._polls.values())  # these were empty, and what comes comes by the poll
+        unpolled = [source for source in with_room if source not in polled]
+        for source in unpolled:
+            if await self._start_waiting(group, source):
+                return
+        for source in unpolled:
+            longest = BUSY_POLL_SECONDS if self._in_flight else self._poll_seconds
+            wait = min(longest, self._poll_seconds)
+            poll = group.create_task(self._fetch(source.consumer, 1, wait))
+            self._polls[poll] = source
+        wake: set[asyncio.Task[object]] = {stopped, *self._polls}
+        if len(with_room) < len(self._sources):
+            wake.update(self._in_flight)
+        again = None if len(welcome) == len(self._sources) else ROOM_SECONDS
+        done, _ = await asyncio.wait(wake, timeout=again, return_when=asyncio.FIRST_COMPLETED)
+        for poll in [p for p in self._polls if p in done]:
+            del self._polls[poll]
+            for delivery in poll.result():
+                self._start(group, delivery)
+
+    def _room(self, source: Source) -> int:
+        return source.capacity - len(self._in_flight)
+
+    async def _start_waiting(self, group: asyncio.TaskGroup, source: Source) -> bool:
+        limit = min(self._room(source), PULL_LIMIT)
+        deliveries = await self._fetch(source.consumer, limit, 0.0)
+        for delivery in deliveries:
+            self._start(group, delivery)
+        return bool(deliveries)
+
+    async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
+        try:
+            found = await consumer.fetch(limit, wait, load=self._load(len(self._in_flight)))
+        except BusUnavailable as error:
+            self._unpulled[consumer] = f"no work can be pulled: {error}"
+            log.warning("no work can be pulled: %s", error)
+            await asyncio.sleep(min(wait, 0.5))
+            return ()
+        self._unpulled.pop(consumer, None)
+        return found
+
+    def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
+        work = Work(delivery)
+        task = group.create_task(self._guarded(work))
+        self._in_flight[task] = work
+        task.add_done_callback(self._in_flight.pop)
+
+    async def _guarded(self, work: Work) -> None:
+        """One delivery's trouble is its own: it is logged, and the delivery comes again."""
+        try:
+            await self._handle(work)
+            self._handled += 1
+        except Exception:
+            self._failed += 1
+            log.exception("%s is left to be delivered again", work.delivery.subject)
+
+    async def _keep_alive(self) -> None:
+        """Extend what made progress of late; what did not is lost to somebody else. What has not
+        for so long that it must be somebody else's by now hangs."""
+        while True:
+            await asyncio.sleep(self._ack_wait / 3)
+            now = _now()
+            for work in list(self._in_flight.values()):
+                silent = now - work.last_progress
+                if silent < self._stall_seconds:
+                    await self._extend(work.delivery)
+                elif silent > self._stall_seconds + 2 * self._ack_wait:
+                    self._on_hang(work.delivery.subject)
+
+    async def _extend(self, delivery: Delivery) -> None:
+        try:
+            await delivery.extend()
+        except BusUnavailable as error:
+            log.warning("%s could not be extended: %s", delivery.subject, error)
+
+    async def _drain(self, group: asyncio.TaskGroup) -> None:
+        """Give back what still arrives, and let what runs finish or be handed over."""
+        draining = group.create_task(self._drain_handler())
+        if self._polls:
+            await asyncio.wait(self._polls)
+            for poll in self._polls:
+                for delivery in poll.result():
+                    await self._give_back(delivery)
+        await draining
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=self._drain_seconds)
+        for task in list(self._in_flight):
+            task.cancel()
+
+    async def _give_back(self, delivery: Delivery) -> None:
+        try:
+            await self._decline(Work(delivery))
+        except DarkroomError as error:
+            log.warning("%s comes again when its lease ends: %s", delivery.subject, error)
+
+
+def _now() -> float:
+    """By the event loop's clock, which tests may turn."""
+    return asyncio.get_running_loop().time()
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

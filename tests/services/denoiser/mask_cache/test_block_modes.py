@@ -1,0 +1,160 @@
+"""Blocks whose caches have to be loaded: computed in full where that is sooner."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.denoiser.mask_cache.block_modes import block_modes, choose_modes
+from services.denoiser.mask_cache.lookup import CacheLookup
+from services.denoiser.mask_cache.store import ActivationStore
+from services.denoiser.rows.row import Row
+from shared.policy.block_plan.runs import Option
+from shared.policy.block_plan.search import best_plan, timeline
+from shared.policy.cost_model import CostModel
+from shared.policy.step_work import StepWork
+from tests.helpers.flux import Atelier, make_flux
+from tests.services.denoiser.mask_cache.test_masked import (
+    STEPS,
+    another,
+    edit,
+    masked_of,
+    painted,
+    picture,
+)
+
+SECONDS = st.floats(0.001, 10.0)
+
+
+def known() -> CostModel:
+    """A millisecond for each token."""
+    cost = CostModel()
+    for tokens in (40, 100, 268) * 8:
+        cost = cost.observe(StepWork.full(1, tokens), 1e-3 * tokens)
+    return cost
+
+
+@given(SECONDS, SECONDS, SECONDS, st.floats(0.0, 10.0))
+def test_what_is_computed_in_full_comes_first_and_no_plan_is_better(
+    whole: float, part: float, load: float, head: float
+) -> None:
+    modes = block_modes(12, whole, part, load, head)
+    assert list(modes) == sorted(modes)  # full, then keys_values
+    block = (Option(load, min(part, whole)), Option(0.0, whole))
+    choices = [int(mode == "full") for mode in modes]
+    found = timeline([block] * 12, choices, head).computed
+    assert found == pytest.approx(best_plan([block] * 12, head).makespan)
+    assert found <= 12 * whole * (1 + 1e-9)
+
+
+def test_where_loads_are_quick_all_caches_are_used_and_where_they_are_slow_none() -> None:
+    assert block_modes(4, whole=1.0, part=0.2, load=0.1, head=0.1) == ("keys_values",) * 4
+    assert block_modes(4, whole=1.0, part=0.2, load=100.0, head=0.0) == ("full",) * 4
+    assert block_modes(4, whole=1.0, part=0.2, load=1.0, head=0.0) == (
+        *("full",) * 2,
+        *("keys_values",) * 2,
+    )
+
+
+class Spilled:
+    """A denoiser, and templates that lie on its host's disk."""
+
+    def __init__(self, atelier: Atelier, folder: Path) -> None:
+        self.atelier, self.folder = atelier, folder
+        self.store = self._with_room(2**26)
+
+    def _with_room(self, room: int) -> ActivationStore:
+        return ActivationStore(self.folder / "memory", self.folder / "disk", room, 2**26)
+
+    def spill(self) -> None:
+        self._with_room(0)._make_room()
+
+    def row(self, templates: CacheLookup) -> Row:
+        return edit(self.atelier, picture(), templates)
+
+
+@pytest.fixture(scope="module")
+def atelier(tmp_path_factory: pytest.TempPathFactory) -> Atelier:
+    return Atelier(make_flux(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def busy() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, CacheLookup]]:
+    found = Spilled(atelier, tmp_path)
+    with another(found.store, atelier) as templates:
+        painted(atelier, templates, found.row(templates))
+        yield found, templates
+
+
+def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
+    host: tuple[Spilled, CacheLookup], busy: threading.Event
+) -> None:
+    spilled, templates = host
+    near = spilled.row(templates)
+    spilled.spill()
+    templates._loads._thread.submit(busy.wait)  # nothing is loaded meanwhile
+    far = spilled.row(templates)
+    before = far.work
+    templates._loads._seconds_per_byte = 1.0
+    choose_modes([near, far], known())
+    assert masked_of(near).modes == masked_of(far).modes == ("full",) * 4
+    ahead = masked_of(far).ahead
+    assert ahead is not None
+    assert ahead.skipped == 4
+    assert far.work == StepWork.full(1, far.shape_key.tokens)
+    templates._loads._seconds_per_byte = 0.0
+    choose_modes([near, far], known())
+    assert masked_of(near).modes == masked_of(far).modes == ("keys_values",) * 4
+    assert far.work == before
+    templates._loads._seconds_per_byte = 1.0
+    choose_modes([near], known())
+    assert masked_of(near).modes == ("keys_values",) * 4
+
+
+def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
+    host: tuple[Spilled, CacheLookup],
+) -> None:
+    spilled, templates = host
+    row, slow = spilled.row(templates), known()
+    for _ in range(20):
+        slow = slow.observe(StepWork.of(1, 100, 256, masked=1), 10.0)
+    choose_modes([row], slow)
+    assert masked_of(row).modes == ("keys_values",) * 4
+    assert row.work.masked == 1
+
+
+def test_before_anything_was_measured_all_caches_are_used(
+    host: tuple[Spilled, CacheLookup],
+) -> None:
+    spilled, templates = host
+    spilled.spill()
+    row = spilled.row(templates)
+    templates._loads._seconds_per_byte = 1.0
+    choose_modes([row], CostModel())
+    assert masked_of(row).modes == ("keys_values",) * 4
+
+
+def test_an_edit_whose_blocks_are_all_computed_in_full_is_exact_and_says_so(
+    host: tuple[Spilled, CacheLookup], atelier: Atelier
+) -> None:
+    spilled, templates = host
+    spilled.spill()
+    exact = edit(atelier, picture(), None)
+    atelier.paint([exact])
+    row = spilled.row(templates)
+    masked_of(row).modes = ("full",) * 4
+    partials = masked_of(row).partials(0, 1, torch.device("cpu"))
+    assert partials[0].masked is not None
+    masked_of(row).stepped(0)
+    assert masked_of(row).approximations(0, STEPS) == set()
