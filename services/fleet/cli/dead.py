@@ -1,4 +1,4 @@
-"""`darkroom dead ...`: wiring only; the work is in `dead.py`, the words are in `report.py`."""
+"""`darkroom dead ...`: wiring only; the work is in `actions.py`, the words are in `report.py`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 
 from services.fleet.cli.options import Url
-from services.fleet.dead_letters import report
-from services.fleet.dead_letters import retry as dead
+from services.fleet.dead_letters import actions, report
 from shared.errors import InvalidRequest
 from shared.host.command_exits import FAILED, exit_codes, run
 from shared.jobs.dead import DeadLetter
@@ -44,9 +43,9 @@ def list_(
 ) -> None:
     """Which jobs were given up, the newest first."""
 
-    async def look() -> dead.Headlines:
-        async with dead.bus_at(url, keys) as bus:
-            return await dead.headlines(bus, limit, code)
+    async def look() -> actions.Headlines:
+        async with actions.bus_at(url, keys) as bus:
+            return await actions.headlines(bus, limit, code)
 
     with exit_codes(Console(stderr=True)):
         found = run(look())
@@ -70,8 +69,8 @@ def show(
     """Why a job was given up: what was asked for, and what went wrong where."""
 
     async def look() -> DeadLetter:
-        async with dead.bus_at(url, keys) as bus:
-            return await dead.letter_of(bus, job)
+        async with actions.bus_at(url, keys) as bus:
+            return await actions.letter_of(bus, job)
 
     with exit_codes(Console(stderr=True)):
         letter = run(look())
@@ -89,7 +88,7 @@ def retry(
 ) -> None:
     """Submit jobs anew, each under a new id; what became of the old ones stands."""
 
-    def tell(retried: dead.Retried) -> None:
+    def tell(retried: actions.Retried) -> None:
         print(report.as_json(retried) if json_output else report.retried(retried))
 
     with exit_codes(Console(stderr=True)):
@@ -133,14 +132,14 @@ async def _letters(
     chosen: Sequence[str] | None, url: str | None, keys: Path | None
 ) -> Sequence[str]:
     """Each id once. Raises `DeadLetterUnusable` for one that has no letter."""
-    async with dead.bus_at(url, keys) as bus:
-        return await dead.having_letters(bus, chosen)
+    async with actions.bus_at(url, keys) as bus:
+        return await actions.having_letters(bus, chosen)
 
 
 async def _drop(jobs: Sequence[str], url: str | None, keys: Path | None) -> None:
-    async with dead.bus_at(url, keys) as bus:
+    async with actions.bus_at(url, keys) as bus:
         for job in jobs:
-            await dead.drop(bus, job)
+            await actions.drop(bus, job)
 
 
 async def _retry(
@@ -148,22 +147,22 @@ async def _retry(
     url: str | None,
     keys: Path | None,
     wait: bool,
-    tell: Callable[[dead.Retried], None],
-) -> Sequence[dead.Retried]:
+    tell: Callable[[actions.Retried], None],
+) -> Sequence[actions.Retried]:
     """What became of each; `tell` hears it as soon as it is known."""
-    async with dead.bus_at(url, keys) as bus:
-        done: list[dead.Retried] = []
-        async for retried in dead.retry_all(bus, await dead.having_letters(bus, chosen)):
+    async with actions.bus_at(url, keys) as bus:
+        done: list[actions.Retried] = []
+        async for retried in actions.retry_all(bus, await actions.having_letters(bus, chosen)):
             done.append(retried)
             if not wait:
                 tell(retried)
         for index, retried in enumerate(done if wait else ()):
-            done[index] = await dead.ended(bus, retried)
+            done[index] = await actions.ended(bus, retried)
             tell(done[index])
     return done
 
 
-def _print_table(found: dead.Headlines) -> None:
+def _print_table(found: actions.Headlines) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, FILE_WIDTH))

@@ -17,7 +17,7 @@ from services.fleet.plan.processes import FleetOptions
 from services.fleet.supervisor.child import Child
 from services.fleet.supervisor.running import Fleet, running_fleet
 from shared.bus.discovery import NEEDED, services
-from shared.client import fleet_state as state
+from shared.client import fleet_state
 from shared.errors import Misconfigured
 from shared.policy.fleet_layout import Layout
 from shared.tensors.owners import start_time
@@ -51,8 +51,8 @@ async def up(
 ) -> None:
     """Until cancelled. `nats_port`: 0 is a free one; None is the usual one, or a free one where
     that is taken. Raises `Misconfigured` if a fleet runs already, or cannot be started."""
-    directory = state.state_directory()
-    state.refuse_second(directory)
+    directory = fleet_state.state_directory()
+    fleet_state.refuse_second(directory)
     options, layout = await asyncio.to_thread(with_layout, options)
     logs = directory / "logs"
     bus_port = choose_nats_port(nats_port)
@@ -60,7 +60,7 @@ async def up(
 
     def changed(children: Sequence[Child]) -> None:
         if started:
-            state.write(directory, _describe(started[0], options, logs))
+            fleet_state.write(directory, _describe(started[0], options, logs))
         else:
             display.fleet(children)
 
@@ -76,12 +76,12 @@ async def up(
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
             await asyncio.Event().wait()
     finally:
-        state.clear(directory)
+        fleet_state.clear(directory)
 
 
-def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetState:
+def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> fleet_state.FleetState:
     members = [
-        state.Member(
+        fleet_state.Member(
             name=child.spec.name,
             pid=child.pid,
             state=child.state,
@@ -90,7 +90,7 @@ def _describe(fleet: Fleet, options: FleetOptions, logs: Path) -> state.FleetSta
         )
         for child in fleet.children
     ]
-    return state.FleetState(
+    return fleet_state.FleetState(
         pid=os.getpid(),
         started=start_time(os.getpid()) or 0,
         nats_url=fleet.nats.url,

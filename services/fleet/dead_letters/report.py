@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from services.fleet.dead_letters.actions import Retried, Standing
 from services.fleet.dead_letters.letters import Headline, request_fields
-from services.fleet.dead_letters.retry import Retried, Standing
 from shared.jobs.dead import DeadLetter
 from shared.jobs.record import JobRecord, NodeState
 from shared.messages import Failure

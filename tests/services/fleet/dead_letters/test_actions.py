@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.fleet.dead_letters import retry as command
+from services.fleet.dead_letters import actions as command
 from services.fleet.dead_letters.letters import UNREADABLE, DeadLetterUnusable
 from shared import subjects
 from shared.bus.base import Bus
