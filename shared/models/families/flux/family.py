@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from shared.errors import Misconfigured
 from shared.models.contracts.autoencoder import ImageAutoencoder
 from shared.models.contracts.family import Family
-from shared.models.contracts.makers import Wanted, wanted_of_flux
+from shared.models.contracts.makers import Wanted
 from shared.models.contracts.options import CLIP_TOKENIZER, T5_TOKENIZER, same, whole
+from shared.models.families.flux import makers
 from shared.models.families.flux.lora_names import bfl_names
 from shared.models.families.flux.options import TRANSFORMER
 from shared.models.files.directory import config_of
@@ -99,7 +100,7 @@ class Flux(Family):
         return (guidance,) if self.embedded_guidance else ()
 
     def wanted(self, names: Sequence[str]) -> Wanted | None:
-        return wanted_of_flux(names, self.scheduler, self.embedded_guidance)
+        return makers.wanted(names, self.scheduler, self.embedded_guidance)
 
     def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
         layers = self.layers[part]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from shared.errors import Misconfigured
 from shared.models.contracts.family import Family
-from shared.models.contracts.makers import Wanted, wanted_of_unet
+from shared.models.contracts.makers import Wanted
 from shared.models.contracts.options import whole
+from shared.models.families.unet import makers
 from shared.models.families.unet.lora_names import sgm_names
 from shared.models.files.layers import Piece, clip_names
 
@@ -89,7 +90,7 @@ class UnetFamily(Family):
         return ()
 
     def wanted(self, names: Sequence[str]) -> Wanted | None:
-        return wanted_of_unet(names, self.scheduler, self.embedded_guidance)
+        return makers.wanted(names, self.scheduler, self.embedded_guidance)
 
     def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:
         layers = self.layers[part]
