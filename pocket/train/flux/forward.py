@@ -7,6 +7,7 @@ attention is plain matrix products (the fused kernel's CPU backward takes three 
 and nothing is concatenated that can be added.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class FluxForward:
         outs = (attn.to_add_out, attn.to_out[0])
         feeds, results = (block.ff_context, block.ff), []
         for n, (x, part) in enumerate(
-            zip((text, image), mixed.split([count, image.shape[1]], 1), strict=True)
+            zip((text, image), torch.split(mixed, [count, image.shape[1]], 1), strict=True)
         ):
             _, _, gate, shift, scale, feed_gate = mods[n]
             x = torch.addcmul(x, gate, _linear(part, outs[n]))
@@ -101,12 +102,13 @@ class FluxForward:
         q, k, v = projections
         weight = torch.cat([q.weight[self._rows], k.weight[self._rows], v.weight]).to(HALF)
         bias = torch.cat([q.bias[self._rows], k.bias[self._rows], v.bias]).to(HALF)
-        split = F.linear(x, weight, bias).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        joined = F.linear(x, weight, bias)
+        split = joined.view(*joined.shape[:2], 3, self.heads, -1).unbind(2)
         cos, sin = (angle[start : start + x.shape[1]] for angle in self._angles)
         size = split[0].shape[-1]
         gains = norms[0].weight[self._in_head] * size**-0.5, norms[1].weight[self._in_head]
         query, key = (
-            _Rotated.apply(part, gain.to(HALF), cos, sin)
+            _rotated(part, gain.to(HALF), cos, sin)
             for part, gain in zip(split, gains, strict=False)
         )
         return query, key, split[2].transpose(1, 2).contiguous()
@@ -153,6 +155,9 @@ class _Rotated(torch.autograd.Function):
         along = (product @ gain / gain.shape[0]).unsqueeze(-1)
         x_grad = torch.addcmul(turned.mul_(gain), unit, along, value=-1).mul_(inverse)
         return x_grad, gain_grad, None, None
+
+
+_rotated: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _Rotated.apply
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, transposed: bool = False) -> Tensor:
