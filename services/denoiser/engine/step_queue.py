@@ -166,6 +166,7 @@ class StepQueue:
         for event in events:
             if isinstance(event, Finished | Yielded | Failed):
                 self._admitted.pop(event.ticket, None)
+                self._waiting.pop(event.ticket, None)  # it failed on its way to the host
         self._counts = replace(
             counts,
             finished=counts.finished + sum(isinstance(event, Finished) for event in events),

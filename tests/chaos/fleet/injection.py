@@ -84,7 +84,7 @@ def hold(point: str) -> None:
 
 
 def hold_at_steps() -> None:
-    """The compute thread waits just before a step: what was taken until then is told, and the event
+    """The step loop waits just before a step: what was taken until then is told, and the event
     loop goes on."""
     if sys.orig_argv[-1] != "services.denoiser":
         return  # stand-ins call `hold` themselves

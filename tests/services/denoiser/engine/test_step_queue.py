@@ -233,6 +233,19 @@ def test_a_row_that_leaves_for_others_is_to_be_moved_to_the_host_and_back() -> N
     assert queue.counts().parks == 1
 
 
+def test_a_row_that_cannot_be_moved_to_the_host_has_ended() -> None:
+    queue = StepQueue(Limits(max_rows=1, max_admitted=1))
+    slow = queue.submit(make_row(service_class="batch"), NEVER, False)
+    assert queue.decide(NOW, CostModel()) is not None
+    queue.settle([])
+    fast = queue.submit(make_row(service_class="interactive"), NEVER, False)
+    decision = queue.decide(NOW, CostModel())
+    assert decision is not None
+    assert [slot.ticket for slot in decision.leaves] == [slow]
+    queue.settle([Failed(slow, MemoryError("none left"))])
+    assert [slot.ticket for slot in queue.clear()] == [fast]
+
+
 def test_the_state_prints_itself() -> None:
     queue = StepQueue(LIMITS)
     queue.submit(make_row(), NEVER, False)
