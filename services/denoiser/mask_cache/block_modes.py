@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from services.denoiser.mask_cache.row_cache import CACHED, FULL, RowCache
 from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Mode
-from shared.policy.block_plan.runs import Option
-from shared.policy.block_plan.search import best_plan
+from shared.policy.block_plan.equal import blocks_in_full
 from shared.policy.row_view import StepCost
 from shared.policy.step_work import StepWork, total
 
@@ -46,11 +45,9 @@ def block_modes(
     """Of `depth` blocks that are all alike: `whole` seconds to compute one in full, `part` with its
     caches, which take `load` seconds to load; the loads began `head` seconds ago.
 
-    Those in full come first: nothing is loaded for them, and it is known of all tokens what the
-    next block is given, as long as no block before used its caches. Of equal blocks that is an
-    optimal order, too (`runs.py`)."""
-    plan = best_plan([(Option(load, min(part, whole)), Option(0.0, whole))] * depth, head)
-    full = plan.choices.count(1)
+    Those in full come first: it is known of all tokens what the next block is given, as long as no
+    block before used its caches. No other plan ends earlier."""
+    full = blocks_in_full(depth, whole, min(part, whole), load, head)
     return FULL * full + CACHED * (depth - full)
 
 

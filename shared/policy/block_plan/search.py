@@ -4,7 +4,8 @@ Each block is computed in one of several ways (in full, from cached outputs, fro
 values), and each way has a time to load what it needs and a time to compute. One stream loads, in
 the order of the blocks and ahead of the computation; another computes, in the same order; a block
 is computed when its load is done. InstGenIE (arXiv 2505.20600) walks the blocks once and takes the
-cache where that ends the block earlier; here every plan counts that can still be the best.
+cache where that ends the block earlier; here every plan counts that can still be the best. Of
+blocks that are all equal `equal.py` knows it without a search.
 
 Lower bounds come first (`bounds.py`): a block, or a few, are left with those of their ways
 that can end by a limit a little above the bound of the whole. Then, from the first block to the
@@ -52,21 +53,8 @@ class Plan:
     choices: tuple[int, ...]
     makespan: float
     """From when the computation may begin."""
-    loading: float
-    """Time that the loader needs for it."""
-    head: float
-    """Time that the loader had before."""
     exact: bool
     """No plan is better; False if so many had to be kept that some were left out."""
-
-    @property
-    def needs_no_load(self) -> bool:
-        return self.loading == 0.0
-
-    @property
-    def next_head(self) -> float:
-        """What the loader has for the next step, if it goes on with it at once."""
-        return self.makespan + self.head - self.loading
 
 
 def timeline(blocks: Sequence[Block], choices: Sequence[int], head: float = 0.0) -> Timeline:
@@ -81,12 +69,11 @@ def timeline(blocks: Sequence[Block], choices: Sequence[int], head: float = 0.0)
 
 def best_plan(blocks: Sequence[Block], head: float = 0.0) -> Plan:
     """The plan with the least makespan. `head`, at least 0: how long before the computation the
-    loader may begin, since it was done early with the step before (`Plan.next_head`)."""
+    loader may begin, since it was done early with the step before."""
     if head < 0.0:
         raise ValueError(f"head: {head}, allowed: at least 0")
     choices, exact = _choose(segments_of(blocks), _usable(head, blocks)) if blocks else ((), True)
-    loaded, computed = timeline(blocks, choices, head)
-    return Plan(choices, computed, loaded + head, head, exact)
+    return Plan(choices, timeline(blocks, choices, head).computed, exact)
 
 
 def _usable(head: float, blocks: Sequence[Block]) -> float:

@@ -16,6 +16,7 @@ from benchmarks.plan.rules import (
 from shared.policy.block_plan import runs as block_runs
 from shared.policy.block_plan import search
 from shared.policy.block_plan.bounds import bounds
+from shared.policy.block_plan.equal import blocks_in_full
 from shared.policy.block_plan.runs import Block, Option
 from shared.policy.block_plan.search import best_plan, timeline
 from shared.policy.block_plan.segments import segments_of
@@ -74,13 +75,10 @@ def test_a_plan_is_no_worse_than_the_rules_and_with_more_head_no_worse_than_with
     assert best_plan(dearer, head).makespan >= plan.makespan
 
 
-def test_a_plan_tells_its_own_times() -> None:
+def test_a_plan_tells_its_own_makespan() -> None:
     blocks = flux_blocks(Random(3))
     plan = best_plan(blocks, head=2.0)
-    loaded, computed = timeline(blocks, plan.choices, head=2.0)
-    assert plan.makespan == computed
-    assert plan.loading == pytest.approx(loaded + 2.0)
-    assert plan.next_head == pytest.approx(computed - loaded)
+    assert plan.makespan == timeline(blocks, plan.choices, head=2.0).computed
     assert plan.exact
 
 
@@ -88,21 +86,48 @@ def test_a_head_start_is_used() -> None:
     blocks = [(Option(0.0, 4.0), Option(3.0, 1.0))]
     assert best_plan(blocks).makespan == 4.0
     plan = best_plan(blocks, head=2.0)
-    assert (plan.choices, plan.makespan, plan.next_head) == ((1,), 2.0, 1.0)
+    assert (plan.choices, plan.makespan) == ((1,), 2.0)
 
 
 def test_where_nothing_has_to_be_loaded_the_cheapest_computation_is_taken() -> None:
     blocks = [(Option(0.0, 3.0), Option(0.0, 1.0), Option(0.0, 2.0))] * 57
-    plan = best_plan(blocks)
-    assert plan.needs_no_load
-    assert plan.choices == (1,) * 57
-    assert not best_plan([(Option(0.0, 9.0), Option(1.0, 1.0))]).needs_no_load
+    assert best_plan(blocks).choices == (1,) * 57
 
 
 def test_loads_that_cannot_pay_are_not_made() -> None:
     plan = best_plan([(Option(0.0, 1.0), Option(100.0, 0.5))] * 57)
     assert plan.choices == (0,) * 57
-    assert plan.needs_no_load
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 7), times, times, times, heads)
+def test_of_equal_blocks_no_plan_of_all_there_are_ends_earlier_nor_as_early_with_fewer_loads(
+    depth: int, whole: float, part: float, load: float, head: float
+) -> None:
+    part = min(part, whole)
+    blocks = [(Option(load, part), Option(0.0, whole))] * depth
+    full = blocks_in_full(depth, whole, part, load, head)
+    ends = {
+        choices: timeline(blocks, choices, head).computed
+        for choices in product((0, 1), repeat=depth)
+    }
+    least = min(ends.values())
+    assert ends[(1,) * full + (0,) * (depth - full)] == least
+    assert full == max(sum(choices) for choices, end in ends.items() if end == least)
+
+
+@pytest.mark.parametrize("depth", [12, 57])
+def test_of_as_many_equal_blocks_as_models_have_the_search_finds_no_better_plan(
+    depth: int,
+) -> None:
+    lot = Random(5)
+    for _ in range(40):
+        whole, load, head = lot.uniform(0.5, 2.0), lot.uniform(0.0, 3.0), lot.choice([0.0, 4.0])
+        part = whole * lot.random()
+        blocks = [(Option(load, part), Option(0.0, whole))] * depth
+        full = blocks_in_full(depth, whole, part, load, head)
+        ours = timeline(blocks, (1,) * full + (0,) * (depth - full), head).computed
+        assert ours == pytest.approx(best_plan(blocks, head).makespan, rel=1e-12)
 
 
 def test_without_blocks_there_is_nothing_to_plan() -> None:

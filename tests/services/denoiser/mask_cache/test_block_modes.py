@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from services.denoiser.mask_cache.block_modes import block_modes, choose_modes
 from services.denoiser.mask_cache.lookup import CacheLookup
 from services.denoiser.mask_cache.store import ActivationStore
 from services.denoiser.rows.row import Row
-from shared.policy.block_plan.runs import Option
-from shared.policy.block_plan.search import best_plan, timeline
 from shared.policy.cost_model import CostModel
 from shared.policy.step_work import StepWork
 from tests.helpers.flux import Atelier, make_flux
@@ -27,8 +23,6 @@ from tests.services.denoiser.mask_cache.test_masked import (
     picture,
 )
 
-SECONDS = st.floats(0.001, 10.0)
-
 
 def known() -> CostModel:
     """A millisecond for each token."""
@@ -36,19 +30,6 @@ def known() -> CostModel:
     for tokens in (40, 100, 268) * 8:
         cost = cost.observe(StepWork.full(1, tokens), 1e-3 * tokens)
     return cost
-
-
-@given(SECONDS, SECONDS, SECONDS, st.floats(0.0, 10.0))
-def test_what_is_computed_in_full_comes_first_and_no_plan_is_better(
-    whole: float, part: float, load: float, head: float
-) -> None:
-    modes = block_modes(12, whole, part, load, head)
-    assert list(modes) == sorted(modes)  # full, then keys_values
-    block = (Option(load, min(part, whole)), Option(0.0, whole))
-    choices = [int(mode == "full") for mode in modes]
-    found = timeline([block] * 12, choices, head).computed
-    assert found == pytest.approx(best_plan([block] * 12, head).makespan)
-    assert found <= 12 * whole * (1 + 1e-9)
 
 
 def test_where_loads_are_quick_all_caches_are_used_and_where_they_are_slow_none() -> None:
