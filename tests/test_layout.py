@@ -1,6 +1,7 @@
 """The tree is the architecture: what may import what, read from the imports themselves."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -52,7 +53,7 @@ _LAYERS: Final = """
     services/denoiser/sampling
     services/denoiser/rows
     services/denoiser/forward
-    services/denoiser/controlnet services/denoiser/mask_cache
+    services/denoiser/controlnet services/denoiser/mask_cache services/denoiser/loras
     services/denoiser/engine
     services/denoiser/cfg_parallel
     services/denoiser/node
@@ -90,6 +91,27 @@ NOT_PURE: Final = frozenset(
     {"asyncio", "nats", "services", "socket", "subprocess", "time", "torch"}
 )
 """What no decision imports."""
+
+GENERAL: Final = (
+    "services.denoiser.__main__",
+    "services.denoiser.engine",
+    "services.denoiser.forward",
+    "services.denoiser.node",
+    "services.denoiser.rows",
+    "services.denoiser.service",
+    "shared.policy.batching",
+    "shared.policy.row_view",
+    "shared.policy.step_scheduler",
+)
+"""What computes rows, whatever features they have."""
+NAMES_FEATURES: Final = {
+    "services.denoiser.node.features": "the one list of them",
+    "services.denoiser.node.source_image": "an edit's image and its mask are what a row begins as",
+}
+FEATURE: Final = re.compile(
+    r"lora|adapter|\bbank|merg|control|residual|mask(?!blend)|template|cfg_|assist", re.IGNORECASE
+)
+"""Words of features. `MaskBlend` is a row's own, as is the image that it begins from."""
 
 Edges = Mapping[str, frozenset[str]]
 
@@ -282,3 +304,23 @@ def test_decisions_know_no_torch_no_bus_and_no_clock(name: str) -> None:
     met = {module for module in reached(name) if outside(modules()[module]) & {"nats", "torch"}}
     assert met == set()
     assert not any(f"{module}.".startswith("shared.bus.") for module in reached(name))
+
+
+def general() -> list[str]:
+    """Those of `GENERAL`, and what is below them."""
+    below = tuple(f"{name}." for name in GENERAL)
+    return [name for name in modules() if f"{name}.".startswith(below)]
+
+
+@pytest.mark.parametrize("name", sorted(set(general()) - set(NAMES_FEATURES)))
+def test_what_computes_rows_names_no_feature_of_rows(name: str) -> None:
+    lines = modules()[name].read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if FEATURE.search(line)] == []
+
+
+def test_the_exceptions_name_features_and_the_words_are_those_of_all_of_them() -> None:
+    for name in NAMES_FEATURES:
+        assert FEATURE.search(modules()[name].read_text(encoding="utf-8")), name
+    for folder_name in ("cfg_parallel", "controlnet", "loras", "mask_cache"):
+        assert FEATURE.search(folder_name)
+        assert f"services/denoiser/{folder_name}" in LAYERS

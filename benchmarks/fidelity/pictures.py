@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.denoiser.calibrate_lora import both_rows, take_step
+from services.denoiser.loras.calibrate import both_rows, take_step
+from services.denoiser.loras.extension import give
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.model_sampling import Sampling
 from services.vae.autoencoder import Autoencoder
@@ -74,6 +75,6 @@ def finished(
     while not rows[0].finished:
         if rows[0].step == late:
             for row in rows:
-                row.adapters = uses
+                give(row, uses)
         latents = take_step(network, rows)
     return latents

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Final
 
 import torch
 
-from services.denoiser.cfg_parallel.remote import Occupation
 from services.denoiser.engine.engine import OnStep
 from services.denoiser.engine.events import EngineStopped, StepReport
-from services.denoiser.node import async_loras
+from services.denoiser.engine.occupation import Occupation
 from services.denoiser.node.build_row import build_row
 from services.denoiser.node.checkpoints import CheckpointKeeper, Said
 from services.denoiser.node.event_publisher import EventPublisher
@@ -20,7 +19,7 @@ from services.denoiser.node.exclusive_run import ExclusiveRun
 from services.denoiser.node.model import Model
 from services.denoiser.node.progress import ProgressReports
 from services.denoiser.node.quarantine import mark, quarantine_steps, serve_alone
-from services.denoiser.rows.extension import RowExtension
+from services.denoiser.rows.feature import Reading, Running
 from services.denoiser.rows.row import Row
 from shared.errors import HandedOver, NoLongerWanted
 from shared.jobs.graph import NodeKind
@@ -54,7 +53,9 @@ class Denoiser:
         capacity: int,
         reserve: int,
         interval: Interval,
+        occupation: Occupation | None = None,
     ) -> None:
+        """`occupation`: told when there is work and when there is none."""
         self.models = tuple(models)
         self.capacity = capacity
         self.reserve = reserve
@@ -63,7 +64,7 @@ class Denoiser:
         self._news = ProgressReports(transport, outbox)
         self._interval = interval
         self._isolation = ExclusiveRun([model.engine for model in models.values()])
-        self.occupation = Occupation()
+        self._occupation = occupation or Occupation()
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
         self._draining = False
         self._usual_seconds = USUAL_SECONDS
@@ -77,11 +78,11 @@ class Denoiser:
         on_step = self._on_step(task, keeper)
         with self._alive(task):
             try:
-                late = await async_loras.begin(task, model)
+                readings = await self._fetched(task, model)
                 if task.suspect:
-                    row = await self._acquitted(task, model, keeper, on_step)
+                    row = await self._acquitted(task, model, readings, keeper, on_step)
                 else:
-                    row = await self._row(task, model, late)
+                    row = await self._row(task, model, readings)
                 latents = await self._denoised(task, model, row, keeper, on_step)
             except EngineStopped as stopped:
                 if not self._draining:
@@ -113,6 +114,11 @@ class Denoiser:
         coming = max(0, in_hand - count)
         return level(seconds + coming * self._usual_seconds, in_hand)
 
+    def statistics(self) -> Mapping[str, object]:
+        """Of the engines, by model."""
+        engines = {name: model.engine for name, model in self._models.items()}
+        return {"engines": {name: one.statistics().counts() for name, one in engines.items()}}
+
     async def drain(self) -> None:
         """All rows stop at the step boundary, and are handed over."""
         self._draining = True
@@ -126,11 +132,14 @@ class Denoiser:
     async def _denoised(
         self, task: Task, model: Model, row: Row, keeper: CheckpointKeeper, on_step: OnStep
     ) -> torch.Tensor:
-        """The row's final latents; its adapters may join on the way."""
+        """The row's final latents."""
         keeper.said = partial(_said, task, row)
         interval = self._interval.close if task.state.losses else self._interval
+        running = Running(task, row, model.engine.change, self._isolation.together)
         try:
-            async with async_loras.joining(row, model, task, self._isolation):
+            async with AsyncExitStack() as stack:
+                for feature in model.features:
+                    await stack.enter_async_context(feature.running(running))
                 latents = await model.engine.run(row, on_step, keeper.keep, interval)
         finally:
             row.close()
@@ -139,28 +148,38 @@ class Denoiser:
         task.warnings.update(said.warnings)
         return latents
 
-    async def _row(self, task: Task, model: Model, late: RowExtension | None) -> Row:
+    async def _fetched(self, task: Task, model: Model) -> list[Reading]:
+        """How what its row needs is read, which is on this host now."""
+        found = [await feature.fetch(task) for feature in model.features]
+        return [reading for reading in found if reading is not None]
+
+    async def _row(self, task: Task, model: Model, readings: Sequence[Reading]) -> Row:
         async with self._isolation.together():
-            return await self._build(task, model, late)
+            return await self._build(task, model, readings)
 
     async def _acquitted(
-        self, task: Task, model: Model, keeper: CheckpointKeeper, on_step: OnStep
+        self,
+        task: Task,
+        model: Model,
+        readings: Sequence[Reading],
+        keeper: CheckpointKeeper,
+        on_step: OnStep,
     ) -> Row:
         """The row of a suspect, after the steps that it had to take alone."""
         async with self._isolation.alone():
             task.progressed()
             self._stay(task)
             await mark(task)
-            row = await self._build(task, model)
+            row = await self._build(task, model, readings)
             keeper.said = partial(_said, task, row)
             steps = quarantine_steps(row, self._interval)
             await serve_alone(row, steps, model.engine, keeper, on_step)
             return row
 
-    async def _build(self, task: Task, model: Model, late: RowExtension | None = None) -> Row:
-        adapters = await model.library.uses(task.spec.loras) if late is None else ()
+    async def _build(self, task: Task, model: Model, readings: Sequence[Reading]) -> Row:
+        extensions = [await read() for read in readings]
         # In a thread, for it blocks: the news of all other rows would wait.
-        return await asyncio.to_thread(build_row, task, model, adapters, self._transport, late)
+        return await asyncio.to_thread(build_row, task, model, extensions, self._transport)
 
     def _on_step(self, task: Task, keeper: CheckpointKeeper) -> OnStep:
         span = current_span()
@@ -180,7 +199,7 @@ class Denoiser:
         tasks = self._tasks[task.spec.model]
         tasks.add(task)
         try:
-            with self.occupation.working():
+            with self._occupation.working():
                 yield
         finally:
             tasks.remove(task)

@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from services.denoiser.engine.engine import Engine
+from services.denoiser.loras.feature import Loras
 from services.denoiser.node.model import Model
 from services.denoiser.service import Denoiser
 from services.prompt_encoder.service import PromptEncoder
@@ -57,7 +58,7 @@ def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> N
         assert list(outputs) == ["embeds", "negative_embeds"]
         page = await world.ledger.load("job")
         await world.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
-        model = Model(Engine(atelier.network), atelier.sampling, library)
+        model = Model(Engine(atelier.network), atelier.sampling, (Loras(library),))
         denoiser = Denoiser(
             {MODEL: model},
             world.transport,

@@ -26,6 +26,8 @@ from transformers import (
 
 from benchmarks.baselines.pipeline import scheduler_for
 from services.denoiser.engine.engine import Engine, OnCheckpoint
+from services.denoiser.loras.extension import RowLoras
+from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.mask_cache.predictor import MaskedSteps
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.model_sampling import Sampling
@@ -175,7 +177,7 @@ class Atelier:
             cond=cond,
             uncond=uncond if guided else None,
             guidance=wish.guidance if guided else 1.0,
-            adapters=uses,
+            extensions=(RowLoras(uses),) if uses else (),
             **settings | fields,
         )
 
@@ -186,7 +188,9 @@ class Atelier:
         is made after each step."""
 
         async def main() -> list[torch.Tensor]:
-            async with Engine(self.network, predictors=[MaskedSteps()]) as engine:
+            async with Engine(
+                self.network, predictors=[LoraWeights(self.network), MaskedSteps()]
+            ) as engine:
                 runs = (engine.run(row, None, on_checkpoint, Interval(1)) for row in rows)
                 return await asyncio.gather(*runs)
 

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Final
 
 import torch
 
 from services.denoiser.cfg_parallel.split import CfgBranch
 from services.denoiser.engine.executor import Errand
+from services.denoiser.engine.occupation import Occupation
 from services.denoiser.rows.row import Row
 from shared import subjects
 from shared.bus.base import Bus, Message
@@ -65,40 +65,6 @@ class RemoteBranches:
             return found
         finally:
             self._transport.free(half.x)
-
-
-class Occupation:
-    """Whether a process has work of its own."""
-
-    def __init__(self) -> None:
-        self._tasks = 0
-        self._idle, self._busy = asyncio.Event(), asyncio.Event()
-        self._idle.set()
-
-    def __repr__(self) -> str:
-        return f"<Occupation {self._tasks} tasks>"
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Within, there is some."""
-        self._tasks += 1
-        self._idle.clear()
-        self._busy.set()
-        try:
-            yield
-        finally:
-            self._tasks -= 1
-            if not self._tasks:
-                self._busy.clear()
-                self._idle.set()
-
-    async def idle(self) -> None:
-        """Return when there is none."""
-        await self._idle.wait()
-
-    async def busy(self) -> None:
-        """Return when there is some."""
-        await self._busy.wait()
 
 
 WhenIdle = Callable[[Errand], Awaitable[torch.Tensor]]

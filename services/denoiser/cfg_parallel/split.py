@@ -63,8 +63,14 @@ class AskBranch(Protocol):
 class CfgParallel(Predictor):
     """For the thread of the step loop."""
 
-    def __init__(self, ask: AskBranch, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask, self._clock = ask, clock
+    def __init__(
+        self,
+        ask: AskBranch,
+        clock: Callable[[], float] = time.monotonic,
+        given: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`given`: how many halves were computed for others."""
+        self._ask, self._clock, self._given = ask, clock, given
         self._not_before = 0.0
         self._taken: dict[int, deque[float]] = {}
         """Seconds of the last steps that were shared, or were to be, by tokens."""
@@ -77,7 +83,7 @@ class CfgParallel(Predictor):
         return lonely and cost.known and self.pays(batch, seconds)
 
     def statistics(self) -> Mapping[str, float]:
-        return {"shared_steps": self.steps}
+        return {"shared_steps": self.steps, "halves": self._given()}
 
     def pays(self, batch: Batch, seconds: float) -> bool:
         """Whether to try and share this step, which takes `seconds` otherwise."""
@@ -143,8 +149,8 @@ class CfgParallel(Predictor):
 def can_be_shared(batch: Batch) -> bool:
     """One guided row, and all that its network computes with is at hand elsewhere."""
     row = batch.rows[0]
-    plain = not batch.merged and not row.local
-    return len(batch.rows) == 1 and row.uncond is not None and bool(row.texts) and plain
+    guided = row.uncond is not None and bool(row.texts)
+    return len(batch.rows) == 1 and guided and not row.local
 
 
 def _half(

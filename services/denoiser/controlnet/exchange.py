@@ -90,7 +90,8 @@ class ResidualExchange(Predictor):
         waited = self.waited
         time.representative = all(row.computed_in_full for row in batch.rows)
         try:
-            return whole(network, batch, x, t, partial(self._answers, uses, len(batch.source), x))
+            control = partial(self._answers, uses, len(batch.source), x)
+            return whole(network, batch, x, t, {"control": control})
         finally:
             time.waited = self.waited - waited
 

@@ -11,7 +11,6 @@ import torch
 
 from services.denoiser.engine.events import Event, Failed
 from services.denoiser.engine.slot import Slot
-from services.denoiser.forward.lora_merge import Merging
 from services.denoiser.forward.predictors import (
     Interrupted,
     Predictor,
@@ -59,7 +58,6 @@ class StepExecutor:
         takes the step. `about_to` is called just before each step."""
         self._network, self._about_to = network, about_to
         self._predictors = (*predictors, WholeNetwork())
-        self._merging = Merging(network)
         self._batches: OrderedDict[ShapeKey, Batch] = OrderedDict()
         self.cost = cost
         self.taken = Taken()
@@ -96,8 +94,8 @@ class StepExecutor:
         return events
 
     def run(self, errand: Errand) -> torch.Tensor:
-        """What `errand` asks of the network as it was loaded, without adapters in its weights."""
-        self._merging.settle(())
+        """What `errand` asks of the network as it was loaded."""
+        self._settle(())
         return errand(self._network)
 
     def rest(self) -> None:
@@ -107,33 +105,37 @@ class StepExecutor:
 
     def end(self) -> None:
         """Leave the network as it was: it is not only this engine's."""
-        self._merging.settle(())
+        self._settle(())
 
     def statistics(self) -> dict[str, float]:
         """What the predictors count. May be called by any thread."""
         return {name: n for each in self._predictors for name, n in each.statistics().items()}
 
     def _batch(self, rows: tuple[Row, ...], taking_turns: Collection[Row]) -> Batch:
+        self._settle(taking_turns)
         shape = rows[0].shape_key
         batch = self._batches.pop(shape, None)
-        self._merging.settle(taking_turns)
-        merged = self._merging.merged
-        if batch is None or not batch.still_is(rows, merged):
-            batch = Batch.of(rows, self._network, merged)
-            for row, uses in zip(rows, batch.adapters, strict=True):
-                for extension in row.extensions:
-                    extension.stepping(row.step, uses)
+        if batch is None or not batch.still_is(rows):
+            batch = Batch.of(rows, self._network)
+            for predictor in self._predictors:
+                predictor.batched(batch, self._network)
         self._batches[shape] = batch
         if len(self._batches) > MAX_BATCHES:
             self._batches.popitem(last=False)
         return batch
+
+    def _settle(self, rows: Collection[Row]) -> None:
+        for predictor in self._predictors:
+            if predictor.settle(rows):
+                self._batches.clear()
 
     def _learn(self, batch: Batch, seconds: float) -> None:
         """A step that was taken here alone, and of which the rows are not told yet, was `seconds`
         of work."""
         work = total(row.work for row in batch.rows)
         self.cost = self.cost.observe(work, seconds)
-        self._merging.observe(work, seconds, batch.bank is not None)
+        for predictor in self._predictors:
+            predictor.observe(batch, work, seconds)
 
 
 def _sorted(interrupted: Interrupted, slots: Sequence[Slot]) -> tuple[list[Slot], list[Event]]:

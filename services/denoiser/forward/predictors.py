@@ -4,7 +4,7 @@ A way is a subclass of `Predictor` in the folder of its feature; the last one, `
 always applies.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from services.denoiser.forward.step import Batch, whole
 from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
 from shared.policy.row_view import StepCost
+from shared.policy.step_work import StepWork
 
 
 @dataclass(slots=True)
@@ -35,11 +36,19 @@ class Interrupted(Exception):
 
 
 class Predictor:
-    """One way of computing steps. Everything is called on the thread of the step loop, but for
-    `statistics`."""
+    """One way of computing steps, or what is done for one feature around the steps that others
+    compute. Everything is called on the thread of the step loop, but for `statistics`."""
 
     def attach(self, wake: Callable[[], object]) -> None:
         """`wake` is to be called, in any thread, when a row may not be blocked any more."""
+
+    def settle(self, rows: Collection[Row]) -> bool:
+        """Before a step of some of `rows`, which are all that take turns, or before there is none:
+        then the network is to be as it was loaded. True: batches have to be made anew."""
+        return False
+
+    def batched(self, batch: Batch, network: Network) -> None:
+        """`batch` was made. What its forwards compute with may be put `beside` it now."""
 
     def prepare(self, batch: Batch, cost: StepCost) -> None:
         """The batch takes a step, in whichever way: what its rows compute in it is decided now."""
@@ -47,7 +56,7 @@ class Predictor:
     def applies(self, batch: Batch, cost: StepCost, lonely: bool) -> bool:
         """Whether this way takes the step. `lonely`: the batch's one row has the network to itself,
         and nobody waits."""
-        raise NotImplementedError
+        return False
 
     def predict(
         self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, time: StepTime
@@ -55,6 +64,10 @@ class Predictor:
         """The answers (F, C, H, W) for the batch's images, to what the network is fed of its rows,
         x (B, C, H, W) at times t (B,). Raises `Interrupted`."""
         raise NotImplementedError
+
+    def observe(self, batch: Batch, work: StepWork, seconds: float) -> None:
+        """A step of `batch`, in whichever way, was `seconds` of work on this network; its rows are
+        not told yet."""
 
     def stepped(self, row: Row, network: Network) -> None:
         """`row` has taken a step, in whichever way."""

@@ -1,14 +1,13 @@
 """One denoising step of a batch of rows, whatever their samplers, positions and guidance."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.initial_latents import MaskBlend
-from shared.models.contracts.network import Conditioning, Control, Network
-from shared.models.lowrank.bank import Bank, Use
+from shared.models.contracts.network import Beside, Conditioning, Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,19 +24,16 @@ class Batch:
     base: torch.Tensor
     guidance: torch.Tensor
     """(B, 1, 1, 1)"""
-    adapters: tuple[tuple[Use, ...], ...]
-    """Of each row."""
-    merged: tuple[Use, ...]
-    """Those in the network's weights."""
-    bank: Bank | None
-    """They, for the F images; None if there are none, or the weights have them."""
+    versions: tuple[Hashable, ...]
+    """Of each row; see `RowExtension.version`."""
     kept: MaskBlend | None
     """What the rows keep of the images that they began from; None: nothing."""
+    beside: Beside = field(default_factory=Beside)
+    """What predictors have the network compute with, for the F images."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], network: Network, merged: tuple[Use, ...] = ()) -> "Batch":
-        """Rows must have one shape key, and be on the network's device. `merged`: the adapters in
-        the network's weights; if there are any, they are those of every row."""
+    def of(cls, rows: Sequence[Row], network: Network) -> "Batch":
+        """Rows must have one shape key, and be on the network's device."""
         guided = [i for i, row in enumerate(rows) if row.uncond is not None]
         halves = [row.uncond for row in rows if row.uncond is not None]
         halves += [row.cond for row in rows]
@@ -45,16 +41,13 @@ class Batch:
         for position, i in enumerate(guided):
             base[i] = position
         device, dtype = network.device, network.dtype
-        adapters = tuple(row.adapters for row in rows)  # more may join a row at any moment
         return cls(
             rows=tuple(rows),
             told=Conditioning.join(halves).to(device, dtype),
             source=torch.tensor([*guided, *range(len(rows))], device=device),
             base=torch.tensor(base, device=device),
             guidance=torch.tensor([row.guidance for row in rows], device=device).view(-1, 1, 1, 1),
-            adapters=adapters,
-            merged=merged,
-            bank=None if merged else _bank([*guided, *range(len(rows))], adapters, network),
+            versions=tuple(row.version for row in rows),
             kept=MaskBlend.join([row.kept for row in rows], [row.latents for row in rows]),
         )
 
@@ -63,16 +56,10 @@ class Batch:
         cond = len(self.source) - len(self.rows) + i
         return (cond,) if self.rows[i].uncond is None else (int(self.base[i]), cond)
 
-    def still_is(self, rows: Sequence[Row], merged: tuple[Use, ...]) -> bool:
-        """Whether it is the batch of `rows`, with the adapters that they have by now."""
-        adapters = tuple(row.adapters for row in rows)
-        return (self.rows, self.adapters, self.merged) == (tuple(rows), adapters, merged)
-
-
-def _bank(
-    source: Sequence[int], adapters: Sequence[tuple[Use, ...]], network: Network
-) -> Bank | None:
-    return network.bank([adapters[i] for i in source]) if any(adapters) else None
+    def still_is(self, rows: Sequence[Row]) -> bool:
+        """Whether it is the batch of `rows`, with what they compute with by now."""
+        versions = tuple(row.version for row in rows)
+        return (self.rows, self.versions) == (tuple(rows), versions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,15 +73,12 @@ class Stepped:
 
 
 def whole(
-    network: Network,
-    batch: Batch,
-    x: torch.Tensor,
-    t: torch.Tensor,
-    control: Control | None = None,
+    network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, more: Beside | None = None
 ) -> torch.Tensor:
     """The answers (F, C, H, W) for the batch's images, in one forward, to what the network is fed
-    of its rows, x (B, C, H, W) at times t (B,); with what `control` says."""
-    return network.predict(x[batch.source], t[batch.source], batch.told, batch.bank, control)
+    of its rows, x (B, C, H, W) at times t (B,); with `more` beside what the batch has."""
+    beside = batch.beside | (more or {})
+    return network.predict(x[batch.source], t[batch.source], batch.told, **beside)
 
 
 Answer = Callable[[Network, Batch, torch.Tensor, torch.Tensor], torch.Tensor]

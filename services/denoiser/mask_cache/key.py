@@ -38,10 +38,6 @@ def cache_key(parts: CacheKeyParts) -> str:
     return hashlib.sha256(msgspec.msgpack.encode((FORMAT, parts))).hexdigest()
 
 
-def digest(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def fingerprint(folder: Path) -> str:
     """Of the component in `folder`: its configuration and its weights' files, by name, size and
     time of change, without reading gigabytes. Files that are fetched anew are another component."""

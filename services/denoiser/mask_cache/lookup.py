@@ -4,8 +4,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import torch
 
@@ -75,15 +74,7 @@ class CacheLookup:
         self._writer = ThreadPoolExecutor(1, "template-writer")
         self._loads = DeviceLoader(network.device)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._writer.shutdown()
         self._loads.close()
 

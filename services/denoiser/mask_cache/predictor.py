@@ -12,14 +12,14 @@ from shared.policy.row_view import StepCost
 
 
 class MaskedSteps(Predictor):
-    """Takes the steps of batches in which somebody's mask is cached or recorded, unless they have
-    adapters in a bank: then all is computed."""
+    """Takes the steps of batches in which somebody's mask is cached or recorded, unless the
+    network computes with anything beside: then all is computed."""
 
     def prepare(self, batch: Batch, cost: StepCost) -> None:
         choose_modes(batch.rows, cost)
 
     def applies(self, batch: Batch, cost: StepCost, lonely: bool) -> bool:
-        return batch.bank is None and any(_active(row) is not None for row in batch.rows)
+        return not batch.beside and any(_active(row) is not None for row in batch.rows)
 
     def predict(
         self, network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, time: StepTime

@@ -1,56 +1,45 @@
 """From a `denoise` task to the row that the engine runs."""
 
 import logging
+from collections.abc import Iterable
 
-import torch
-
-from services.denoiser.controlnet.state import ControlState, ControlUse
-from services.denoiser.mask_cache.key import digest
 from services.denoiser.node.model import Model
+from services.denoiser.node.source_image import source_image
 from services.denoiser.rows.extension import RowExtension
 from services.denoiser.rows.row import Row
-from services.denoiser.sampling.initial_latents import SourceImage
 from shared.errors import HandleLost, InvalidRequest
-from shared.jobs.edits import taken
+from shared.jobs.edits import left_out
 from shared.jobs.graph import NEGATIVE
-from shared.messages import JobSpec
 from shared.models.contracts.network import Conditioning
-from shared.models.lowrank.bank import Use
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Task
 
 log = logging.getLogger(__name__)
 
 
 def build_row(
-    task: Task,
-    model: Model,
-    adapters: tuple[Use, ...],
-    transport: Transport,
-    late: RowExtension | None = None,
+    task: Task, model: Model, extensions: Iterable[RowExtension], transport: Transport
 ) -> Row:
-    """The row of `task` with `adapters` (`late`: what brings others later), at its last checkpoint
-    if that can be read. If its masks are cached a template is looked up, unless the task is
-    suspect, or has adapters or ControlNets. Raises `HandleLost` if its embeddings or its image
-    cannot be read, and `InvalidRequest` as the step table and the row do. Blocks: a tensor may come
-    from another host, and a step table that is new here takes up to 0.2 s to build."""
+    """The row of `task` with `extensions` and what the model's features extend it by, at its last
+    checkpoint if that can be read. Raises `HandleLost` if its embeddings or its image cannot be
+    read, and `InvalidRequest` as the step table and the row do. Blocks: a tensor may come from
+    another host, and a step table that is new here takes up to 0.2 s to build."""
     spec, index = task.spec, task.node.index
     inputs = task.inputs
-    family, start = model.sampling.family, 0
+    family = model.sampling.family
     texts = tuple(
         {name: inputs[f"{prefix}{name}"] for name in family.conditioning}
         for prefix in ((NEGATIVE, "") if spec.guided else ("",))
     )
-    if spec.edit is not None:
-        start = spec.steps - taken(spec.steps, spec.edit.strength, family.rounds_up)
     numbers = family.numbers(spec.width, spec.height, spec.guidance)
     halves = [
         Conditioning.of_one({n: get_tensor(transport, h) for n, h in one.items()}, numbers)
         for one in texts
     ]
+    start = left_out(spec, family.rounds_up)
     table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
-    image = _image(spec, inputs, transport)
+    image = source_image(spec, inputs, transport)
     row = Row.begin(
         job_id=task.job_id,
         node=task.node.name,
@@ -64,51 +53,16 @@ def build_row(
         guidance=spec.guidance if spec.guided else 1.0,
         service_class=spec.service_class,
         deadline=spec.deadline,
-        adapters=adapters,
         previews=preview_steps(spec.previews, table.steps),
         texts=texts,
+        extensions=tuple(extensions),
     )
     row = _resumed(task, row, transport)
-    features = [late, _steered(spec, inputs)]
-    task.approximations.update(*(adapter.said for adapter, _ in adapters))
-    plain = not (spec.loras or spec.controls or task.suspect)
-    if model.templates is not None and image is not None and image.digest is not None and plain:
-        features.append(model.templates.masked(row, image, start))
-    row.extensions = tuple(feature for feature in features if feature is not None)
+    for feature in model.features:
+        found = feature.extend(task, row, image)
+        if found is not None:
+            row.extensions = (*row.extensions, found)
     return row
-
-
-def _image(spec: JobSpec, inputs: Tensors, transport: Transport) -> SourceImage | None:
-    """What it begins from; None: from noise alone."""
-    if spec.edit is None:
-        return None
-    mean, std = (get_tensor(transport, inputs[name])[None] for name in ("image_mean", "image_std"))
-    if not spec.edit.masked:
-        return SourceImage(mean, std)
-    mask = get_tensor(transport, inputs["image_mask"])[None]
-    found = None
-    if spec.edit.mask_mode == "cached":
-        found = digest(torch.cat([mean, std]).numpy().tobytes())
-    return SourceImage(mean, std, mask, pure=spec.edit.strength == 1.0, digest=found)
-
-
-def _steered(spec: JobSpec, inputs: Tensors) -> ControlState | None:
-    if not spec.controls:
-        return None
-    return ControlState(
-        controls=tuple(
-            ControlUse(
-                model=control.model,
-                hint=inputs[f"hint-{k}"],
-                scale=control.scale,
-                start=control.start,
-                end=control.end,
-                guess_mode=control.guess_mode,
-            )
-            for k, control in enumerate(spec.controls)
-        ),
-        lag=spec.control_lag > 0,
-    )
 
 
 def _resumed(task: Task, row: Row, transport: Transport) -> Row:

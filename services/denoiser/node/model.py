@@ -1,26 +1,20 @@
 """A model as the denoiser holds it: its network in an engine, and what its rows need to know."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from services.denoiser.cfg_parallel.split import AskBranch, CfgParallel
-from services.denoiser.controlnet.exchange import Ask, ResidualExchange
 from services.denoiser.engine.engine import Engine
-from services.denoiser.mask_cache.lookup import CacheLookup
-from services.denoiser.mask_cache.predictor import MaskedSteps
-from services.denoiser.mask_cache.store import ActivationStore
 from services.denoiser.node.default_request import ask_default
+from services.denoiser.node.features import Features
+from services.denoiser.rows.feature import RowFeature
 from services.denoiser.sampling.model_sampling import Sampling
 from shared.config import Settings
 from shared.models.cards import ModelCard
-from shared.models.contracts.family import Family
-from shared.models.contracts.network import MaskedNetwork
 from shared.models.families.registry import family_of
-from shared.models.loras.files import LoraFiles
-from shared.models.loras.library import AdapterLibrary
 from shared.policy.step_scheduler import Limits
 from shared.subjects import CLASSES
 from shared.telemetry.metrics import Metrics
@@ -28,13 +22,20 @@ from shared.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`engine` is not started by `load`."""
-
     engine: Engine
     sampling: Sampling
-    library: AdapterLibrary
-    templates: CacheLookup | None = None
-    """None: masks are not cached."""
+    features: tuple[RowFeature, ...] = ()
+    """Of its rows, in the order in which they extend them."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Within, its engine takes steps."""
+        try:
+            async with self.engine:
+                yield
+        finally:
+            for feature in self.features:
+                feature.close()
 
 
 def limits(settings: Settings, models: int) -> Limits:
@@ -55,57 +56,29 @@ def burst_capacity(settings: Settings) -> int:
     return settings.max_rows
 
 
-def activation_store(settings: Settings, families: Iterable[Family]) -> ActivationStore | None:
-    """That of this host; None if none of these `families` has a use for it, or it may hold
-    nothing."""
-    if settings.template_bytes <= 0 or not any(family.masks for family in families):
-        return None
-    return ActivationStore(
-        settings.template_memory,
-        settings.template_dir,
-        settings.template_bytes,
-        settings.template_disk_bytes,
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """What the models of one process share."""
+class ModelLoader:
+    """Loads the models of one process."""
 
     settings: Settings
-    loras: LoraFiles
     metrics: Metrics
     limits: Limits
-    ask: Ask
-    """How ControlNets are asked."""
+    features: Features
     on_crash: Callable[[BaseException], None]
     """Called when a model's step loop ends by an error."""
-    store: ActivationStore | None = None
-    """None: nothing is recorded of edits."""
 
-
-def load(card: ModelCard, resources: Resources, ask_half: AskBranch) -> Model:
-    """The network of this model, which asks other denoisers by `ask_half`; its engine is not
-    started. It was asked for a step of its default request: raises `Misconfigured` if it cannot
-    take it, or whatever loading does."""
-    name, family = card.name, family_of(card.source)
-    settings, metrics = resources.settings, resources.metrics
-    network = family.network(settings.device, getattr(torch, settings.dtype))
-    sampling = Sampling.of(family)
-    ask_default(network, sampling, card)
-    engine = Engine(
-        network,
-        resources.limits,
-        on_crash=resources.on_crash,
-        predictors=(ResidualExchange(resources.ask), CfgParallel(ask_half), MaskedSteps()),
-    )
-    engine.watch(partial(metrics.step, name))
-    metrics.watch_parked(name, lambda: engine.statistics().parked)
-    templates = None
-    if resources.store is not None and isinstance(network, MaskedNetwork):
-        templates = CacheLookup(resources.store, family, network)
-    library = AdapterLibrary(
-        resources.loras, family, network.check, settings.lora_bytes, (family.denoiser,)
-    )
-    metrics.watch_cache("loras", library.reading, name)
-    return Model(engine, sampling, library, templates)
+    def load(self, card: ModelCard) -> Model:
+        """Its network was asked for a step of its default request; its engine is not started.
+        Raises `Misconfigured` if it cannot take the step, or whatever loading does."""
+        settings, metrics = self.settings, self.metrics
+        family = family_of(card.source)
+        network = family.network(settings.device, getattr(torch, settings.dtype))
+        sampling = Sampling.of(family)
+        ask_default(network, sampling, card)
+        features = self.features.of_model(card.name, family, network)
+        engine = Engine(
+            network, self.limits, on_crash=self.on_crash, predictors=features.predictors
+        )
+        engine.watch(partial(metrics.step, card.name))
+        metrics.watch_parked(card.name, lambda: engine.statistics().parked)
+        return Model(engine, sampling, features.rows)

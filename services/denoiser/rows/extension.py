@@ -1,12 +1,11 @@
 """What a feature of a row may say and do, without the engine knowing the feature.
 
-A feature (a mask's cache, ControlNets, LoRAs that come late) is a subclass in its own module, of
-which a row carries one object. Each method here says what a plain row says.
+A feature's state is a subclass in the feature's own folder, of which a row carries one object. Each
+method here says what a plain row says.
 """
 
-from collections.abc import Collection
+from collections.abc import Hashable
 
-from shared.models.lowrank.bank import Use
 from shared.policy.batch_key import ShapeKey
 from shared.policy.step_work import StepWork
 
@@ -30,17 +29,15 @@ class RowExtension:
         return False
 
     @property
-    def lacks_adapters(self) -> bool:
-        """The adapters of the row are not all that it will have."""
-        return False
+    def version(self) -> Hashable:
+        """Of what the row computes with: when it changes, its batch is made anew. It may change
+        only by `Engine.change`."""
+        return None
 
     def work(self, images: int, shape: ShapeKey) -> StepWork | None:
         """Of the row's next step, which has `images` images of latents `shape`. None: that of a
         step that is computed in full."""
         return None
-
-    def stepping(self, step: int, adapters: Collection[Use]) -> None:
-        """After `step` steps the row takes the next one in another batch, with `adapters`."""
 
     def stepped(self, step: int) -> None:
         """Step number `step` is done."""

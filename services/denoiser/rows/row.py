@@ -1,6 +1,6 @@
 """One image in flight. A row is its whole state, so it can stop anywhere and go on elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,7 +13,6 @@ from services.denoiser.sampling.step_table import StepTable
 from shared.errors import InvalidRequest
 from shared.messages import ServiceClass
 from shared.models.contracts.network import Conditioning
-from shared.models.lowrank.bank import Use
 from shared.policy.batch_key import ShapeKey
 from shared.policy.step_work import StepWork
 from shared.worker.task import Tensors
@@ -50,8 +49,6 @@ class Row:
     """Of the image that it began from; None: nothing."""
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
-    adapters: tuple[Use, ...] = ()
-    """That its network computes with; they fit it."""
     texts: tuple[Tensors, ...] = ()
     """Where others find what its images are told, by name, the unconditional one first."""
     extensions: tuple[RowExtension, ...] = ()
@@ -73,7 +70,6 @@ class Row:
         service_class: ServiceClass = "standard",
         previews: frozenset[int] = frozenset(),
         deadline: float | None = None,
-        adapters: tuple[Use, ...] = (),
         texts: tuple[Tensors, ...] = (),
         extensions: tuple[RowExtension, ...] = (),
     ) -> "Row":
@@ -104,7 +100,6 @@ class Row:
             noise=noise,
             kept=kept,
             deadline=deadline,
-            adapters=adapters,
             texts=texts,
             extensions=extensions,
         )
@@ -166,12 +161,12 @@ class Row:
     @property
     def local(self) -> bool:
         """Its next step needs what only this process has at hand."""
-        return bool(self.adapters) or any(extension.local for extension in self.extensions)
+        return any(extension.local for extension in self.extensions)
 
     @property
-    def lacks_adapters(self) -> bool:
-        """Its adapters are not all that it will have."""
-        return any(extension.lacks_adapters for extension in self.extensions)
+    def version(self) -> tuple[Hashable, ...]:
+        """Of what it computes with; see `RowExtension.version`."""
+        return tuple(extension.version for extension in self.extensions)
 
     @property
     def t(self) -> float:

@@ -10,6 +10,7 @@ it is the same in all edits of the image, and with it what the network makes of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, NamedTuple, Self
 
 import torch
@@ -40,6 +41,11 @@ class SourceImage:
         """Before the first step: the image's place in its distribution, the noise and, of no use
         but drawn by the inpaint pipeline, the place of the image without what the mask shows."""
         return 2 if self.mask is None else 3
+
+
+def content_digest(mean: torch.Tensor, std: torch.Tensor) -> str:
+    """What `SourceImage.digest` is of an image."""
+    return sha256(torch.cat([mean, std]).numpy().tobytes()).hexdigest()
 
 
 class MaskBlend(NamedTuple):

@@ -132,7 +132,7 @@ def calibrate_lora(
     """Measure how many steps may be taken without a LoRA, and note it beside the LoRA."""
     console, errors = Console(), Console(stderr=True)
     with exit_codes(errors):
-        from services.denoiser import calibrate_lora as command  # brings torch with it
+        from services.denoiser.loras import calibrate as command  # brings torch with it
 
         sources = served_models((model,) if model else (), os.environ)
         catalogue = catalogue_of(sources)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import torch
 
@@ -14,6 +14,15 @@ Residuals = Sequence[torch.Tensor]
 and last to the middle block's."""
 Control = Callable[[], Residuals]
 """Asked when it is needed, which is halfway."""
+
+
+class Beside(TypedDict, total=False):
+    """What a forward computes with beside what its images are told; see `Network.predict`."""
+
+    bank: Bank
+    control: Control
+
+
 SEQUENCE_DIM: Final = 3
 """Dimensions of the sequences of several images; their vectors have one less."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from services.denoiser.loras.extension import RowLoras
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.noise_schedule import make_scheduler
 from services.denoiser.sampling.step_table import build_step_table
@@ -175,6 +176,7 @@ def make_row(
     sampler: str = "euler",
     steps: int = 6,
     guidance: float = 5.0,
+    adapters: tuple[Use, ...] = (),
     **fields: Any,
 ) -> Row:
     settings: dict[str, Any] = {
@@ -183,6 +185,7 @@ def make_row(
         "index": 0,
         "shape": SHAPE,
         "table": build_step_table(SDXL, sampler, steps),
+        "extensions": (RowLoras(adapters),) if adapters else (),
     } | fields
     return Row.begin(
         seed=seed,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.denoiser.cfg_parallel.remote import CfgWorker, Occupation, RemoteBranches
+from services.denoiser.cfg_parallel.remote import CfgWorker, RemoteBranches
 from services.denoiser.cfg_parallel.split import (
     COMPARED,
     LEAST_SAMPLES,
@@ -19,8 +19,10 @@ from services.denoiser.cfg_parallel.split import (
     CfgParallel,
 )
 from services.denoiser.engine.engine import Engine
+from services.denoiser.engine.occupation import Occupation
 from services.denoiser.forward.predictors import StepTime
 from services.denoiser.forward.step import Batch
+from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.rows.row import Row
 from shared.bus.memory import MemoryBroker
 from shared.errors import QueueFull
@@ -63,7 +65,9 @@ class Pair:
         self.occupation = Occupation()
         self.ask = RemoteBranches(bus, self.transport, MODEL)
         self.one = Engine(asking or network(), predictors=[CfgParallel(self.ask)])
-        self.two = Engine(helping or SdxlUnet(make_unet()))
+        helping = helping or SdxlUnet(make_unet())
+        self.weights = LoraWeights(helping)
+        self.two = Engine(helping, predictors=[self.weights])
         self.assistant = CfgWorker(
             other, MemoryTransport("helps", store=self.store), self.occupation
         )
@@ -242,8 +246,7 @@ def test_adapters_that_are_merged_where_help_comes_from_do_not_count(tmp_path: P
     async def main() -> None:
         async with pair(helping=unet) as p:
             await p.two.run(make_row("mine", steps=300, adapters=((adapter, 1.0),)))
-            assert p.two._loop is not None
-            assert p.two._loop._executor._merging.merged
+            assert p.weights.merging.merged
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
             assert p.one.statistics().features["shared_steps"] > 0
 

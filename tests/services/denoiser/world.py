@@ -9,6 +9,8 @@ import msgspec
 import torch
 
 from services.denoiser.engine.engine import Engine
+from services.denoiser.loras.feature import Loras
+from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.node.event_publisher import EventPublisher
 from services.denoiser.node.model import Model
 from services.denoiser.sampling.model_sampling import Sampling
@@ -130,7 +132,7 @@ class World:
         """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
         models = {
             f"other-{k}" if k else MODEL: Model(
-                engine, Sampling(family(), SDXL, scale=8), library=self.library()
+                engine, Sampling(family(), SDXL, scale=8), (Loras(self.library()),)
             )
             for k, engine in enumerate(engines)
         }
@@ -184,7 +186,7 @@ def in_world(scenario: Callable[[World], Coroutine[None, None, None]]) -> None:
 
 
 def engine(network: Network, **bounds: Any) -> Engine:
-    return Engine(network, Limits(**bounds))
+    return Engine(network, Limits(**bounds), predictors=[LoraWeights(network)])
 
 
 async def settled() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from services.denoiser.calibrate_lora import calibrate, cosines_by_step, late_steps
+from services.denoiser.loras.calibrate import calibrate, cosines_by_step, late_steps
 from shared.messages import LoraChoice
 from shared.models.cards import read_card
 from shared.models.loras.files import LoraFiles

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 
 from services.denoiser.engine.events import EngineStopped, Event, Failed, Finished, Yielded
 from services.denoiser.engine.step_queue import Access, Decision, StepQueue
-from services.denoiser.node.async_loras import LateLoras
+from services.denoiser.loras.extension import LateLoras
 from services.denoiser.rows.row import Row
 from shared.errors import QueueFull
 from shared.policy.checkpoint_interval import NEVER
@@ -91,7 +91,7 @@ class Calls(RuleBasedStateMachine):
             row = self.rows[data.draw(st.sampled_from(sorted(self.rows)))]
             late = row.extension(LateLoras)
             if late is not None:
-                late.completed()
+                late.join((), complete=True)
             assert not row.blocked
 
     @precondition(lambda self: not self.held)

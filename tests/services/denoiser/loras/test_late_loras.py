@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from services.denoiser.forward.step import Batch, step
+from services.denoiser.forward.step import step
+from services.denoiser.loras.extension import give
+from services.denoiser.loras.predictor import batch_of
 from services.denoiser.rows.row import Row
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import LoraChoice
@@ -33,8 +35,8 @@ def stepped(row: Row, joins: dict[int, Adapter]) -> torch.Tensor:
     """The row's final latents if adapters join after so many steps, taken by itself."""
     while not row.finished:
         if row.step in joins:
-            row.adapters = ((joins[row.step], 0.7),)
-        result = step(network(), Batch.of([row], network()))
+            give(row, ((joins[row.step], 0.7),))
+        result = step(network(), batch_of([row], network()))
         row.latents, row.x0_prev, row.step = result.x, result.x0, row.step + 1
     return row.latents
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from services.denoiser.engine.engine import Engine
 from services.denoiser.engine.events import StepReport
-from services.denoiser.forward.lora_merge import Merging, agreed, worth_merging
-from services.denoiser.node.async_loras import LateLoras
+from services.denoiser.loras.extension import LateLoras
+from services.denoiser.loras.merging import Merging, agreed, worth_merging
+from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.rows.row import Row
 from shared.models.families.sdxl.unet import SdxlUnet
 from shared.models.families.unet.traced import traced
@@ -58,10 +59,9 @@ def test_rows_agree_only_when_they_all_have_the_same_and_wait_for_none(tmp_path:
     assert agreed([make_row(), make_row()]) == ()
     assert agreed([make_row(adapters=uses), make_row()]) is None
     assert agreed([make_row(adapters=uses), make_row(adapters=((one, 0.5),))]) is None
-    assert (
-        agreed([make_row(adapters=uses), make_row(adapters=uses, extensions=(LateLoras(2, ()),))])
-        is None
-    )
+    late = LateLoras(2, ())
+    late.uses = uses
+    assert agreed([make_row(adapters=uses), make_row(extensions=(late,))]) is None
     assert agreed([]) is None
 
 
@@ -154,11 +154,11 @@ def test_pictures_are_the_same_either_way_and_the_weights_are_left_as_they_were(
         ]
 
     async def alone() -> list[torch.Tensor]:
-        async with Engine(network) as engine:
+        async with Engine(network, predictors=[LoraWeights(network)]) as engine:
             return [await engine.run(row) for row in rows()]
 
     async def together() -> list[torch.Tensor]:
-        async with Engine(network) as engine:
+        async with Engine(network, predictors=[LoraWeights(network)]) as engine:
             return await asyncio.gather(*(engine.run(row) for row in rows()))
 
     for ours, theirs in zip(run(alone()), run(together()), strict=True):
@@ -178,7 +178,7 @@ def test_an_engine_that_ends_leaves_the_weights_as_it_found_them(tmp_path: Path)
             if not same(before, weights(network)):
                 merged.set()
 
-        async with Engine(network) as engine:
+        async with Engine(network, predictors=[LoraWeights(network)]) as engine:
             await engine.run(row, on_step)
             assert merged.is_set()
 

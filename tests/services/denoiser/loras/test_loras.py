@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from services.denoiser.engine.engine import Engine
+from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.rows.row import Row
 from shared.models.families.sdxl.unet import SdxlUnet
 from shared.models.families.unet.traced import traced
@@ -63,7 +64,7 @@ def test_rows_with_different_loras_share_steps_and_are_as_diffusers_paints_them(
     paths = files(tmp_path)
 
     async def main() -> list[torch.Tensor]:
-        async with Engine(network()) as engine:
+        async with Engine(network(), predictors=[LoraWeights(network())]) as engine:
             latents = await asyncio.gather(*(engine.run(row) for row in rows(paths)))
             assert engine.statistics().steps < 2 * 6  # of 6 each
             return latents

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,12 @@ from hypothesis import strategies as st
 
 from services.denoiser.cfg_parallel.split import can_be_shared
 from services.denoiser.forward.step import Batch
-from services.denoiser.mask_cache.key import digest
 from services.denoiser.mask_cache.lookup import CacheLookup, planned
 from services.denoiser.mask_cache.recorder import MAX_PENDING, Recorder
 from services.denoiser.mask_cache.row_cache import RowCache
 from services.denoiser.mask_cache.store import ActivationStore
 from services.denoiser.rows.row import Row
-from services.denoiser.sampling.initial_latents import SourceImage
+from services.denoiser.sampling.initial_latents import SourceImage, content_digest
 from shared.models.contracts.network import MaskedNetwork
 from shared.models.loras.read import read_adapter
 from shared.policy.cost_model import CostModel
@@ -46,10 +46,10 @@ def templates(store: ActivationStore, atelier: Atelier) -> Iterator[CacheLookup]
         yield found
 
 
-def another(store: ActivationStore, atelier: Atelier) -> CacheLookup:
+def another(store: ActivationStore, atelier: Atelier) -> closing[CacheLookup]:
     """A denoiser's."""
     assert isinstance(atelier.network, MaskedNetwork)
-    return CacheLookup(store, atelier.family, atelier.network)
+    return closing(CacheLookup(store, atelier.family, atelier.network))
 
 
 def picture(box: tuple[int, int, int, int] = (2, 2, 8, 8), number: int = 0) -> SourceImage:
@@ -59,7 +59,7 @@ def picture(box: tuple[int, int, int, int] = (2, 2, 8, 8), number: int = 0) -> S
     mask = torch.zeros(1, 1, 16, 16)
     left, top, right, bottom = box
     mask[..., top:bottom, left:right] = 1.0
-    found = digest(torch.cat([mean, std]).numpy().tobytes())
+    found = content_digest(mean, std)
     return SourceImage(mean, std, mask, pure=True, digest=found)
 
 
@@ -225,7 +225,7 @@ def test_a_recording_that_is_too_slow_is_given_up(store: ActivationStore) -> Non
     busy = threading.Event()
     with ThreadPoolExecutor(1) as writer:
         writer.submit(busy.wait)
-        recorder = Recorder(store, digest(b"template"), 1000, MAX_PENDING + 2, writer)
+        recorder = Recorder(store, "1" * 64, 1000, MAX_PENDING + 2, writer)
         for step in range(MAX_PENDING):
             recorder.put(step, {"0.key.0": torch.zeros(4)})
             assert not recorder.over

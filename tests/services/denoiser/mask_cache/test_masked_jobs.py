@@ -1,6 +1,7 @@
 """Jobs whose masks are cached, from their records to what their results say."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,15 @@ import msgspec
 import pytest
 import torch
 
+from services.denoiser.controlnet.feature import Controls
 from services.denoiser.engine.engine import Engine
+from services.denoiser.loras.extension import RowLoras
+from services.denoiser.loras.feature import Loras
+from services.denoiser.loras.predictor import LoraWeights
+from services.denoiser.mask_cache.feature import MaskCaches
 from services.denoiser.mask_cache.lookup import CacheLookup
 from services.denoiser.mask_cache.predictor import MaskedSteps
+from services.denoiser.mask_cache.row_cache import RowCache
 from services.denoiser.mask_cache.store import ActivationStore
 from services.denoiser.node.build_row import build_row
 from services.denoiser.node.model import Model
@@ -46,12 +53,11 @@ def model(atelier: Atelier, tmp_path: Path) -> Iterator[Model]:
     library = AdapterLibrary(
         LoraFiles(LoraDirectory()), atelier.family, atelier.network.check, 2**20
     )
-    with CacheLookup(store, atelier.family, atelier.network) as templates:
+    with closing(CacheLookup(store, atelier.family, atelier.network)) as templates:
         yield Model(
-            Engine(atelier.network, predictors=[MaskedSteps()]),
+            Engine(atelier.network, predictors=[LoraWeights(atelier.network), MaskedSteps()]),
             atelier.sampling,
-            library,
-            templates,
+            (Loras(library), Controls(), MaskCaches(templates, atelier.family.rounds_up)),
         )
 
 
@@ -96,8 +102,9 @@ def test_a_result_says_what_was_cached_also_if_somebody_else_began_it(
         async def said(job_id: str) -> list[str]:
             task = await world.task(job_id)
             await denoiser.run(task)
-            assert model.templates is not None
-            model.templates.settle()
+            masks = model.features[-1]
+            assert isinstance(masks, MaskCaches)
+            masks.lookup.settle()
             return sorted(task.approximations)
 
         share = "mask_cached: image 0, 0.14 of tokens"
@@ -124,7 +131,10 @@ def test_exact_jobs_suspects_and_jobs_with_loras_have_no_template(
         await add(world, atelier, "suspect")
         tasks = [await world.task(job_id) for job_id in ("cached", "exact", "styled")]
         tasks.append(await world.suspect("suspect"))
-        rows = [build_row(task, model, (), world.transport) for task in tasks]
-        assert [bool(row.extensions) for row in rows] == [True, False, False, False]
+        rows = [
+            build_row(task, model, [RowLoras()] * bool(task.spec.loras), world.transport)
+            for task in tasks
+        ]
+        assert [row.extension(RowCache) is not None for row in rows] == [True, False, False, False]
 
     in_world(scenario)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from services.denoiser.mask_cache.files import ActivationCache
-from services.denoiser.mask_cache.key import digest
 from services.denoiser.mask_cache.prefetch import DeviceLoader, Loaded, PrefetchedStep, Prefetcher
 from services.denoiser.mask_cache.store import ActivationStore
 from tests.helpers.flux import Atelier, make_flux
@@ -20,7 +19,7 @@ from tests.services.denoiser.mask_cache.test_masked import (
     picture,
 )
 
-KEY = digest(b"template")
+KEY = "1" * 64
 STEPS, BLOCKS, IMAGES = range(4), 3, 2
 NAMES = [f"{i}.{kind}.{n}" for n in range(BLOCKS) for i in (0, 1) for kind in ("key", "value")]
 NBYTES = 2 * 8 * 4

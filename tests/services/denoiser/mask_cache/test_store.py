@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from services.denoiser.mask_cache import files
-from services.denoiser.mask_cache.key import CacheKeyParts, cache_key, digest, fingerprint
+from services.denoiser.mask_cache.key import CacheKeyParts, cache_key, fingerprint
 from services.denoiser.mask_cache.store import ActivationStore
 from shared.errors import Misconfigured
 
-KEY, OTHER, THIRD = (digest(name) for name in (b"one", b"two", b"three"))
+KEY, OTHER, THIRD = (digit * 64 for digit in "123")
 STEPS = range(2, 5)
 NBYTES = 3 * 2 * 64 * 2
 """Of a template's tensors; files have a header each beside them."""

@@ -14,7 +14,9 @@ import msgspec
 import torch
 
 from pocket.captions import sample_captions
-from services.denoiser.forward.step import Batch, step
+from services.denoiser.forward.step import step
+from services.denoiser.loras.extension import give
+from services.denoiser.loras.predictor import batch_of
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.model_sampling import Sampling
 from shared.models.cards import ModelCard
@@ -77,7 +79,7 @@ def cosines_by_step(network: Network, plain: Row, adapted: Row) -> list[float]:
 
 def take_step(network: Network, rows: Sequence[Row]) -> torch.Tensor:
     """Have all `rows` one step further. Returns their latents (rows, C, H, W)."""
-    result = step(network, Batch.of(rows, network))
+    result = step(network, batch_of(rows, network))
     for i, row in enumerate(rows):
         row.latents, row.x0_prev = result.x[i : i + 1], result.x0[i : i + 1]
         row.step += 1
@@ -104,7 +106,7 @@ def both_rows(
     cond = Conditioning.of_one(told.tensors, numbers)
     uncond = Conditioning.of_one(nothing.tensors, numbers)
 
-    def row(uses: tuple[Use, ...]) -> Row:
+    def begin() -> Row:
         return Row.begin(
             job_id="calibration",
             node="denoise-0",
@@ -115,10 +117,11 @@ def both_rows(
             cond=cond,
             uncond=uncond if guided else None,
             guidance=guidance if guided else 1.0,
-            adapters=uses,
         )
 
-    return row(()), row(uses)
+    plain, adapted = begin(), begin()
+    give(adapted, uses)
+    return plain, adapted
 
 
 def calibrate_to_file(

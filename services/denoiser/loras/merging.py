@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from typing import Final
 
+from services.denoiser.loras.extension import RowLoras
 from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
 from shared.models.lowrank.bank import Use
@@ -105,7 +106,8 @@ class Merging:
 
 def agreed(rows: Collection[Row]) -> tuple[Use, ...] | None:
     """The adapters that all `rows` have, and go on having; None if they differ or may yet."""
-    if any(row.lacks_adapters for row in rows):
+    each = [row.extension(RowLoras) for row in rows]
+    if any(found is not None and not found.complete for found in each):
         return None
-    sets = {row.adapters for row in rows}
+    sets = {() if found is None else found.uses for found in each}
     return sets.pop() if len(sets) == 1 else None

@@ -1,0 +1,117 @@
+"""The features that rows can have in a denoiser: the one place that lists them."""
+
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from services.denoiser.cfg_parallel.remote import CfgWorker, RemoteBranches
+from services.denoiser.cfg_parallel.split import CfgParallel
+from services.denoiser.controlnet.client import ControlNets
+from services.denoiser.controlnet.exchange import ResidualExchange
+from services.denoiser.controlnet.feature import Controls
+from services.denoiser.engine.engine import Engine
+from services.denoiser.engine.occupation import Occupation
+from services.denoiser.forward.predictors import Predictor
+from services.denoiser.loras.feature import Loras
+from services.denoiser.loras.predictor import LoraWeights
+from services.denoiser.mask_cache.feature import MaskCaches
+from services.denoiser.mask_cache.lookup import CacheLookup
+from services.denoiser.mask_cache.predictor import MaskedSteps
+from services.denoiser.mask_cache.store import ActivationStore
+from services.denoiser.rows.feature import RowFeature
+from shared.config import Settings
+from shared.models.catalogue import Catalogue
+from shared.models.contracts.family import Family
+from shared.models.contracts.network import MaskedNetwork, Network
+from shared.models.loras.files import LoraFiles
+from shared.models.loras.library import AdapterLibrary
+from shared.models.loras.sources.fetch import Fetcher
+from shared.process.process import Process
+from shared.tensors.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFeatures:
+    predictors: tuple[Predictor, ...]
+    """The first that applies takes the step."""
+    rows: tuple[RowFeature, ...]
+    """In the order in which they extend a row."""
+
+
+class Features:
+    """What the models of one process share. To be made in its event loop."""
+
+    def __init__(
+        self,
+        running: Process,
+        transport: Transport,
+        catalogue: Catalogue,
+        families: Iterable[Family],
+    ) -> None:
+        """`families`: of the models in `catalogue`."""
+        settings, bus, metrics = running.settings, running.bus, running.metrics
+        self._running, self._transport = running, transport
+        self._controls = ControlNets(bus, transport, settings.control_seconds)
+        self._files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
+        self._libraries: dict[str, AdapterLibrary] = {}
+        self._conditioning: dict[str, Collection[str]] = {}
+        self._store = activation_store(settings, families)
+        self.occupation = Occupation()
+        self._cfg_worker = CfgWorker(bus, transport, self.occupation)
+        metrics.watch_cache("fetched_loras", self._files.reading)
+        if self._store is not None:
+            metrics.watch_cache("templates", self._store.in_memory)
+            metrics.watch_cache("spilled_templates", self._store.on_disk)
+
+    def of_model(self, name: str, family: Family, network: Network) -> ModelFeatures:
+        """Those of the model of this name, whose network was loaded just now."""
+        running = self._running
+        library = AdapterLibrary(
+            self._files, family, network.check, running.settings.lora_bytes, (family.denoiser,)
+        )
+        rows: tuple[RowFeature, ...] = (Loras(library), Controls())
+        if self._store is not None and isinstance(network, MaskedNetwork):
+            lookup = CacheLookup(self._store, family, network)
+            rows = (*rows, MaskCaches(lookup, family.rounds_up))
+        branches = RemoteBranches(running.bus, self._transport, name)
+        predictors = (
+            LoraWeights(network),
+            ResidualExchange(self._controls),
+            CfgParallel(branches, given=lambda: self._cfg_worker.halves[name]),
+            MaskedSteps(),
+        )
+        running.metrics.watch_cache("loras", library.reading, name)
+        self._libraries[name], self._conditioning[name] = library, family.conditioning
+        return ModelFeatures(predictors, rows)
+
+    def background(
+        self, engines: Mapping[str, Engine]
+    ) -> list[Callable[[], Coroutine[None, None, None]]]:
+        """What is done beside the steps of these models' engines."""
+        return [
+            partial(self._cfg_worker.serve, name, self._conditioning[name], engine.when_idle)
+            for name, engine in engines.items()
+        ]
+
+    def statistics(self) -> Mapping[str, object]:
+        """But for what the predictors count."""
+        store = self._store
+        return {
+            "loras": {name: asdict(one.statistics()) for name, one in self._libraries.items()},
+            "fetched_loras": asdict(self._files.statistics()),
+            "templates": None if store is None else asdict(store.statistics()),
+            "control_retries": self._controls.retries,
+        }
+
+
+def activation_store(settings: Settings, families: Iterable[Family]) -> ActivationStore | None:
+    """That of this host; None if none of these `families` has a use for it, or it may hold
+    nothing."""
+    if settings.template_bytes <= 0 or not any(family.masks for family in families):
+        return None
+    return ActivationStore(
+        settings.template_memory,
+        settings.template_dir,
+        settings.template_bytes,
+        settings.template_disk_bytes,
+    )
