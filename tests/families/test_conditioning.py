@@ -101,7 +101,7 @@ def test_images_are_joined_name_by_name_whatever_a_family_calls_them() -> None:
 
 def test_both_halves_of_guidance_are_told_sequences_of_one_length() -> None:
     def row(uncond: Conditioning) -> Row:
-        return Row.begin(
+        return Row(
             job_id="j",
             node="denoise-0",
             index=0,

@@ -171,7 +171,7 @@ class Atelier:
             "index": 0,
             "table": table,
         }
-        return Row.begin(
+        return Row(
             seed=wish.seed,
             shape=self.sampling.latents(*wish.size),
             cond=cond,

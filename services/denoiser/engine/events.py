@@ -88,10 +88,6 @@ class EngineStatistics:
     def rows_per_step(self) -> float:
         return self.row_steps / self.steps if self.steps else 0.0
 
-    @property
-    def mean_step_seconds(self) -> float:
-        return self.step_seconds / self.steps if self.steps else 0.0
-
     def counts(self) -> dict[str, float]:
         """All of it, under one name each."""
         counts: dict[str, float] = asdict(self)

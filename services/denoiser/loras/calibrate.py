@@ -107,7 +107,7 @@ def both_rows(
     uncond = Conditioning.of_one(nothing.tensors, numbers)
 
     def begin() -> Row:
-        return Row.begin(
+        return Row(
             job_id="calibration",
             node="denoise-0",
             index=0,

@@ -14,6 +14,8 @@ class RowLoras(RowExtension):
         """`uses` fit the network."""
         self.uses = uses
         """From the next step on; replaced, never changed."""
+        self.complete = True
+        """The row has all that it will have."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {[adapter.name for adapter, _ in self.uses]}>"
@@ -26,14 +28,6 @@ class RowLoras(RowExtension):
     def local(self) -> bool:
         return bool(self.uses)
 
-    @property
-    def complete(self) -> bool:
-        """The row has all that it will have."""
-        return True
-
-    def stepping(self, step: int, uses: Collection[Use]) -> None:
-        """After `step` steps the row takes the next one in another batch, with `uses`."""
-
 
 class LateLoras(RowLoras):
     """Of a row that may take `most` steps while some of its LoRAs are missing."""
@@ -42,22 +36,19 @@ class LateLoras(RowLoras):
         """`names`: of all its LoRAs, as the result tells them."""
         super().__init__()
         self._most, self._names = most, frozenset(names)
-        self._complete = False
+        self.complete = False
         self._joined: dict[str, int] = {}
         """By name: the steps that were done when it joined."""
 
     def blocked(self, step: int) -> bool:
-        return not self._complete and step >= self._most
-
-    @property
-    def complete(self) -> bool:
-        return self._complete
+        return not self.complete and step >= self._most
 
     def join(self, uses: tuple[Use, ...], complete: bool) -> None:
         """The row has `uses` by now; `complete`: they are all that it will have."""
-        self.uses, self._complete = uses, complete
+        self.uses, self.complete = uses, complete
 
     def stepping(self, step: int, uses: Collection[Use]) -> None:
+        """After `step` steps the row takes the next one in another batch, with `uses`."""
         for adapter, _ in uses:
             self._joined.setdefault(adapter.name, step)
 

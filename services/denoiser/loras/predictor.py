@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from services.denoiser.forward.predictors import Predictor
 from services.denoiser.forward.step import Batch
-from services.denoiser.loras.extension import RowLoras, uses_of
+from services.denoiser.loras.extension import LateLoras, uses_of
 from services.denoiser.loras.merging import Merging
 from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
@@ -45,9 +45,9 @@ def give_bank(batch: Batch, network: Network, merged: bool = False) -> None:
     (`merged`)."""
     each = [uses_of(row) for row in batch.rows]  # more may join a row at any moment
     for row, uses in zip(batch.rows, each, strict=True):
-        found = row.extension(RowLoras)
-        if found is not None:
-            found.stepping(row.step, uses)
+        late = row.extension(LateLoras)
+        if late is not None:
+            late.stepping(row.step, uses)
     if any(each) and not merged:
         bank = network.bank([each[i] for i in batch.source.tolist()])
         if bank is not None:

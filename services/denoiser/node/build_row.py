@@ -40,7 +40,7 @@ def build_row(
     start = left_out(spec, family.rounds_up)
     table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
     image = source_image(spec, inputs, transport)
-    row = Row.begin(
+    row = Row(
         job_id=task.job_id,
         node=task.node.name,
         index=index,

@@ -1,7 +1,8 @@
 """One image in flight. A row is its whole state, so it can stop anywhere and go on elsewhere."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import InitVar, dataclass, field
 from typing import TypeVar
 
 import torch
@@ -22,7 +23,8 @@ Extension = TypeVar("Extension", bound=RowExtension)
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Row:
-    """Make one with `Row.begin` or `Row.resume`.
+    """At step 0 when it is made. Raises `InvalidRequest` if guidance has no unconditional half to
+    work with, or one of another prompt length.
 
     `latents` and `x0_prev`, float32 (1, C, H, W), are replaced by every step, never written into:
     whoever holds them may keep them."""
@@ -32,77 +34,44 @@ class Row:
     index: int
     seed: int
     table: StepTable
+    shape: InitVar[tuple[int, int, int]]
+    """Of its latents: (C, H, W)."""
+    image: InitVar[SourceImage | None] = None
+    """That it begins from; None: from noise alone."""
     cond: Conditioning
     """Of one image, as is the other half of guidance,"""
-    uncond: Conditioning | None
+    uncond: Conditioning | None = None
     """None: no guidance, one forward per step instead of two."""
-    guidance: float
-    service_class: ServiceClass
-    previews: frozenset[int]
+    guidance: float = 1.0
+    service_class: ServiceClass = "standard"
+    previews: frozenset[int] = frozenset()
     """Numbers of finished steps after which the predicted image is wanted."""
-    latents: torch.Tensor
-    x0_prev: torch.Tensor
-    step: int
-    """Steps that are done."""
-    noise: Noise
-    kept: MaskBlend | None = None
-    """Of the image that it began from; None: nothing."""
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
     texts: tuple[Tensors, ...] = ()
     """Where others find what its images are told, by name, the unconditional one first."""
     extensions: tuple[RowExtension, ...] = ()
+    step: int = field(default=0, init=False)
+    """Steps that are done."""
+    noise: Noise = field(init=False)
+    latents: torch.Tensor = field(init=False)
+    x0_prev: torch.Tensor = field(init=False)
+    kept: MaskBlend | None = field(init=False)
+    """Of the image that it began from; None: nothing."""
 
-    @classmethod
-    def begin(
-        cls,
-        *,
-        job_id: str,
-        node: str,
-        index: int,
-        seed: int,
-        table: StepTable,
-        shape: tuple[int, int, int],
-        image: SourceImage | None = None,
-        cond: Conditioning,
-        uncond: Conditioning | None = None,
-        guidance: float = 1.0,
-        service_class: ServiceClass = "standard",
-        previews: frozenset[int] = frozenset(),
-        deadline: float | None = None,
-        texts: tuple[Tensors, ...] = (),
-        extensions: tuple[RowExtension, ...] = (),
-    ) -> "Row":
-        """A row at step 0. `shape` is the latents' (C, H, W); `image`: what it begins from, if not
-        from noise alone. Raises `InvalidRequest` if guidance
-        has no unconditional half to work with, or one of another prompt length."""
+    def __post_init__(self, shape: tuple[int, int, int], image: SourceImage | None) -> None:
+        cond, uncond = self.cond, self.uncond
         if uncond is not None and uncond.lengths != cond.lengths:
             lengths = (cond.lengths, uncond.lengths)
             raise InvalidRequest("negative_prompt", lengths, "as many tokens as the prompt")
-        if guidance > 1.0 and uncond is None:
-            raise InvalidRequest("guidance", guidance, "at most 1 without unconditional embeddings")
-        noise = Noise(seed, shape, ahead=1 if image is None else image.draws)
-        latents, kept = begin(image, table, noise)
-        return cls(
-            job_id=job_id,
-            node=node,
-            index=index,
-            seed=seed,
-            table=table,
-            cond=cond,
-            uncond=uncond if guidance > 1.0 else None,
-            guidance=guidance,
-            service_class=service_class,
-            previews=previews,
-            latents=latents,
-            x0_prev=torch.zeros_like(latents),
-            step=0,
-            noise=noise,
-            kept=kept,
-            deadline=deadline,
-            texts=texts,
-            extensions=extensions,
-        )
+        if self.guidance > 1.0 and uncond is None:
+            allowed = "at most 1 without unconditional embeddings"
+            raise InvalidRequest("guidance", self.guidance, allowed)
+        if self.guidance <= 1.0:
+            self.uncond = None
+        self.noise = Noise(self.seed, shape, ahead=1 if image is None else image.draws)
+        self.latents, self.kept = begin(image, self.table, self.noise)
+        self.x0_prev = torch.zeros_like(self.latents)
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
         """This row, just begun, as `checkpoint` left it after `step` steps elsewhere.
@@ -117,12 +86,10 @@ class Row:
         x0_prev = tensors.get("x0_prev")
         if x0_prev is None and self.table.v[step] != 0.0:
             raise InvalidRequest("checkpoint", sorted(tensors), "one with x0_prev")
-        return replace(
-            self,
-            step=step,
-            latents=latents.float(),
-            x0_prev=torch.zeros_like(self.latents) if x0_prev is None else x0_prev.float(),
-        )
+        row = copy(self)
+        row.step, row.latents = step, latents.float()
+        row.x0_prev = torch.zeros_like(self.latents) if x0_prev is None else x0_prev.float()
+        return row
 
     def checkpoint(self) -> dict[str, torch.Tensor]:
         """What `resume` needs beside `step`, on the CPU; `x0_prev` if the next step uses it."""

@@ -187,7 +187,7 @@ def make_row(
         "table": build_step_table(SDXL, sampler, steps),
         "extensions": (RowLoras(adapters),) if adapters else (),
     } | fields
-    return Row.begin(
+    return Row(
         seed=seed,
         cond=conditioning(prompt),
         uncond=conditioning("nothing") if guidance > 1.0 else None,

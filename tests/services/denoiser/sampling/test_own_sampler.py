@@ -1,7 +1,6 @@
 """A model's own scheduler, drawn here and by diffusers' own pipeline, whose scheduler is made
 by diffusers itself of the same config."""
 
-from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -81,7 +80,7 @@ def test_a_network_that_is_told_its_guidance_draws_as_diffusers_pipeline_does(
     ).images
     told = Sdxl("", unet.config).numbers(64, 64, guidance)
     row = make_row(table=build_step_table(config, "lcm", 4), guidance=1.0)
-    row = replace(row, cond=cond._replace(numbers=torch.tensor([told])))
+    row.cond = row.cond._replace(numbers=torch.tensor([told]))
     network = SdxlUnet(unet)
     while not row.finished:
         stepped = step(network, Batch.of([row], network))
