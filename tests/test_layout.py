@@ -109,7 +109,7 @@ NAMES_FEATURES: Final = {
     "services.denoiser.node.source_image": "an edit's image and its mask are what a row begins as",
 }
 FEATURE: Final = re.compile(
-    r"lora|adapter|\bbank|merg|control|residual|mask(?!blend)|template|cfg_|assist", re.IGNORECASE
+    r"lora|adapter|\bbank|merg|control|residual|mask(?!_?blend)|template|cfg_|assist", re.IGNORECASE
 )
 """Words of features. `MaskBlend` is a row's own, as is the image that it begins from."""
 

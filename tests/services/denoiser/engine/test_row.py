@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from services.denoiser.rows.row import Row
 from services.denoiser.sampling.noise import Noise
 from shared.errors import InvalidRequest
 from tests.services.denoiser.models import SHAPE, conditioning, make_row
@@ -28,7 +29,7 @@ def test_guidance_without_an_unconditional_half_is_refused() -> None:
     row = make_row(guidance=1.0)
     assert row.forwards == 1
     with pytest.raises(InvalidRequest, match=r"guidance: 3\.0"):
-        type(row).begin(
+        Row(
             job_id="j",
             node="n",
             index=0,
@@ -43,7 +44,7 @@ def test_guidance_without_an_unconditional_half_is_refused() -> None:
 def test_a_negative_prompt_of_another_length_is_refused() -> None:
     row = make_row()
     with pytest.raises(InvalidRequest, match="negative_prompt"):
-        type(row).begin(
+        Row(
             job_id="j",
             node="n",
             index=0,
