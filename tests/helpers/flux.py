@@ -170,6 +170,7 @@ class Atelier:
             "node": "denoise-0",
             "index": 0,
             "table": table,
+            "extensions": (RowLoras(uses),) if uses else (),
         }
         return Row(
             seed=wish.seed,
@@ -177,7 +178,6 @@ class Atelier:
             cond=cond,
             uncond=uncond if guided else None,
             guidance=wish.guidance if guided else 1.0,
-            extensions=(RowLoras(uses),) if uses else (),
             **settings | fields,
         )
 
