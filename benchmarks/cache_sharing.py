@@ -1,14 +1,15 @@
-"""Edits of popular pictures on two denoisers that share their host's templates, or have their own.
+"""Edits of popular pictures on two denoisers that share their host's activation caches, or have
+their own.
 
 Two fleets with two denoisers each get the same list of edits with `mask_mode: cached`, of 20
 pictures by Zipf's law (`edited_scenes.py`, `edits.py`), 20 edits in turn. In one fleet both
-denoisers use one template store, as those of a host do. In the other one the second denoiser has
+denoisers use one cache store, as those of a host do. In the other one the second denoiser has
 directories of its own, as on another host: it finds nothing that the first one recorded.
 
 `hit_rate_shared` and `hit_rate_apart`: the share of edits whose results say that they were computed
-with a template. `memory_ratio`: the bytes of both stores that are apart, over those of the shared
-one, after all edits. `tight`: the same list when only 8 of 20 templates fit into memory (4 for each
-denoiser that is apart), and there is no disk.
+with an activation cache. `memory_ratio`: the bytes of both stores that are apart, over those of the
+shared one, after all edits. `tight`: the same list when only 8 of 20 caches fit into memory (4 for
+each denoiser that is apart), and there is no disk.
 """
 
 import argparse
@@ -36,16 +37,16 @@ IN_FLIGHT: Final = 2
 TURN: Final = 20
 """Edits that a fleet gets before the other one gets the same."""
 AMPLE: Final = 4 * 1024**3
-"""Bytes for templates: more than are recorded."""
+"""Bytes for activation caches: more than are recorded."""
 MB: Final = 1e6
 ROOM: Final = 0.5
-"""Of a template, beyond those that are to fit: one that is being recorded reserves a little more
-than it takes."""
+"""Of an activation cache, beyond those that are to fit: one that is being recorded reserves a
+little more than it takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """`fit`: of the templates, those that fit into a tight memory."""
+    """`fit`: of the activation caches, those that fit into a tight memory."""
 
     templates: int
     edits: int
@@ -65,8 +66,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one fleet: for each edit whether it was computed with a template, and what the denoisers
-    said of their template stores at the end (`StoreStatistics`)."""
+    """Of one fleet: for each edit whether it was computed with an activation cache, and what the
+    denoisers said of their cache stores at the end (`StoreStatistics`)."""
 
     cached: tuple[bool, ...]
     stores: tuple[Mapping[str, int], ...]
@@ -90,7 +91,7 @@ async def measure(options: Options) -> Results:
 
 
 def plan(size: Size, token: int) -> list[Order]:
-    """Edits of which each can be recorded, and computed with whatever template is there, by a model
+    """Edits of which each can be recorded, and computed with whatever cache is there, by a model
     whose tokens have `token` x `token` pixels."""
     lot = Random(SEED)
     found = originals(size.templates, SEED)
@@ -106,7 +107,7 @@ def plan(size: Size, token: int) -> list[Order]:
 
 
 async def _both(model: str, orders: Sequence[Order], nbytes: int) -> tuple[Outcome, Outcome]:
-    """Shared, and apart: `nbytes` for templates in either case. They take turns."""
+    """Shared, and apart: `nbytes` for activation caches in either case. They take turns."""
     async with (
         own_fleet(model, DENOISERS, environment=_environment(nbytes)) as one,
         own_fleet(model, 1, environment=_environment(nbytes // 2) | REACHABLE) as other,
@@ -117,7 +118,7 @@ async def _both(model: str, orders: Sequence[Order], nbytes: int) -> tuple[Outco
             for side in (shared, apart):
                 await side.draw(orders[start : start + TURN])
             say(
-                f"{len(shared.cached)} of {len(orders)} edits, with a template: "
+                f"{len(shared.cached)} of {len(orders)} edits, with an activation cache: "
                 f"{sum(shared.cached)} where it is shared, {sum(apart.cached)} apart"
             )
         return await shared.outcome(), await apart.outcome()
@@ -133,7 +134,7 @@ def _environment(nbytes: int) -> dict[str, str]:
 
 
 class Side:
-    """One fleet, and for each edit so far whether it was computed with a template."""
+    """One fleet, and for each edit so far whether it was computed with an activation cache."""
 
     def __init__(self, fleet: OwnFleet) -> None:
         self.cached: list[bool] = []
@@ -190,7 +191,7 @@ def _figures(outcome: Outcome, stores: Sequence[Mapping[str, int]]) -> Results:
 
 
 def summary(ample: Mapping[str, Results], tight: Mapping[str, Results]) -> Results:
-    """`looked_up`: templates by each denoiser, so edits that it took."""
+    """`looked_up`: caches by each denoiser, so edits that it took."""
     return {
         "memory_ratio": round(ample["apart"]["bytes"] / ample["shared"]["bytes"], 3),
         "hit_rate_shared": ample["shared"]["hit_rate"],
@@ -203,7 +204,7 @@ def summary(ample: Mapping[str, Results], tight: Mapping[str, Results]) -> Resul
 
 
 def rows(report: Results) -> list[list[str]]:
-    table = [["room for templates", "hit rate", "templates", "MB", "recorded", "evicted"]]
+    table = [["room for caches", "hit rate", "templates", "MB", "recorded", "evicted"]]
     for room in ("ample", "tight"):
         for way, found in report[room].items():
             counts = [str(found[name]) for name in ("recorded", "evictions")]

@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.baselines.reference import Baseline
 from benchmarks.harness import requests
-from benchmarks.harness.filler_jobs import company
+from benchmarks.harness.filler_jobs import filler_jobs
 from benchmarks.harness.fleet import Rendered, own_fleet, render
 from benchmarks.harness.pixels import Difference, difference, total
 from benchmarks.harness.program import Options, Results, cores, run_program, say
@@ -61,7 +61,7 @@ async def measure(options: Options) -> Results:
             spec = validate(request, catalogue)
             expected = await baseline.draw(spec)
             alone = await render(fleet.darkroom, request)
-            shared = await _in_company(fleet.darkroom, request, others)
+            shared = await _among_others(fleet.darkroom, request, others)
             case = Case(
                 spec,
                 difference(alone.data, expected),
@@ -73,12 +73,12 @@ async def measure(options: Options) -> Results:
     return summary(cases)
 
 
-async def _in_company(
+async def _among_others(
     darkroom: Darkroom, request: GenerationRequest, others: Sequence[GenerationRequest]
 ) -> Rendered:
     steps = (request.steps or 0) + LONGER
     longer = [requests.again(other, steps + number) for number, other in enumerate(others)]
-    async with company(darkroom, longer, after=1):
+    async with filler_jobs(darkroom, longer, after=1):
         return await render(darkroom, requests.again(request))
 
 

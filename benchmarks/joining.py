@@ -26,7 +26,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.harness import requests
-from benchmarks.harness.filler_jobs import Companion, company
+from benchmarks.harness.filler_jobs import Companion, filler_jobs
 from benchmarks.harness.fleet import Rendered, own_fleet, render
 from benchmarks.harness.numbers import percentile
 from benchmarks.harness.pixels import Difference, difference, total
@@ -113,7 +113,7 @@ async def _group(
 ) -> list[tuple[Arrival, Rendered]]:
     long = [requests.again(other, LONG) for other in others]
     found = []
-    async with company(darkroom, long, MIDWAY) as companions:
+    async with filler_jobs(darkroom, long, MIDWAY) as companions:
         for request in wanted:
             await asyncio.sleep(rng.uniform(0.0, PAUSE))
             request = requests.again(request)

@@ -64,7 +64,7 @@ class Round:
 async def measure(options: Options) -> Results:
     size = QUICK if options.quick else FULL
     catalogue = Catalogue.load([options.model], default_loras(os.environ))
-    names = catalogue.shelf.names()[:LORAS]
+    names = catalogue.lora_directory.names()[:LORAS]
     if len(names) < LORAS:
         raise Misconfigured(f"{LORAS} LoRAs are needed, DARKROOM_LORAS has {len(names)}")
     async with own_fleet(options.model, denoisers=1) as fleet:
@@ -122,7 +122,7 @@ async def _differences(
     banked, alone = [], []
     async with Baseline(model, cores()) as baseline:
         for request, ours, loras in zip(wanted, drawn, sets, strict=True):
-            paths = {catalogue.shelf.find(name): scale for name, scale in loras}
+            paths = {catalogue.lora_directory.find(name): scale for name, scale in loras}
             await baseline.adapt(paths)
             expected = await baseline.draw(validate(request, catalogue))
             banked.append(difference(ours.data, expected))

@@ -1,4 +1,4 @@
-"""How well the pocket model paints what it is told: attribute accuracy on held-out captions.
+"""How well the pocket model follows its prompts: attribute accuracy on held-out captions.
 
 Plain diffusers in float32, no server: this measures the weights. A caption names, for each of
 its one to three shapes, the size, colour, shape and place, and the background; the verifier

@@ -3,7 +3,7 @@
     locust -f loadgen/locustfile.py --host http://127.0.0.1:8080
     locust -f loadgen/locustfile.py --host http://127.0.0.1:8080 --headless -u 4 -r 1 -t 60s
 
-A closed loop: a user waits for its picture, thinks, and asks again, so a slow server is asked less.
+A closed loop: a user waits for its image, thinks, and asks again, so a slow server is asked less.
 For what users would see at a rate of their own choosing, use `darkroom load`. Token and authority
 are found as it finds them.
 """
@@ -38,8 +38,8 @@ def add_options(parser: ArgumentParser) -> None:
 events.init_command_line_parser.add_listener(add_options)  # type: ignore[no-untyped-call]
 
 
-class PictureUser(HttpUser):
-    """Asks for pictures; each user has a stream of requests of its own."""
+class ImageUser(HttpUser):
+    """Asks for images; each user has a stream of requests of its own."""
 
     def on_start(self) -> None:
         options = self.environment.parsed_options

@@ -39,7 +39,7 @@ WORKING: Final = ReadBy(("planner", *COMPUTING.services))
 EVERY: Final = ReadBy(("gateway", *WORKING.services))
 CATALOGUE: Final = ReadBy(("gateway", "planner", *LORAS.services, "fleet"))
 """Those that know what is served."""
-DOOR: Final = ReadBy(("gateway", "fleet"))
+ACCESS: Final = ReadBy(("gateway", "fleet"))
 """What the gateway lets in; `darkroom up` looks whether it can."""
 
 
@@ -101,13 +101,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     """How much of tensors one process keeps there. Work that needs more waits."""
     template_bytes: Annotated[Bytes, DENOISER] = 256 * 1024 * 1024
-    """How much of what was computed for edited pictures is kept in memory, for all denoisers of
-    this host, in a directory beside `DARKROOM_ARENA_DIR`. 0: nothing, and cached masks are computed
-    in full."""
+    """How much memory the activation caches of edited images may take, for all denoisers of this
+    host together, in a directory beside `DARKROOM_ARENA_DIR`. 0: there are none, and edits with
+    cached masks are computed in full."""
     template_disk_bytes: Annotated[Bytes, DENOISER] = 4 * 1024 * 1024 * 1024
-    """How much of what had to leave memory is kept on disk. 0: it is dropped."""
+    """How much disk the activation caches that had to leave memory may take. 0: they are
+    dropped."""
     template_dir: Annotated[Path, DENOISER] = Path(f"/var/tmp/darkroom-templates-{os.getuid()}")
-    """Where that is kept. It must be nobody else's directory."""
+    """Where activation caches lie on disk. The directory must belong to the fleet's user alone."""
     audit_seconds: Annotated[Interval, COMPUTING] = 15.0
     """The pause between two looks for tensors of jobs that ended, whose release was missed."""
     arena_grace_seconds: Annotated[Seconds, COMPUTING] = 120.0
@@ -126,18 +127,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     (`http://host:8222`), to check at the start that it syncs what it acknowledges."""
     nats_sync: Annotated[Literal["", "always"], EVERY] = ""
     """`always`: the operator vouches for `sync_interval: always` on such a bus."""
-    tokens: Annotated[str, DOOR] = ""
+    tokens: Annotated[str, ACCESS] = ""
     """A file with the hashes of the bearer tokens that the gateway accepts. Empty: it asks for
     none."""
-    http_cert: Annotated[str, DOOR] = ""
+    http_cert: Annotated[str, ACCESS] = ""
     """The certificate (chain), as a PEM file, with which the gateway speaks TLS."""
-    http_key: Annotated[str, DOOR] = ""
+    http_key: Annotated[str, ACCESS] = ""
     """The key of that certificate, as a PEM file."""
-    cors_origins: Annotated[str, DOOR] = ""
+    cors_origins: Annotated[str, ACCESS] = ""
     """The origins whose web pages may use the gateway, separated by commas:
     `https://studio.example`, `https://*.example.org` for all hosts below a domain, or `*` for any
     page. Empty: none."""
-    trusted_proxies: Annotated[str, DOOR] = ""
+    trusted_proxies: Annotated[str, ACCESS] = ""
     """The addresses and networks, separated by commas, whose `X-Forwarded-*` headers the gateway
     believes. Empty: nobody's."""
     memory_budget: Annotated[Bytes, COMPUTING] = 0
@@ -175,7 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many nodes may wait for one model; above that, new jobs are refused."""
     http_host: Annotated[str, GATEWAY] = "127.0.0.1"
     """Where the gateway listens; `darkroom up` has `--host` instead."""
-    http_port: Annotated[Port, DOOR] = 8080
+    http_port: Annotated[Port, ACCESS] = 8080
     """The gateway's port. 0: a free one."""
 
     @property
@@ -187,7 +188,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(part for part in self.controls.split(os.pathsep) if part)
 
     @property
-    def shelf(self) -> tuple[str, ...]:
+    def lora_directories(self) -> tuple[str, ...]:
         return tuple(part for part in self.loras.split(os.pathsep) if part)
 
     @property

@@ -99,7 +99,7 @@ def assist(model: str) -> str:
 
 
 def job_input(job_id: str, name: int | Literal["image", "mask"]) -> str:
-    """A picture that the job came with: a number is that of the control that it steers."""
+    """An image that the job came with: a number is that of the control that it belongs to."""
     return f"{PREFIX}.input.{job_id}.{name}"
 
 

@@ -29,7 +29,7 @@ CATALOGUE: Final = web.AppKey("CATALOGUE", Catalogue)
 
 
 def make_app(queue: Queue[torch.Tensor], catalogue: Catalogue) -> web.Application:
-    """Serve it with `handler_cancellation`: a client that hangs up gives up its place."""
+    """Serve it with `handler_cancellation`: a client that disconnects gives up its place."""
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[translate_errors])
     app[QUEUE], app[CATALOGUE] = queue, catalogue
     app.add_routes(

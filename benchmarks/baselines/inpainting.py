@@ -8,7 +8,7 @@ import msgspec
 import torch
 from PIL import Image
 
-from services.vae.originals import Original, read_original
+from services.vae.source_image import SourceImage, read_source_image
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
 from shared.models.catalogue import Catalogue
@@ -43,32 +43,32 @@ def inpainter(pipeline: Any, **extra: Any) -> Any:
     return found
 
 
-def originals_of(specs: Sequence[JobSpec]) -> list[Original]:
+def source_images_of(specs: Sequence[JobSpec]) -> list[SourceImage]:
     """Of those that are edits; all of a batch are, or none."""
     edits = [spec for spec in specs if isinstance(spec, EditJob)]
-    return [read_original(spec, spec.image, spec.mask) for spec in edits]
+    return [read_source_image(spec, spec.image, spec.mask) for spec in edits]
 
 
-def edit_arguments(originals: Sequence[Original], spec: JobSpec) -> dict[str, Any]:
-    """What an inpaint pipeline is told of `originals`, and of what their jobs agree on."""
+def edit_arguments(sources: Sequence[SourceImage], spec: JobSpec) -> dict[str, Any]:
+    """The arguments of an inpaint pipeline for `sources`, and what their jobs agree on."""
     if spec.edit is None:
         return {}
-    masks = [original.shown.numpy() for original in originals if original.shown is not None]
+    masks = [source.mask.numpy() for source in sources if source.mask is not None]
     return {
-        "image": [Image.fromarray(original.pixels.numpy()) for original in originals],
+        "image": [Image.fromarray(source.pixels.numpy()) for source in sources],
         "mask_image": [Image.fromarray(mask) for mask in masks],
         "strength": spec.edit.strength,
     }
 
 
-def kept(drawn: Sequence[torch.Tensor], originals: Sequence[Original]) -> list[torch.Tensor]:
-    """What was drawn where the masks show it, the originals everywhere else."""
-    if not originals:
+def kept(drawn: Sequence[torch.Tensor], sources: Sequence[SourceImage]) -> list[torch.Tensor]:
+    """What was drawn where the masks show it, the source images everywhere else."""
+    if not sources:
         return list(drawn)
-    pairs = zip(drawn, originals, strict=True)
-    return [_over(pixels, original) for pixels, original in pairs]
+    pairs = zip(drawn, sources, strict=True)
+    return [_over(pixels, source) for pixels, source in pairs]
 
 
-def _over(pixels: torch.Tensor, original: Original) -> torch.Tensor:
-    assert original.shown is not None  # or it would be no edit of what a mask shows
-    return torch.where(original.shown[..., None], pixels, original.pixels)
+def _over(pixels: torch.Tensor, source: SourceImage) -> torch.Tensor:
+    assert source.mask is not None  # or it would be no edit of what a mask shows
+    return torch.where(source.mask[..., None], pixels, source.pixels)

@@ -13,7 +13,13 @@ import torch
 import transformers
 from PIL import Image
 
-from benchmarks.baselines.inpainting import EditJob, edit_arguments, inpainter, kept, originals_of
+from benchmarks.baselines.inpainting import (
+    EditJob,
+    edit_arguments,
+    inpainter,
+    kept,
+    source_images_of,
+)
 from services.denoiser.sampling.noise_schedule import make_scheduler
 from shared.errors import Misconfigured
 from shared.messages import ControlSpec, JobSpec
@@ -79,7 +85,7 @@ class Pipeline:
         self._controlnets: dict[str, Any] = {}
         """By source."""
         self._guides: tuple[Guide, ...] = ()
-        self._steered: Any = None
+        self._controlled: Any = None
         """The pipeline of the same parts with the ControlNets of `_guides`, if there are any."""
         self._inpainter: Any = None
         """The pipeline of the same parts for edits, once there was one."""
@@ -117,11 +123,11 @@ class Pipeline:
             added_cond_kwargs: Mapping[str, torch.Tensor],
             **unused: object,
         ) -> tuple[torch.Tensor]:
-            told = Conditioning(
+            conditioning = Conditioning(
                 {"embeds": encoder_hidden_states, "pooled": added_cond_kwargs["text_embeds"]},
                 added_cond_kwargs["time_ids"],
             )
-            return (network.predict(sample, timestep.expand(len(sample)), told),)
+            return (network.predict(sample, timestep.expand(len(sample)), conditioning),)
 
         unet.forward = forward
 
@@ -146,15 +152,15 @@ class Pipeline:
         on. Each of them is loaded once, and stays."""
         if guides and self._graph:
             raise ValueError("a UNet that runs as a graph takes nothing from ControlNets")
-        self._guides, self._steered = tuple(guides), None
+        self._guides, self._controlled = tuple(guides), None
         if guides:
             networks = [self._controlnet(guide.source) for guide in guides]
-            self._steered = diffusers.StableDiffusionXLControlNetPipeline(
+            self._controlled = diffusers.StableDiffusionXLControlNetPipeline(
                 **self._pipeline.components,
                 controlnet=networks if len(networks) > 1 else networks[0],
                 add_watermarker=False,
             )
-            self._steered.set_progress_bar_config(disable=True)
+            self._controlled.set_progress_bar_config(disable=True)
 
     def _controlnet(self, source: str) -> Any:
         if source not in self._controlnets:
@@ -195,7 +201,7 @@ class Pipeline:
         decoded in one batch, and both halves of guidance are one forward. `on_step` is called after
         each step."""
         first = specs[0]
-        originals = originals_of(specs)
+        sources = source_images_of(specs)
         pipeline = self._pipeline_for(first)
         pipeline.scheduler = self._schedulers[first.sampler]
         images: torch.Tensor = pipeline(
@@ -207,16 +213,16 @@ class Pipeline:
             output_type="pt",
             callback_on_step_end=None if on_step is None else _telling(on_step),
             **self._guidance(specs),
-            **self._steering(),
-            **edit_arguments(originals, first),
+            **self._controlnet_arguments(),
+            **edit_arguments(sources, first),
         ).images
         # As diffusers makes a picture file's bytes of it.
         pixels = (images.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8)
-        return kept(list(pixels), originals)
+        return kept(list(pixels), sources)
 
     def _pipeline_for(self, spec: JobSpec) -> Any:
         if spec.edit is None:
-            return self._pipeline if self._steered is None else self._steered
+            return self._pipeline if self._controlled is None else self._controlled
         if self._guides or not isinstance(spec, EditJob):
             raise ValueError("only edits with a mask and without ControlNets are drawn here")
         if self._inpainter is None:
@@ -228,18 +234,18 @@ class Pipeline:
         scale = specs[0].guidance
         if not self._is_flux:
             return {"guidance_scale": scale, "negative_prompt": _negatives(specs)}
-        told = {"max_sequence_length": min(512, self._pipeline.tokenizer_2.model_max_length)}
+        arguments = {"max_sequence_length": min(512, self._pipeline.tokenizer_2.model_max_length)}
         if self._family.embedded_guidance:
-            return told | {"guidance_scale": scale}
+            return arguments | {"guidance_scale": scale}
         negatives = [spec.negative_prompt or "" for spec in specs]
-        return told | {"true_cfg_scale": scale, "negative_prompt": negatives}
+        return arguments | {"true_cfg_scale": scale, "negative_prompt": negatives}
 
-    def _steering(self) -> dict[str, Any]:
-        """What the pipeline with ControlNets is told, in the order of `_guides`."""
+    def _controlnet_arguments(self) -> dict[str, Any]:
+        """The arguments of the pipeline with ControlNets, in the order of `_guides`."""
         if not self._guides:
             return {}
         choices = [guide.choice for guide in self._guides]
-        told: dict[str, list[Any]] = {
+        arguments: dict[str, list[Any]] = {
             "image": [Image.open(io.BytesIO(guide.picture)) for guide in self._guides],
             "controlnet_conditioning_scale": [choice.scale for choice in choices],
             "control_guidance_start": [choice.start for choice in choices],
@@ -247,8 +253,8 @@ class Pipeline:
         }
         guess = {"guess_mode": any(choice.guess_mode for choice in choices)}
         if len(choices) > 1:
-            return told | guess
-        return {name: values[0] for name, values in told.items()} | guess
+            return arguments | guess
+        return {name: values[0] for name, values in arguments.items()} | guess
 
 
 def compatible(spec: JobSpec) -> tuple[object, ...]:
@@ -278,13 +284,16 @@ def scheduler_for(config: Mapping[str, Any], sampler: str) -> Any:
 
 
 def _telling(on_step: Callable[[], object]) -> Callable[..., dict[str, Any]]:
-    """As diffusers calls what is to be told of steps; it gives the tensors back as they were."""
+    """A callback for the end of each step, in the form that diffusers wants. It returns the tensors
+    unchanged."""
 
-    def told(pipeline: object, step: int, t: object, tensors: dict[str, Any]) -> dict[str, Any]:
+    def after_step(
+        pipeline: object, step: int, t: object, tensors: dict[str, Any]
+    ) -> dict[str, Any]:
         on_step()
         return tensors
 
-    return told
+    return after_step
 
 
 def _negatives(specs: Sequence[JobSpec]) -> list[str] | None:

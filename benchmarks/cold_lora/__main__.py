@@ -90,8 +90,8 @@ async def _rounds(sides: "Sides", size: Cold) -> list[Round]:
         found = await sides.round(request, size)
         if number:  # the first one warms up
             rounds.append(found)
-            told = ", ".join(f"{n} in {one.seconds:.2f}" for n, one in found.ours.items())
-            say(f"cold round {number}/{size.rounds}: {found.plain:.2f} s without, {told}")
+            parts = ", ".join(f"{n} in {one.seconds:.2f}" for n, one in found.ours.items())
+            say(f"cold round {number}/{size.rounds}: {found.plain:.2f} s without, {parts}")
     return rounds
 
 

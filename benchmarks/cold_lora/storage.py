@@ -106,9 +106,9 @@ async def serve(directory: Path, rate: float) -> None:
     await site.start()
     host, port = runner.addresses[0][:2]
     print(f"http://{host}:{port}", flush=True)
-    told = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    await told.wait()
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    await stopped.wait()
     await runner.cleanup()
 
 

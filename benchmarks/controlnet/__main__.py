@@ -93,7 +93,7 @@ async def _sides(model: str, controls: Sequence[str], size: Size) -> AsyncIterat
         control_fleet(model, controls, loras=()) as fleet,
         Baseline(model, cores()) as baseline,
     ):
-        with keeping_to(fleet.places.others):
+        with keeping_to(fleet.cpu_pinning.others):
             yield _Sides(fleet, baseline, catalogue, size)
 
 
@@ -106,9 +106,9 @@ class _Sides:
         self._fleet, self._baseline = fleet, baseline
         self._catalogue, self._size = catalogue, size
         self._names = list(catalogue.controls)
-        places = fleet.places
-        self._all = sorted({places.denoiser, *places.controls, *places.others})
-        self._cores = {"baseline": [places.denoiser], "baseline_all_cores": self._all}
+        cpu_pinning = fleet.cpu_pinning
+        self._all = sorted({cpu_pinning.denoiser, *cpu_pinning.controls, *cpu_pinning.others})
+        self._cores = {"baseline": [cpu_pinning.denoiser], "baseline_all_cores": self._all}
 
     async def measured(self) -> Results:
         size, rounds = self._size, []
@@ -121,8 +121,8 @@ class _Sides:
                 rounds.append(found)
             factors = ", ".join(f"{side} {found.ratio(side, 1):.2f}" for side in SIDES)
             say(f"round {number}/{size.rounds}: with one ControlNet a step is longer by {factors}")
-        told = {"steps": size.steps, "baseline_layout": self._baseline.layout}
-        return summary(rounds) | told
+        about = {"steps": size.steps, "baseline_layout": self._baseline.layout}
+        return summary(rounds) | about
 
     async def _round(self, number: int) -> Round:
         steps: dict[str, list[float]] = {side: [] for side in SIDES}

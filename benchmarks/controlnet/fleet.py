@@ -1,6 +1,6 @@
-"""A fleet with one denoiser and a process for each ControlNet, every process where `places` says,
-one torch thread in each: what is asked is what a ControlNet on another core costs, not what this
-machine carries."""
+"""A fleet with one denoiser and a process for each ControlNet, every process where `cpu_pinning`
+says, one torch thread in each: what is asked is what a ControlNet on another core costs, not what
+this machine carries."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness.cpu_pinning import Places, pin, places
+from benchmarks.harness.cpu_pinning import CpuPinning, cpu_pinning, pin
 from benchmarks.harness.fleet import OwnFleet, own_fleet
 from shared.bus.discovery import ready_pids
 from shared.bus.service import data_of
@@ -41,7 +41,7 @@ class Control:
 @dataclass(frozen=True, slots=True)
 class ControlFleet:
     own: OwnFleet
-    places: Places
+    cpu_pinning: CpuPinning
     controls: Sequence[Control]
 
     @property
@@ -74,7 +74,7 @@ async def control_fleet(
     if loras is not None:
         environment["DARKROOM_LORAS"] = os.pathsep.join(loras)
     everywhere = sorted(os.sched_getaffinity(0))
-    found = places(everywhere, len(controls))
+    found = cpu_pinning(everywhere, len(controls))
     async with (
         own_fleet(model, 1, {"controlnet": 0}, environment) as own,
         AsyncExitStack() as stack,
@@ -93,11 +93,11 @@ async def control_fleet(
 
 def _settle(fleet: ControlFleet) -> None:
     for pid in fleet.pids():
-        pin(pid, fleet.places.others)
+        pin(pid, fleet.cpu_pinning.others)
     for child in fleet.own.fleet.children:
         if child.spec.service == "denoiser" and child.pid is not None:
-            pin(child.pid, {fleet.places.denoiser})
-    for control, core in zip(fleet.controls, fleet.places.controls, strict=True):
+            pin(child.pid, {fleet.cpu_pinning.denoiser})
+    for control, core in zip(fleet.controls, fleet.cpu_pinning.controls, strict=True):
         pin(control.process.pid, {core})
 
 

@@ -38,7 +38,7 @@ def with_controls(
 
 
 def guides(request: GenerationRequest, catalogue: Catalogue) -> Sequence[Guide]:
-    """What diffusers' pipeline is steered by for the same picture."""
+    """The ControlNet arguments of diffusers' pipeline for the same image."""
     spec = validate(request, catalogue)
     return [
         Guide(catalogue.controls[one.model].source, given.image, one)

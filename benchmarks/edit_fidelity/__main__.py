@@ -119,7 +119,7 @@ class Studio:
 
     def __init__(self, fleet: OwnFleet) -> None:
         self._fleet = fleet
-        self._room = asyncio.Semaphore(IN_FLIGHT)
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def draw(self, planned: Sequence[Series]) -> list[Drawn]:
         firsts = await asyncio.gather(*(self._cached(series, 0) for series in planned))
@@ -135,7 +135,8 @@ class Studio:
         return await asyncio.gather(*found)
 
     async def _others(self, series: Series) -> list[tuple[Picture, bool]]:
-        """One after another: each may mend the template, and the next one is computed with that."""
+        """One after another: each may mend the activation cache, and the next one is computed with
+        that."""
         return [await self._cached(series, number) for number in range(1, len(series.edits))]
 
     async def _cached(self, series: Series, number: int) -> tuple[Picture, bool]:
@@ -156,12 +157,12 @@ class Studio:
         return picture
 
     async def _rendered(self, wanted: GenerationRequest) -> tuple[Picture, list[str]]:
-        async with self._room:
+        async with self._slots:
             rendered = await render(self._fleet.darkroom, wanted)
         return rgb(rendered.data), rendered.done.approximations
 
     async def _recorded(self, count: int) -> None:
-        """Until `count` templates are written, or it takes too long."""
+        """Until `count` activation caches are written, or it takes too long."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + RECORDING_SECONDS
         while loop.time() < patience:

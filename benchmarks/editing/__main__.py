@@ -10,10 +10,9 @@ of a step dominates; `--own` measures `--model` itself.
 Saturated: all edits come at once; edits per second until the last one is there. Then edits come by
 a Poisson process at the rate that the better baseline sustained when it was saturated: mean and p95
 of the seconds from the moment an edit should come until its picture is there. Before, each picture
-was edited twice: in full, while its template was recorded, and once more, which mends the template;
-what came of both is reported as well.
-`throughput_ratio` and `mean_latency_ratio` are ours cached against the better baseline, the smaller
-ones of one and of two.
+was edited twice: in full, while its activation cache was recorded, and once more, which mends the
+cache; what came of both is reported as well. `throughput_ratio` and `mean_latency_ratio` are ours
+cached against the better baseline, the smaller ones of one and of two.
 """
 
 import argparse
@@ -39,7 +38,7 @@ from shared.models.cards import ModelCard
 from shared.models.catalogue import Catalogue
 
 FIRST_SEEDS: Final = {"recording": 1, "mending": 3}
-"""Of the edits with which templates are recorded, and mended;"""
+"""Of the edits with which activation caches are recorded, and mended;"""
 POISSON_SEED: Final = 2
 """of those that arrive one by one, in the mean nearly as often as they should;"""
 BACKLOG_SEED: Final = 100
@@ -141,7 +140,7 @@ async def _with(model: str, denoisers: int, form: Format, size: Size) -> Found:
 async def _recorded(
     sides: Sides, firsts: Mapping[str, Sequence[GenerationRequest]], size: Size
 ) -> Found:
-    """All sides have edited something, and all templates been recorded that can be."""
+    """All sides have edited something, and all activation caches been recorded that can be."""
     wanted = firsts["recording"]
     short = [msgspec.structs.replace(request, steps=TRIED_STEPS) for request in wanted]
     await all_at_once(sides.by_name["exact"], short[: size.backlog_in_full])

@@ -29,13 +29,14 @@ BATCHES: Final = (2, 4)
 pipelines could not both fill larger ones."""
 TRIED_STEPS: Final = 2
 TEMPLATE_BYTES: Final = 4 * 1024**3
-"""In memory: more than all templates have."""
+"""In memory: more than all activation caches have."""
 SHARE: Final = re.compile(r"mask_cached: image \d+, ([\d.]+) of tokens")
 """In what a job says it did not compute exactly."""
 
 
 class Edited(NamedTuple):
-    """The picture's file, and the share of its tokens that was computed; 1: without a template."""
+    """The picture's file, and the share of its tokens that was computed; 1: without an activation
+    cache."""
 
     data: bytes
     share: float = 1.0

@@ -90,8 +90,8 @@ def late_loras(catalogue: Catalogue, scenes: Sequence[Scene], size: Size) -> dic
     painter = Painter(catalogue)
     found: dict[str, Results] = {}
     plain = painter.draw((), captions)
-    for name in catalogue.shelf.names():
-        calibrated = calibration(catalogue.shelf.find(name))
+    for name in catalogue.lora_directory.names():
+        calibrated = calibration(catalogue.lora_directory.find(name))
         if calibrated is None or name not in STATISTICS:
             continue
         uses, late = (painter.use(name),), min(calibrated.bound(steps), steps - 1)
@@ -153,10 +153,10 @@ async def _drawn(
     darkroom: Darkroom, wanted: Sequence[GenerationRequest], approximations: tuple[str, ...]
 ) -> list[Picture]:
     """Raises `Misconfigured` if a picture says that it was made by others."""
-    room = asyncio.Semaphore(IN_FLIGHT)
+    slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(request: GenerationRequest) -> Picture:
-        async with room:
+        async with slots:
             rendered = await render(darkroom, requests.again(request))
         if tuple(rendered.done.approximations) != approximations:
             said = rendered.done.approximations

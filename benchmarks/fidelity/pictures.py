@@ -43,8 +43,8 @@ class Painter:
         self._decoder = Autoencoder(self._card.source, "cpu", torch.float32)
 
     def use(self, name: str) -> Use:
-        """The LoRA of this name on the catalogue's shelf, at scale 1."""
-        path = self._catalogue.shelf.find(name)
+        """The LoRA of this name in the catalogue's LoRA directories, at scale 1."""
+        path = self._catalogue.lora_directory.find(name)
         return read_adapter(name, path, self._family), 1.0
 
     def draw(self, uses: tuple[Use, ...], prompts: Sequence[str], late: int = 0) -> list[Picture]:

@@ -12,7 +12,7 @@ from loadgen.report.page.frame import (
     WIDTH,
     Chart,
     grid,
-    picture,
+    svg,
     words,
     x_of,
     y_of,
@@ -52,7 +52,7 @@ def late_plot(loras: Mapping[str, Mapping[str, Any]], steps: int) -> str:
         at = {"cx": x_of(chart, late), "cy": y_of(chart, y)}
         rings.append(element("circle", class_=f"{line.style} ring", r=4, **at))
     parts = (grid(chart, INNER_WIDTH), lines(chart, series), *rings, *_names(series))
-    drawn = picture(chart, element("style", STYLE, OWN), *parts)
+    drawn = svg(chart, element("style", STYLE, OWN), *parts)
     return f"{_coloured(drawn.replace('<svg', _FILE, 1))}\n"
 
 

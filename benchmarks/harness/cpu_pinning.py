@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class CpuPinning:
     """Cores by their numbers."""
 
     denoiser: int
@@ -22,12 +22,12 @@ class Places:
         return len({self.denoiser, *self.controls[:controls]})
 
 
-def places(cores: Sequence[int], controls: int) -> Places:
+def cpu_pinning(cores: Sequence[int], controls: int) -> CpuPinning:
     """The denoiser has the first core for itself, and each ControlNet the next one as long as there
     are any, then they share; everything else has what is left, or shares with the ControlNets. With
     one core everything is on it."""
     first, rest = cores[0], list(cores[1:]) or list(cores)
-    return Places(
+    return CpuPinning(
         denoiser=first,
         controls=tuple(rest[number % len(rest)] for number in range(controls)),
         others=frozenset(rest[controls:] or rest),

@@ -37,7 +37,7 @@ class Companion:
 
 
 @asynccontextmanager
-async def company(
+async def filler_jobs(
     darkroom: Darkroom, requests: Sequence[GenerationRequest], after: int
 ) -> AsyncIterator[list[Companion]]:
     """All `requests` are in the running batch, `after` steps or more into their jobs, when the

@@ -62,8 +62,8 @@ def flux_model(directory: Path, base: str, shape: Shape, pixels: int, seed: int 
     random = {"transformer", "vae"}
     shutil.copytree(base, directory, ignore=lambda _, names: random & set(names))
     names = ("in_channels", "joint_attention_dim", "pooled_projection_dim", "guidance_embeds")
-    told = {name: family.config[name] for name in names}
-    random_transformer(shape, told, seed).save_pretrained(directory / "transformer")
+    config = {name: family.config[name] for name in names}
+    random_transformer(shape, config, seed).save_pretrained(directory / "transformer")
     _thin(Path(base) / "vae").save_pretrained(directory / "vae")
     file = directory / CARD_FILE
     card = json.loads(file.read_text()) if file.is_file() else {}

@@ -67,7 +67,7 @@ def run_program(
     see `parse`."""
     options = parse(name, about, add=add)
     try:
-        results = asyncio.run(_until_told(measure(options)))
+        results = asyncio.run(_until_stopped(measure(options)))
     except (DarkroomError, asyncio.CancelledError, KeyboardInterrupt) as error:
         sys.exit(f"benchmarks.{name}: {str(error) or 'stopped'}")
     report = {"benchmark": name, "quick": options.quick, **results, "machine": machine()}
@@ -77,7 +77,7 @@ def run_program(
         Console().print(_table(name, rows(report)))
 
 
-async def _until_told(work: Coroutine[None, None, Results]) -> Results:
+async def _until_stopped(work: Coroutine[None, None, Results]) -> Results:
     """SIGTERM ends it as Ctrl-C does, so that no fleet is left behind."""
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -19,8 +19,8 @@ REACHABLE: Final = {"DARKROOM_TENSOR_HOST": "127.0.0.1"}
 @asynccontextmanager
 async def second_host(own: OwnFleet) -> AsyncIterator[None]:
     """While it is open, `own` has a denoiser more, that is told the same as the first one, but has
-    directories of its own for arenas and templates. It shares the bus with the others alone, and
-    pulls tensors over TCP. Raises `Misconfigured` if it does not start."""
+    directories of its own for arenas and activation caches. It shares the bus with the others
+    alone, and pulls tensors over TCP. Raises `Misconfigured` if it does not start."""
     first = next(c.spec for c in own.fleet.children if c.spec.service == "denoiser")
     with (
         tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here,

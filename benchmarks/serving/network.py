@@ -112,12 +112,12 @@ def main(model: str, batch: float, seconds: float) -> NetworkTime:
 def _forward(networks: _Networks, batch: int) -> Callable[[], object]:
     [encoded] = networks.encoder(sample_captions(1))
     x, t = networks.latents(batch), torch.full((batch,), 500.0)
-    told = Conditioning.of_one(encoded.tensors, networks.family.numbers(1, 1, 1.0))
-    all_told = Conditioning.join([told] * batch)
+    conditioning = Conditioning.of_one(encoded.tensors, networks.family.scalars(1, 1, 1.0))
+    batch_conditioning = Conditioning.join([conditioning] * batch)
 
     @torch.inference_mode()
     def forward() -> object:
-        return networks.denoiser.predict(x, t, all_told)
+        return networks.denoiser.predict(x, t, batch_conditioning)
 
     return forward
 

@@ -77,7 +77,7 @@ async def measure(options: Options) -> Results:
         found = summary(rounds)
         parts = await fleet_parts(sides, probe, len(KINDS))
         baseline = await baseline_parts(sides, probe, trials)
-        here = Devices(controls=len(set(sides.places.controls)))
+        here = Devices(controls=len(set(sides.cpu_pinning.controls)))
         return found | {
             "model": prediction(parts, baseline, cells, here, found["table"]),
             "steps": size.steps,
@@ -93,18 +93,18 @@ async def measure(options: Options) -> Results:
 async def _sides(size: Size) -> AsyncIterator[ColdSides]:
     with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as name:
         here = Path(name)
-        model, shelf = large_model(here / "large", size.model), here / "loras"
-        shelf.mkdir()
+        model, lora_directory = large_model(here / "large", size.model), here / "loras"
+        lora_directory.mkdir()
         controls = [
             str(controlnet(here / "controls" / kind, model, seed=k)) for k, kind in enumerate(KINDS)
         ]
-        catalogue = Catalogue.load([str(model)], [str(shelf)], controls)
+        catalogue = Catalogue.load([str(model)], [str(lora_directory)], controls)
         async with (
-            control_fleet(str(model), controls, [str(shelf)]) as fleet,
+            control_fleet(str(model), controls, [str(lora_directory)]) as fleet,
             Baseline(str(model), cores()) as baseline,
         ):
-            with keeping_to(fleet.places.others):
-                yield ColdSides(fleet, baseline, model, catalogue, shelf, size.lora_bytes)
+            with keeping_to(fleet.cpu_pinning.others):
+                yield ColdSides(fleet, baseline, model, catalogue, lora_directory, size.lora_bytes)
 
 
 async def _rounds(sides: ColdSides, cells: Sequence[Asked], size: Size) -> list[list[Cell]]:
@@ -139,7 +139,7 @@ async def _cell(sides: ColdSides, asked: Asked, number: int) -> Cell:
 
 def _cores(sides: ColdSides, asked: Asked) -> Mapping[str, int]:
     return {
-        "fleet": sides.places.held(asked.controls),
+        "fleet": sides.cpu_pinning.held(asked.controls),
         "diffusers": len(sides.one_core),
         "diffusers_all_cores": len(sides.all_cores),
     }

@@ -61,12 +61,12 @@ async def baseline_parts(
     """Of diffusers on one core; `trials` as `ColdSides.prepare` returns them."""
     plain = sides.request(probe)
     base = await sides.step(plain)
-    steered = await sides.step(sides.request(replace(probe, controls=1)))
+    with_control = await sides.step(sides.request(replace(probe, controls=1)))
     whole = await sides.pipeline(plain, {}, sides.one_core)
     kept = trials["fused" if sides.fuse else "apart"]
     return BaselineParts(
         base=base,
-        control=max(0.0, steered - base),
+        control=max(0.0, with_control - base),
         lora_step=0.0 if sides.fuse else max(0.0, kept.step - base),
         adapt=kept.adapt,
         rest=max(0.0, whole.seconds - probe.steps * base),

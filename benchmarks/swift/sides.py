@@ -53,7 +53,8 @@ class Trial:
 
 
 class ColdSides:
-    """`model`: the directory of the only model; `shelf`: the fleet's directory of LoRAs."""
+    """`model`: the directory of the only model; `lora_directory`: the fleet's directory of
+    LoRAs."""
 
     def __init__(
         self,
@@ -61,21 +62,23 @@ class ColdSides:
         baseline: Baseline,
         model: Path,
         catalogue: Catalogue,
-        shelf: Path,
+        lora_directory: Path,
         nbytes: int,
     ) -> None:
         self._fleet, self._baseline, self.model = fleet, baseline, model
-        self._catalogue, self._shelf, self._nbytes = catalogue, shelf, nbytes
+        self._catalogue, self._lora_directory, self._nbytes = catalogue, lora_directory, nbytes
         self._numbers = itertools.count()
         self.fuse = False
-        places = self.places = fleet.places
-        self.one_core = [places.denoiser]
-        self.all_cores = sorted({places.denoiser, *places.controls, *places.others})
+        cpu_pinning = self.cpu_pinning = fleet.cpu_pinning
+        self.one_core = [cpu_pinning.denoiser]
+        self.all_cores = sorted({cpu_pinning.denoiser, *cpu_pinning.controls, *cpu_pinning.others})
 
     @asynccontextmanager
     async def loras(self, count: int) -> AsyncIterator[Mapping[str, Path]]:
         """New files by name. They are gone afterwards, lest the disk holds all that ever were."""
-        paths = [self._shelf / f"cold_{next(self._numbers)}.safetensors" for _ in range(count)]
+        paths = [
+            self._lora_directory / f"cold_{next(self._numbers)}.safetensors" for _ in range(count)
+        ]
         for number, path in enumerate(paths):
             await asyncio.to_thread(lora_file, path, self.model, self._nbytes, number)
         try:
@@ -90,8 +93,8 @@ class ColdSides:
         [plain] = requests.plain(1, asked.steps, seed)
         plain = msgspec.structs.replace(plain, lora_late_steps=asked.late, guidance=guidance)
         controls = list(self._catalogue.controls)[: asked.controls]
-        steered = with_controls(plain, *((name, {}) for name in controls))
-        return with_loras(steered, *((name, 1.0) for name in loras))
+        with_control = with_controls(plain, *((name, {}) for name in controls))
+        return with_loras(with_control, *((name, 1.0) for name in loras))
 
     async def ours(self, request: GenerationRequest) -> Drawn:
         before = cpu_seconds(self._fleet.pids())

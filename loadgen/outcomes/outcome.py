@@ -20,9 +20,9 @@ answer in the time allowed. `lost`: never sent, or cut off when the run ended; n
 
 
 class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One picture request. None leaves a choice to the server.
+    """One image request. None leaves a choice to the server.
 
-    `deadline` is in seconds from the send; `mask_ratio` is the masked part of the picture, in
+    `deadline` is in seconds from the send; `mask_ratio` is the masked part of the image, in
     (0, 1]; `controls` are NAME=FILE or NAME=FILE:SCALE. A field that the target does not know is
     not sent, and the run says so.
     """

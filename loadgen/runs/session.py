@@ -26,7 +26,7 @@ from loadgen.targets.base import Target, not_sent
 from loadgen.targets.choose import connect
 from loadgen.workload.workload import duration, one_of_each, schedule
 from shared.errors import InvalidRequest
-from shared.host.file_limit import make_room
+from shared.host.file_limit import raise_file_limit
 
 OTHER_FILES: Final = 128
 """That a run has open, its connections apart."""
@@ -53,7 +53,7 @@ class Session:
             await self._run(shots)
 
     async def _run(self, shots: Sequence[Shot]) -> None:
-        self._make_room()
+        self._raise_file_limit()
         async with connect(self.plan.target) as target:
             self.say(f"{target.name}: {in_words(self.plan)}")
             if missing := not_sent(target, shots):
@@ -67,12 +67,12 @@ class Session:
             else:
                 await self._search(self.plan.search, target, slo, solo)
 
-    def _make_room(self) -> None:
+    def _raise_file_limit(self) -> None:
         """Each request in flight over HTTP has a connection, which is an open file."""
         if self.plan.target.kind == "nats":
             return
         needed = (self.plan.users or self.plan.limits.in_flight) + OTHER_FILES
-        if (allowed := make_room(needed)) < needed:
+        if (allowed := raise_file_limit(needed)) < needed:
             self.say(
                 f"this process may open {allowed} files (ulimit -Hn), {needed} may be needed; "
                 "requests that cannot be sent for that do not count"
@@ -139,7 +139,7 @@ class Session:
             solo,
             limits=self.plan.limits,
             stop=self.stop,
-            told=self._tell,
+            notify=self._tell,
         )
         try:
             self.found = await find_rate(trials, search)

@@ -19,7 +19,7 @@ QUIET_FACTOR: Final = 1.5
 
 
 class NotMeasured(DarkroomError):
-    """A request that was sent alone, to measure or to warm up, was not answered with a picture."""
+    """A request that was sent alone, to measure or to warm up, was not answered with an image."""
 
     code = "not_measured"
 

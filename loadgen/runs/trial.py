@@ -39,7 +39,7 @@ class Trials:
     solo: dict[str, float] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     observer: Observer | None = None
-    told: Callable[[Trial], None] = lambda trial: None
+    notify: Callable[[Trial], None] = lambda trial: None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     all: list[Trial] = field(default_factory=list)
     runs: dict[float, tuple[Workload, list[Outcome]]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Trials:
         met = sum(meets(self.slo, outcome) is True for outcome in outcomes)
         trial = Trial(rate=rate, met=met, of=len(outcomes), quiet=quiet)
         self.all.append(trial)
-        self.told(trial)
+        self.notify(trial)
         self.runs[rate] = workload, outcomes
         return trial
 

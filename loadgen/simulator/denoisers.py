@@ -18,7 +18,7 @@ from typing import Final
 from loadgen.simulator.edit_mix import Edit
 from shared.policy.batch_key import ShapeKey
 from shared.policy.cost_model import FEW, MANY, Cell, CostModel
-from shared.policy.reported_load import has_room
+from shared.policy.reported_load import has_capacity
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, schedule_step
 from shared.policy.step_work import StepWork
@@ -26,7 +26,7 @@ from shared.worker.pull import BUSY_POLL_SECONDS, PULL_LIMIT
 
 STEPS: Final = 28
 TOKENS: Final = 4096
-"""Of the picture,"""
+"""Of the image,"""
 PROMPT: Final = 512
 """and of the prompt, which is computed in any case."""
 SHAPE: Final = ShapeKey(16, 64, 64, (PROMPT,))
@@ -35,7 +35,7 @@ MEASURED: Final = {str(size): Cell((1.0,), FEW, (0.0, 0.0, 0.0, 0.0)) for size i
 
 
 def cost_model(step: float, saved: float) -> CostModel:
-    """One picture's step, in full, takes `step` seconds, of which a step with more pictures saves
+    """One image's step, in full, takes `step` seconds, of which a step with more images saves
     the share `saved` for each of them; known from many steps."""
     each = step * (1.0 - saved) / (TOKENS + PROMPT)
     return CostModel(coefficients=(step * saved, each, 0.0, 0.0, 0.0), cells=MEASURED)
@@ -45,7 +45,7 @@ COST: Final = cost_model(0.243, saved=1 / 3)
 """FLUX at 1024x1024 on an H800 as published: 0.243 s for a step, 1.9 times faster at a mask of
 0.2."""
 
-Told = Callable[[Sequence[RowView], CostModel], int]
+ReportedLoad = Callable[[Sequence[RowView], CostModel], int]
 """The load that a denoiser tells when it pulls."""
 
 
@@ -66,7 +66,7 @@ class Denoiser:
     waiting: dict[int, RowView] = field(default_factory=dict)
     """and not yet."""
     running: tuple[int, ...] = ()
-    turn: RoundRobinState = field(default_factory=RoundRobinState)
+    round_robin: RoundRobinState = field(default_factory=RoundRobinState)
     pull: tuple[int, float, int] | None = None
     """Load, time and number of the pull that waits at the server."""
     work: float = 0.0
@@ -140,8 +140,8 @@ class Simulation:
             [replace(row, waited=self.now - self.edits[number].at) for number, row in some.items()]
             for some in (one.rows, one.waiting)
         )
-        plan = schedule_step(rows, waiting, self.limits, self.cost, one.turn)
-        one.turn, one.running = plan.turn, plan.runs
+        plan = schedule_step(rows, waiting, self.limits, self.cost, one.round_robin)
+        one.round_robin, one.running = plan.round_robin, plan.runs
         one.rows |= {number: one.waiting.pop(number) for number in plan.joins}
         if not plan.runs:
             return
@@ -185,9 +185,11 @@ class LeastRequests(Simulation):
 class Pulling(Simulation):
     """Edits wait in one queue, and are pulled by who has room."""
 
-    def __init__(self, edits: Sequence[Edit], denoisers: int, limits: Limits, told: Told) -> None:
+    def __init__(
+        self, edits: Sequence[Edit], denoisers: int, limits: Limits, reported_load: ReportedLoad
+    ) -> None:
         super().__init__(edits, denoisers, limits)
-        self._told = told
+        self._reported_load = reported_load
         self._queue: deque[int] = deque()
         for one in self.denoisers:
             self._pull(one)
@@ -208,19 +210,19 @@ class Pulling(Simulation):
 
     def _pull(self, one: Denoiser) -> None:
         """What waits; else a pull that waits, if there is room."""
-        while self._queue and self._room(one):
-            for _ in range(min(self._room(one), PULL_LIMIT, len(self._queue))):
+        while self._queue and self._free_capacity(one):
+            for _ in range(min(self._free_capacity(one), PULL_LIMIT, len(self._queue))):
                 self.give(one, self._queue.popleft())
         one.pull = None
-        if self._room(one):
+        if self._free_capacity(one):
             number = next(self._numbers)
-            one.pull = (self._told(one.views, COST), self.now, number)
+            one.pull = (self._reported_load(one.views, COST), self.now, number)
             self.at(self.now + BUSY_POLL_SECONDS, lambda: self._expired(one, number))
 
     def _expired(self, one: Denoiser, number: int) -> None:
         if one.pull is not None and one.pull[2] == number:
             self._pull(one)
 
-    def _room(self, one: Denoiser) -> int:
-        enough = has_room(one.views, 0, COST, self.limits.max_step_seconds)
+    def _free_capacity(self, one: Denoiser) -> int:
+        enough = has_capacity(one.views, 0, COST, self.limits.max_step_seconds)
         return self.limits.max_rows - len(one) if enough else 0

@@ -1,4 +1,4 @@
-"""Edits as production has them: how much of the picture their masks cover. Pure.
+"""Edits as production has them: how much of the image their masks cover. Pure.
 
 Three kinds of use, of which mean and percentiles of the mask ratio are known (derived from what
 InstGenIE, arXiv 2505.20600, published):
@@ -18,7 +18,7 @@ from random import Random
 from typing import Final
 
 LEAST: Final = 0.002
-"""No mask covers less of a picture,"""
+"""No mask covers less of an image,"""
 MOST: Final = 1.0
 """nor more."""
 INPAINTING: Final = (
@@ -37,7 +37,7 @@ class Edit:
     at: float
     """Seconds since the start."""
     mask: float
-    """Share of the picture that is edited."""
+    """Share of the image that is edited."""
 
 
 def face_swap(lot: Random) -> float:

@@ -62,7 +62,7 @@ class Target(Protocol):
 
     async def send(self, shot: Shot) -> Answer:
         """Send the request and wait for its end. Whatever goes wrong is an `Answer`; a
-        cancelled wait tells the server that nobody wants the picture any more."""
+        cancelled wait tells the server that nobody wants the image any more."""
         ...
 
 

@@ -29,7 +29,7 @@ CLIENT: Final = "client"
 
 
 class TargetOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`also`: fields that a plain server takes beyond OpenAI's. `response_format`: how pictures are
+    """`also`: fields that a plain server takes beyond OpenAI's. `response_format`: how images are
     asked for over HTTP; None: it is not said."""
 
     kind: Kind
@@ -132,7 +132,7 @@ def _format(given: str | None) -> ResponseFormat | None:
 
 def _refuse_format(given: str | None) -> None:
     if given is not None:
-        allowed = "nothing beside --target nats, where pictures are never text"
+        allowed = "nothing beside --target nats, where images are never text"
         raise InvalidRequest("--response-format", given, allowed)
 
 

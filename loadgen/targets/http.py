@@ -25,7 +25,7 @@ JSON: Final = {"Content-Type": "application/json"}
 
 class HttpTarget:
     """`base` is the address up to and including `/v1`; `takes` says which fields are sent, and
-    `response_format` how pictures are asked for, if it is said at all."""
+    `response_format` how images are asked for, if it is said at all."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422, 429, 503})
 
 
 ResponseFormat = Literal["b64_json", "url"]
-"""How pictures are asked for."""
+"""How images are asked for."""
 
 _DEFAULTS: Final = RequestTemplate()
 
@@ -59,8 +59,8 @@ def body(
     shot: Shot, takes: frozenset[str], response_format: ResponseFormat | None = "b64_json"
 ) -> dict[str, Any]:
     """The JSON object for `shot`. The tenant goes as OpenAI's `user`. `response_format`: None
-    leaves it out, for servers and models that refuse it. Raises `InvalidRequest` if a picture to
-    steer by cannot be read."""
+    leaves it out, for servers and models that refuse it. Raises `InvalidRequest` if a control image
+    cannot be read."""
     request = shot.request
     sent: dict[str, Any] = {"prompt": request.prompt, "n": request.n, "user": shot.tenant}
     if response_format is not None:
@@ -84,7 +84,7 @@ def _control(choice: ControlChoice) -> dict[str, Any]:
 
 
 def answer(status: int, data: bytes, wanted: int) -> Answer:
-    """What a reply means. A 200 without `wanted` pictures is a failure: a server that answers
+    """What a reply means. A 200 without `wanted` images is a failure: a server that answers
     quickly with nothing must not look fast."""
     if status != 200:
         return Answer("rejected" if status in _REFUSED else "failed", _code(status, data))
@@ -99,15 +99,15 @@ def answer(status: int, data: bytes, wanted: int) -> Answer:
 
 
 def _size(image: _Image) -> int:
-    """Bytes of a picture; 0 for one that is only an address. Raises `ValueError` for no picture."""
+    """Bytes of an image; 0 for one that is only an address. Raises `ValueError` for no image."""
     if image.b64_json is None:
         if image.url is None:
             raise ValueError("neither b64_json nor url")
         return 0
-    picture = base64.b64decode(image.b64_json, validate=True)
-    if not picture.startswith(SIGNATURES):
+    data = base64.b64decode(image.b64_json, validate=True)
+    if not data.startswith(SIGNATURES):
         raise ValueError("not a png, jpeg or webp")
-    return len(picture)
+    return len(data)
 
 
 def _code(status: int, data: bytes) -> str:

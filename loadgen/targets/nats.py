@@ -84,11 +84,11 @@ class NatsTarget:
             async with asyncio.timeout(CANCEL_SECONDS):
                 await self._darkroom.cancel(job_id)
         except (DarkroomError, TimeoutError):
-            pass  # its picture is of no use to anybody, but it does no harm either
+            pass  # its image is of no use to anybody, but it does no harm either
 
 
 def job_request(shot: Shot, job_id: str, now: float) -> GenerationRequest:
-    """`shot` as a job; `now` is in Unix seconds. Raises `InvalidRequest` if a picture to steer by
+    """`shot` as a job; `now` is in Unix seconds. Raises `InvalidRequest` if a control image
     cannot be read."""
     wanted = shot.request
     return GenerationRequest(
@@ -112,7 +112,7 @@ def job_request(shot: Shot, job_id: str, now: float) -> GenerationRequest:
 
 
 def answer(error: DarkroomError) -> Answer:
-    """How a request that brought no picture ended."""
+    """How a request that brought no image ended."""
     match error:
         case JobFailed():
             return Answer("failed", str(error.fields["failure_code"]))

@@ -1,4 +1,4 @@
-"""The pictures that requests steer by: read before a run, and kept while it lasts."""
+"""The control images of requests: read before a run, and kept while it lasts."""
 
 import functools
 from typing import Final
@@ -8,7 +8,7 @@ from shared.media.control_files import read_controls
 from shared.messages import ControlChoice
 
 MAX_KEPT: Final = 256
-"""Different lists of controls whose pictures are kept; of more, some are read again."""
+"""Different lists of controls whose images are kept; of more, some are read again."""
 
 
 @functools.lru_cache(maxsize=MAX_KEPT)

@@ -1,4 +1,4 @@
-"""How much of a picture edits mask, as production traces show it (FlashPS, arXiv 2505.20600).
+"""How much of an image edits mask, as production traces show it (FlashPS, arXiv 2505.20600).
 
 Each use is a quantile function, linear between knots. Knots at published percentiles are the
 published values; the ends, and the knot at 0.7 of inpainting, are chosen so that the mean is the

@@ -16,7 +16,7 @@ from loadgen.workload.masks import MaskUse, draw
 from loadgen.workload.trace import Arrival
 
 MAX_SEED: Final = 2**31 - 1
-"""Of a drawn picture: small enough for every server."""
+"""Of a drawn image: small enough for every server."""
 
 Weight = Annotated[float, Meta(gt=0)]
 

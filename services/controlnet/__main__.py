@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def asked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
+def load_checked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
     """The ControlNet in `source`, which has shown that it can take a step."""
     family = control_family(source, read_json(source, "config.json"))
     network = family.control_network(source, device, dtype)
@@ -53,7 +53,7 @@ async def main(running: Process) -> None:
         {name: card.source for name, card in cards.items()},
         "controlnet",
         "the ControlNet",
-        lambda name: asked(cards[name].source, dtype, settings.device),
+        lambda name: load_checked(cards[name].source, dtype, settings.device),
     )
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)

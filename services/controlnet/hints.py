@@ -1,17 +1,17 @@
-"""Pictures that users send, as ControlNets want them."""
+"""Images that users send, as ControlNets want them."""
 
 from functools import cache
 from typing import Any
 
 import torch
 
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 
 
 def read_hint(data: bytes, width: int, height: int) -> torch.Tensor:
-    """The picture in `data`, (1, 3, height, width), RGB from 0 to 1; brought to that size as
+    """The image in `data`, (1, 3, height, width), RGB from 0 to 1; brought to that size as
     `StableDiffusionXLControlNetPipeline` does. Raises `InvalidRequest`."""
-    image = read_picture("controls", data).shown((width, height))
+    image = read_image("controls", data).shown((width, height))
     prepared: torch.Tensor = _processor().preprocess(image, height=height, width=width)
     return prepared
 

@@ -1,4 +1,4 @@
-"""The `hint` node: a picture is embedded, once a job. And the steps that denoisers ask for."""
+"""The `hint` node: an image is embedded, once a job. And the steps that denoisers ask for."""
 
 import asyncio
 import logging
@@ -47,7 +47,7 @@ class ControlNetService:
 
     kind: NodeKind = "hint"
     capacity = CAPACITY
-    reserve = 0
+    burst_capacity = 0
     isolates = False
 
     def __init__(self, networks: Mapping[str, ControlNet], bus: Bus, transport: Transport) -> None:
@@ -83,7 +83,7 @@ class ControlNetService:
         return {"steps": dict(self._steps), "rows": dict(self._rows), "refused": self._refused}
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
-        """Output `hint-<number>`: the embedded picture, (channels, height, width)."""
+        """Output `hint-<number>`: the embedded image, (channels, height, width)."""
         spec, number = task.spec, task.node.index
         data = await self._bus.stored(subjects.job_input(task.job_id, number))
         if data is None:
@@ -104,7 +104,7 @@ class ControlNetService:
         for handle in outputs.values():
             self._transport.free(handle)
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     async def drain(self) -> None:
@@ -147,8 +147,8 @@ class ControlNetService:
             self._refused += 1
             failed = failure_of(error)
             return _reply(dict.fromkeys(range(len(request.rows)), failed), Computed(), began)
-        spoilt = failure_of(NotFinite("what it adds to the step is not finite"))
-        failures |= {kept[k]: spoilt for k in computed.spoilt}
+        not_finite = failure_of(NotFinite("what it adds to the step is not finite"))
+        failures |= {kept[k]: not_finite for k in computed.not_finite}
         self._steps[model] += 1
         self._rows[model] += len(step.rows)
         widened = tuple(kept[k] for k in computed.widened)

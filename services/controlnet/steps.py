@@ -23,11 +23,11 @@ Put = Callable[[str, torch.Tensor], TensorHandle]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadRow:
-    """A row of a step with its tensors: what its one or two images are told, each by itself, and
-    the hint (C, H, W)."""
+    """A row of a step with its tensors: the conditioning of its one or two images, each by
+    itself, and the hint (C, H, W)."""
 
     row: ControlledRow
-    told: tuple[Conditioning, ...]
+    conditioning: tuple[Conditioning, ...]
     hint: torch.Tensor
 
     @classmethod
@@ -35,10 +35,14 @@ class ReadRow:
         """As `network` takes it. Raises `HandleLost` if one of the row's tensors is lost, and
         `InvalidRequest` if it has not as many."""
         handles = [named_handles(network.names, text) for text in row.texts]
-        told = [{name: await tensors.get(one) for name, one in each.items()} for each in handles]
+        conditioning = [
+            {name: await tensors.get(one) for name, one in each.items()} for each in handles
+        ]
         return cls(
             row,
-            told=tuple(Conditioning.of_one(each, row.numbers[: network.numbers]) for each in told),
+            conditioning=tuple(
+                Conditioning.of_one(each, row.scalars[: network.scalars]) for each in conditioning
+            ),
             hint=await tensors.get(row.hint),
         )
 
@@ -53,14 +57,14 @@ class Step:
     @property
     def images(self) -> list[tuple[int, int]]:
         """(row, which of its texts) of each image: first all the unconditional ones."""
-        guided = [(k, 0) for k, one in enumerate(self.rows) if len(one.told) == 2]
+        guided = [(k, 0) for k, one in enumerate(self.rows) if len(one.conditioning) == 2]
         return guided + [(k, -1) for k in range(len(self.rows))]
 
     @property
     def key(self) -> tuple[object, ...]:
         """Steps with the same one fit into one forward."""
         first = self.rows[0]
-        return *self.x.shape[1:], *first.told[0].lengths, *first.hint.shape
+        return *self.x.shape[1:], *first.conditioning[0].lengths, *first.hint.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Computed:
     shapes: tuple[tuple[int, ...], ...] = ()
     error: Exception | None = None
     """Why there are none."""
-    spoilt: tuple[int, ...] = ()
+    not_finite: tuple[int, ...] = ()
     """Rows whose residuals are not finite, and left out."""
     widened: tuple[int, ...] = ()
     """Rows whose residuals took float32."""
@@ -103,28 +107,28 @@ def _given(
 ) -> Computed:
     """What is not finite is computed once more in float32, where the network's dtype is narrower;
     what stays so is left out."""
-    spoilt = narrow = _spoilt(step, residuals)
+    not_finite = narrow = _not_finite(step, residuals)
     if narrow and network.dtype is not torch.float32:
         anew = torch.tensor([row in narrow for row, _ in step.images]).view(-1, 1, 1, 1)
         pairs = zip(_forward(network.wide, [step]), residuals, strict=True)
         residuals = [torch.where(anew.to(b.device), a, b.float()) for a, b in pairs]
-        spoilt = _spoilt(step, residuals)
-    widened = tuple(row for row in narrow if row not in spoilt)
-    if spoilt:
-        left = [i for i, (row, _) in enumerate(step.images) if row not in spoilt]
+        not_finite = _not_finite(step, residuals)
+    widened = tuple(row for row in narrow if row not in not_finite)
+    if not_finite:
+        left = [i for i, (row, _) in enumerate(step.images) if row not in not_finite]
         residuals = [part[left] for part in residuals]
         if not left:
-            return Computed(spoilt=spoilt)
+            return Computed(not_finite=not_finite)
     flat = torch.cat([part.reshape(-1) for part in residuals])
     try:
         handle = put(step.rows[0].row.job_id, flat)
     except DarkroomError as error:
         return Computed(error=error)
     shapes = tuple(tuple(part.shape) for part in residuals)
-    return Computed(handle, shapes, spoilt=spoilt, widened=widened)
+    return Computed(handle, shapes, not_finite=not_finite, widened=widened)
 
 
-def _spoilt(step: Step, residuals: Sequence[torch.Tensor]) -> tuple[int, ...]:
+def _not_finite(step: Step, residuals: Sequence[torch.Tensor]) -> tuple[int, ...]:
     """Rows some of whose images have residuals that are not finite."""
     if all(bool(part.isfinite().all()) for part in residuals):
         return ()
@@ -148,7 +152,9 @@ def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
     device, dtype = network.device, network.dtype
     images = [(step, *image) for step in steps for image in step.images]
     rows = [step.rows[k] for step, k, _ in images]
-    told = [one.told[which] for one, (_, _, which) in zip(rows, images, strict=True)]
+    conditioning = [
+        one.conditioning[which] for one, (_, _, which) in zip(rows, images, strict=True)
+    ]
 
     def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(tensors)).to(device, dtype)
@@ -156,7 +162,7 @@ def _forward(network: ControlNet, steps: Sequence[Step]) -> list[torch.Tensor]:
     return network.residuals(
         stacked([step.x[k] for step, k, _ in images]),
         torch.tensor([one.row.t for one in rows], device=device),
-        Conditioning.join(told).to(device, dtype),
+        Conditioning.join(conditioning).to(device, dtype),
         stacked([one.hint for one in rows]),
         network.scales([(one.row.scale, one.row.guess_mode) for one in rows]),
     )

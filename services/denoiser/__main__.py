@@ -47,13 +47,13 @@ async def main(running: Process) -> None:
         )
         for model in models.values():
             await engines.enter_async_context(model.running())
-        outbox = EventPublisher(running.bus)
+        publisher = EventPublisher(running.bus)
         handler = Denoiser(
             models,
             transport,
-            outbox,
+            publisher,
             capacity=settings.max_rows,
-            reserve=burst_capacity(settings),
+            burst_capacity=burst_capacity(settings),
             interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
             occupation=features.occupation,
         )
@@ -76,7 +76,10 @@ async def main(running: Process) -> None:
             refusal=worker.refusal,
             metadata={"models": " ".join(handler.models)},
             unusable=unusable,
-            background=[outbox.run, *features.background({n: m.engine for n, m in models.items()})],
+            background=[
+                publisher.run,
+                *features.background({n: m.engine for n, m in models.items()}),
+            ],
         )
 
 

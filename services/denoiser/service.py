@@ -48,22 +48,22 @@ class Denoiser:
         self,
         models: Mapping[str, Model],
         transport: Transport,
-        outbox: EventPublisher,
+        publisher: EventPublisher,
         *,
         capacity: int,
-        reserve: int,
+        burst_capacity: int,
         interval: Interval,
         occupation: Occupation | None = None,
     ) -> None:
-        """`occupation`: told when there is work and when there is none."""
+        """`occupation`: notified when there is work and when there is none."""
         self.models = tuple(models)
         self.capacity = capacity
-        self.reserve = reserve
+        self.burst_capacity = burst_capacity
         self._models = dict(models)
         self._transport = transport
-        self._news = ProgressReports(transport, outbox)
+        self._progress = ProgressReports(transport, publisher)
         self._interval = interval
-        self._isolation = ExclusiveRun([model.engine for model in models.values()])
+        self._exclusive_run = ExclusiveRun([model.engine for model in models.values()])
         self._occupation = occupation or Occupation()
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
         self._draining = False
@@ -93,11 +93,12 @@ class Denoiser:
                 await keeper.settle()
         return {"latents": self._put(task, latents)}
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """What an engine would keep waiting is better off in the queue, where another denoiser may
         take it."""
         return all(
-            model.engine.has_room(len(self._tasks[name])) for name, model in self._models.items()
+            model.engine.has_capacity(len(self._tasks[name]))
+            for name, model in self._models.items()
         )
 
     def load(self, in_hand: int) -> int:
@@ -135,7 +136,7 @@ class Denoiser:
         """The row's final latents."""
         keeper.said = partial(_said, task, row)
         interval = self._interval.close if task.state.losses else self._interval
-        running = Running(task, row, model.engine.change, self._isolation.together)
+        running = Running(task, row, model.engine.change, self._exclusive_run.together)
         try:
             async with AsyncExitStack() as stack:
                 for feature in model.features:
@@ -154,7 +155,7 @@ class Denoiser:
         return [reading for reading in found if reading is not None]
 
     async def _row(self, task: Task, model: Model, readings: Sequence[Reading]) -> Row:
-        async with self._isolation.together():
+        async with self._exclusive_run.together():
             return await self._build(task, model, readings)
 
     async def _acquitted(
@@ -166,7 +167,7 @@ class Denoiser:
         on_step: OnStep,
     ) -> Row:
         """The row of a suspect, after the steps that it had to take alone."""
-        async with self._isolation.alone():
+        async with self._exclusive_run.alone():
             task.progressed()
             self._stay(task)
             await mark(task)
@@ -178,7 +179,7 @@ class Denoiser:
 
     async def _build(self, task: Task, model: Model, readings: Sequence[Reading]) -> Row:
         extensions = [await read() for read in readings]
-        # In a thread, for it blocks: the news of all other rows would wait.
+        # In a thread, for it blocks: the progress of all other rows would wait.
         return await asyncio.to_thread(build_row, task, model, extensions, self._transport)
 
     def _on_step(self, task: Task, keeper: CheckpointKeeper) -> OnStep:
@@ -188,7 +189,7 @@ class Denoiser:
             if keeper.unwanted:
                 raise NoLongerWanted(task.job_id, task.node.name)
             step_event(span, report.step, report.rows, report.seconds)
-            self._news.tell(task, report)
+            self._progress.publish(task, report)
 
         return on_step
 
@@ -205,7 +206,7 @@ class Denoiser:
             tasks.remove(task)
 
     def _beat(self, model: str, rows: int, seconds: float) -> None:
-        alive = self._tasks.values() if self._isolation.occupied else [self._tasks[model]]
+        alive = self._tasks.values() if self._exclusive_run.occupied else [self._tasks[model]]
         for tasks in alive:
             for task in tasks:
                 task.progressed()

@@ -10,7 +10,7 @@ from services.gateway.http.access import AccessControl
 from services.gateway.http.core import OPEN_FILES
 from services.gateway.http.watched_file import keep_following
 from shared.bus.readiness import WARNINGS
-from shared.host.file_limit import make_room
+from shared.host.file_limit import raise_file_limit
 from shared.host.heap import give_back_large_pieces
 from shared.models.catalogue import Catalogue
 from shared.process.process import Process, run_process
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 async def main(running: Process) -> None:
     settings = running.settings
-    if (allowed := make_room(OPEN_FILES)) < OPEN_FILES:
+    if (allowed := raise_file_limit(OPEN_FILES)) < OPEN_FILES:
         log.warning("open files are limited to %d of %d; see ulimit -Hn", allowed, OPEN_FILES)
     catalogue = Catalogue.of(settings)
-    door = AccessControl.of(settings)
+    access = AccessControl.of(settings)
     async with serving(
         running.bus,
         catalogue,
         running.metrics,
         settings.http_host,
         settings.http_port,
-        door=door,
+        access=access,
     ) as gateway:
 
         async def until_stopped(stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -39,10 +39,10 @@ async def main(running: Process) -> None:
 
         await running.serve(
             until_stopped,
-            statistics=lambda: {"waiting": gateway.waiting, WARNINGS: door.troubles()},
+            statistics=lambda: {"waiting": gateway.waiting, WARNINGS: access.troubles()},
             metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
             unusable=catalogue.unusable,
-            background=[lambda: keep_following(door.files), gateway.watch_models],
+            background=[lambda: keep_following(access.files), gateway.watch_models],
         )
 
 

@@ -70,24 +70,24 @@ async def serving(
     host: str,
     port: int,
     *,
-    door: AccessControl | None = None,
+    access: AccessControl | None = None,
     max_requests: int = MAX_REQUESTS,
     grace: float = GRACE_SECONDS,
 ) -> AsyncIterator[Gateway]:
     """Serve HTTP on `host`:`port` (0: a free one; the gateway's `address` says which), to whoever
-    `door` lets in: without one, to anybody on this machine.
+    `access` lets in: without one, to anybody on this machine.
 
-    Raises `Misconfigured` if `host` is not loopback and `door` does not bring TLS and tokens.
+    Raises `Misconfigured` if `host` is not loopback and `access` does not bring TLS and tokens.
     Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs may
     finish, then it is cancelled together with its job."""
-    door = door or AccessControl()
-    door.refuse_unprotected(host)
+    access = access or AccessControl()
+    access.refuse_unprotected(host)
     async with (
         # Twice the requests: watching ends a moment after the request it was for.
         Darkroom(bus, max_jobs=2 * max_requests, headers=inject) as darkroom,
         asyncio.TaskGroup() as tasks,
     ):
-        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests, door)
+        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests, access)
         runner = web.AppRunner(
             make_app(gateway),
             access_log=None,
@@ -97,12 +97,14 @@ async def serving(
         )
         await runner.setup()
         try:
-            gateway.address = await _listen(runner, host, port, door.tls)
+            gateway.address = await _listen(runner, host, port, access.tls)
             yield gateway
         finally:
             log.info("leaving: %r", gateway)
             await runner.cleanup()
-            await gateway.idle()  # hung-up handlers have started to cancel their jobs by then
+            await (
+                gateway.idle()
+            )  # handlers whose clients disconnected have begun to cancel jobs by then
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.planner.planner import Planner
-from shared.bus.discovery import sizes_told
+from shared.bus.discovery import sizes_metadata
 from shared.host.heap import give_back_large_pieces
 from shared.models.catalogue import Catalogue
 from shared.process.process import Process, run_process
@@ -17,7 +17,7 @@ async def main(running: Process) -> None:
         planner.run,
         statistics=lambda: dataclasses.asdict(planner.statistics()),
         refusal=planner.refusal,
-        metadata={"models": " ".join(catalogue.cards), **sizes_told(catalogue.sizes())},
+        metadata={"models": " ".join(catalogue.cards), **sizes_metadata(catalogue.sizes())},
         unusable=catalogue.unusable,
         background=[planner.watch_queues, planner.watch_deadlines, planner.watch_services],
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from services.planner.pictures import pictures_of
+from services.planner.images import images_of
 from services.planner.serving import Serving
 from shared import subjects
 from shared.bus.base import Bus, Delivery, Message
@@ -28,8 +28,8 @@ from shared.jobs.advance import new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, DeadlinePassed
 from shared.jobs.graph import KINDS_OF_MODELS, Graph, workflow
-from shared.jobs.ledger import RecordStore
 from shared.jobs.record import JobRecord
+from shared.jobs.record_store import RecordStore
 from shared.jobs.validate import validate
 from shared.messages import (
     CancelReply,
@@ -59,7 +59,7 @@ DEPTH_SECONDS: Final = 2.0
 again before that, once in `WATCH_SECONDS`."""
 REFUSAL_SECONDS: Final = 0.2
 """How old it may be to turn a job away."""
-ROOM_SECONDS: Final = 1.0
+CAPACITY_RETRY_SECONDS: Final = 1.0
 """After this, an accepted job whose nodes found WORK full is tried again."""
 DEADLINE_SECONDS: Final = 0.25
 """How long after its deadline a waiting job may be ended."""
@@ -78,10 +78,10 @@ class Planner:
         self._bus = bus
         self._metrics = metrics
         self._settings = settings
-        self._ledger = RecordStore(bus, inject, metrics.job_ended)
+        self._records = RecordStore(bus, inject, metrics.job_ended)
         self._depths: dict[tuple[str, str], tuple[float, int]] = {}
         self._loop: PullLoop | None = None
-        self._seclusion = ExclusiveLock()
+        self._exclusive_lock = ExclusiveLock()
         self._deadlines = Deadlines()
         self._validating = OneThread()
         self._serving = Serving(bus, catalogue)
@@ -142,25 +142,25 @@ class Planner:
             ready_at=None,
         ):
             try:
-                await self._plan_in_company(job_id, delivery)
+                await self._plan_among_others(job_id, delivery)
             except QueueFull as error:
-                log.warning("%s waits for room: %s", job_id, error)
-                await delivery.retry(ROOM_SECONDS)
+                log.warning("%s waits for capacity: %s", job_id, error)
+                await delivery.retry(CAPACITY_RETRY_SECONDS)
                 return
             reached("ack.before")
             await delivery.ack()
             reached("ack.after")
 
-    async def _plan_in_company(self, job_id: str, delivery: Delivery) -> None:
+    async def _plan_among_others(self, job_id: str, delivery: Delivery) -> None:
         """With others, unless it may be what ended the planner that had it before. Raises
         `QueueFull` if the job was accepted and there is no room for its nodes."""
         if delivery.deliveries > MAX_DELIVERIES:
-            await self._bury(job_id, delivery)
+            await self._dead_letter(job_id, delivery)
         elif delivery.deliveries > 1:
-            async with self._seclusion.alone():
+            async with self._exclusive_lock.alone():
                 await self._decide(job_id, delivery.data)
         else:
-            async with self._seclusion.together():
+            async with self._exclusive_lock.together():
                 await self._decide(job_id, delivery.data)
 
     async def _decide(self, job_id: str, data: bytes) -> None:
@@ -175,7 +175,7 @@ class Planner:
             if not await self._known(job_id):  # what was accepted once is not refused
                 await self._refuse(job_id, refusal)
             return
-        await self._ledger.open(record)
+        await self._records.open(record)
         await self._tell_accepted(job_id)
         if record.spec.deadline is not None:
             self._deadlines.add(record.spec.deadline, job_id)
@@ -196,13 +196,13 @@ class Planner:
     async def _known(self, job_id: str) -> bool:
         """Whether the job has a record, or ended; then what it still needs is published."""
         try:
-            await self._ledger.publish_outstanding(await self._ledger.load(job_id))
+            await self._records.publish_outstanding(await self._records.load(job_id))
         except JobNotFound:
             return await self._bus.stored(subjects.result(job_id)) is not None
         return True
 
     async def _accept(self, job_id: str, data: bytes, now: float) -> JobRecord:
-        """The record of a new job, whose pictures are stored then: whoever reads a record finds
+        """The record of a new job, whose images are stored then: whoever reads a record finds
         them. Raises the refusal, if it is one."""
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
@@ -213,8 +213,8 @@ class Planner:
         graph = workflow(spec)
         await self._serving.refuse_unserved(graph)
         await self._admit(graph)
-        for subject, picture in pictures_of(request):  # those of an earlier try stay
-            await self._bus.store(subject, picture)
+        for subject, image in images_of(request):  # those of an earlier try stay
+            await self._bus.store(subject, image)
         return new_record(job_id, spec, graph, now)
 
     async def _validated(self, request: GenerationRequest) -> JobSpec:
@@ -239,7 +239,7 @@ class Planner:
         if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":
             self._metrics.job_ended("", "failed")
 
-    async def _bury(self, job_id: str, delivery: Delivery) -> None:
+    async def _dead_letter(self, job_id: str, delivery: Delivery) -> None:
         """No planner survives this one, unless it was planned and only has to be published."""
         if await self._known(job_id):
             return
@@ -260,8 +260,8 @@ class Planner:
             now = time.time()
             for job_id in self._deadlines.passed(now):
                 try:
-                    page = await self._ledger.load(job_id)
-                    await self._ledger.advance(page, DeadlinePassed(now))
+                    revisioned = await self._records.load(job_id)
+                    await self._records.advance(revisioned, DeadlinePassed(now))
                 except JobNotFound:
                     continue
                 except DarkroomError as error:
@@ -310,9 +310,9 @@ class Planner:
         """Cancel the job for good if it still runs, and say how it stands."""
         job_id = subjects.job_of(message.subject)
         try:
-            page = await self._ledger.load(job_id)
-            await self._ledger.advance(page, CancelRequested(time.time()))
-            reply = CancelReply(job_id=job_id, status=page.record.status)
+            revisioned = await self._records.load(job_id)
+            await self._records.advance(revisioned, CancelRequested(time.time()))
+            reply = CancelReply(job_id=job_id, status=revisioned.record.status)
         except JobNotFound:
             reply = CancelReply(job_id=job_id, status="unknown")
         except DarkroomError as error:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
-from services.prompt_encoder.asked import asked
+from services.prompt_encoder.checked_loading import load_checked
 from services.prompt_encoder.service import PromptEncoder
 from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import Catalogue
@@ -34,9 +34,9 @@ async def main(running: Process) -> None:
             {name: card.source for name, card in catalogue.cards.items()},
             "model",
             "the text encoders",
-            lambda name: asked(families[name], settings.device, dtype),
+            lambda name: load_checked(families[name], settings.device, dtype),
         )
-        files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
+        files = LoraFiles(catalogue.lora_directory, Fetcher.of(settings))
         libraries = {
             name: AdapterLibrary(
                 files,

@@ -32,7 +32,7 @@ class PromptEncoder:
 
     kind: NodeKind = "encode"
     capacity = CAPACITY
-    reserve = 0
+    burst_capacity = 0
     isolates = False
 
     def __init__(
@@ -110,7 +110,7 @@ class PromptEncoder:
         for handle in outputs.values():
             self._transport.free(handle)
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     async def drain(self) -> None:

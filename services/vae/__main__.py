@@ -38,7 +38,7 @@ async def main(running: Process) -> None:
         )
         decoder = ImageDecoder(autoencoders, running.bus, transport)
         encoder = ImageEncoder(autoencoders, running.bus, transport)
-        seclusion = ExclusiveLock()
+        exclusive_lock = ExclusiveLock()
         workers = [
             Worker(
                 running.bus,
@@ -47,7 +47,7 @@ async def main(running: Process) -> None:
                 running.metrics,
                 running.name,
                 running.budget,
-                seclusion=seclusion,
+                exclusive_lock=exclusive_lock,
             )
             for handler in (decoder, encoder)
         ]

@@ -1,6 +1,6 @@
 """The autoencoder: pixels to latents and back, as the diffusers pipelines compute them.
 
-Numbers that are not finite never become a picture. Where that comes of too narrow a dtype, what is
+Numbers that are not finite never become an image. Where that comes of too narrow a dtype, what is
 concerned is computed once more in float32, and says so.
 """
 
@@ -82,7 +82,7 @@ class Autoencoder:
             if widened and self.dtype is not torch.float32:
                 own = self._wide.decode(latents[number : number + 1])
             if widened and not all(_finite(own)):
-                found.append(NotFinite("the autoencoder's picture of the latents is not finite"))
+                found.append(NotFinite("the autoencoder's image of the latents is not finite"))
             else:
                 found.append(Decoded(_pixels(own)[0], widened))
         return found

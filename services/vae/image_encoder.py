@@ -8,7 +8,7 @@ from typing import Final, Literal
 import torch
 
 from services.vae.autoencoder import WIDENED, Autoencoder, Posterior
-from services.vae.originals import Original, read_original, refuse_nothing
+from services.vae.source_image import SourceImage, read_source_image, refuse_nothing
 from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import ArenaFull, InvalidRequest, NotFinite
@@ -35,7 +35,7 @@ class ImageEncoder:
 
     kind: NodeKind = "encode_image"
     capacity = CAPACITY
-    reserve = 0
+    burst_capacity = 0
     isolates = False
 
     def __init__(
@@ -66,13 +66,13 @@ class ImageEncoder:
         image = await self._file(task, "image")
         has_file = spec.edit is not None and spec.edit.mask == "file"
         mask = await self._file(task, "mask") if has_file else None
-        original = await asyncio.to_thread(read_original, spec, image, mask)
+        source = await asyncio.to_thread(read_source_image, spec, image, mask)
         task.progressed()
-        posterior = await self._posterior(spec.model, original.pixels)
+        posterior = await self._posterior(spec.model, source.pixels)
         task.progressed()
         if posterior.widened:
             task.warnings.add(f"image: {WIDENED}")
-        return self._put(task, _tensors(task, original, posterior))
+        return self._put(task, _tensors(task, source, posterior))
 
     async def _posterior(self, model: str, pixels: torch.Tensor) -> Posterior:
         """Raises `NotFinite`."""
@@ -113,7 +113,7 @@ class ImageEncoder:
         for handle in outputs.values():
             self._transport.free(handle)
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     async def drain(self) -> None:
@@ -124,15 +124,15 @@ class ImageEncoder:
             compute.close()
 
 
-def _tensors(task: Task, original: Original, posterior: Posterior) -> dict[str, torch.Tensor]:
+def _tensors(task: Task, source: SourceImage, posterior: Posterior) -> dict[str, torch.Tensor]:
     tensors = {"image_mean": posterior.mean, "image_std": posterior.std}
     scale = task.spec.height // posterior.mean.shape[1]
-    mask = original.latent_mask(scale)
-    if mask is not None and original.shown is not None:
+    mask = source.latent_mask(scale)
+    if mask is not None and source.mask is not None:
         refuse_nothing(mask, task.spec, scale)
         tensors["image_mask"] = mask
-        tensors["original"] = original.kept
-        tensors["shown"] = original.shown.to(torch.uint8)
-        if original.profile is not None:
-            tensors["profile"] = torch.frombuffer(bytearray(original.profile), dtype=torch.uint8)
+        tensors["original"] = source.own_colours
+        tensors["shown"] = source.mask.to(torch.uint8)
+        if source.profile is not None:
+            tensors["profile"] = torch.frombuffer(bytearray(source.profile), dtype=torch.uint8)
     return tensors

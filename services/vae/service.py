@@ -31,7 +31,7 @@ MAX_BATCH: Final = 4
 """Images per forward pass."""
 CAPACITY: Final = 8
 """Images in hand."""
-KEPT: Final = ("original", "shown")
+SOURCE_TENSORS: Final = ("original", "shown")
 PROFILE: Final = "profile"
 """Tensors that come with a mask; see `ImageEncoder.run`."""
 MAX_PREVIEWS: Final = 4
@@ -43,7 +43,7 @@ class ImageDecoder:
 
     kind: NodeKind = "decode"
     capacity = CAPACITY
-    reserve = 0
+    burst_capacity = 0
     isolates = False
 
     def __init__(
@@ -73,7 +73,7 @@ class ImageDecoder:
         if widened:
             task.warnings.add(f"image {index}: {WIDENED}")
         if spec.edit is not None and spec.edit.masked:
-            pixels, profile = await asyncio.to_thread(self._with_original, pixels, task.inputs)
+            pixels, profile = await asyncio.to_thread(self._with_source, pixels, task.inputs)
         form, wanted = spec.output_format, spec.output_compression
         encoded = await asyncio.to_thread(encode_image, pixels, form, wanted, profile)
         if (said := less_quality(index, form, wanted, encoded.quality)) is not None:
@@ -99,23 +99,23 @@ class ImageDecoder:
             raise found
         return found
 
-    def _with_original(
+    def _with_source(
         self, pixels: torch.Tensor, inputs: Tensors
     ) -> tuple[torch.Tensor, bytes | None]:
-        """`pixels` where the mask shows them, those of the original everywhere else; all of them in
-        the colours of the original's profile, if it has one."""
-        original, shown = (get_tensor(self._transport, inputs[name]) for name in KEPT)
+        """`pixels` where the mask shows them, those of the source image everywhere else; all of
+        them in the colours of its profile, if it has one."""
+        source, shown = (get_tensor(self._transport, inputs[name]) for name in SOURCE_TENSORS)
         profile = None
         if PROFILE in inputs:
             profile = get_tensor(self._transport, inputs[PROFILE]).numpy().tobytes()
             drawn = from_srgb(Image.fromarray(pixels.numpy()), profile)
             pixels = torch.from_numpy(np.array(drawn))
-        return torch.where(shown[..., None] > 0, pixels, original), profile
+        return torch.where(shown[..., None] > 0, pixels, source), profile
 
     def discard(self, outputs: Tensors) -> None:
         """Nothing to free: a second image was refused by the stream."""
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     async def drain(self) -> None:

@@ -11,8 +11,7 @@ import msgspec
 from shared.bus.base import Bus, Message
 from shared.bus.readiness import WARNINGS, Refusal
 from shared.bus.service import data_of
-from shared.bus.unusable import Unusable, distinct
-from shared.bus.unusable import told as unusable_told
+from shared.bus.unusable import Unusable, distinct, unusable_in
 from shared.errors import BusUnavailable
 from shared.media.sizes import ModelSizes
 
@@ -59,14 +58,14 @@ def refusals(found: Collection[Service], service: str, model: str) -> list[Refus
     """Of the processes of `service` that were to serve `model`, why each does not; None: it does.
     Who could not load it will not do so later."""
     holders = [one.refusal for one in found if one.service == service and model in one.models]
-    spoilt = [
+    unusable = [
         Refusal(broken.reason, lasting=True)
         for one in found
         if one.service == service
         for broken in one.unusable
         if broken.name == model and model not in one.models
     ]
-    return [*holders, *spoilt]
+    return [*holders, *unusable]
 
 
 def unusable_of(found: Collection[Service]) -> list[Unusable]:
@@ -79,7 +78,7 @@ def unusable_of(found: Collection[Service]) -> list[Unusable]:
     )
 
 
-def sizes_told(sizes: Mapping[str, ModelSizes]) -> dict[str, str]:
+def sizes_metadata(sizes: Mapping[str, ModelSizes]) -> dict[str, str]:
     """Metadata of a planner, for `Service.sizes`."""
     return {SIZES: msgspec.json.encode(sizes).decode()}
 
@@ -87,9 +86,9 @@ def sizes_told(sizes: Mapping[str, ModelSizes]) -> dict[str, str]:
 async def model_sizes(bus: Bus, model: str | None, within: float) -> ModelSizes | None:
     """Of what planners call `model`, or of their default; None: none that answers knows it."""
     found = await services(bus, within)
-    spoilt = {one.name for one in unusable_of(found) if one.kind == "model"}
+    unusable_models = {one.name for one in unusable_of(found) if one.kind == "model"}
     for one in found:
-        usable = [name for name in one.models if name not in spoilt] or one.models
+        usable = [name for name in one.models if name not in unusable_models] or one.models
         wanted = next(iter(usable), "") if model is None else model
         if (sizes := one.sizes.get(wanted)) is not None:
             return sizes
@@ -111,8 +110,8 @@ def _service(message: Message) -> Service | None:
         metadata: dict[str, str] = answer.get("metadata") or {}
         if not answer["name"].startswith(NAME_PREFIX):
             return None
-        told = data_of(message)
-        warnings = told.get(WARNINGS)
+        data = data_of(message)
+        warnings = data.get(WARNINGS)
         return Service(
             service=metadata["service"],
             pid=int(metadata["pid"]),
@@ -121,9 +120,9 @@ def _service(message: Message) -> Service | None:
             models=tuple(metadata.get("models", "").split()),
             http=metadata.get("http", ""),
             host=metadata.get("host", ""),
-            refusal=Refusal.of(told),
+            refusal=Refusal.of(data),
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
-            unusable=unusable_told(told),
+            unusable=unusable_in(data),
             sizes=msgspec.json.decode(metadata.get(SIZES, "{}"), type=dict[str, ModelSizes]),
         )
     except (ValueError, KeyError, AttributeError, TypeError, msgspec.MsgspecError):

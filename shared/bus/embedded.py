@@ -239,8 +239,8 @@ async def _listening_port(directory: Path, process: asyncio.subprocess.Process) 
     path = _ports_file(directory, process.pid)
     while True:
         if process.returncode is not None:
-            told = _last_line(directory)
-            raise Misconfigured(f"nats-server ended with status {process.returncode}: {told}")
+            last_line = _last_line(directory)
+            raise Misconfigured(f"nats-server ended with status {process.returncode}: {last_line}")
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, IndexError):
             return int(json.loads(path.read_text())["nats"][0].rsplit(":", 1)[1])
         await asyncio.sleep(0.01)

@@ -25,10 +25,10 @@ class Refusal:
     @staticmethod
     def of(statistics: Mapping[str, object]) -> "Refusal | None":
         """What a process told; None for one that takes work, or is too old to tell."""
-        told = statistics.get(REFUSAL)
-        if not isinstance(told, dict):
+        data = statistics.get(REFUSAL)
+        if not isinstance(data, dict):
             return None
-        return Refusal(str(told.get("reason", "")), told.get("lasting") is True)
+        return Refusal(str(data.get("reason", "")), data.get("lasting") is True)
 
 
 def common(refusals: Collection[Refusal | None]) -> Refusal | None:

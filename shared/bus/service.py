@@ -95,8 +95,8 @@ class _Answers:
         }
         match verb:
             case "INFO":
-                told: dict[str, object] = {**endpoint, "metadata": {}}
-                return {"description": self.info.description, "endpoints": [told]}
+                listed: dict[str, object] = {**endpoint, "metadata": {}}
+                return {"description": self.info.description, "endpoints": [listed]}
             case "STATS":
                 data = {"data": dict(self._stats())}
                 return {"started": self._started, "endpoints": [endpoint | counts | data]}

@@ -13,7 +13,7 @@ MAX_DEAD: Final = 100_000
 MAX_SUBMITTED: Final = 10_000
 """Jobs that no planner has looked at yet."""
 MAX_INPUTS: Final = 100_000
-"""Pictures that jobs came with, kept as long as their records."""
+"""Images that jobs came with, kept as long as their records."""
 MAX_WORK: Final = 100_000
 """Nodes that wait or run, over all models."""
 

@@ -20,7 +20,7 @@ class Unusable(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def told(statistics: Mapping[str, object]) -> tuple[Unusable, ...]:
+def unusable_in(statistics: Mapping[str, object]) -> tuple[Unusable, ...]:
     """What a process says of itself; nothing if it is too old to."""
     try:
         return msgspec.convert(statistics.get(UNUSABLE, ()), tuple[Unusable, ...])

@@ -76,7 +76,7 @@ class Darkroom:
         self._max_jobs = max_jobs
         self._headers = headers
         self._fitting = OneThread()
-        """Pictures are decoded one request at a time."""
+        """Images are decoded one request at a time."""
         self._tasks = asyncio.TaskGroup()
         self._watched: set[asyncio.Task[None]] = set()
 
@@ -117,9 +117,9 @@ class Darkroom:
 
     async def submit(self, request: GenerationRequest, *, progress: bool = True) -> Job:
         """Put the job into the queue, and watch it: its results, and with `progress` its steps. A
-        job id that is already known is success: what is watched then is that job. Pictures that are
+        job id that is already known is success: what is watched then is that job. Images that are
         too large for a message are fitted before (see `shared.jobs.travel`). Raises `QueueFull`,
-        `PayloadTooLarge`, `BusUnavailable`, and `InvalidRequest` about such pictures; what a
+        `PayloadTooLarge`, `BusUnavailable`, and `InvalidRequest` about such images; what a
         planner finds wrong with the request ends the job instead."""
         if not travels(request):
             request = await self._fitted(request)
@@ -135,7 +135,7 @@ class Darkroom:
         """Raises `InvalidRequest`."""
         limits = await model_sizes(self._bus, request.model, ANSWER_SECONDS)
         if limits is None:
-            allowed = "one that a planner serves, for it says the size of these pictures"
+            allowed = "one that a planner serves, for it says the size of these images"
             raise InvalidRequest("model", request.model, allowed)
         return await self._fitting.call(fitted_to_travel, request, limits)
 

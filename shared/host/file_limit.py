@@ -1,9 +1,9 @@
-"""Room for as many open files as a process may need: a connection is one."""
+"""The limit on open files, raised to what a process may need: each connection is an open file."""
 
 import resource
 
 
-def make_room(needed: int) -> int:
+def raise_file_limit(needed: int) -> int:
     """Raise this process's soft limit on open files to `needed`, or as far as the hard one allows:
     many systems start processes with 1,024. Returns how many of `needed` there may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -11,7 +11,7 @@ _MMAP_THRESHOLD: Final = -3
 
 
 def give_back_large_pieces() -> None:
-    """Otherwise glibc keeps up to 64 MB in every thread's heap once pictures were decoded there.
+    """Otherwise glibc keeps up to 64 MB in every thread's heap once images were decoded there.
     Another malloc decides for itself."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,4 +1,5 @@
-"""What has to be done about a job. Carried out by `shared/jobs/ledger.py`; all are idempotent."""
+"""What has to be done about a job. Carried out by `shared/jobs/record_store.py`; all are
+idempotent."""
 
 from dataclasses import dataclass
 
@@ -26,8 +27,8 @@ class ReleaseArenas:
 
 
 @dataclass(frozen=True, slots=True)
-class BuryJob:
+class DeadLetterJob:
     """Keep the record, with the causes of its failures, in the dead-letter stream."""
 
 
-Action = PublishNode | CommitOutcome | ReleaseArenas | BuryJob
+Action = PublishNode | CommitOutcome | ReleaseArenas | DeadLetterJob

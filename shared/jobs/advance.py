@@ -1,9 +1,10 @@
 """Every transition of a job, in one pure function: `advance(record, event) -> (record, actions)`.
 
-No clock and no I/O: events carry their time, actions are carried out by `shared/jobs/ledger.py`.
-An event that comes too late (of an earlier attempt or lease, of a finished node, of an ended job)
-changes nothing and answers with `outstanding(record)`: whatever a crash between writing the record
-and publishing may have left unpublished. All actions are idempotent, so repeating is harmless.
+No clock and no I/O: events carry their time, actions are carried out by
+`shared/jobs/record_store.py`. An event that comes too late (of an earlier attempt or lease, of a
+finished node, of an ended job) changes nothing and answers with `outstanding(record)`: whatever a
+crash between writing the record and publishing may have left unpublished. All actions are
+idempotent, so repeating is harmless.
 """
 
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 
 from shared.errors import AdapterUnusable, DeadlineExceeded, InvalidRequest
 from shared.jobs import leases
-from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
+from shared.jobs.actions import Action, CommitOutcome, DeadLetterJob, PublishNode, ReleaseArenas
 from shared.jobs.events import (
     CancelRequested,
     Checkpointed,
@@ -75,7 +76,7 @@ def outstanding(record: JobRecord) -> tuple[Action, ...]:
     if record.ended:
         given_up = record.failure is not None and record.failure.code not in _NOTHING_TO_LEARN
         ending = (CommitOutcome(outcome_of(record)), ReleaseArenas(record.arenas))
-        return (BuryJob(), *ending) if given_up else ending
+        return (DeadLetterJob(), *ending) if given_up else ending
     return tuple(
         PublishNode(name, state.attempt)
         for name, state in record.nodes.items()
@@ -158,8 +159,8 @@ def _finished(record: JobRecord, event: NodeFinished) -> Step:
         ran = tuple(sorted({*record.approximations, *event.approximations}))
         record = msgspec.structs.replace(record, approximations=ran)
     if event.warnings:
-        told = tuple(sorted({*record.warnings, *event.warnings}))
-        record = msgspec.structs.replace(record, warnings=told)
+        warnings = tuple(sorted({*record.warnings, *event.warnings}))
+        record = msgspec.structs.replace(record, warnings=warnings)
     if event.text_tokens:
         record = msgspec.structs.replace(record, text_tokens=event.text_tokens)
     if all(s.status == "done" for s in record.nodes.values()):

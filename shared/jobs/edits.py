@@ -7,7 +7,7 @@ from PIL import Image
 
 from shared.errors import InvalidRequest
 from shared.media.masks import mask_of, read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from shared.messages import EditSpec, GenerationRequest, JobSpec, MaskSource
 from shared.models.cards import ModelCard
 
@@ -19,29 +19,29 @@ IMAGE_STRENGTH: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
+class SourceImage:
     """An image that a request brings: its size in pixels, and where its mask is."""
 
     size: tuple[int, int]
     mask: MaskSource
 
 
-def read_original(request: GenerationRequest) -> Original | None:
+def read_source_image(request: GenerationRequest) -> SourceImage | None:
     """Of a request; None: it brings no image. Raises `InvalidRequest` if it cannot be worked with,
     which takes decoding it."""
     if request.image is None:
         _refuse_what_needs_an_image(request)
         return None
-    image = read_picture("image", request.image)
+    image = read_image("image", request.image)
     if request.mask is not None:
         check_mask(request.mask, image.size)
-        return Original(image.size, "file")
-    return Original(image.size, "none" if mask_of(image) is None else "alpha")
+        return SourceImage(image.size, "file")
+    return SourceImage(image.size, "none" if mask_of(image) is None else "alpha")
 
 
 def check_mask(data: bytes, size: tuple[int, int]) -> Image.Image:
     """The mask in a file (see `read_mask`), for an image of that size. Raises `InvalidRequest`."""
-    mask = read_picture("mask", data)
+    mask = read_image("mask", data)
     if mask.size != size:
         found = "{}x{} pixels".format(*mask.size)
         raise InvalidRequest("mask", found, "{}x{} pixels, as the image has".format(*size))
@@ -49,18 +49,18 @@ def check_mask(data: bytes, size: tuple[int, int]) -> Image.Image:
 
 
 def edit_spec(
-    request: GenerationRequest, original: Original, steps: int, card: ModelCard
+    request: GenerationRequest, source: SourceImage, steps: int, card: ModelCard
 ) -> EditSpec:
     """Raises `InvalidRequest` if it is not to be had in so many steps, or of this model."""
-    _check_mask_mode(request.mask_mode, original, card)
-    default = IMAGE_STRENGTH if original.mask == "none" else MASKED_STRENGTH
+    _check_mask_mode(request.mask_mode, source, card)
+    default = IMAGE_STRENGTH if source.mask == "none" else MASKED_STRENGTH
     strength = default if request.strength is None else request.strength
     if not 0.0 < strength <= 1.0:  # also refuses NaN
         raise InvalidRequest("strength", strength, "a number above 0, up to 1")
     if taken(steps, strength, card.rounds_up) < 1:
         allowed = f"at least {1 / steps:.4g} with {steps} steps, or more steps"
         raise InvalidRequest("strength", strength, allowed)
-    return EditSpec(strength=strength, mask=original.mask, mask_mode=request.mask_mode)
+    return EditSpec(strength=strength, mask=source.mask, mask_mode=request.mask_mode)
 
 
 def taken(steps: int, strength: float, rounds_up: bool) -> int:
@@ -86,11 +86,11 @@ def _refuse_what_needs_an_image(request: GenerationRequest) -> None:
         raise InvalidRequest("mask_mode", request.mask_mode, "none without an image")
 
 
-def _check_mask_mode(mode: str, original: Original, card: ModelCard) -> None:
+def _check_mask_mode(mode: str, source: SourceImage, card: ModelCard) -> None:
     allowed = "one of " + ", ".join(MASK_MODES)
     if mode == "cached" and not card.masks:
         allowed = f"exact, for the model {card.name} ({card.pipeline}) computes whole images only"
-    elif mode == "cached" and original.mask == "none":
+    elif mode == "cached" and source.mask == "none":
         allowed = "exact, for there is no mask"
     elif mode in MASK_MODES:
         return

@@ -8,11 +8,11 @@ server that was killed may hand out a delivery twice as the first; of two who be
 same lease, the first to write is its holder.
 
 A holder that gives the node back says so. One that does not has lost its lease: its process died,
-or hung. That proves nothing yet, about the node or its company. A node that was lost `SUSPECT`
-times without progress in between is a suspect. It runs alone, which is marked in the record first;
-if its process is lost while the mark stands, that is a kill, and `MAX_KILLS` of them are proof.
-Progress, a checkpoint at a later step, acquits. A suspect is claimed only when its turn to be alone
-has come: the deaths it waited through are not its own.
+or hung. That proves nothing yet, about the node or those that ran beside it. A node that was lost
+`SUSPECT` times without progress in between is a suspect. It runs alone, which is marked in the
+record first; if its process is lost while the mark stands, that is a kill, and `MAX_KILLS` of them
+are proof. Progress, a checkpoint at a later step, acquits. A suspect is claimed only when its turn
+to be alone has come: the deaths it waited through are not its own.
 """
 
 from typing import Final
@@ -27,8 +27,8 @@ SUSPECT: Final = 2
 MAX_KILLS: Final = 2
 """Processes lost while they computed this node alone, after which its job is dead-lettered."""
 MAX_LOSSES: Final = 12
-"""Leases lost without progress, alone or in company, after which it is as well: something kills its
-process before it can be marked."""
+"""Leases lost without progress, alone or beside others, after which it is as well: something kills
+its process before it can be marked."""
 
 
 def claim(state: NodeState, holder: str, alone: bool) -> NodeState:

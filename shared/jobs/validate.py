@@ -5,8 +5,8 @@ import zlib
 from typing import Final
 
 from shared.errors import InvalidRequest
-from shared.jobs.edits import edit_spec, read_original
-from shared.jobs.travel import MAX_PICTURE_BYTES, check_bytes
+from shared.jobs.edits import edit_spec, read_source_image
+from shared.jobs.travel import MAX_IMAGE_BYTES, check_bytes
 from shared.media.sizes import format_of, wanted_size
 from shared.messages import (
     JOB_ID_PATTERN,
@@ -43,9 +43,9 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     if not re.fullmatch(JOB_ID_PATTERN, request.job_id):
         raise InvalidRequest("job_id", request.job_id, f"text matching {JOB_ID_PATTERN}")
     card = _card(request.model, catalogue)
-    check_bytes(request, MAX_PICTURE_BYTES)
-    original = read_original(request)
-    width, height = wanted_size(request, card, None if original is None else original.size)
+    check_bytes(request, MAX_IMAGE_BYTES)
+    source = read_source_image(request)
+    width, height = wanted_size(request, card, None if source is None else source.size)
     output_format = format_of(request.output_format, (width, height), card)
     sampler = request.sampler or card.default_sampler
     if sampler not in card.samplers:
@@ -72,7 +72,7 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
         lora_late_steps=_within("lora_late_steps", request.lora_late_steps, 0, MAX_STEPS),
         controls=_controls(request.controls, card, catalogue),
         control_lag=_within("control_lag", request.control_lag, 0, MAX_CONTROL_LAG),
-        edit=None if original is None else edit_spec(request, original, steps, card),
+        edit=None if source is None else edit_spec(request, source, steps, card),
         embedded_guidance=card.embedded_guidance,
     )
 
@@ -116,8 +116,8 @@ def _loras(
         if not -MAX_LORA_SCALE <= choice.scale <= MAX_LORA_SCALE:  # also refuses NaN
             allowed = f"a scale from {-MAX_LORA_SCALE:g} to {MAX_LORA_SCALE:g}"
             raise InvalidRequest("loras", choice.scale, allowed)
-        check_origin(choice, catalogue.shelf, catalogue.lora_hosts)
-        check_fits(choice, catalogue.shelf, card.source)
+        check_origin(choice, catalogue.lora_directory, catalogue.lora_hosts)
+        check_fits(choice, catalogue.lora_directory, card.source)
     return choices
 
 

@@ -1,1 +1,1 @@
-"""Pictures as users send them, read as a viewer shows them."""
+"""Images as users send them, read as a viewer shows them."""

@@ -1,4 +1,4 @@
-"""Pictures as command lines and workloads name them; controls: `NAME=FILE` or `NAME=FILE:SCALE`."""
+"""Images as command lines and workloads name them; controls: `NAME=FILE` or `NAME=FILE:SCALE`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ from shared.messages import ControlChoice
 
 
 def read_controls(texts: Sequence[str], option: str) -> tuple[ControlChoice, ...]:
-    """Choices with the pictures that they name. Raises `InvalidRequest` about `option`."""
+    """Choices with the images that they name. Raises `InvalidRequest` about `option`."""
     return tuple(_read(text, option) for text in texts)
 
 
-def read_picture(file: Path, option: str) -> bytes:
+def read_image(file: Path, option: str) -> bytes:
     """Raises `InvalidRequest` about `option`."""
     try:
         return file.read_bytes()

@@ -23,7 +23,7 @@ _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFIL
 _PROGRESSIVE: Final = b"\xff\xc2"
 _INTERVAL: Final = b"\xff\xdd"
 MAX_SCANS: Final = 64
-"""Each may take as long as the whole picture; progressive encoders write about ten."""
+"""Each may take as long as the whole image; progressive encoders write about ten."""
 _JUNK: Final = bytes(range(254, 0, -1)) * 2
 """Data that begins after the end of a scan, and is seen if anything is missing before: where
 libjpeg finds no data it takes zeros."""
@@ -45,7 +45,7 @@ class _Parts:
 
 
 def strip(data: bytes) -> Stripped:
-    """The first picture of a JPEG file, without what follows it (further pictures, videos)."""
+    """The first image of a JPEG file, without what follows it (further images, videos)."""
     parts, position, whole = _Parts(), 2, False
     for number in itertools.count(1):
         if (match := _MARKER.search(data, position)) is None:
@@ -141,7 +141,7 @@ def _behind_thumbnail(data: bytes, position: int) -> int:
 def lacks_rows(stripped: Stripped, image: Image.Image) -> bool:
     """Whether the data of `image`, which was decoded from `stripped`, ends before its last row, or
     in it: libjpeg paints what is missing, and Pillow does not say so. With more data behind it a
-    whole picture stays what it is."""
+    whole image stays what it is."""
     head = stripped.pixels[: stripped.pixels.find(b"\xff\xda")]
     if any(kind in head for kind in _ARITHMETIC) or (_PROGRESSIVE in head and not stripped.whole):
         return not stripped.whole

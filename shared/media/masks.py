@@ -6,7 +6,7 @@ from PIL import Image, ImageChops
 
 from shared.errors import InvalidRequest
 from shared.media.profiles import to_srgb
-from shared.media.reader import Picture
+from shared.media.reader import DecodedImage
 
 HALF: Final = 128
 """What says at least this much, once it is brought to size, is drawn anew."""
@@ -25,10 +25,10 @@ def holes(alpha: Image.Image) -> Image.Image:
     return alpha.point([255, *[0] * 255])
 
 
-def mask_of(picture: Picture) -> Image.Image | None:
+def mask_of(image: DecodedImage) -> Image.Image | None:
     """The mask that an image has in itself, in the form of `read_mask`: its alpha channel, if any
     of it is fully transparent."""
-    alpha = picture.alpha()
+    alpha = image.alpha()
     found = None if alpha is None else holes(alpha)
     return None if found is None or found.getbbox() is None else found
 
@@ -40,32 +40,32 @@ def drawn_anew(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     return levels.point([0] * HALF + [255] * (256 - HALF))
 
 
-def read_mask(picture: Picture) -> Image.Image:
+def read_mask(image: DecodedImage) -> Image.Image:
     """How much each pixel is to be drawn anew, 0 to 255: by its alpha channel, if any of that is
     not opaque, else by its light. Raises `InvalidRequest` if that is nowhere the case."""
-    alpha = picture.alpha()
+    alpha = image.alpha()
     if alpha is not None:
         found = holes(alpha)
         if found.getbbox() is None:
             least = alpha.getextrema()[0]
             raise InvalidRequest("mask", f"a mask whose least alpha is {least}", ALLOWED)
         return found
-    light = _light(picture)
+    light = _light(image)
     if light.getextrema()[1] < HALF:
         raise InvalidRequest("mask", "an opaque mask without anything white", ALLOWED)
     return light
 
 
-def _light(picture: Picture) -> Image.Image:
-    """Raises `InvalidRequest` about a picture in colours: which of them were meant is unknown."""
-    own = picture.colours()
-    if own.mode == "L" and picture.profile is None:
+def _light(image: DecodedImage) -> Image.Image:
+    """Raises `InvalidRequest` about an image in colours: which of them were meant is unknown."""
+    own = image.colours()
+    if own.mode == "L" and image.profile is None:
         return own
-    shown = to_srgb(own, picture.profile)
+    shown = to_srgb(own, image.profile)
     red, green, blue = shown.split()
     most = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     least = ImageChops.darker(ImageChops.darker(red, green), blue)
     coloured = sum(ImageChops.subtract(most, least).histogram()[COLOURED:])
     if coloured > FEW * shown.width * shown.height:
-        raise InvalidRequest("mask", "an opaque picture in colours", ALLOWED)
+        raise InvalidRequest("mask", "an opaque image in colours", ALLOWED)
     return shown.convert("L")

@@ -24,7 +24,7 @@ _OPAQUE: Final = {"L": "LA", "RGB": "RGBA"}
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:
-    """The same picture in mode L, LA, RGB, RGBA or CMYK. A colour that a file declares transparent
+    """The same image in mode L, LA, RGB, RGBA or CMYK. A colour that a file declares transparent
     is so in the result. Raises `ValueError` for a mode that has no such look (floats)."""
     if image.mode in _DEEP:
         return _from_deep(image)
@@ -53,7 +53,7 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 def alpha_of(image: Image.Image) -> Image.Image | None:
-    """The alpha channel of a picture in 8 bits; None if all of it is opaque."""
+    """The alpha channel of an image in 8 bits; None if all of it is opaque."""
     if not image.mode.endswith("A"):
         return None
     alpha = image.getchannel("A")
@@ -61,7 +61,7 @@ def alpha_of(image: Image.Image) -> Image.Image | None:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A picture in 8 bits without its alpha channel: what is transparent lets white through."""
+    """An image in 8 bits without its alpha channel: what is transparent lets white through."""
     if not image.mode.endswith("A"):
         return image
     mode, alpha = image.mode[:-1], alpha_of(image)

@@ -1,4 +1,4 @@
-"""How a picture has to be turned to be upright (Exif 2.32, tag 0x0112; XMP, tiff:Orientation)."""
+"""How an image has to be turned to be upright (Exif 2.32, tag 0x0112; XMP, tiff:Orientation)."""
 
 import re
 import struct

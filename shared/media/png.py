@@ -34,7 +34,7 @@ _ADAM7: Final = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-"""Passes of an interlaced picture: its first column and row, and the steps to the next ones."""
+"""Passes of an interlaced image: its first column and row, and the steps to the next ones."""
 _PIECE: Final = 1024 * 1024
 
 Chunk = tuple[bytes, bytes]
@@ -42,7 +42,7 @@ Chunk = tuple[bytes, bytes]
 
 
 def strip(data: bytes) -> Stripped:
-    """The first picture of a PNG file. Of animated files that is the one which viewers without
+    """The first image of a PNG file. Of animated files that is the one which viewers without
     animations show."""
     pixels: list[Chunk] = []
     about: dict[bytes, bytes] = {}
@@ -166,7 +166,7 @@ def lacks_rows(stripped: Stripped, image: Image.Image) -> bool:
 
 
 def _pass_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, int]) -> int:
-    """Of one pass over the picture: its rows, each with the byte that names its filter."""
+    """Of one pass over the image: its rows, each with the byte that names its filter."""
     left, top, across, down = one
     columns, rows = -(-(size[0] - left) // across), -(-(size[1] - top) // down)
     return rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0

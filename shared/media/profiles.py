@@ -1,4 +1,4 @@
-"""Colours between a picture's own profile (ICC.1) and sRGB."""
+"""Colours between an image's own profile (ICC.1) and sRGB."""
 
 from io import BytesIO
 from typing import Final

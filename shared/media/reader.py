@@ -1,4 +1,4 @@
-"""The one function that turns a file into a picture, as docs/pictures.md says."""
+"""The one function that turns a file into an image, as docs/images.md says."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -59,8 +59,8 @@ _BRANDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A decoded picture, whose pixels lie as in its file."""
+class DecodedImage:
+    """A decoded image, whose pixels lie as in its file."""
 
     image: Image.Image
     """In 8 bits: mode L, LA, RGB, RGBA or CMYK."""
@@ -100,20 +100,20 @@ class Picture:
         return own if size is None else own.resize(size, Image.Resampling.LANCZOS)
 
 
-def read_picture(field: str, data: bytes) -> Picture:
-    """The picture in the file `data`, wholly decoded, and refused before that if it has more than
+def read_image(field: str, data: bytes) -> DecodedImage:
+    """The image in the file `data`, wholly decoded, and refused before that if it has more than
     `MAX_PIXELS`. Raises `InvalidRequest` about `field`."""
     kind = _kind(data)
     found = _read(data, kind) if kind in FORMATS else _UNKNOWN
-    if isinstance(found, Picture):
+    if isinstance(found, DecodedImage):
         return found
     # Not raised where it was found: an error would keep the decoder, and its pixels, in memory.
     value = f"a {kind} file of {len(data)} bytes" if kind else f"{len(data)} bytes that are none"
     raise InvalidRequest(field, value + found, ALLOWED.format(most=MAX_PIXELS))
 
 
-def _read(data: bytes, kind: str) -> Picture | str:
-    """A picture, or what is wrong with it. Metadata never is the reason."""
+def _read(data: bytes, kind: str) -> DecodedImage | str:
+    """An image, or what is wrong with it. Metadata never is the reason."""
     try:
         stripped = FORMATS[kind](data)
         image = Image.open(BytesIO(stripped.pixels), formats=(kind.upper(),))
@@ -124,7 +124,7 @@ def _read(data: bytes, kind: str) -> Picture | str:
             return " that ends before its last row"
         pixels = modes.in_eight_bits(image)
         pixels.info = {}
-        return Picture(pixels, orientation(stripped.exif, stripped.xmp), stripped.profile)
+        return DecodedImage(pixels, orientation(stripped.exif, stripped.xmp), stripped.profile)
     except MemoryError:
         raise
     # Decoders of other people's files raise anything: Pillow's own list is not complete.

@@ -11,7 +11,7 @@ from shared.messages import GenerationRequest, ImageFormat
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024 - 64 * 1024
 """Of one result: the bus takes 8 MiB in one message."""
 MAX_PNG_PIXELS: Final = MAX_FILE_BYTES // 3
-"""A noisy picture hardly becomes smaller as a png. What is larger in another format is encoded with
+"""A noisy image hardly becomes smaller as a png. What is larger in another format is encoded with
 less quality (`services/vae/images.py`)."""
 ROOMY: Final[ImageFormat] = "jpeg"
 """The default format of what a png may not have room for."""
@@ -56,11 +56,11 @@ class ModelSizes(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-def wanted_size(request: GenerationRequest, card: Limits, original: Size | None) -> Size:
-    """Of the result. `original`: the size of the image that the request begins from, if there is
+def wanted_size(request: GenerationRequest, card: Limits, source: Size | None) -> Size:
+    """Of the result. `source`: the size of the image that the request begins from, if there is
     one. Raises `InvalidRequest` if the model cannot draw what the request says."""
-    width, height = original or (card.default_width, card.default_height)
-    if original is not None or request.output_format == "png":
+    width, height = source or (card.default_width, card.default_height)
+    if source is not None or request.output_format == "png":
         width, height = fitted((width, height), card, request.output_format)
     width = width if request.width is None else request.width
     height = height if request.height is None else request.height

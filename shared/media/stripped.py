@@ -1,4 +1,4 @@
-"""What a picture file is taken apart into before Pillow sees it."""
+"""What an image file is taken apart into before Pillow sees it."""
 
 import zlib
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ MAX_METADATA_BYTES: Final = 8 * 1024 * 1024
 """Of one unpacked profile or text; a larger one counts as none."""
 
 MAX_PARTS: Final = 65_536
-"""Chunks or segments of a file; a picture needs a few, or a few thousand if it is animated."""
+"""Chunks or segments of a file; an image needs a few, or a few thousand if it is animated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stripped:
     """A file of pixels alone, and what its file said about them. Metadata that is damaged is None:
-    it never decides whether a picture can be read."""
+    it never decides whether an image can be read."""
 
     pixels: bytes
     exif: bytes | None = None

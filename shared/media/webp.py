@@ -11,7 +11,7 @@ _HEADER: Final = 12
 
 
 def strip(data: bytes) -> Stripped:
-    """libwebp needs nothing taken away: it reads the first picture, and no metadata."""
+    """libwebp needs nothing taken away: it reads the first image, and no metadata."""
     about: dict[bytes, bytes] = {}
     position = _HEADER
     for number in itertools.count(1):

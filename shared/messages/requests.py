@@ -23,9 +23,9 @@ class LoraChoice(
     counts."""
 
     name: str | None = None
-    """On the server's shelf."""
+    """In the server's LoRA directories."""
     path: str | None = None
-    """A file below one of the directories of the shelf."""
+    """A file below one of the server's LoRA directories."""
     hub: str | None = None
     """On the model hub: owner/repo[@revision][:file.safetensors]."""
     url: str | None = None
@@ -37,7 +37,7 @@ class LoraChoice(
 
 
 class ControlChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A ControlNet by its name, the picture that it steers by, and how."""
+    """A ControlNet by its name, its control image, and how it counts."""
 
     model: str
     image: bytes
@@ -48,8 +48,8 @@ class ControlChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     end: float = 1.0
     """and after which it ends."""
     guess_mode: bool = False
-    """Only the guided half is steered, the outer layers less than the inner ones: for prompts that
-    say nothing of what the picture shows."""
+    """Only the conditional half is controlled, the outer layers less than the inner ones: for
+    prompts that say nothing of what the image shows."""
 
 
 class GenerationRequest(
@@ -72,7 +72,7 @@ class GenerationRequest(
     steps: int | None = None
     guidance: float | None = None
     """Classifier-free guidance scale; 1 and below: no guidance. For a model with embedded guidance
-    (see `shared.models.contracts.family.Family`) the number that its network is told."""
+    (see `shared.models.contracts.family.Family`) the number that its network takes."""
     sampler: str | None = None
     seed: int | None = None
     """Image i is drawn from seed + i. None: derived from the job id."""
@@ -84,7 +84,8 @@ class GenerationRequest(
     """Denoising steps that may be taken before the LoRAs are loaded; 0 is exact."""
     controls: tuple[ControlChoice, ...] = ()
     control_lag: int = 0
-    """1: each step may be steered by what the ControlNets said of the step before; 0 is exact."""
+    """1: each step may use the residuals that the ControlNets gave for the step before; 0 is
+    exact."""
     image: bytes | None = None
     """A file (png, jpeg or webp) to begin from; brought to the size of the result."""
     mask: bytes | None = None
@@ -97,7 +98,7 @@ class GenerationRequest(
     """How what the mask keeps is computed: `exact`, or `cached`: it may be taken from an earlier
     edit of the image."""
     previews: int = 0
-    """Pictures of the running latents to send while denoising, evenly spaced."""
+    """Images of the running latents to send while denoising, evenly spaced."""
     output_format: ImageFormat | None = None
     """None: png, or jpeg where the png may be too large for the bus."""
     output_compression: int = 100

@@ -11,7 +11,7 @@ from shared.messages.results import Failure
 
 
 class ControlSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A `ControlChoice` after validation; its picture is on `dr.v1.input.<job>.<number>`."""
+    """A `ControlChoice` after validation; its image is on `dr.v1.input.<job>.<number>`."""
 
     model: str
     scale: float
@@ -59,7 +59,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     edit: EditSpec | None = None
     """None: drawn from noise alone."""
     embedded_guidance: bool = False
-    """Guidance is a number that the network is told."""
+    """Guidance is one of the network's scalars, and no second forward."""
 
     @property
     def guided(self) -> bool:
@@ -88,7 +88,7 @@ class PreviewTask(msgspec.Struct, frozen=True, kw_only=True, tag="preview"):
 
 
 TextHandles = tuple[TensorHandle, ...]
-"""What the network is told for one image, in the order of `Family.conditioning`."""
+"""Handles to the conditioning of one image, in the order of `Family.conditioning`."""
 
 
 class ControlledRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,11 +97,11 @@ class ControlledRow(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: str
     t: float
-    numbers: tuple[float, ...]
+    scalars: tuple[float, ...] = msgspec.field(name="numbers")
     texts: tuple[TextHandles, ...]
     """For each image that is wanted: the unconditional half, if it is one of them, comes first."""
     hint: TensorHandle
-    """The embedded picture (C, H, W)."""
+    """The embedded image (C, H, W)."""
     scale: float
     guess_mode: bool
 
@@ -129,19 +129,19 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, tag="control_reply
     """Rows, by their place in the request, for which float32 was needed."""
 
 
-class HalfRequest(msgspec.Struct, frozen=True, kw_only=True, tag="half"):
+class CfgBranchRequest(msgspec.Struct, frozen=True, kw_only=True, tag="half"):
     """One image of a step, on `dr.v1.assist.<model>`: the unconditional half of a row that is alone
-    with its denoiser. Answered by a `HalfReply`."""
+    with its denoiser. Answered by a `CfgBranchReply`."""
 
     job_id: str
     x: TensorHandle
     """What the network is fed, (1, C, H, W)."""
     t: float
-    numbers: tuple[float, ...]
+    scalars: tuple[float, ...] = msgspec.field(name="numbers")
     text: TextHandles
 
 
-class HalfReply(msgspec.Struct, frozen=True, kw_only=True, tag="half_reply"):
+class CfgBranchReply(msgspec.Struct, frozen=True, kw_only=True, tag="half_reply"):
     out: TensorHandle | None
     """The network's answer (1, C, H, W); None: there is other work."""
 

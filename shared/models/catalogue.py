@@ -41,14 +41,14 @@ class ControlCard(msgspec.Struct, frozen=True, kw_only=True):
     """Directory or hub id to load it from."""
     interface: str
     scale: int
-    """Pixels, each way, of the picture that a latent position is told of."""
+    """Pixels, each way, of the control image that one latent position stands for."""
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     """All served models by name, and the add-ons for them."""
 
     cards: dict[str, ModelCard]
-    shelf: LoraDirectory = LoraDirectory()
+    lora_directory: LoraDirectory = LoraDirectory()
     lora_hosts: Hosts = Hosts()
     """That LoRAs may be fetched from."""
     controls: dict[str, ControlCard] = {}
@@ -56,18 +56,20 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, str] = {}
     """Names of models by what the operator also calls them."""
     unusable: tuple[Unusable, ...] = ()
-    spoilt: frozenset[str] = frozenset()
+    unloadable: frozenset[str] = frozenset()
     """Names of models that services could not load."""
 
     @property
     def default(self) -> ModelCard:
         """The first one that can be drawn with, as far as is known."""
         first = next(iter(self.cards.values()))
-        return next((one for one in self.cards.values() if one.name not in self.spoilt), first)
+        return next((one for one in self.cards.values() if one.name not in self.unloadable), first)
 
-    def without(self, spoilt: Collection[str]) -> "Catalogue":
+    def without(self, unloadable: Collection[str]) -> "Catalogue":
         """With these models, of which services said that they could not load them."""
-        return msgspec.structs.replace(self, spoilt=frozenset(self.cards).intersection(spoilt))
+        return msgspec.structs.replace(
+            self, unloadable=frozenset(self.cards).intersection(unloadable)
+        )
 
     @staticmethod
     def load(
@@ -90,7 +92,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             log.warning("the %s %s is not served: %s", one.kind, one.name, one.reason)
         return Catalogue(
             cards=cards,
-            shelf=LoraDirectory(tuple(loras)),
+            lora_directory=LoraDirectory(tuple(loras)),
             lora_hosts=lora_hosts or Hosts(),
             controls=found,
             unusable=(*unusable, *unfit),
@@ -102,7 +104,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
         loaded = Catalogue.load(
             settings.sources,
-            settings.shelf,
+            settings.lora_directories,
             settings.control_sources,
             hosts,
             settings.model_settings,

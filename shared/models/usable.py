@@ -12,12 +12,14 @@ log = logging.getLogger(__name__)
 
 def as_found(catalogue: Catalogue, found: Collection[Service]) -> Catalogue:
     """`catalogue` as those that answer now know it. A model that somebody could not load stays
-    spoilt until every service holds it: who said so may be away for a moment."""
+    unloadable until every service holds it: who said so may be away for a moment."""
     now = {one.name for one in unusable_of(found) if one.kind == "model"}
-    told = catalogue.without(now.union(one for one in catalogue.spoilt if not _held(one, found)))
-    if told.default.name != catalogue.default.name:
-        log.warning("the default model is %s now", told.default.name)
-    return told
+    usable = catalogue.without(
+        now.union(one for one in catalogue.unloadable if not _held(one, found))
+    )
+    if usable.default.name != catalogue.default.name:
+        log.warning("the default model is %s now", usable.default.name)
+    return usable
 
 
 def _held(model: str, found: Collection[Service]) -> bool:

@@ -1,1 +1,1 @@
-"""Every decision, as a pure function of what it is told: no clock, no input or output, no torch."""
+"""Every decision, as a pure function of its arguments: no clock, no input or output, no torch."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class ShapeKey(NamedTuple):
-    """Latents (channels, height, width), and the lengths of the sequences that the network is told.
+    """Latents (channels, height, width), and the lengths of the sequences in the conditioning.
     Equal keys may share a step."""
 
     channels: int

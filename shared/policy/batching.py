@@ -1,10 +1,10 @@
 """Who goes first among rows of one class, and whom it shares its step with. Pure.
 
-What a step pays once, whoever takes part (weights read, kernels started), is what company saves;
-the rest of it is each row's own, for which all others wait. Where nothing is saved, rows that take
-turns are finished earlier than rows that share each step: equal ones one after another are done
-after 1, 2, ... of their times, together after all of them. So as many share a step as what it saves
-is worth, and the shortest go first (Smith's rule), unless others have waited for long.
+What a step pays once, whoever takes part (weights read, kernels started), is what sharing a step
+saves; the rest of it is each row's own, for which all others wait. Where nothing is saved, rows
+that take turns are finished earlier than rows that share each step: equal ones one after another
+are done after 1, 2, ... of their times, together after all of them. So as many share a step as what
+it saves is worth, and the shortest go first (Smith's rule), unless others have waited for long.
 
 Let `b` be what a row's step takes alone, `a` by how much it makes the others' step longer, and let
 `n` of `N` rows in hand take part already. If it joins, all N wait for `a` longer; if not, it and

@@ -1,7 +1,7 @@
 """Which rows can still be in time, and whether one more would make others late. Pure.
 
-Users say by when a picture is of use. A batch that takes everybody in makes everybody late: each
-row more makes every step longer. So a row with company joins only if all that are in time stay so,
+Users say by when an image is of use. A batch that takes everybody in makes everybody late: each
+row more makes every step longer. So a row joins others only if all that are in time stay so,
 and one whose deadline would pass even if it were alone is given up at once, for the good of the
 next. In between, where what follows denoising must be quicker than usual, a row has its chance if
 nobody else who has a deadline is there: under a burst, such rows would fill the batch, and make
@@ -34,14 +34,14 @@ def _slack(row: RowView, cost: StepCost) -> float:
     """Seconds that are left after the quickest end of `row`."""
     if row.seconds_left is None:
         return float("inf")
-    return row.seconds_left + row.margin - row.steps_left * cost.least(row.work)
+    return row.seconds_left + row.grace - row.steps_left * cost.least(row.work)
 
 
 def _is_over(row: RowView) -> bool:
-    return row.seconds_left is not None and row.seconds_left + row.margin <= 0.0
+    return row.seconds_left is not None and row.seconds_left + row.grace <= 0.0
 
 
-def kept(rows: Sequence[RowView], cost: StepCost) -> tuple[list[RowView], list[RowView]]:
+def keep_in_time(rows: Sequence[RowView], cost: StepCost) -> tuple[list[RowView], list[RowView]]:
     """Those of `rows` that go on, and those that step aside for them: where some would be late
     together, as many as are in time without the others, those that are done soonest first, and all
     that have no deadline. If none is, the one that is least late goes on."""

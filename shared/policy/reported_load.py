@@ -1,8 +1,8 @@
-"""How much a denoiser has in hand, in predicted seconds: when it is done, whether it has room for
-more, and what it tells when it pulls. Pure.
+"""How much a denoiser has in hand, in predicted seconds: when it is done, whether it has capacity
+for more, and what load it reports when it pulls. Pure.
 
-Rows are not alike: one that edits 3% of a picture in 10 steps is a hundredth of one that draws a
-picture in 50. So whoever is done first pulls first, not whoever has the fewest rows.
+Rows are not alike: one that edits 3% of an image in 10 steps is a hundredth of one that draws a
+image in 50. So whoever is done first pulls first, not whoever has the fewest rows.
 """
 
 from collections.abc import Collection, Iterator
@@ -44,7 +44,7 @@ def seconds_in_hand(rows: Collection[RowView], cost: StepCost) -> float:
     return max((end for _, end in ends(rows, cost)), default=0.0)
 
 
-def has_room(
+def has_capacity(
     rows: Collection[RowView], coming: int, cost: StepCost, max_step_seconds: float
 ) -> bool:
     """Whether no step is predicted to take longer than `max_step_seconds` with one row more. That

@@ -12,7 +12,7 @@ class RestartPolicy:
     longest: float = 10.0
     steady_after: float = 30.0
     """A process that lived this long starts anew with the shortest delay."""
-    hopeless_after: int = 3
+    give_up_after: int = 3
     """Exits in a row of a process that has never been ready, after which it is given up: what
     never worked is misconfigured, what did work once comes back. One that says itself that it is
     misconfigured is given up at once."""
@@ -59,8 +59,8 @@ def after_exit(
     steady = end.was_ready and end.lived >= policy.steady_after
     exits = 1 if steady else history.exits + 1
     remembered = History(exits=exits, ever_ready=history.ever_ready or end.was_ready)
-    hopeless = end.misconfigured or exits >= policy.hopeless_after
-    if hopeless and not remembered.ever_ready:
+    futile = end.misconfigured or exits >= policy.give_up_after
+    if futile and not remembered.ever_ready:
         return remembered, GiveUp(exits)
     return remembered, Restart(_delay(exits, policy))
 

@@ -28,7 +28,7 @@ class RowView:
     steps_left: int = 1
     seconds_left: float | None = None
     """Until its denoising should be over; None: it has no deadline."""
-    margin: float = 0.0
+    grace: float = 0.0
     """Seconds from then until its deadline, for what follows denoising."""
 
     blocked: bool = False

@@ -26,7 +26,7 @@ from typing import Final
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.batching import Shared, always_batch, in_order, worth_batching
-from shared.policy.deadlines import infeasible, kept, would_delay
+from shared.policy.deadlines import infeasible, keep_in_time, would_delay
 from shared.policy.row_view import RANK, RowView, StepCost
 from shared.policy.step_work import total
 
@@ -50,7 +50,7 @@ class Limits:
     """A step is not predicted to take longer, unless it has one row only."""
     patience: int = 50
     """Steps that may pass a row over before it counts as a class more urgent."""
-    deadline_margin: float = 0.0
+    deadline_grace: float = 0.0
     """Seconds before a job's deadline at which its denoising should be over."""
 
     def __post_init__(self) -> None:
@@ -78,12 +78,13 @@ class StepPlan:
     """Arrivals of the rows that enter from the waiting room, go back to it, and run now; and of
     those that are given up (`infeasible`).
 
-    Nobody runs only if there is nobody else, or nobody that may. `turn` is for the next call."""
+    Nobody runs only if there is nobody else, or nobody that may. `round_robin` is for the next
+    call."""
 
     joins: tuple[int, ...]
     leaves: tuple[int, ...]
     runs: tuple[int, ...]
-    turn: RoundRobinState
+    round_robin: RoundRobinState
     infeasible: tuple[int, ...] = ()
 
 
@@ -92,38 +93,39 @@ def schedule_step(
     waiting: Sequence[RowView],
     limits: Limits,
     cost: StepCost,
-    turn: RoundRobinState,
+    round_robin: RoundRobinState,
     held: bool = False,
 ) -> StepPlan:
-    """Decide about the admitted `rows` and those `waiting`; `turn` is the last plan's. `held`: only
-    rows that are `alone` may enter and run."""
+    """Decide about the admitted `rows` and those `waiting`; `round_robin` is the last plan's.
+    `held`: only rows that are `alone` may enter and run."""
     if held:
         waiting = [row for row in waiting if row.alone]
         if not waiting and not any(row.alone for row in rows):
-            return StepPlan((), (), (), turn)
+            return StepPlan((), (), (), round_robin)
     given_up = () if held else infeasible([*rows, *waiting], cost)
     rows = [row for row in rows if row.arrival not in given_up]
     waiting = [row for row in waiting if row.arrival not in given_up]
-    staying, aside = kept(rows, cost)
-    welcome = _welcome(staying, [*waiting, *aside], limits, cost)
-    admitted = _admit(staying, welcome, limits, cost)
+    staying, aside = keep_in_time(rows, cost)
+    admissible = _admissible(staying, [*waiting, *aside], limits, cost)
+    admitted = _admit(staying, admissible, limits, cost)
     groups = _groups(admitted, limits)
     if not groups:
-        return StepPlan((), (), (), RoundRobinState(choices=turn.choices), given_up)
-    steps = {shape: _fill(group, limits, cost, turn.trial) for shape, group in groups.items()}
-    shape, next_turn = _take_turn(steps, limits, cost, turn)
+        return StepPlan((), (), (), RoundRobinState(choices=round_robin.choices), given_up)
+    trial = round_robin.trial
+    steps = {shape: _fill(group, limits, cost, trial) for shape, group in groups.items()}
+    shape, next_round = _take_turn(steps, limits, cost, round_robin)
     present = {row.arrival for row in rows}
     stay = {row.arrival for row in admitted}
     return StepPlan(
         joins=tuple(row.arrival for row in admitted if row.arrival not in present),
         leaves=tuple(row.arrival for row in rows if row.arrival not in stay),
         runs=tuple(row.arrival for row in steps[shape]),
-        turn=replace(next_turn, choices=turn.choices + (len(groups[shape]) > 1)),
+        round_robin=replace(next_round, choices=round_robin.choices + (len(groups[shape]) > 1)),
         infeasible=given_up,
     )
 
 
-def _welcome(
+def _admissible(
     rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits, cost: StepCost
 ) -> list[RowView]:
     """Those of `waiting` that make nobody late, the most urgent first. Who has waited for long has
@@ -170,7 +172,7 @@ def _fill(group: Sequence[RowView], limits: Limits, cost: StepCost, trial: bool)
     if always_batch(ordered, cost):
         chosen = full
     else:
-        chosen = _sharing(full, len(ordered), cost)
+        chosen = _worth_sharing(full, len(ordered), cost)
         if trial:
             chosen = full[: len(chosen) + 1] if len(chosen) < len(full) else full[:1]
     return sorted(chosen, key=lambda row: row.arrival)
@@ -188,7 +190,7 @@ def _fitting(ordered: Sequence[RowView], limits: Limits, cost: StepCost) -> list
     return chosen
 
 
-def _sharing(full: Sequence[RowView], in_hand: int, cost: StepCost) -> list[RowView]:
+def _worth_sharing(full: Sequence[RowView], in_hand: int, cost: StepCost) -> list[RowView]:
     """Those of `full` that gain by sharing a step, or one more than was ever measured."""
     chosen, taking, most = [full[0]], Shared.of(full[:1], cost), Shared.of(full, cost)
     doubt = cost.doubt
@@ -204,29 +206,32 @@ def _sharing(full: Sequence[RowView], in_hand: int, cost: StepCost) -> list[RowV
 
 
 def _take_turn(
-    groups: dict[ShapeKey, list[RowView]], limits: Limits, cost: StepCost, turn: RoundRobinState
+    groups: dict[ShapeKey, list[RowView]],
+    limits: Limits,
+    cost: StepCost,
+    round_robin: RoundRobinState,
 ) -> tuple[ShapeKey, RoundRobinState]:
     """The group that steps now, and the turn afterwards."""
     price = {
         shape: max(cost.predict(total(row.work for row in step)), FREE)
         for shape, step in groups.items()
     }
-    known = dict(turn.deficits)
+    known = dict(round_robin.deficits)
     shapes = [shape for shape in known if shape in groups]
     shapes += [shape for shape in groups if shape not in known]
     deficits = {shape: known.get(shape, 0.0) for shape in shapes}
-    current = turn.shape
+    current = round_robin.shape
     if current is None or current not in groups or deficits[current] < price[current]:
-        current = _following(shapes, turn, groups)
+        current = _following(shapes, round_robin, groups)
         deficits[current] += max(price.values())
     deficits[current] -= price[current]
     return current, RoundRobinState(current, tuple(deficits.items()))
 
 
 def _following(
-    shapes: Sequence[ShapeKey], turn: RoundRobinState, groups: dict[ShapeKey, list[RowView]]
+    shapes: Sequence[ShapeKey], round_robin: RoundRobinState, groups: dict[ShapeKey, list[RowView]]
 ) -> ShapeKey:
     """The group after the one whose turn it was, in the order in which groups came up."""
-    order = [shape for shape, _ in turn.deficits]
-    after = order[order.index(turn.shape) + 1 :] if turn.shape in order else []
+    order = [shape for shape, _ in round_robin.deficits]
+    after = order[order.index(round_robin.shape) + 1 :] if round_robin.shape in order else []
     return next((shape for shape in after if shape in groups), shapes[0])

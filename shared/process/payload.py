@@ -1,4 +1,4 @@
-"""What the bus has to carry in one message: pictures, above all."""
+"""What the bus has to carry in one message: images, above all."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from shared.media.sizes import MAX_FILE_BYTES
 ENVELOPE_BYTES: Final = 32 * 1024
 """Of what is said beside a result."""
 NEEDED: Final = MAX_FILE_BYTES + ENVELOPE_BYTES
-"""Bytes of the largest message: a result; a request with its pictures is a little smaller."""
+"""Bytes of the largest message: a result; a request with its images is a little smaller."""
 
 
 def refuse_small_payload(max_payload: int) -> None:
@@ -17,5 +17,5 @@ def refuse_small_payload(max_payload: int) -> None:
     if max_payload < NEEDED:
         raise Misconfigured(
             f"DARKROOM_NATS_URL: this bus takes messages of at most {max_payload} bytes, and "
-            f"pictures need {NEEDED}: set `max_payload: 8MB` in its configuration"
+            f"images need {NEEDED}: set `max_payload: 8MB` in its configuration"
         )

@@ -71,10 +71,10 @@ class Process:
         `refusal` says so, and what is `unusable` of what it was to serve.
         `background` coroutines run meanwhile, and are cancelled at the end."""
 
-        def told() -> Mapping[str, object]:
+        def current_statistics() -> Mapping[str, object]:
             current = Refusal("it is leaving") if self.stop.is_set() else refusal()
-            spoilt = msgspec.to_builtins(unusable)
-            return {**statistics(), REFUSAL: current and asdict(current), UNUSABLE: spoilt}
+            listed = msgspec.to_builtins(unusable)
+            return {**statistics(), REFUSAL: current and asdict(current), UNUSABLE: listed}
 
         info = ServiceInfo(
             name=f"darkroom-{self.service.replace('_', '-')}",
@@ -98,7 +98,7 @@ class Process:
             gc.collect()
             gc.freeze()
             gc.enable()  # see `start_up.py`
-            helpers.append(group.create_task(self._announce(info, told)))
+            helpers.append(group.create_task(self._announce(info, current_statistics)))
             await working
             for helper in helpers:
                 helper.cancel()

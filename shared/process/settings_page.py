@@ -62,7 +62,7 @@ def page() -> str:
 
 def rows() -> Iterator[tuple[str, ...]]:
     """What the page tells of each setting, in the order of `COLUMNS`."""
-    hints, told = get_type_hints(Settings, include_extras=True), _docstrings()
+    hints, explained = get_type_hints(Settings, include_extras=True), _docstrings()
     for field in msgspec.structs.fields(Settings):
         kind, *notes = get_args(hints[field.name])
         metas = [note for note in notes if isinstance(note, msgspec.Meta)]
@@ -73,7 +73,7 @@ def rows() -> Iterator[tuple[str, ...]]:
             _type(kind, metas),
             " ".join(units),
             _default(field.default, units),
-            told[field.name],
+            explained[field.name],
             ", ".join(readers),
         )
 
@@ -87,9 +87,9 @@ def _docstrings() -> dict[str, str]:
         match field, text:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(told))),
+                ast.Expr(value=ast.Constant(value=str(explained))),
             ):
-                found[name] = " ".join(told.split())
+                found[name] = " ".join(explained.split())
     return found
 
 

@@ -159,14 +159,14 @@ async def serving(
 
 
 async def _accept(reader: ArenaReader, listening: socket.socket, secret: Secret | None) -> None:
-    room = asyncio.Semaphore(CONNECTIONS)
+    slots = asyncio.Semaphore(CONNECTIONS)
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
         while True:
-            await room.acquire()
+            await slots.acquire()
             connection, _ = await loop.sock_accept(listening)
             task = tasks.create_task(_serve(reader, connection, secret))
-            task.add_done_callback(lambda _: room.release())
+            task.add_done_callback(lambda _: slots.release())
 
 
 async def _serve(reader: ArenaReader, connection: socket.socket, secret: Secret | None) -> None:

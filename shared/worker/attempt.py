@@ -30,13 +30,15 @@ log = logging.getLogger(__name__)
 
 class Attempts:
     """Those that a process makes with one handler. `name`: the process, as progress tells it;
-    `seclusion`: in which all of the process' nodes run."""
+    `exclusive_lock`: in which all of the process' nodes run."""
 
-    def __init__(self, bus: Bus, handler: Handler, name: str, seclusion: ExclusiveLock) -> None:
+    def __init__(
+        self, bus: Bus, handler: Handler, name: str, exclusive_lock: ExclusiveLock
+    ) -> None:
         self._bus = bus
         self._handler = handler
         self._name = name
-        self._seclusion = seclusion
+        self._exclusive_lock = exclusive_lock
 
     async def run(self, task: Task) -> Event:
         """Run the handler, and say what came of it. Raises `ArenaFull`, which is no failure of the
@@ -50,7 +52,7 @@ class Attempts:
         try:
             async with (
                 asyncio.timeout(None if deadline is None else deadline - started) as limit,
-                self._company(task),
+                self._beside_others(task),
             ):
                 _check_inputs(task)
                 outputs = await self._handler.run(task)
@@ -86,15 +88,15 @@ class Attempts:
         )
 
     @asynccontextmanager
-    async def _company(self, task: Task) -> AsyncIterator[None]:
+    async def _beside_others(self, task: Task) -> AsyncIterator[None]:
         """Run with others, but a suspect alone: so what ends the process is known."""
         if self._handler.isolates:
             yield
         elif not task.suspect:
-            async with self._seclusion.together():
+            async with self._exclusive_lock.together():
                 yield
         else:
-            async with self._seclusion.alone():
+            async with self._exclusive_lock.alone():
                 if not await task.alone():
                     raise NoLongerWanted(task.job_id, task.node.name)
                 yield

@@ -10,8 +10,8 @@ class ExclusiveLock:
     arrival: who wants to be alone waits for those inside, and those who come later wait for it."""
 
     def __init__(self) -> None:
-        self._door = asyncio.Lock()
-        """Held for as long as somebody is alone, or waits inside the door to be."""
+        self._lock = asyncio.Lock()
+        """Held for as long as somebody is alone, or waits for it."""
         self._together = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -23,7 +23,7 @@ class ExclusiveLock:
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
-        async with self._door:
+        async with self._lock:
             self._together += 1
             self._empty.clear()
         try:
@@ -35,7 +35,7 @@ class ExclusiveLock:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        async with self._door:
+        async with self._lock:
             await self._empty.wait()
             self.occupied = True
             try:

@@ -1,4 +1,4 @@
-"""Pulls deliveries while there is room, keeps them alive while they progress, drains at the end.
+"""Pulls deliveries while there is capacity, keeps them alive while they progress, and drains.
 
 Every service that takes work from a queue runs one `PullLoop`: planners on JOBS, workers on WORK.
 """
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 PULL_LIMIT: Final = 4
 """Deliveries taken at once, so that several processes share a sudden queue evenly."""
 BUSY_POLL_SECONDS: Final = 0.5
-"""Longest wait of a fetch of a process that has something in hand: until the next one its load is
-told wrongly."""
-ROOM_SECONDS: Final = 0.05
-"""Pause before a process or a handler without room is asked again."""
+"""Longest wait of a fetch of a process that has something in hand: until the next one, the load
+that the bus knows of it is out of date."""
+CAPACITY_RETRY_SECONDS: Final = 0.05
+"""Pause before a process or a handler without capacity is asked again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -42,8 +42,8 @@ class Source:
 
     consumer: Consumer
     capacity: int
-    room: Callable[[], bool] = lambda: True
-    """Looked at again every `ROOM_SECONDS` while it says no."""
+    has_capacity: Callable[[], bool] = lambda: True
+    """Looked at again every `CAPACITY_RETRY_SECONDS` while it says no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class PullStatistics:
     failed: int
 
 
-def leave_hung(subject: str) -> None:
+def end_stalled(subject: str) -> None:
     """A thread that hangs cannot be ended, and keeps what it holds: the process has to end."""
     terminate(f"{subject} makes no progress")
 
@@ -73,7 +73,7 @@ def willing() -> None:
 
 
 class PullLoop:
-    """Hands each delivery of `sources` to `handle`, while a source has room (and up to one per
+    """Hands each delivery of `sources` to `handle`, while a source has capacity (and up to one per
     source above that, when fetches that were already waiting deliver at the same moment).
 
     Sources come in order of priority: the first one that has something is served. `handle`
@@ -91,14 +91,14 @@ class PullLoop:
         decline: Callable[[Work], Awaitable[None]],
         drain: Callable[[], Coroutine[None, None, None]] = _nothing,
         refusal: Callable[[], Refusal | None] = willing,
-        on_hang: Callable[[str], None] = leave_hung,
+        on_stall: Callable[[str], None] = end_stalled,
         load: Callable[[int], int] = number,
     ) -> None:
         """`decline` gives back what arrives after `stop`, `drain` is awaited then. Nothing is
-        pulled while `refusal` gives a reason. `on_hang` is called with a subject whose handler made
-        no progress for so long that others have it. `load` makes of the number of
-        deliveries in hand what a pull tells: of the processes that wait, the one with the least is
-        served first."""
+        pulled while `refusal` gives a reason. `on_stall` is called with a subject whose handler
+        made no progress for so long that others have it. `load` makes of the number of deliveries
+        in hand what a pull tells: of the processes that wait, the one with the least is served
+        first."""
         self._sources = sources
         self._handle = handle
         self._ack_wait = ack_wait
@@ -108,7 +108,7 @@ class PullLoop:
         self._decline = decline
         self._drain_handler = drain
         self._process_refusal = refusal
-        self._on_hang = on_hang
+        self._on_stall = on_stall
         self._load = load
         self._in_flight: dict[asyncio.Task[None], Work] = {}
         self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
@@ -152,12 +152,12 @@ class PullLoop:
     async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
         """Start what waits, or sleep until something arrives, ends, or we are to stop."""
         if self._process_refusal() is not None:
-            await asyncio.wait((stopped,), timeout=ROOM_SECONDS)
+            await asyncio.wait((stopped,), timeout=CAPACITY_RETRY_SECONDS)
             return
-        welcome = [source for source in self._sources if source.room()]
-        with_room = [source for source in welcome if self._room(source) > 0]
+        accepting = [source for source in self._sources if source.has_capacity()]
+        unfilled = [source for source in accepting if self._free_capacity(source) > 0]
         polled = set(self._polls.values())  # these were empty, and what comes comes by the poll
-        unpolled = [source for source in with_room if source not in polled]
+        unpolled = [source for source in unfilled if source not in polled]
         for source in unpolled:
             if await self._start_waiting(group, source):
                 return
@@ -167,20 +167,20 @@ class PullLoop:
             poll = group.create_task(self._fetch(source.consumer, 1, wait))
             self._polls[poll] = source
         wake: set[asyncio.Task[object]] = {stopped, *self._polls}
-        if len(with_room) < len(self._sources):
+        if len(unfilled) < len(self._sources):
             wake.update(self._in_flight)
-        again = None if len(welcome) == len(self._sources) else ROOM_SECONDS
+        again = None if len(accepting) == len(self._sources) else CAPACITY_RETRY_SECONDS
         done, _ = await asyncio.wait(wake, timeout=again, return_when=asyncio.FIRST_COMPLETED)
         for poll in [p for p in self._polls if p in done]:
             del self._polls[poll]
             for delivery in poll.result():
                 self._start(group, delivery)
 
-    def _room(self, source: Source) -> int:
+    def _free_capacity(self, source: Source) -> int:
         return source.capacity - len(self._in_flight)
 
     async def _start_waiting(self, group: asyncio.TaskGroup, source: Source) -> bool:
-        limit = min(self._room(source), PULL_LIMIT)
+        limit = min(self._free_capacity(source), PULL_LIMIT)
         deliveries = await self._fetch(source.consumer, limit, 0.0)
         for delivery in deliveries:
             self._start(group, delivery)
@@ -223,7 +223,7 @@ class PullLoop:
                 if silent < self._stall_seconds:
                     await self._extend(work.delivery)
                 elif silent > self._stall_seconds + 2 * self._ack_wait:
-                    self._on_hang(work.delivery.subject)
+                    self._on_stall(work.delivery.subject)
 
     async def _extend(self, delivery: Delivery) -> None:
         try:

@@ -12,8 +12,8 @@ from shared.host.crash_points import reached
 from shared.jobs.events import Checkpointed, Claimed, Event, Isolated, Returned
 from shared.jobs.graph import Node, NodeKind
 from shared.jobs.leases import is_suspect
-from shared.jobs.ledger import RecordStore, Revisioned
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
+from shared.jobs.record_store import RecordStore, Revisioned
 from shared.messages import JobSpec
 from shared.messages.handle import TensorHandle
 from shared.worker.pull import Work
@@ -42,10 +42,12 @@ async def retry_until_written(write: Callable[[], Awaitable[T]], alive: Callable
 class Task:
     """One attempt of one node under one lease, as its handler sees it."""
 
-    def __init__(self, page: Revisioned, state: NodeState, work: Work, ledger: RecordStore) -> None:
-        self._page = page
+    def __init__(
+        self, revisioned: Revisioned, state: NodeState, work: Work, records: RecordStore
+    ) -> None:
+        self._revisioned = revisioned
         self._work = work
-        self._ledger = ledger
+        self._records = records
         self.state = state
         self.holder = secrets.token_hex(6)
         """Ours, under whatever lease."""
@@ -60,15 +62,15 @@ class Task:
 
     @property
     def record(self) -> JobRecord:
-        return self._page.record
+        return self._revisioned.record
 
     @property
     def spec(self) -> JobSpec:
-        return self._page.record.spec
+        return self._revisioned.record.spec
 
     @property
     def job_id(self) -> str:
-        return self._page.record.job_id
+        return self._revisioned.record.job_id
 
     @property
     def node(self) -> Node:
@@ -142,7 +144,7 @@ class Task:
 
     async def advance(self, event: Event) -> bool:
         """False: the event came too late to change anything."""
-        return await self._ledger.advance(self._page, event)
+        return await self._records.advance(self._revisioned, event)
 
     @property
     def _key(self) -> tuple[str, int, int]:
@@ -156,12 +158,12 @@ class Handler(Protocol):
     models: tuple[str, ...]
     capacity: int
     """Nodes it wants to hold at a time,"""
-    reserve: int
+    burst_capacity: int
     """and interactive ones beyond that."""
     isolates: bool
     """Whether it sees to it itself that a suspect runs alone; if not, the worker does."""
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether it wants more nodes now, but for interactive ones, which are offered anyway."""
         ...
 

@@ -20,7 +20,7 @@ from shared.config import Settings
 from shared.errors import ArenaFull, HandedOver, InvalidRequest, JobNotFound
 from shared.host.crash_points import reached
 from shared.jobs.events import CancelRequested, Event, NodeFinished
-from shared.jobs.ledger import RecordStore
+from shared.jobs.record_store import RecordStore
 from shared.messages import NodeTask, decode
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
@@ -28,12 +28,12 @@ from shared.telemetry.tracing import carry, inject
 from shared.worker.attempt import Attempts
 from shared.worker.exclusive import ExclusiveLock
 from shared.worker.memory_budget import MemoryBudget
-from shared.worker.pull import PullLoop, PullStatistics, Source, Work, leave_hung, number
+from shared.worker.pull import PullLoop, PullStatistics, Source, Work, end_stalled, number
 from shared.worker.task import Handler, Task, retry_until_written
 
 log = logging.getLogger(__name__)
 
-ROOM_SECONDS: Final = 1.0
+CAPACITY_RETRY_SECONDS: Final = 1.0
 """After this, a node that found its arena full is tried again; that is no failure of the node."""
 UNREADABLE_SECONDS: Final = 5.0
 
@@ -55,25 +55,25 @@ class Worker:
         metrics: Metrics,
         name: str,
         budget: MemoryBudget | None = None,
-        on_hang: Callable[[str], None] = leave_hung,
+        on_stall: Callable[[str], None] = end_stalled,
         load: Callable[[int], int] = number,
-        seclusion: ExclusiveLock | None = None,
+        exclusive_lock: ExclusiveLock | None = None,
     ) -> None:
-        """`budget`: over it, nothing is taken. `on_hang`, `load`: see `PullLoop`. `seclusion`: what
-        it has in common with the other workers of the process, so that a node which may end the
-        process runs beside none of theirs either."""
+        """`budget`: over it, nothing is taken. `on_stall`, `load`: see `PullLoop`.
+        `exclusive_lock`: what it has in common with the other workers of the process, so that a
+        node which may end the process runs beside none of theirs either."""
         self._bus = bus
         self._handler = handler
         self._settings = settings
         self._metrics = metrics
         self._name = name
         self._budget = budget or MemoryBudget(0)
-        self._on_hang = on_hang
+        self._on_stall = on_stall
         self._load = load
-        self._ledger = RecordStore(bus, inject, metrics.job_ended)
+        self._records = RecordStore(bus, inject, metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
-        self._attempts = Attempts(bus, handler, name, seclusion or ExclusiveLock())
+        self._attempts = Attempts(bus, handler, name, exclusive_lock or ExclusiveLock())
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -102,7 +102,7 @@ class Worker:
             decline=self._decline,
             drain=self._handler.drain,
             refusal=self._budget.refusal,
-            on_hang=self._on_hang,
+            on_stall=self._on_stall,
             load=self._load,
         )
         async with (
@@ -125,13 +125,13 @@ class Worker:
         sources: list[Source] = []
         for service_class in subjects.CLASSES:
             urgent = service_class == "interactive"
-            size = capacity + (self._handler.reserve if urgent else 0)
-            room = _always if urgent else self._handler.room
+            size = capacity + (self._handler.burst_capacity if urgent else 0)
+            has_capacity = _always if urgent else self._handler.has_capacity
             for model in self._handler.models:
                 name = subjects.work_consumer(self._handler.kind, model, service_class)
                 queue = subjects.work_filter(self._handler.kind, model, service_class)
                 consumer = await self._bus.consumer(subjects.WORK, name, queue, ack_wait)
-                sources.append(Source(consumer, size, room))
+                sources.append(Source(consumer, size, has_capacity))
         return sources
 
     def _cancel(self, job_id: str) -> None:
@@ -163,7 +163,7 @@ class Worker:
             await work.delivery.ack()
             return None
         try:
-            page = await self._ledger.load(message.job_id)
+            revisioned = await self._records.load(message.job_id)
         except JobNotFound:
             await work.delivery.ack()  # it was written before the task was, and has expired
             return None
@@ -171,18 +171,18 @@ class Worker:
             log.error("the record of job %s cannot be read: %s", message.job_id, error)
             await work.delivery.retry(UNREADABLE_SECONDS)  # perhaps a newer version can read it
             return None
-        state = page.record.nodes.get(message.node)
+        state = revisioned.record.nodes.get(message.node)
         if (
-            page.record.ended
+            revisioned.record.ended
             or state is None
             or state.status != "ready"
             or state.attempt != message.attempt
         ):
             with carry(work.delivery.headers):
-                await self._ledger.publish_outstanding(page)
+                await self._records.publish_outstanding(revisioned)
             await work.delivery.ack()
             return None
-        return Task(page, state, work, self._ledger)
+        return Task(revisioned, state, work, self._records)
 
     async def _acknowledge(self, task: Task, work: Work) -> None:
         """Unless somebody still has to do it: then the delivery is theirs, under another lease."""
@@ -219,9 +219,11 @@ class Worker:
                 )
                 await retry_until_written(partial(self._acknowledge, task, work), task.progressed)
         except ArenaFull as error:
-            log.warning("%s waits for room: %s", task.node.name, error)
+            log.warning("%s waits for capacity: %s", task.node.name, error)
             self._metrics.refused(error.code)
-            await retry_until_written(partial(task.give_back, ROOM_SECONDS), task.progressed)
+            await retry_until_written(
+                partial(task.give_back, CAPACITY_RETRY_SECONDS), task.progressed
+            )
         except HandedOver:
             await task.give_back()
         except asyncio.CancelledError:

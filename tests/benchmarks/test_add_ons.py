@@ -11,7 +11,7 @@ from benchmarks.controlnet.table import SIDES, Round
 from benchmarks.controlnet.table import rows as controlnet_rows
 from benchmarks.controlnet.table import summary as controlnet_summary
 from benchmarks.harness.budget import Budget
-from benchmarks.harness.cpu_pinning import keeping_to, places
+from benchmarks.harness.cpu_pinning import cpu_pinning, keeping_to
 from benchmarks.latent_parallel import FULL, Turn
 from benchmarks.latent_parallel import summary as latent_summary
 from benchmarks.swift.model import (
@@ -47,7 +47,7 @@ MOST = Asked(controls=3, loras=2, steps=10, late=2)
 
 
 def test_the_denoiser_has_a_core_for_itself_and_controls_the_others() -> None:
-    two, five = places([4, 7], controls=3), places(range(5), controls=3)
+    two, five = cpu_pinning([4, 7], controls=3), cpu_pinning(range(5), controls=3)
     assert (two.denoiser, two.controls, two.others) == (4, (7, 7, 7), frozenset({7}))
     assert (five.denoiser, five.controls, five.others) == (0, (1, 2, 3), frozenset({4}))
     assert [five.held(count) for count in range(4)] == [1, 2, 3, 4]
@@ -55,7 +55,7 @@ def test_the_denoiser_has_a_core_for_itself_and_controls_the_others() -> None:
 
 
 def test_with_one_core_everything_is_on_it() -> None:
-    found = places([3], controls=2)
+    found = cpu_pinning([3], controls=2)
     assert (found.denoiser, found.controls, found.others) == (3, (3, 3), frozenset({3}))
 
 

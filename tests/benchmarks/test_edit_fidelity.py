@@ -21,7 +21,7 @@ from pocket.captions import parse
 from pocket.render import render
 from pocket.scenes import SIDE, Item, Scene, held_out
 from shared.media.masks import read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from shared.models.contracts.network import FULL_FROM
 
 TOKEN = 16
@@ -113,7 +113,7 @@ def test_a_mask_is_transparent_where_the_picture_is_drawn_anew(planned: list[Ser
     request = planned[0].request(1, "cached")
     assert request.mask is not None
     assert request.image is not None
-    said = np.asarray(read_mask(read_picture("mask", request.mask))) > 0
+    said = np.asarray(read_mask(read_image("mask", request.mask))) > 0
     np.testing.assert_array_equal(said, planned[0].edits[1].mask)
     with Image.open(io.BytesIO(request.image)) as image:
         np.testing.assert_array_equal(np.asarray(image), planned[0].original.picture)

@@ -28,7 +28,7 @@ from loadgen.simulator.edit_mix import mixed
 from services.denoiser.mask_cache.files import ActivationCache
 from services.denoiser.mask_cache.row_cache import RowCache
 from shared.media.masks import read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from shared.messages import GenerationRequest
 from tests.conftest import run
 
@@ -68,7 +68,7 @@ def test_each_template_is_edited_once_before_anything_is_measured() -> None:
 
 def test_a_masks_file_shows_its_tokens_and_nothing_else() -> None:
     data = mask_file(torch.tensor([0, 6]), FORM)
-    holes = np.asarray(read_mask(read_picture("mask", data))) > 0
+    holes = np.asarray(read_mask(read_image("mask", data))) > 0
     assert holes.shape == (64, 64)
     assert holes[::16, ::16].flatten().nonzero()[0].tolist() == [0, 6]
     assert holes.sum() == 2 * 16 * 16
@@ -114,8 +114,8 @@ def test_an_edit_that_fails_ends_the_measurement() -> None:
 
 def test_the_share_is_read_from_what_a_denoiser_says() -> None:
     some = torch.arange(16)
-    template = cast(ActivationCache, "any")
-    masked = RowCache(tokens=some, edited=some, positions=64, modes=(), template=template)
+    cache = cast(ActivationCache, "any")
+    masked = RowCache(tokens=some, dirty=some, positions=64, modes=(), cache=cache)
     masked.used = [0, 1]
     assert computed_share(sorted(masked.approximations(index=0, steps=2))) == 0.25
     assert computed_share(["control_lag edges: image 0"]) == 1.0

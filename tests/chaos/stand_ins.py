@@ -52,7 +52,7 @@ class StandIn(ABC):
 
     kind: NodeKind
     capacity = 8
-    reserve = 0
+    burst_capacity = 0
     isolates = False
 
     def __init__(self, running: Process, transport: Transport, models: tuple[str, ...]) -> None:
@@ -67,7 +67,7 @@ class StandIn(ABC):
     @abstractmethod
     async def run(self, task: Task) -> dict[str, TensorHandle]: ...
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     async def drain(self) -> None:  # noqa: B027 (most have nothing to do)

@@ -17,7 +17,7 @@ from shared.bus.nats import connect
 from shared.bus.nats.durability import check_sync, finding
 from shared.bus.topology import TOPOLOGY
 from shared.errors import Misconfigured
-from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_IMAGE_BYTES
 from shared.jobs.validate import MAX_PROMPT_CHARACTERS
 from shared.process.payload import ENVELOPE_BYTES, NEEDED, refuse_small_payload
 from tests.conftest import eventually, run
@@ -177,7 +177,7 @@ def test_a_bus_that_has_no_room_for_pictures_is_refused_at_the_start(
 
 def test_the_largest_request_is_no_larger_than_the_largest_result() -> None:
     prompts = 2 * 4 * MAX_PROMPT_CHARACTERS
-    assert MAX_PICTURE_BYTES + prompts + ENVELOPE_BYTES <= NEEDED
+    assert MAX_IMAGE_BYTES + prompts + ENVELOPE_BYTES <= NEEDED
     refuse_small_payload(NEEDED)
-    with pytest.raises(Misconfigured, match="pictures need"):
+    with pytest.raises(Misconfigured, match="images need"):
         refuse_small_payload(NEEDED - 1)

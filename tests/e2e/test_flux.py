@@ -82,7 +82,7 @@ def test_a_later_edit_with_cached_masks_says_what_it_left_out(
 
     assert edited("a red cube") == []
 
-    def later() -> bool:  # a template is written behind its edit
+    def later() -> bool:  # an activation cache is written behind its edit
         found = edited("a blue cube")
         assert found in ([], ["mask_cached: image 0, 0.12 of tokens, 4 of steps 1 to 4"])
         return bool(found)
@@ -116,7 +116,7 @@ def test_a_cached_edit_outlives_the_kill_of_its_denoiser(fleet: RunningFleet) ->
                 return bool(done.approximations)
 
             expected: list[bytes] = []
-            await eventually(whole)  # a template is written behind its edit
+            await eventually(whole)  # an activation cache is written behind its edit
             with fleet.hold("step-10@denoiser") as held:
                 job = await darkroom.submit(request(1))
                 await held.reached()

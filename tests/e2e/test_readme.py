@@ -35,8 +35,8 @@ RED = "a large red circle left on white"
 PICTURES = {
     "star.png": "a small yellow star top on navy",
     "openai.png": "a large red circle left and a small blue square right on white",
-    "steered.png": RED,
-    "steered.json": RED,
+    "controlled.png": RED,
+    "controlled.json": RED,
     "edited.png": "a large green star left and a small blue square right on white",
     "drawn.png": RED,
     "edited.json": "a large green circle left and a small blue square right on white",

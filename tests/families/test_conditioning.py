@@ -1,4 +1,4 @@
-"""What networks are told has names, which families alone know."""
+"""The tensors of the conditioning have names, which families alone know."""
 
 import ast
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.step_table import build_step_table
 from shared.errors import InvalidRequest
-from shared.messages import HalfRequest, decode, encode, named_handles
+from shared.messages import CfgBranchRequest, decode, encode, named_handles
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.family import Family
 from shared.models.contracts.network import Conditioning
@@ -27,7 +27,7 @@ OUTPUTS = ("latents", "original", "shown", "profile", "image_", "hint-", "negati
 
 
 class FormerHandles(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """How messages told what one image is told, when all families were told the same."""
+    """The conditioning of one image in messages from before it had names."""
 
     embeds: TensorHandle
     pooled: TensorHandle
@@ -41,7 +41,7 @@ class FormerHalf(msgspec.Struct, frozen=True, kw_only=True, tag="half"):
     text: FormerHandles
 
 
-def told(**lengths: int | None) -> Conditioning:
+def conditioning(**lengths: int | None) -> Conditioning:
     """By name: a sequence of so many tokens, or a vector."""
     tensors = {
         name: torch.full((1, 3) if length is None else (1, length, 3), float(k))
@@ -56,13 +56,13 @@ def test_processes_before_and_after_names_read_each_other_s_messages() -> None:
         put_tensor(transport, torch.full((2,), float(k)), job_id="j", attempt=1, lifetime=9.0)
         for k in range(3)
     )
-    fields = {"job_id": "j", "x": x, "t": 5.0, "numbers": (1.0,)}
-    former = FormerHalf(text=FormerHandles(embeds=embeds, pooled=pooled), **fields)  # type: ignore[arg-type]
-    now = HalfRequest(text=(embeds, pooled), **fields)  # type: ignore[arg-type]
+    text = FormerHandles(embeds=embeds, pooled=pooled)
+    former = FormerHalf(job_id="j", x=x, t=5.0, numbers=(1.0,), text=text)
+    now = CfgBranchRequest(job_id="j", x=x, t=5.0, scalars=(1.0,), text=(embeds, pooled))
     assert encode(former) == encode(now)
     assert decode(encode(now), FormerHalf) == former
     for family in FAMILIES[:2]:
-        found = named_handles(family.conditioning, decode(encode(former), HalfRequest).text)
+        found = named_handles(family.conditioning, decode(encode(former), CfgBranchRequest).text)
         assert found == {"embeds": embeds, "pooled": pooled}
 
 
@@ -88,7 +88,10 @@ def test_widths_and_encoders_have_the_names_and_shapes_that_the_family_says(sour
 
 
 def test_images_are_joined_name_by_name_whatever_a_family_calls_them() -> None:
-    one, other = told(words=4, phrase=2, gist=None), told(words=4, phrase=2, gist=None)
+    one, other = (
+        conditioning(words=4, phrase=2, gist=None),
+        conditioning(words=4, phrase=2, gist=None),
+    )
     both = Conditioning.join([one, other])
     assert {name: tuple(each.shape) for name, each in both.tensors.items()} == {
         "words": (2, 4, 3),
@@ -96,7 +99,7 @@ def test_images_are_joined_name_by_name_whatever_a_family_calls_them() -> None:
         "gist": (2, 3),
     }
     assert both.lengths == (4, 2)
-    assert both.images(slice(1, 2)).numbers.shape == (1, 2)
+    assert both.images(slice(1, 2)).scalars.shape == (1, 2)
 
 
 def test_both_halves_of_guidance_are_told_sequences_of_one_length() -> None:
@@ -108,14 +111,14 @@ def test_both_halves_of_guidance_are_told_sequences_of_one_length() -> None:
             seed=1,
             table=build_step_table(SDXL, "euler", 4),
             shape=SHAPE,
-            cond=told(words=4, phrase=2),
+            cond=conditioning(words=4, phrase=2),
             uncond=uncond,
             guidance=2.0,
         )
 
-    assert row(told(words=4, phrase=2)).shape_key.prompt == (4, 2)
+    assert row(conditioning(words=4, phrase=2)).shape_key.prompt == (4, 2)
     with pytest.raises(InvalidRequest, match="as many tokens as the prompt"):
-        row(told(words=2, phrase=4))
+        row(conditioning(words=2, phrase=4))
 
 
 def test_no_service_knows_a_name() -> None:

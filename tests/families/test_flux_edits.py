@@ -10,7 +10,7 @@ from PIL import Image as Pil
 
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.initial_latents import SourceImage
-from services.vae.originals import read_original
+from services.vae.source_image import read_source_image
 from shared.jobs.edits import taken
 from shared.messages import EditSpec
 from tests.helpers import factories, pictures
@@ -35,9 +35,11 @@ def edited(atelier: Atelier, wish: Wish, masked: bool, strength: float) -> Row:
     """As the vae service and the denoiser make it of the files."""
     edit = EditSpec(strength=strength, mask="file" if masked else "none", mask_mode="exact")
     spec = msgspec.structs.replace(factories.spec(width=SIZE[0], height=SIZE[1]), edit=edit)
-    original = read_original(spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None)
-    [posterior] = atelier.decoder.encode([original.pixels])
-    mask = original.latent_mask(8)
+    source = read_source_image(
+        spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None
+    )
+    [posterior] = atelier.decoder.encode([source.pixels])
+    mask = source.latent_mask(8)
     image = SourceImage(
         posterior.mean[None],
         posterior.std[None],

@@ -1,5 +1,5 @@
 """Computing only masked tokens: the same answer as computing all, where the others are the
-template's."""
+activation cache's."""
 
 from collections.abc import Sequence
 
@@ -113,9 +113,9 @@ def test_what_was_recorded_of_some_masked_tokens_is_renewed(modes: tuple[Mode, .
 
 
 @torch.inference_mode()
-def test_masked_tokens_see_each_other_and_the_template() -> None:
-    """Another template elsewhere changes the answer, so does another latent within the mask; one
-    outside it, of which the template knows nothing, does not."""
+def test_masked_tokens_see_each_other_and_the_cache() -> None:
+    """Another activation cache elsewhere changes the answer, so does another latent within the
+    mask; one outside it, of which the cache knows nothing, does not."""
     net, places = network(), PLACES[0]
     first, second, _ = recorded(net)
     x, t, told = example(True)

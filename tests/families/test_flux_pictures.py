@@ -6,7 +6,7 @@ import torch
 from shared.models.samplers.samplers import samplers_for
 from tests.conftest import HANG_SECONDS, run
 from tests.helpers.flux import DYNAMIC, Atelier, Wish, apart, make_flux
-from tests.services.denoiser.test_sharing import pair
+from tests.services.denoiser.test_cfg_parallel import pair
 
 WISHES = (
     Wish(),

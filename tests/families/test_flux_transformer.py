@@ -16,17 +16,19 @@ SHAPE = (3, 4, 8, 12)
 
 def example(guided: bool) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
     drawn = torch.Generator().manual_seed(0)
-    told = Conditioning(
+    conditioning = Conditioning(
         {
             "embeds": torch.randn(3, TOKENS, WIDTH, generator=drawn),
             "pooled": torch.randn(3, POOLED, generator=drawn),
         },
         torch.tensor([[3.5], [1.0], [7.0]]) if guided else torch.zeros(3, 0),
     )
-    return torch.randn(SHAPE, generator=drawn), torch.tensor([933.3, 17.7, 500.0]), told
+    return torch.randn(SHAPE, generator=drawn), torch.tensor([933.3, 17.7, 500.0]), conditioning
 
 
-def by_diffusers(module: Any, x: torch.Tensor, t: torch.Tensor, told: Conditioning) -> torch.Tensor:
+def by_diffusers(
+    module: Any, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
+) -> torch.Tensor:
     """As `FluxPipeline` calls it."""
     ids = torch.zeros(4, 6, 3)
     ids[..., 1] += torch.arange(4)[:, None]
@@ -34,9 +36,9 @@ def by_diffusers(module: Any, x: torch.Tensor, t: torch.Tensor, told: Conditioni
     (out,) = module(
         hidden_states=packed(x),
         timestep=t / 1000,
-        guidance=told.numbers[:, 0] if module.config.guidance_embeds else None,
-        pooled_projections=told.tensors["pooled"],
-        encoder_hidden_states=told.tensors["embeds"],
+        guidance=conditioning.scalars[:, 0] if module.config.guidance_embeds else None,
+        pooled_projections=conditioning.tensors["pooled"],
+        encoder_hidden_states=conditioning.tensors["embeds"],
         txt_ids=torch.zeros(TOKENS, 3),
         img_ids=ids.view(-1, 3),
         return_dict=False,
@@ -48,11 +50,11 @@ def by_diffusers(module: Any, x: torch.Tensor, t: torch.Tensor, told: Conditioni
 @torch.inference_mode()
 def test_block_by_block_gives_the_bits_that_diffusers_gives(guided: bool) -> None:
     torch.set_num_threads(1)
-    network, (x, t, told) = FluxTransformer(make_transformer(guided)), example(guided)
+    network, (x, t, conditioning) = FluxTransformer(make_transformer(guided)), example(guided)
     assert len(network.blocks) == 4
-    found = network.predict(x, t, told)
-    assert torch.equal(found, by_diffusers(network.module, x, t, told))
-    stream, context = network.begin(x, t, told, network.rotary(x, told))
+    found = network.predict(x, t, conditioning)
+    assert torch.equal(found, by_diffusers(network.module, x, t, conditioning))
+    stream, context = network.begin(x, t, conditioning, network.rotary(x, conditioning))
     for block in network.blocks:
         stream = block(stream, context)
     assert torch.equal(network.end(stream, context, x.shape), found)
@@ -60,9 +62,11 @@ def test_block_by_block_gives_the_bits_that_diffusers_gives(guided: bool) -> Non
 
 @torch.inference_mode()
 def test_guidance_is_told_to_each_image_of_its_own() -> None:
-    network, (x, t, told) = FluxTransformer(make_transformer(True)), example(True)
-    found = network.predict(x, t, told)
-    other = network.predict(x, t, told._replace(numbers=torch.tensor([[3.5], [4.0], [7.0]])))
+    network, (x, t, conditioning) = FluxTransformer(make_transformer(True)), example(True)
+    found = network.predict(x, t, conditioning)
+    other = network.predict(
+        x, t, conditioning._replace(scalars=torch.tensor([[3.5], [4.0], [7.0]]))
+    )
     changed = (found - other).flatten(1).abs().amax(1)
     assert changed[1] > 1e-3
     assert changed[0] == changed[2] == 0.0

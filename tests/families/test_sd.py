@@ -46,7 +46,7 @@ from tests.helpers.flux import Wish, apart
 from tests.helpers.loras import shapes_of, write_lora
 from tests.helpers.models import SDXL
 from tests.helpers.sd import BETAS, VERSIONS, SdAtelier, make_sd, make_sd_control, make_sd_unet
-from tests.services.denoiser.test_sharing import pair
+from tests.services.denoiser.test_cfg_parallel import pair
 
 WISHES = (
     Wish(sampler="euler"),
@@ -219,7 +219,7 @@ def test_controlnets_steer_as_in_diffusers_pipeline(second: SdAtelier, tmp_path:
         (Wish(seed=5, steps=4, guidance=1.0, sampler="ddim"), {"scale": 1.0, "start": 0.3}),
         (Wish(seed=6, steps=4, guidance=4.0, sampler="euler"), {"guess_mode": True}),
     ]
-    found = asyncio.run(steered(atelier, network, hint, wishes))
+    found = asyncio.run(with_residuals(atelier, network, hint, wishes))
     pipe: Any = StableDiffusionControlNetPipeline(
         **atelier.pipeline.components,
         controlnet=ControlNetModel.from_pretrained(source),
@@ -238,7 +238,7 @@ def test_controlnets_steer_as_in_diffusers_pipeline(second: SdAtelier, tmp_path:
         assert apart(picture, atelier.expected(wish)) > 2, wish
 
 
-async def steered(
+async def with_residuals(
     atelier: SdAtelier,
     network: ControlNet,
     hint: torch.Tensor,

@@ -28,9 +28,9 @@ MODEL = "toy"
 
 
 async def task(world: World, job_id: str, node: str) -> Task:
-    page = await world.ledger.load(job_id)
+    revisioned = await world.records.load(job_id)
     work = Work(Delivered(1))  # type: ignore[arg-type]  # all else is the worker's
-    return Task(page, page.record.nodes[node], work, world.ledger)
+    return Task(revisioned, revisioned.record.nodes[node], work, world.records)
 
 
 def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> None:
@@ -50,21 +50,23 @@ def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> N
             sampler=wish.sampler,
             guidance=wish.guidance,
         )
-        await world.ledger.open(new_record("job", spec, workflow(spec), at=0.0))
+        await world.records.open(new_record("job", spec, workflow(spec), at=0.0))
         encoder = PromptEncoder({MODEL: atelier.encoder}, {MODEL: library}, world.transport)
         encode = await task(world, "job", "encode")
         outputs = await encoder.run(encode)
         encoder.close()
         assert list(outputs) == ["embeds", "negative_embeds"]
-        page = await world.ledger.load("job")
-        await world.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
+        revisioned = await world.records.load("job")
+        await world.records.advance(
+            revisioned, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0)
+        )
         model = Model(Engine(atelier.network), atelier.sampling, (Loras(library),))
         denoiser = Denoiser(
             {MODEL: model},
             world.transport,
-            world.outbox,
+            world.publisher,
             capacity=4,
-            reserve=4,
+            burst_capacity=4,
             interval=EVERY_OTHER_STEP,
         )
         async with model.engine:

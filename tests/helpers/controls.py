@@ -107,12 +107,12 @@ class Studio:
 
     def row(self, prompt: str, *controls: dict[str, Any], lag: bool = False, **fields: Any) -> Row:
         """A guided one. `controls`: each `model`, `seed` of its picture, fields of `ControlUse`."""
-        steered = ControlState(tuple(self._steer(**one) for one in controls), lag)
+        with_residuals = ControlState(tuple(self._steer(**one) for one in controls), lag)
         texts = tuple(
             {name: self.put(tensor[0]) for name, tensor in half.tensors.items()}
             for half in (conditioning("nothing"), conditioning(prompt))
         )
-        return make_row(prompt, extensions=(steered,), texts=texts, **fields)
+        return make_row(prompt, extensions=(with_residuals,), texts=texts, **fields)
 
 
 @asynccontextmanager

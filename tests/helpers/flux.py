@@ -159,9 +159,9 @@ class Atelier:
 
     def row(self, wish: Wish, uses: tuple[Use, ...] = (), **fields: Any) -> Row:
         guided = wish.guidance > 1.0 and not self.family.embedded_guidance
-        numbers = self.family.numbers(*wish.size, wish.guidance)
+        scalars = self.family.scalars(*wish.size, wish.guidance)
         cond, uncond = (
-            Conditioning.of_one(one.tensors, numbers)
+            Conditioning.of_one(one.tensors, scalars)
             for one in self.encoder([wish.prompt, wish.negative], [uses, uses])
         )
         table = self.sampling.table(wish.sampler, wish.steps, *wish.size)

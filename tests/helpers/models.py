@@ -52,7 +52,7 @@ def rescheduled(
     return model
 
 
-def spoilt(target: Path, folder: str, key: str, value: float, source: str = SDXL) -> str:
+def with_weight(target: Path, folder: str, key: str, value: float, source: str = SDXL) -> str:
     """A copy with its weights, one of which is `value`."""
     model = copied(target, source=source, weights=True)
     [path] = (target / folder).glob("*.safetensors")

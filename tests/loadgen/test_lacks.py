@@ -151,18 +151,18 @@ def test_a_run_makes_room_for_its_connections_and_says_where_it_could_not(
 ) -> None:
     asked: list[int] = []
 
-    def make_room(needed: int) -> int:
+    def raise_file_limit(needed: int) -> int:
         asked.append(needed)
         return 256
 
-    monkeypatch.setattr("loadgen.runs.session.make_room", make_room)
+    monkeypatch.setattr("loadgen.runs.session.raise_file_limit", raise_file_limit)
     console = Console(record=True, width=200)
     options = TargetOptions(kind="nats" if kind == "nats" else "darkroom", url="x")
     for plan in (
         Plan(target=options, workload=Workload(), limits=Limits(in_flight=3000)),
         Plan(target=options, workload=Workload(), users=500),
     ):
-        Session(plan, console)._make_room()
+        Session(plan, console)._raise_file_limit()
     text = console.export_text()
     assert asked == ([3000 + OTHER_FILES, 500 + OTHER_FILES] if told else [])
     assert ("may open 256 files" in text) is told

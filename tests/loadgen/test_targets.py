@@ -434,9 +434,9 @@ def test_a_known_certificate_counts_whoever_signed_it_and_no_other_does(tmp_path
     tls = server_context(str(tmp_path / "own"), str(tmp_path / "key"))
 
     async def statuses() -> list[str | None]:
-        door = AccessControl(tls=tls)
+        access = AccessControl(tls=tls)
         found: list[str | None] = []
-        async with server(door=door) as here:
+        async with server(access=access) as here:
             url = here.url.replace("http:", "https:")
             for name in ("own", "chain", "other"):
                 async with HttpTarget.connect(url, certificate=tmp_path / name) as target:

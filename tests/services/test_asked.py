@@ -8,7 +8,7 @@ import torch
 
 from services.denoiser.node.default_request import ask_default
 from services.denoiser.sampling.model_sampling import Sampling
-from services.prompt_encoder.asked import asked
+from services.prompt_encoder.checked_loading import load_checked
 from services.vae.service import load
 from shared.errors import InvalidRequest, Misconfigured, NotFinite
 from shared.models.cards import read_card
@@ -19,7 +19,7 @@ from shared.models.families.sdxl.unet import SdxlControlNet, SdxlUnet
 from shared.models.files.loading import load_each
 from shared.shipped import MODELS
 from tests.helpers.controls import control, make_control
-from tests.helpers.models import SDXL, copied, spoilt
+from tests.helpers.models import SDXL, copied, with_weight
 
 
 def untraced(source: str) -> Network:
@@ -33,12 +33,12 @@ def untraced(source: str) -> Network:
 def test_models_that_ship_can_draw_their_default_request(source: str) -> None:
     card, family = read_card(source), family_of(source)
     ask_default(untraced(source), Sampling.of(family), card)
-    asked(family, "cpu", torch.float32)
+    load_checked(family, "cpu", torch.float32)
     load(card, "cpu", "float32")
 
 
 def test_a_network_without_numbers_is_found(tmp_path: Path) -> None:
-    source = spoilt(tmp_path / "m", "unet", "conv_in.weight", float("nan"))
+    source = with_weight(tmp_path / "m", "unet", "conv_in.weight", float("nan"))
     family = family_of(source)
     with pytest.raises(NotFinite, match="denoising network"):
         ask_default(untraced(source), Sampling.of(family), read_card(source))
@@ -47,7 +47,7 @@ def test_a_network_without_numbers_is_found(tmp_path: Path) -> None:
 def test_an_autoencoder_without_numbers_is_found_and_the_other_model_is_served(
     tmp_path: Path,
 ) -> None:
-    bad = spoilt(tmp_path / "bad", "vae", "decoder.conv_in.weight", float("inf"))
+    bad = with_weight(tmp_path / "bad", "vae", "decoder.conv_in.weight", float("inf"))
     cards = {"good": read_card(SDXL), "bad": read_card(bad)}
     sources = {name: card.source for name, card in cards.items()}
     found, [one] = load_each(
@@ -70,9 +70,9 @@ def test_an_autoencoder_without_numbers_is_found_and_the_other_model_is_served(
     ],
 )
 def test_text_encoders_without_numbers_are_found(tmp_path: Path, folder: str, key: str) -> None:
-    source = spoilt(tmp_path / "m", folder, key, float("nan"))
+    source = with_weight(tmp_path / "m", folder, key, float("nan"))
     with pytest.raises(NotFinite, match="text encoders"):
-        asked(family_of(source), "cpu", torch.float32)
+        load_checked(family_of(source), "cpu", torch.float32)
 
 
 def test_a_controlnet_without_numbers_is_found() -> None:
@@ -90,7 +90,7 @@ def test_weights_that_are_no_weights_are_named(tmp_path: Path) -> None:
             {"m": source},
             "model",
             "the text encoders",
-            lambda name: asked(family_of(source), "cpu", torch.float32),
+            lambda name: load_checked(family_of(source), "cpu", torch.float32),
         )
 
 

@@ -14,7 +14,7 @@ from loadgen.report.page.frame import (
     Chart,
     grid,
     marks,
-    picture,
+    svg,
     words,
     x_of,
     y_of,
@@ -53,18 +53,18 @@ class Bar:
 def line_chart(chart: Chart, series: Sequence[Series]) -> Markup:
     drawn = lines(chart, series)
     parts = (grid(chart, INNER_WIDTH), drawn, marks(chart, INNER_WIDTH), _tips(chart))
-    return joined(legend(series), picture(chart, *parts))
+    return joined(legend(series), svg(chart, *parts))
 
 
 def lines(chart: Chart, series: Sequence[Series]) -> Markup:
-    """The series alone, to be put into a picture."""
+    """The series alone, to be put into an image."""
     return joined(*(_line(chart, one) for one in series))
 
 
 def bar_chart(chart: Chart, bars: Sequence[Bar]) -> Markup:
     width = INNER_WIDTH - (REST_WIDTH if any(bar.high is None for bar in bars) else 0)
     drawn = joined(*(_bar(chart, bar, width) for bar in bars))
-    return picture(chart, grid(chart, width), drawn, marks(chart, width))
+    return svg(chart, grid(chart, width), drawn, marks(chart, width))
 
 
 def legend(series: Sequence[Series]) -> Markup:

@@ -1,4 +1,4 @@
-"""What is around the data of a chart: its picture, axes, and marks. Pure."""
+"""What is around the data of a chart: its frame, axes, and marks. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Chart:
     """(x, text): what is said when a reader points there."""
 
 
-def picture(chart: Chart, *parts: str) -> Markup:
+def svg(chart: Chart, *parts: str) -> Markup:
     return element(
         "svg",
         *parts,
@@ -89,7 +89,7 @@ def marks(chart: Chart, width: float) -> Markup:
 
 
 def _anchor(x: float) -> str:
-    """Which end of a text to put at `x`, so that it does not leave the picture."""
+    """Which end of a text to put at `x`, so that it does not leave the image."""
     if x > LEFT + 0.8 * INNER_WIDTH:
         return "end"
     return "start" if x < LEFT + 0.2 * INNER_WIDTH else "middle"

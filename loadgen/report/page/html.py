@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from afar."""
+"""The report as one HTML page that needs nothing else: no script, no font, no image from afar."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final

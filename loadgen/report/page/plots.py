@@ -113,8 +113,8 @@ def _latency_tip(one: Interval) -> str:
     if one.p50 is None:
         return f"{seconds_text(one.at)}: nothing done"
     times = (("p50", one.p50), ("p95", one.p95), ("max", one.max))
-    told = ", ".join(f"{name} {seconds_text(value)}" for name, value in times)
-    return f"{seconds_text(one.at)}: {told}"
+    text = ", ".join(f"{name} {seconds_text(value)}" for name, value in times)
+    return f"{seconds_text(one.at)}: {text}"
 
 
 def queue_plot(report: Report) -> Markup:

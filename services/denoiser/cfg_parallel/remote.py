@@ -17,7 +17,14 @@ from services.denoiser.rows.row import Row
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError
-from shared.messages import HalfReply, HalfRequest, ReleaseTensor, decode, encode, named_handles
+from shared.messages import (
+    CfgBranchReply,
+    CfgBranchRequest,
+    ReleaseTensor,
+    decode,
+    encode,
+    named_handles,
+)
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.network import Conditioning
 from shared.tensors.cache import TensorCache
@@ -29,7 +36,7 @@ log = logging.getLogger(__name__)
 ASK_SECONDS: Final = 10.0
 """After this an answer is of no use; the one who asked computed it long ago."""
 LIFETIME: Final = 30.0
-"""Seconds after which a half may be dropped, if nobody released it."""
+"""Seconds after which a branch may be dropped, if nobody released it."""
 
 
 class RemoteBranches:
@@ -42,20 +49,20 @@ class RemoteBranches:
     def __call__(self, row: Row, x: torch.Tensor) -> Future[torch.Tensor | None]:
         """Raises `ArenaFull` if there is no room for x."""
         handle = put_tensor(self._transport, x, job_id=row.job_id, attempt=0, lifetime=LIFETIME)
-        half = HalfRequest(
+        request = CfgBranchRequest(
             job_id=row.job_id,
             x=handle,
             t=row.t,
-            numbers=row.numbers,
+            scalars=row.scalars,
             text=tuple(row.texts[0].values()),
         )
-        return asyncio.run_coroutine_threadsafe(self._ask(half), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._ask(request), self._loop)
 
-    async def _ask(self, half: HalfRequest) -> torch.Tensor | None:
+    async def _ask(self, request: CfgBranchRequest) -> torch.Tensor | None:
         try:
             subject = subjects.assist(self._model)
-            message = await self._bus.request(subject, encode(half), ASK_SECONDS)
-            out = decode(message.data, HalfReply).out
+            message = await self._bus.request(subject, encode(request), ASK_SECONDS)
+            out = decode(message.data, CfgBranchReply).out
             if out is None:
                 return None
             found = await asyncio.to_thread(get_tensor, self._transport, out)
@@ -64,7 +71,7 @@ class RemoteBranches:
                 await self._bus.publish(subjects.release(out.slot.arena), released)
             return found
         finally:
-            self._transport.free(half.x)
+            self._transport.free(request.x)
 
 
 WhenIdle = Callable[[Errand], Awaitable[torch.Tensor]]
@@ -81,7 +88,7 @@ class CfgWorker:
         """Computed for others, by model."""
 
     async def serve(self, model: str, names: Collection[str], when_idle: WhenIdle) -> None:
-        """For as long as this runs. `names`: of what the network is told; see
+        """For as long as this runs. `names`: of the network's conditioning; see
         `Family.conditioning`."""
         while True:
             await self._occupation.idle()
@@ -93,7 +100,7 @@ class CfgWorker:
                 await asyncio.wait([listening])
 
     async def _listen(self, model: str, names: Collection[str], when_idle: WhenIdle) -> None:
-        """One half at a time: a second one would come too late for who asked."""
+        """One branch at a time: a second one would come too late for who asked."""
         subject = subjects.assist(model)
         async with (
             asyncio.TaskGroup() as group,
@@ -113,9 +120,9 @@ class CfgWorker:
         cancelled because there is other work."""
         out = None
         try:
-            half = decode(message.data, HalfRequest)
-            errand = (await self._read(half, names)).answer
-            out = self._put(half, await when_idle(errand))
+            request = decode(message.data, CfgBranchRequest)
+            errand = (await self._read(request, names)).answer
+            out = self._put(request, await when_idle(errand))
             self.halves[model] += 1
         except Exception as error:
             log.info("no help is given: %s", error)
@@ -124,13 +131,13 @@ class CfgWorker:
 
     async def _reply(self, message: Message, out: TensorHandle | None) -> None:
         with contextlib.suppress(DarkroomError):
-            await self._bus.publish(message.reply, encode(HalfReply(out=out)))
+            await self._bus.publish(message.reply, encode(CfgBranchReply(out=out)))
 
-    async def _read(self, half: HalfRequest, names: Collection[str]) -> CfgBranch:
-        handles = named_handles(names, half.text)
+    async def _read(self, request: CfgBranchRequest, names: Collection[str]) -> CfgBranch:
+        handles = named_handles(names, request.text)
         tensors = {name: await self._tensors.get(handle) for name, handle in handles.items()}
-        x = get_tensor(self._transport, half.x)
-        return CfgBranch(x, half.t, Conditioning.of_one(tensors, half.numbers))
+        x = get_tensor(self._transport, request.x)
+        return CfgBranch(x, request.t, Conditioning.of_one(tensors, request.scalars))
 
-    def _put(self, half: HalfRequest, out: torch.Tensor) -> TensorHandle:
-        return put_tensor(self._transport, out, job_id=half.job_id, attempt=0, lifetime=LIFETIME)
+    def _put(self, request: CfgBranchRequest, out: torch.Tensor) -> TensorHandle:
+        return put_tensor(self._transport, out, job_id=request.job_id, attempt=0, lifetime=LIFETIME)

@@ -39,18 +39,18 @@ COMPARED: Final = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CfgBranch:
-    """One image of a step: x (1, C, H, W) at time t, and what it is told."""
+    """One image of a step: x (1, C, H, W) at time t, and its conditioning."""
 
     x: torch.Tensor
     t: float
-    told: Conditioning
+    conditioning: Conditioning
 
     @torch.inference_mode()
     def answer(self, network: Network) -> torch.Tensor:
         """What `network` says of it, (1, C, H, W) on the CPU."""
         device, dtype = network.device, network.dtype
         x, t = self.x.to(device, dtype), torch.tensor([self.t], device=device)
-        return network.predict(x, t, self.told.to(device, dtype)).cpu()
+        return network.predict(x, t, self.conditioning.to(device, dtype)).cpu()
 
 
 class AskBranch(Protocol):
@@ -157,4 +157,4 @@ def _half(
     network: Network, batch: Batch, x: torch.Tensor, t: torch.Tensor, which: int
 ) -> torch.Tensor:
     """The answer to the batch's unconditional (0) or conditional (1) image."""
-    return network.predict(x, t, batch.told.images(slice(which, which + 1)))
+    return network.predict(x, t, batch.conditioning.images(slice(which, which + 1)))

@@ -1,2 +1,2 @@
-"""Rows that ControlNets steer: what was asked, the exchange of residuals, and the client that
+"""Rows with ControlNets: what was asked, the exchange of residuals, and the client that
 asks."""

@@ -76,11 +76,13 @@ class ControlNets:
 
     async def _ask(self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle) -> Answer:
         try:
-            return await self._insist(model, rows, x)
+            return await self._with_retries(model, rows, x)
         finally:
             self._transport.free(x)
 
-    async def _insist(self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle) -> Answer:
+    async def _with_retries(
+        self, model: str, rows: tuple[ControlledRow, ...], x: TensorHandle
+    ) -> Answer:
         """Ask until one answers. Who takes long may answer still, while another is asked as well:
         it may be slow, or gone. Of many without an answer the second one makes room for another:
         the first may be only slow, as all are, and one that is gone may be asked any number of

@@ -1,4 +1,4 @@
-"""Steps that ControlNets steer: these are asked first, and waited for halfway. On one thread.
+"""Steps with ControlNets, which are asked first, and waited for halfway. On one thread.
 
 A step is not held up by one row for long. Who is not answered in time goes back to where rows wait,
 and takes the step when its answers are there; from then on it is asked about ahead of its steps,
@@ -44,7 +44,7 @@ class Ask(Protocol):
 @dataclass(frozen=True, slots=True, eq=False)
 class _Use:
     row: Row
-    steered: ControlState
+    state: ControlState
     images: tuple[int, ...]
     """The row's, in the batch."""
     share: Share
@@ -82,10 +82,10 @@ class ResidualExchange(Predictor):
     ) -> torch.Tensor:
         self.ask(batch.rows, x)
         uses = [
-            _Use(row, steered, batch.images(i), share)
+            _Use(row, state, batch.images(i), share)
             for i, row in enumerate(batch.rows)
-            if (steered := row.extension(ControlState)) is not None
-            for share in steered.needs().values()
+            if (state := row.extension(ControlState)) is not None
+            for share in state.needs().values()
         ]
         waited = self.waited
         time.representative = all(row.computed_in_full for row in batch.rows)
@@ -96,10 +96,10 @@ class ResidualExchange(Predictor):
             time.waited = self.waited - waited
 
     def stepped(self, row: Row, network: Network) -> None:
-        """Ask for the row's next step already, if it was tardy. If that fails, it is asked about
+        """Ask for the row's next step already, if it was late. If that fails, it is asked about
         again when the step is taken."""
-        steered = row.extension(ControlState)
-        if steered is not None and steered.tardy and not row.finished:
+        state = row.extension(ControlState)
+        if state is not None and state.late and not row.finished:
             with contextlib.suppress(DarkroomError):
                 self.ask([row], network_input([row], network.dtype))
 
@@ -114,30 +114,30 @@ class ResidualExchange(Predictor):
         }
 
     def ask(self, rows: Sequence[Row], x: torch.Tensor) -> None:
-        """Ask for the next steps of `rows`, where that was not done yet. One question for each
+        """Ask for the next steps of `rows`, where that was not done yet. One request to each
         ControlNet."""
         shares: dict[Row, dict[int, Share]] = {}
-        questions: defaultdict[str, list[tuple[int, Row, int]]] = defaultdict(list)
-        steered = {row: found for row in rows if (found := row.extension(ControlState)) is not None}
+        requests: defaultdict[str, list[tuple[int, Row, int]]] = defaultdict(list)
+        state = {row: found for row in rows if (found := row.extension(ControlState)) is not None}
         for i, row in enumerate(rows):
-            if row not in steered or steered[row].was_asked(row.step):
+            if row not in state or state[row].was_asked(row.step):
                 continue
             shares[row] = {}
-            for number in steered[row].active(row.step, row.table.steps):
-                questions[steered[row].controls[number].model].append((i, row, number))
-        for model, those in questions.items():
+            for number in state[row].active(row.step, row.table.steps):
+                requests[state[row].controls[number].model].append((i, row, number))
+        for model, those in requests.items():
             which = [i for i, _, _ in those]
             every = which == list(range(len(x)))
             answer = self._ask(
                 model,
-                [_wire(row, steered[row].controls[k]) for _, row, k in those],
+                [_wire(row, state[row].controls[k]) for _, row, k in those],
                 x if every else x[which],
             )
             answer.add_done_callback(lambda _: self._wake())
             for place, (_, row, number) in enumerate(those):
                 shares[row][number] = Share(answer, place)
         for row, asked in shares.items():
-            steered[row].ask(row.step, dict(sorted(asked.items())))
+            state[row].ask(row.step, dict(sorted(asked.items())))
 
     def _answers(self, uses: Sequence[_Use], images: int, like: torch.Tensor) -> Residuals:
         answers, patience = {use.share.answer for use in uses}, self._patience
@@ -153,11 +153,11 @@ class ResidualExchange(Predictor):
                 use.share.answer.exception() is None
                 and use.share.answer.result().seconds > patience
             )
-            use.steered.tardy = use.row in late or (use.steered.tardy and not in_time)
+            use.state.late = use.row in late or (use.state.late and not in_time)
         if late or failed:
             raise Interrupted(late, failed)
         for use in uses:
-            use.steered.used()
+            use.state.used()
         self._count([answer.result() for answer in done])
         return _summed(uses, images, like)
 
@@ -176,16 +176,16 @@ def _nobody() -> None:
 
 def _active(row: Row) -> bool:
     """Whether a ControlNet has a say in the row's next step."""
-    steered = row.extension(ControlState)
-    return steered is not None and bool(steered.active(row.step, row.table.steps))
+    state = row.extension(ControlState)
+    return state is not None and bool(state.active(row.step, row.table.steps))
 
 
 def _wire(row: Row, control: ControlUse) -> ControlledRow:
-    """What `control` is told of the next step of `row`."""
+    """The next step of `row`, as `control` is asked for it."""
     return ControlledRow(
         job_id=row.job_id,
         t=row.t,
-        numbers=row.numbers,
+        scalars=row.scalars,
         texts=tuple(
             tuple(one.values()) for one in (row.texts[-1:] if control.guess_mode else row.texts)
         ),

@@ -1,4 +1,4 @@
-"""Which ControlNets steer the row of a task."""
+"""The ControlNets of a task's row."""
 
 from services.denoiser.controlnet.state import ControlState, ControlUse
 from services.denoiser.rows.feature import RowFeature

@@ -21,7 +21,7 @@ class ControlUse:
     guess_mode: bool = False
 
     def active(self, step: int, steps: int) -> bool:
-        """Whether step number `step` is steered, as diffusers' ControlNet pipelines have it."""
+        """Whether step number `step` is controlled, as diffusers' ControlNet pipelines have it."""
         return self.scale != 0.0 and step / steps >= self.start and (step + 1) / steps <= self.end
 
 
@@ -65,8 +65,8 @@ class ControlState(RowExtension):
 
     controls: tuple[ControlUse, ...]
     lag: bool = False
-    """A step may be steered by what was said of the step before."""
-    tardy: bool = False
+    """A step may use the residuals that were computed for the step before."""
+    late: bool = False
     """It kept others waiting: its answers are waited for outside the batch."""
     lagged: set[str] = field(default_factory=set)
     """ControlNets whose former answers were used."""
@@ -79,7 +79,7 @@ class ControlState(RowExtension):
     """and for the one before that, if they may lag."""
 
     def active(self, step: int, steps: int) -> list[int]:
-        """Numbers of the controls that steer this step."""
+        """Numbers of the controls that are active in this step."""
         return [k for k, control in enumerate(self.controls) if control.active(step, steps)]
 
     def was_asked(self, step: int) -> bool:
@@ -91,11 +91,11 @@ class ControlState(RowExtension):
         self._step, self._asked = step, shares
 
     def needs(self) -> dict[int, Share]:
-        """What the step that was asked for is steered by, by the control's number."""
+        """The residuals that the step that was asked for uses, by the control's number."""
         return {k: self._before.get(k, now) if self.lag else now for k, now in self._asked.items()}
 
     def used(self) -> None:
-        """A step was steered by what it needs."""
+        """A step used the residuals that it needs."""
         for k, share in self.needs().items():
             if share is not self._asked[k]:
                 self.lagged.add(self.controls[k].model)
@@ -103,7 +103,7 @@ class ControlState(RowExtension):
                 self.widened.add(self.controls[k].model)
 
     def blocked(self, step: int) -> bool:
-        return self.tardy and not all(share.answer.done() for share in self.needs().values())
+        return self.late and not all(share.answer.done() for share in self.needs().values())
 
     @property
     def asks(self) -> bool:

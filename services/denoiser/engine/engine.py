@@ -1,4 +1,5 @@
-"""The asyncio side of the denoiser: a row is awaited, and its news arrive in the event loop."""
+"""The asyncio side of the denoiser: a row is awaited, and its progress arrives in the event
+loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +28,7 @@ from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
 from shared.policy.checkpoint_interval import NEVER, Interval
 from shared.policy.cost_model import CostModel
-from shared.policy.reported_load import has_room
+from shared.policy.reported_load import has_capacity
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits
 
@@ -176,7 +177,7 @@ class Engine:
         """All that are in hand."""
         return () if self._loop is None else self._loop.rows()
 
-    def has_room(self, promised: int) -> bool:
+    def has_capacity(self, promised: int) -> bool:
         """Whether one row more than those in hand and `promised`, together, would be let in at
         once, as far as can be told: nobody is kept waiting for the sake of others' deadlines or for
         want of room, and no step would take too long."""
@@ -184,7 +185,7 @@ class Engine:
             return False
         rows = self.rows
         coming = max(0, promised - len(rows))
-        return has_room(rows, coming, self.cost, self._limits.max_step_seconds)
+        return has_capacity(rows, coming, self.cost, self._limits.max_step_seconds)
 
     def statistics(self) -> EngineStatistics:
         return self._running().statistics()

@@ -34,21 +34,21 @@ class Slot:
     """Nobody waits for it any more."""
     came: float = field(default_factory=time.time)
     """Unix seconds."""
-    kept: int = field(init=False)
+    checkpointed: int = field(init=False)
     """The step from which the row would continue elsewhere."""
-    unkept_seconds: float = 0.0
+    uncheckpointed_seconds: float = 0.0
     """Of the steps since then."""
 
     def __post_init__(self) -> None:
-        self.kept = self.row.step
+        self.checkpointed = self.row.step
 
     @property
     def is_kept_waiting(self) -> bool:
         """A step was taken without it, and not only because a more urgent row took its place."""
         return self.passed_over > 0 and (not self.parked or self.row.deadline is not None)
 
-    def view(self, now: float, margin: float) -> RowView:
-        """At `now` (Unix seconds); `margin` as in `Limits.deadline_margin`."""
+    def view(self, now: float, grace: float) -> RowView:
+        """At `now` (Unix seconds); `grace` as in `Limits.deadline_grace`."""
         row = self.row
         return RowView(
             self.ticket,
@@ -58,8 +58,8 @@ class Slot:
             self.passed_over,
             self.alone,
             row.table.steps - row.step,
-            None if row.deadline is None else row.deadline - now - margin,
-            margin,
+            None if row.deadline is None else row.deadline - now - grace,
+            grace,
             row.blocked,
             row.asks,
             now - self.came,
@@ -70,7 +70,7 @@ class Slot:
         """Give the row its share `i` of a step, and say what came of it."""
         row = self.row
         row.step += 1
-        self.unkept_seconds += seconds
+        self.uncheckpointed_seconds += seconds
         row.latents, row.x0_prev = stepped.x[i : i + 1], stepped.x0[i : i + 1]
         if not stepped.finite[i]:
             message = f"the latents of {row.job_id}/{row.node} are not finite after step {row.step}"
@@ -84,15 +84,15 @@ class Slot:
             events.append(Finished(self.ticket, row.latents.cpu()))
         elif self.alone:
             events.append(Yielded(self.ticket, row.latents.cpu()))
-        elif self.interval.over(row.step - self.kept, self.unkept_seconds):
+        elif self.interval.over(row.step - self.checkpointed, self.uncheckpointed_seconds):
             events.append(self.checkpoint())
         return events
 
     def checkpoint(self) -> Checkpointed:
-        self.kept, self.unkept_seconds = self.row.step, 0.0
+        self.checkpointed, self.uncheckpointed_seconds = self.row.step, 0.0
         return Checkpointed(self.ticket, self.row.step, self.row.checkpoint())
 
     def last_checkpoint(self) -> list[Event]:
         """For a row that has to stop here: what is not kept of it yet."""
-        wanted = self.interval.steps > 0 and self.row.step > self.kept
+        wanted = self.interval.steps > 0 and self.row.step > self.checkpointed
         return [self.checkpoint()] if wanted else []

@@ -71,7 +71,7 @@ class StepQueue:
         # By ticket, in order of arrival.
         self._waiting: dict[int, Slot] = {}
         self._admitted: dict[int, Slot] = {}
-        self._turn = RoundRobinState()
+        self._round_robin = RoundRobinState()
         self._access = Access.SHARED
         self._counts = Counts(0, 0, 0, 0, 0, 0)
         self._next_ticket = 0
@@ -138,11 +138,11 @@ class StepQueue:
             self._access = STEPPED.get(self._access, self._access)
             return None
         held = self._access is Access.HELD
-        margin = self._limits.deadline_margin
-        admitted = [slot.view(now, margin) for slot in self._admitted.values()]
-        waiting = [slot.view(now, margin) for slot in self._waiting.values()]
-        plan = schedule_step(admitted, waiting, self._limits, cost, self._turn, held)
-        self._turn = plan.turn
+        grace = self._limits.deadline_grace
+        admitted = [slot.view(now, grace) for slot in self._admitted.values()]
+        waiting = [slot.view(now, grace) for slot in self._waiting.values()]
+        plan = schedule_step(admitted, waiting, self._limits, cost, self._round_robin, held)
+        self._round_robin = plan.round_robin
         infeasible = tuple(map(self._remove, plan.infeasible))
         leaves, joins = tuple(map(self._park, plan.leaves)), tuple(map(self._admit, plan.joins))
         runs = tuple(self._admitted[ticket] for ticket in plan.runs)
@@ -182,7 +182,7 @@ class StepQueue:
 
     def views(self, now: float) -> list[RowView]:
         """All that are in hand, at `now` (Unix seconds)."""
-        return [slot.view(now, self._limits.deadline_margin) for slot in self._slots()]
+        return [slot.view(now, self._limits.deadline_grace) for slot in self._slots()]
 
     @property
     def declining(self) -> bool:

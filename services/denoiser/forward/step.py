@@ -19,14 +19,14 @@ class Batch:
     its unconditional half, or its only one."""
 
     rows: tuple[Row, ...]
-    told: Conditioning
+    conditioning: Conditioning
     source: torch.Tensor
     base: torch.Tensor
     guidance: torch.Tensor
     """(B, 1, 1, 1)"""
     versions: tuple[Hashable, ...]
     """Of each row; see `RowExtension.version`."""
-    kept: MaskBlend | None
+    mask_blend: MaskBlend | None
     """What the rows keep of the images that they began from; None: nothing."""
     beside: Beside = field(default_factory=Beside)
     """What predictors have the network compute with, for the F images."""
@@ -43,12 +43,14 @@ class Batch:
         device, dtype = network.device, network.dtype
         return cls(
             rows=tuple(rows),
-            told=Conditioning.join(halves).to(device, dtype),
+            conditioning=Conditioning.join(halves).to(device, dtype),
             source=torch.tensor([*guided, *range(len(rows))], device=device),
             base=torch.tensor(base, device=device),
             guidance=torch.tensor([row.guidance for row in rows], device=device).view(-1, 1, 1, 1),
             versions=tuple(row.version for row in rows),
-            kept=MaskBlend.join([row.kept for row in rows], [row.latents for row in rows]),
+            mask_blend=MaskBlend.join(
+                [row.mask_blend for row in rows], [row.latents for row in rows]
+            ),
         )
 
     def images(self, i: int) -> tuple[int, ...]:
@@ -78,7 +80,7 @@ def whole(
     """The answers (F, C, H, W) for the batch's images, in one forward, to what the network is fed
     of its rows, x (B, C, H, W) at times t (B,); with `more` beside what the batch has."""
     beside = batch.beside | (more or {})
-    return network.predict(x[batch.source], t[batch.source], batch.told, **beside)
+    return network.predict(x[batch.source], t[batch.source], batch.conditioning, **beside)
 
 
 Answer = Callable[[Network, Batch, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -99,8 +101,8 @@ def step(network: Network, batch: Batch, answer: Answer = whole) -> Stepped:
     x = r * x + u * x0 + v * x0_prev
     if any(row.table.draws for row in rows):
         x = x + n * noise(rows, x)
-    if batch.kept is not None:
-        x = batch.kept.over(x, a * batch.kept.image + s * batch.kept.noise)
+    if batch.mask_blend is not None:
+        x = batch.mask_blend.over(x, a * batch.mask_blend.image + s * batch.mask_blend.noise)
     return Stepped(x, x0, finite(x + x0))
 
 

@@ -1,4 +1,4 @@
-"""`darkroom calibrate-lora`: how many steps a picture may be begun without a LoRA.
+"""`darkroom calibrate-lora`: how many steps an image may be begun without a LoRA.
 
 SwiftDiffusion (arXiv 2407.02031 §4.2) bounds asynchronous loading by the first step after which
 the latents with and without the LoRA have a cosine below 0.99. It depends on the LoRA, so it is
@@ -35,16 +35,16 @@ PROMPTS: Final = 16
 
 def calibrate(
     card: ModelCard,
-    shelf: LoraDirectory,
+    lora_directory: LoraDirectory,
     name: str,
     prompts: Sequence[str],
     done: Callable[[int], None] = lambda prompts: None,
 ) -> Calibration:
     """The calibration of LoRA `name` for the model of `card`, at its default steps, guidance and
     size. `done` is told how many prompts are through. Raises `InvalidRequest` for a name that is
-    not on the shelf, `AdapterUnusable` for what does not fit. Blocks."""
+    not in a LoRA directory, `AdapterUnusable` for what does not fit. Blocks."""
     family = family_of(card.source)
-    adapter = read_adapter(name, shelf.find(name), family)
+    adapter = read_adapter(name, lora_directory.find(name), family)
     network = family.network("cpu", torch.float32)
     network.check(adapter)
     encoder = family.text_encoder("cpu", torch.float32)
@@ -99,12 +99,12 @@ def both_rows(
     share."""
     size, guidance = (card.default_width, card.default_height), card.default_guidance
     guided = guidance > 1.0 and not card.embedded_guidance
-    numbers = sampling.family.numbers(*size, guidance)
-    told, nothing = encoder([prompt, ""], [uses, uses])
+    scalars = sampling.family.scalars(*size, guidance)
+    prompted, nothing = encoder([prompt, ""], [uses, uses])
     if encoder.zeros_for_empty_prompt:
-        nothing = told.zeros()
-    cond = Conditioning.of_one(told.tensors, numbers)
-    uncond = Conditioning.of_one(nothing.tensors, numbers)
+        nothing = prompted.zeros()
+    cond = Conditioning.of_one(prompted.tensors, scalars)
+    uncond = Conditioning.of_one(nothing.tensors, scalars)
 
     def begin() -> Row:
         return Row(
@@ -129,11 +129,11 @@ def calibrate_to_file(
 ) -> Path:
     """Calibrate LoRA `name` for the catalogue's default model, on captions of ours if there are no
     `prompts`. Returns the file that it is noted in. Raises as `calibrate` does."""
-    path = catalogue.shelf.find(name).with_suffix(".json")
+    path = catalogue.lora_directory.find(name).with_suffix(".json")
     wanted = prompts or sample_captions(PROMPTS)
     found = calibrate(
         catalogue.default,
-        catalogue.shelf,
+        catalogue.lora_directory,
         name,
         wanted,
         lambda done: say(f"{done} of {len(wanted)} prompts"),

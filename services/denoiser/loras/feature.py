@@ -1,7 +1,7 @@
 """Bounded asynchronous loading of adapters (SwiftDiffusion, arXiv 2407.02031 §4.2).
 
 A row starts without its adapters, while they are read. Each joins at the first step boundary at
-which it is there; after so many steps the row waits for them. A picture that was begun without an
+which it is there; after so many steps the row waits for them. An image that was begun without an
 adapter is another one than with it, though hardly: so it happens only to who asked for it, and the
 result says which adapter joined after how many steps.
 """

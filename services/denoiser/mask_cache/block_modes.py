@@ -1,6 +1,6 @@
 """Which blocks of a step use their caches: all, but for the first ones where loads are too slow.
 
-Where nothing is loaded it is always all of them, however long that takes: a picture must not depend
+Where nothing is loaded it is always all of them, however long that takes: an image must not depend
 on how busy its denoiser was.
 """
 
@@ -21,22 +21,22 @@ def choose_modes(rows: Sequence[Row], cost: StepCost) -> None:
     if not masked:
         return
     depth = len(masked[0].modes)
-    ahead = [each.ahead for each in masked if each.ahead is not None]
+    prefetchers = [each.prefetcher for each in masked if each.prefetcher is not None]
     modes = CACHED * depth
-    if ahead and cost.known:
+    if prefetchers and cost.known:
         works = (StepWork.full(row.forwards, row.shape_key.tokens) for row in rows)
         parts = (StepWork.of(row.forwards, *_positions(row)) for row in rows)
         modes = block_modes(
             depth,
             whole=cost.predict(total(works)) / depth,
             part=cost.predict(total(parts)) / depth,
-            load=sum(each.block_seconds for each in ahead),
-            head=sum(each.head_seconds for each in ahead),
+            load=sum(each.block_seconds for each in prefetchers),
+            head=sum(each.head_seconds for each in prefetchers),
         )
     for each in masked:
         each.modes = modes
-    for loads in ahead:
-        loads.skipped = modes.count("full")
+    for prefetcher in prefetchers:
+        prefetcher.skipped = modes.count("full")
 
 
 def block_modes(

@@ -1,4 +1,4 @@
-"""Edits whose masks are cached: which of a task's rows have a template, or record one."""
+"""Edits whose masks are cached: which of a task's rows have an activation cache, or record one."""
 
 from services.denoiser.mask_cache.lookup import CacheLookup
 from services.denoiser.mask_cache.row_cache import RowCache
@@ -11,7 +11,7 @@ from shared.worker.task import Task
 
 class MaskCaches(RowFeature):
     """Those of one model's rows. It comes after all other features: a row that has any of them is
-    computed in full, and so is a suspect's, for what ended its process may be the template."""
+    computed in full, and so is a suspect's, for what ended its process may be the cache."""
 
     def __init__(self, lookup: CacheLookup, rounds_up: bool) -> None:
         """`rounds_up`: see `Family.rounds_up`."""

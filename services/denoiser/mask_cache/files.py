@@ -1,7 +1,7 @@
-"""One template as files: a directory with a safetensors file for each step.
+"""One activation cache as files: a directory with a safetensors file for each step.
 
-A template is there when its directory has its name: it is recorded under another one, and renamed.
-Who has mapped a file keeps it, whatever becomes of its name.
+An activation cache is there when its directory has its name: it is recorded under another one, and
+renamed. Who has mapped a file keeps it, whatever becomes of its name.
 """
 
 import fcntl
@@ -30,7 +30,8 @@ class CacheUnreadable(Exception):
 
 
 class ActivationCache:
-    """All steps of a template, mapped. Tensors are views of the files: nobody may write to them."""
+    """All steps of an activation cache, mapped. Tensors are views of the files: nobody may write to
+    them."""
 
     def __init__(self, path: Path, key: str, steps: range, spilled: bool = False) -> None:
         """Raises `CacheUnreadable` unless every file is whole and says that it is this one's.
@@ -55,7 +56,8 @@ class ActivationCache:
 
 
 class Part:
-    """A template's directory while it is recorded. It is ours as long as we hold its lock."""
+    """An activation cache's directory while it is recorded. It is ours as long as we hold its
+    lock."""
 
     def __init__(self, path: Path, fd: int, key: str) -> None:
         """Only for `claim`."""
@@ -82,7 +84,9 @@ class Part:
         try:
             save_file(flat, self.path / _name(step), metadata=dict(metadata(self.key, step)))
         except SafetensorError as error:
-            raise OSError(f"step {step} of a template cannot be written: {error}") from error
+            raise OSError(
+                f"step {step} of an activation cache cannot be written: {error}"
+            ) from error
 
     def publish(self) -> None:
         """Under its own name, in the place of what had it. For a moment nobody has it."""
@@ -132,7 +136,7 @@ def remove_abandoned(directory: Path) -> None:
 
 
 def sizes(directory: Path) -> Iterator[tuple[Path, int, int]]:
-    """Of each template and part: its path, its bytes (what is reserved for it, if that is more),
+    """Of each cache and part: its path, its bytes (what is reserved for it, if that is more),
     and when it was used last (ns)."""
     for path in directory.iterdir():
         try:

@@ -1,6 +1,6 @@
-"""By what a template is known: everything that its activations depend on.
+"""The key of an activation cache: everything that its activations depend on.
 
-InstGenIE (arXiv 2505.20600) looks templates up by an id that its users give. Here the key is a hash
+InstGenIE (arXiv 2505.20600) looks caches up by an id that its users give. Here the key is a hash
 of content, so that nobody can be served another's activations, and a model that is replaced finds
 none of the old ones.
 """
@@ -59,5 +59,5 @@ def _fingerprint(folder: Path, state: Sequence[tuple[str, int, int]]) -> str:
 
 
 def metadata(key: str, step: int) -> Mapping[str, str]:
-    """What a file of template `key` says of itself."""
+    """What a file of cache `key` says of itself."""
     return {"format": str(FORMAT), "template": key, "step": str(step)}

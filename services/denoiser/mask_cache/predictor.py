@@ -34,7 +34,7 @@ class MaskedSteps(Predictor):
                     partials[image] = partial
         modes = next(masked.modes for masked in active if masked is not None)
         x, t = x[batch.source], t[batch.source]
-        return network.predict_partly(x, t, batch.told, partials, modes)
+        return network.predict_partly(x, t, batch.conditioning, partials, modes)
 
 
 def _active(row: Row) -> RowCache | None:

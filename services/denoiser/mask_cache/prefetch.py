@@ -1,8 +1,9 @@
-"""What is recorded of a template, brought to where the network reads it before it is asked for.
+"""What is recorded of an activation cache, brought to where the network reads it before it is asked
+for.
 
 On a thread of its own and, on an accelerator, a stream, while blocks before compute (InstGenIE,
 arXiv 2505.20600 §4.2), and across the boundaries of steps. In a CPU's memory nothing has to be
-loaded: templates are mapped, and only those that were spilled to disk are read ahead.
+loaded: activation caches are mapped, and only those that were spilled to disk are read ahead.
 """
 
 import time
@@ -37,7 +38,7 @@ class DeviceLoader:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._thread = ThreadPoolExecutor(1, "template-loader")
+        self._thread = ThreadPoolExecutor(1, "cache-loader")
         cuda: Any = torch.cuda
         self._stream = cuda.Stream(device) if device.type == "cuda" else None
         self._seconds_per_byte = 1.0 / BYTES_PER_SECOND
@@ -46,8 +47,8 @@ class DeviceLoader:
         """How long it takes to load so much, as seen."""
         return self._seconds_per_byte * nbytes
 
-    def needed(self, template: ActivationCache) -> bool:
-        return self._device.type != "cpu" or template.spilled
+    def needed(self, cache: ActivationCache) -> bool:
+        return self._device.type != "cpu" or cache.spilled
 
     def begin(self, tensor: torch.Tensor) -> Future[Loaded]:
         return self._thread.submit(self._load, tensor)
@@ -89,17 +90,18 @@ class Place(NamedTuple):
 
 
 class Prefetcher:
-    """The tensors of a template from step `first` on, in the order in which blocks ask for them."""
+    """The tensors of an activation cache from step `first` on, in the order in which blocks ask for
+    them."""
 
     def __init__(
-        self, loads: DeviceLoader, template: ActivationCache, first: int, max_bytes: int = MAX_AHEAD
+        self, loader: DeviceLoader, cache: ActivationCache, first: int, max_bytes: int = MAX_AHEAD
     ) -> None:
-        self._loads, self._template, self._max_bytes = loads, template, max_bytes
-        self._coming = _in_order(template, first)
+        self._loader, self._cache, self._max_bytes = loader, cache, max_bytes
+        self._coming = _in_order(cache, first)
         self._begun: OrderedDict[Place, tuple[Future[Loaded], int]] = OrderedDict()
         self._bytes = 0
         self._block_bytes = sum(
-            tensor.nbytes for name, tensor in template.at(first).items() if _block(name) == 0
+            tensor.nbytes for name, tensor in cache.at(first).items() if _block(name) == 0
         )
         self.skipped = 0
         """Blocks, the first ones of each step, of which nothing more is loaded unless it is asked
@@ -107,18 +109,18 @@ class Prefetcher:
         self._top_up()
 
     def __repr__(self) -> str:
-        return f"<Prefetcher of {self._template}: {len(self._begun)} tensors, {self._bytes} bytes>"
+        return f"<Prefetcher of {self._cache}: {len(self._begun)} tensors, {self._bytes} bytes>"
 
     @property
     def block_seconds(self) -> float:
         """To load what one block needs in a step."""
-        return self._loads.seconds(self._block_bytes)
+        return self._loader.seconds(self._block_bytes)
 
     @property
     def head_seconds(self) -> float:
         """What was loaded already would take so long."""
         done = (nbytes for load, nbytes in self._begun.values() if load.done())
-        return self._loads.seconds(sum(done))
+        return self._loader.seconds(sum(done))
 
     def take(self, step: int, name: str) -> torch.Tensor:
         """It is not asked for again, nor is anything of the steps before."""
@@ -126,9 +128,9 @@ class Prefetcher:
             self._forget(place)
         load = self._forget(Place(step, name))
         if load is None:
-            load = self._loads.begin(self._template.at(step)[name])
+            load = self._loader.begin(self._cache.at(step)[name])
         self._top_up()
-        return self._loads.result(load)
+        return self._loader.result(load)
 
     def _forget(self, place: Place) -> Future[Loaded] | None:
         load, nbytes = self._begun.pop(place, (None, 0))
@@ -140,7 +142,7 @@ class Prefetcher:
             place, tensor = found
             if _block(place.name) < self.skipped:
                 continue
-            self._begun[place] = self._loads.begin(tensor), tensor.nbytes
+            self._begun[place] = self._loader.begin(tensor), tensor.nbytes
             self._bytes += tensor.nbytes
 
 
@@ -148,14 +150,14 @@ class PrefetchedStep(Mapping[str, torch.Tensor]):
     """What is recorded of one image in `step`, by the names that a network gives. What is looked up
     is waited for, and kept until the next block's is: a block may need it twice."""
 
-    def __init__(self, ahead: Prefetcher, step: int, image: int, names: Iterable[str]) -> None:
-        self._ahead, self._step = ahead, step
+    def __init__(self, prefetcher: Prefetcher, step: int, image: int, names: Iterable[str]) -> None:
+        self._prefetcher, self._step = prefetcher, step
         self._whole = {name: f"{image}.{name}" for name in names}
         self._held: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self._held:
-            self._held[name] = self._ahead.take(self._step, self._whole[name])
+            self._held[name] = self._prefetcher.take(self._step, self._whole[name])
             if len(self._held) > KINDS:
                 self._held.popitem(last=False)
         return self._held[name]
@@ -167,10 +169,10 @@ class PrefetchedStep(Mapping[str, torch.Tensor]):
         return len(self._whole)
 
 
-def _in_order(template: ActivationCache, first: int) -> Iterator[tuple[Place, torch.Tensor]]:
+def _in_order(cache: ActivationCache, first: int) -> Iterator[tuple[Place, torch.Tensor]]:
     """Block by block, of each image after image, its keys and then its values."""
-    for step in range(first, template.steps.stop):
-        found = template.at(step)
+    for step in range(first, cache.steps.stop):
+        found = cache.at(step)
         names = [name for name in found if _block(name) >= 0]
         for name in sorted(names, key=lambda name: (_block(name), name.split(".")[:2])):
             yield Place(step, name), found[name]

@@ -1,4 +1,5 @@
-"""A template on its way into the host's store, while the row that it is recorded of runs."""
+"""An activation cache on its way into the host's store, while the row that it is recorded of
+runs."""
 
 import logging
 import threading
@@ -18,7 +19,7 @@ MAX_PENDING: Final = 8
 
 class Recorder:
     """Of one row: `put` and `close` never block, everything else is done by `writer`, which has one
-    thread, so in order. The template is there when all its steps are written; the first of several
+    thread, so in order. The cache is there when all its steps are written; the first of several
     recorders of a key has it, the others are `over`."""
 
     def __init__(
@@ -33,7 +34,7 @@ class Recorder:
         """`nbytes`: of all `steps` together. `replaced`: in the place of the one that is there."""
         self._store, self._key, self._nbytes = store, key, nbytes
         self._last, self._writer, self._replaced = steps - 1, writer, replaced
-        self._room = threading.Semaphore(MAX_PENDING)
+        self._pending = threading.Semaphore(MAX_PENDING)
         self._recording: Recording | None = None
         self._complete = False
         self.over = False
@@ -46,8 +47,10 @@ class Recorder:
         """What is kept of `step`; each once, in their order."""
         if self.over:
             return
-        if not self._room.acquire(blocking=False):
-            log.warning("template %s is not recorded: writing it takes too long", self._key[:12])
+        if not self._pending.acquire(blocking=False):
+            log.warning(
+                "activation cache %s is not recorded: writing it takes too long", self._key[:12]
+            )
             self.close()
             return
         self._complete = step == self._last
@@ -63,12 +66,12 @@ class Recorder:
         try:
             if not self.over:
                 self._written(step, tensors)
-        except Exception as error:  # whatever it is, the picture does not need it
-            log.warning("template %s is not recorded: %s", self._key[:12], error)
+        except Exception as error:  # whatever it is, the image does not need it
+            log.warning("activation cache %s is not recorded: %s", self._key[:12], error)
             self.over = True
             self._drop()
         finally:
-            self._room.release()
+            self._pending.release()
 
     def _written(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
         if self._recording is None:

@@ -14,26 +14,27 @@ from shared.models.contracts.network import Mode, Partial
 from shared.policy.batch_key import ShapeKey
 from shared.policy.step_work import StepWork
 
-KEPT: Final = ("key", "value")
-"""What is recorded of each block; see `docs/adr/0024-templates-are-recorded-edits.md`."""
+RECORDED_KINDS: Final = ("key", "value")
+"""What is recorded of each block; see `docs/adr/0024-activation-caches-are-recorded-edits.md`."""
 FULL: Final[tuple[Mode, ...]] = ("full",)
 CACHED: Final[tuple[Mode, ...]] = ("keys_values",)
 """Modes of one block."""
 MASK: Final = "mask"
-"""In the first step of a template: the tokens of which an edit was recorded, not the image."""
+"""In the first step of an activation cache: the tokens of which an edit was recorded, not the
+image."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class RowCache(RowExtension):
-    """There is a `template`, and only `tokens` are computed; or a `recorder`, for what is computed;
-    or both: what another edit painted, and this one does not, is mended in the template.
+    """There is a `cache`, and only `tokens` are computed; or a `recorder`, for what is computed;
+    or both: what another edit painted, and this one does not, is mended in the cache.
 
     See ADR 24."""
 
     tokens: torch.Tensor
-    """Places (M,), int64, ascending: those in the mask, and those that the template has an edit
+    """Places (M,), int64, ascending: those in the mask, and those that the cache has an edit
     of."""
-    edited: torch.Tensor
+    dirty: torch.Tensor
     """Of those, the ones that what is recorded will have an edit of."""
     positions: int
     """Tokens of the image."""
@@ -41,19 +42,19 @@ class RowCache(RowExtension):
     """Of the blocks, in the next step."""
     first: int = 0
     """Steps that somebody else took, or this row before it went on here."""
-    template: ActivationCache | None = None
-    ahead: Prefetcher | None = None
-    """What brings the template to the network; None: it is there."""
+    cache: ActivationCache | None = None
+    prefetcher: Prefetcher | None = None
+    """What brings the cache to the network; None: it is there."""
     recorder: Recorder | None = None
     used: list[int] = field(default_factory=list)
-    """Steps that were taken with the template."""
+    """Steps that were taken with the cache."""
     _asked: int | None = None
     _records: tuple[dict[str, torch.Tensor], ...] = ()
 
     @property
     def active(self) -> bool:
         """Whether the network has to be asked for more or less than its answer."""
-        cached = self.template is not None and self.cached_blocks > 0.0
+        cached = self.cache is not None and self.cached_blocks > 0.0
         return cached or self.recording
 
     @property
@@ -63,9 +64,9 @@ class RowCache(RowExtension):
     @property
     def loaded(self) -> int:
         """Bytes that are loaded for a step."""
-        if self.template is None or self.ahead is None:
+        if self.cache is None or self.prefetcher is None:
             return 0
-        return round(self.cached_blocks * self.template.step_bytes)
+        return round(self.cached_blocks * self.cache.step_bytes)
 
     @property
     def cached_blocks(self) -> float:
@@ -75,33 +76,33 @@ class RowCache(RowExtension):
     @property
     def share(self) -> float:
         """Of the image's tokens, those that a step computes."""
-        return 1.0 if self.template is None else len(self.tokens) / self.positions
+        return 1.0 if self.cache is None else len(self.tokens) / self.positions
 
     def partials(self, step: int, images: int, device: torch.device) -> list[Partial]:
         """For its `images` in `step`, the unconditional one first."""
         self._asked = step
         recording = self.recording  # the writer may end it at any time
         self._records = tuple({} for _ in range(images))
-        if self.template is None:
-            return [Partial(record=record, kinds=KEPT) for record in self._records]
-        tokens, found = self.tokens.to(device), self._recorded(self.template, step, images)
+        if self.cache is None:
+            return [Partial(record=record, kinds=RECORDED_KINDS) for record in self._records]
+        tokens, found = self.tokens.to(device), self._recorded(self.cache, step, images)
         if not recording:
             return [Partial(tokens, each) for each in found]
-        renewed = tokens[~torch.isin(tokens, self.edited.to(device))]
+        renewed = tokens[~torch.isin(tokens, self.dirty.to(device))]
         return [
-            Partial(tokens, each, record, KEPT, renewed)
+            Partial(tokens, each, record, RECORDED_KINDS, renewed)
             for each, record in zip(found, self._records, strict=True)
         ]
 
     def _recorded(
-        self, template: ActivationCache, step: int, images: int
+        self, cache: ActivationCache, step: int, images: int
     ) -> Sequence[Mapping[str, torch.Tensor]]:
-        found = template.at(step)
+        found = cache.at(step)
         each = [_of_image(found, i) for i in range(images)]
-        ahead = self.ahead  # it may be closed at any time
-        if ahead is None:
+        prefetcher = self.prefetcher  # it may be closed at any time
+        if prefetcher is None:
             return each
-        return [PrefetchedStep(ahead, step, i, names) for i, names in enumerate(each)]
+        return [PrefetchedStep(prefetcher, step, i, names) for i, names in enumerate(each)]
 
     @property
     def local(self) -> bool:
@@ -116,14 +117,14 @@ class RowCache(RowExtension):
     def share_with(self, prompt: int) -> float:
         """Of the image's tokens and the `prompt` ones of its prompt, those that a block with caches
         computes."""
-        if self.template is None:
+        if self.cache is None:
             return 1.0
         return (len(self.tokens) + prompt) / (self.positions + prompt)
 
     def stepped(self, step: int) -> None:
         asked, self._asked = self._asked == step, None
         records, self._records = self._records, ()
-        if self.template is not None and asked and self.cached_blocks > 0.0:
+        if self.cache is not None and asked and self.cached_blocks > 0.0:
             self.used.append(step)
         if self.recorder is None:
             return
@@ -132,11 +133,11 @@ class RowCache(RowExtension):
             return
         kept = {f"{i}.{n}": each for i, record in enumerate(records) for n, each in record.items()}
         if step == 0:
-            kept[MASK] = self.edited
+            kept[MASK] = self.dirty
         self.recorder.put(step, kept)
 
     def close(self) -> None:
-        self.ahead = None
+        self.prefetcher = None
         if self.recorder is not None:
             self.recorder.close()
 

@@ -1,9 +1,9 @@
-"""The templates of a host: in memory as long as there is room, then on disk, then gone.
+"""The activation caches of a host: in memory as long as there is room, then on disk, then gone.
 
 Any number of processes use one store: what is there is what lies in its directories. Memory is a
-tmpfs, so a template that one denoiser recorded costs the others nothing but page tables, and on a
-CPU nothing has to be loaded. Templates that were not used for longest are moved to disk, and mapped
-from there: the kernel's page cache brings them back.
+tmpfs, so an activation cache that one denoiser recorded costs the others nothing but page tables,
+and on a CPU nothing has to be loaded. Activation caches that were not used for longest are moved to
+disk, and mapped from there: the kernel's page cache brings them back.
 """
 
 import fcntl
@@ -27,14 +27,14 @@ from shared.telemetry.caches import CacheReading
 log = logging.getLogger(__name__)
 
 MAX_LOOKS: Final = 3
-"""At a template that is replaced while it is opened."""
+"""At an activation cache that is replaced while it is opened."""
 _LOCK: Final = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """Templates and bytes are the host's, counts are this process's. `refused`: recordings for
-    which there was no room; `distrusted`: files that were cut short or another's."""
+    """Activation caches and bytes are the host's, counts are this process's. `refused`: recordings
+    for which there was no room; `distrusted`: files that were cut short or another's."""
 
     templates: int
     bytes: int
@@ -73,8 +73,8 @@ class ActivationStore:
         )
 
     def find(self, key: str, steps: range) -> ActivationCache | None:
-        """Template `key`, mapped; None if it is not there. A file that cannot be trusted is removed
-        with all of its template."""
+        """Activation cache `key`, mapped; None if it is not there. A file that cannot be trusted is
+        removed with all of its cache."""
         for directory in (self._memory, self._disk):
             if (found := self._mapped(directory / key, key, steps)) is not None:
                 self._count("hits")
@@ -98,22 +98,22 @@ class ActivationStore:
             if files.number(path) != number:
                 continue
             if error is not None:
-                log.warning("template %s is recorded anew: %s", key[:12], error)
+                log.warning("activation cache %s is recorded anew: %s", key[:12], error)
                 self._count("distrusted")
                 shutil.rmtree(path, ignore_errors=True)
             return found
         return None
 
     def record(self, key: str, nbytes: int, replaced: bool = False) -> "Recording | None":
-        """To record template `key`, of `nbytes` in all; room is made for it now. None if it is
-        there already, unless it is to be `replaced`; if somebody records it; or if it is too large
-        beside what is being recorded."""
+        """To record activation cache `key`, of `nbytes` in all; room is made for it now. None if it
+        is there already, unless it is to be `replaced`; if somebody records it; or if it is too
+        large beside what is being recorded."""
         with self._locked():
             files.remove_abandoned(self._memory)
             if not replaced and ((self._memory / key).exists() or (self._disk / key).exists()):
                 return None
             part = Part.claim(self._memory, key, nbytes)
-            if part is not None and not self._make_room():
+            if part is not None and not self._evict_to_bound():
                 self._count("refused")
                 part.remove()
                 part = None
@@ -150,7 +150,7 @@ class ActivationStore:
             shutil.rmtree(self._disk / part.key, ignore_errors=True)
         self._count("recorded")
 
-    def _make_room(self) -> bool:
+    def _evict_to_bound(self) -> bool:
         """For all that is being recorded. False: there is none, and nothing has gone."""
         going = _oldest(self._memory, self._max_bytes)
         for path in going or ():
@@ -174,7 +174,9 @@ class ActivationStore:
             else:
                 self._count("evictions")
         except OSError as error:
-            log.warning("template %s is dropped, for it cannot be spilled: %s", path.name, error)
+            log.warning(
+                "activation cache %s is dropped, for it cannot be spilled: %s", path.name, error
+            )
             self._count("evictions")
         shutil.rmtree(path, ignore_errors=True)
 
@@ -196,8 +198,8 @@ class ActivationStore:
 
 
 class Recording:
-    """A template that is being written, step by step, by one thread. Within `with`, what is not
-    finished at the end is dropped."""
+    """An activation cache that is being written, step by step, by one thread. Within `with`, what
+    is not finished at the end is dropped."""
 
     def __init__(self, part: Part, store: ActivationStore) -> None:
         self._part: Part | None = part
@@ -226,15 +228,15 @@ class Recording:
             self._part = None
 
 
-def _oldest(directory: Path, room: int) -> list[Path] | None:
-    """The templates that have to go, least recently used first, until `room` bytes hold the rest.
+def _oldest(directory: Path, bound: int) -> list[Path] | None:
+    """The caches that have to go, least recently used first, until `bound` bytes hold the rest.
     Those being recorded stay; None: they alone take more."""
     found = sorted(files.sizes(directory), key=lambda each: each[2])
     total, going = sum(nbytes for _, nbytes, _ in found), []
     for path, nbytes, _ in found:
-        if total <= room:
+        if total <= bound:
             break
         if path.suffix != files.PART:
             going.append(path)
             total -= nbytes
-    return going if total <= room else None
+    return going if total <= bound else None

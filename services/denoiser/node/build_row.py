@@ -32,9 +32,9 @@ def build_row(
         {name: inputs[f"{prefix}{name}"] for name in family.conditioning}
         for prefix in ((NEGATIVE, "") if spec.guided else ("",))
     )
-    numbers = family.numbers(spec.width, spec.height, spec.guidance)
+    scalars = family.scalars(spec.width, spec.height, spec.guidance)
     halves = [
-        Conditioning.of_one({n: get_tensor(transport, h) for n, h in one.items()}, numbers)
+        Conditioning.of_one({n: get_tensor(transport, h) for n, h in one.items()}, scalars)
         for one in texts
     ]
     start = left_out(spec, family.rounds_up)

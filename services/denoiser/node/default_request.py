@@ -15,8 +15,8 @@ TOKENS: Final = 77
 
 @torch.inference_mode()
 def ask_default(network: Network, sampling: Sampling, card: ModelCard) -> None:
-    """Take the first step of a picture as a request gets it that says nothing. Raises
-    `Misconfigured` if its steps cannot be taken with its sampler, or the answer is no picture's,
+    """Take the first step of an image as a request gets it that says nothing. Raises
+    `Misconfigured` if its steps cannot be taken with its sampler, or the answer is no image's,
     and `NotFinite`."""
     width, height = card.default_width, card.default_height
     table = sampling.table(card.default_sampler, card.default_steps, width, height)
@@ -25,13 +25,13 @@ def ask_default(network: Network, sampling: Sampling, card: ModelCard) -> None:
         name: torch.zeros((TOKENS, width) if family.conditioning[name] == "sequence" else (width,))
         for name, width in family.widths.items()
     }
-    numbers = family.numbers(width, height, card.default_guidance)
-    told = Conditioning.of_one(zeros, numbers).to(network.device, network.dtype)
+    scalars = family.scalars(width, height, card.default_guidance)
+    conditioning = Conditioning.of_one(zeros, scalars).to(network.device, network.dtype)
     drawn = torch.Generator().manual_seed(0)
     x = torch.randn(1, *sampling.latents(width, height), generator=drawn)
     fed = (x * float(table.init_scale) * float(table.c_in[0])).to(network.device, network.dtype)
     t = torch.tensor([float(table.t[0])], device=network.device)
-    out = network.predict(fed, t, told)
+    out = network.predict(fed, t, conditioning)
     if out.shape != fed.shape:
         raise Misconfigured(
             f"the network answers latents of {tuple(fed.shape)} with {tuple(out.shape)}"

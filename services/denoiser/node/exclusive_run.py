@@ -14,22 +14,22 @@ class ExclusiveRun:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines
-        self._seclusion = ExclusiveLock()
+        self._exclusive_lock = ExclusiveLock()
 
     def __repr__(self) -> str:
-        return f"<ExclusiveRun {self._seclusion!r}>"
+        return f"<ExclusiveRun {self._exclusive_lock!r}>"
 
     @property
     def occupied(self) -> bool:
         """Somebody is alone."""
-        return self._seclusion.occupied
+        return self._exclusive_lock.occupied
 
     def together(self) -> AbstractAsyncContextManager[None]:
-        return self._seclusion.together()
+        return self._exclusive_lock.together()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        async with self._seclusion.alone(), AsyncExitStack() as stack:
+        async with self._exclusive_lock.alone(), AsyncExitStack() as stack:
             for engine in self._engines:
                 await stack.enter_async_context(engine.held())
             yield

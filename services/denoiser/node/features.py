@@ -52,7 +52,7 @@ class Features:
         settings, bus, metrics = running.settings, running.bus, running.metrics
         self._running, self._transport = running, transport
         self._controls = ControlNets(bus, transport, settings.control_seconds)
-        self._files = LoraFiles(catalogue.shelf, Fetcher.of(settings))
+        self._files = LoraFiles(catalogue.lora_directory, Fetcher.of(settings))
         self._libraries: dict[str, AdapterLibrary] = {}
         self._conditioning: dict[str, Collection[str]] = {}
         self._store = activation_store(settings, families)

@@ -47,7 +47,7 @@ def limits(settings: Settings, models: int) -> Limits:
         max_admitted=settings.max_rows,
         max_waiting=settings.max_rows + burst_capacity(settings) + models * len(CLASSES),
         max_step_seconds=settings.max_step_seconds,
-        deadline_margin=settings.deadline_margin,
+        deadline_grace=settings.deadline_margin,
     )
 
 

@@ -23,11 +23,11 @@ PREVIEW_LIFETIME: Final = 60.0
 
 
 class ProgressReports:
-    def __init__(self, transport: Transport, outbox: EventPublisher) -> None:
+    def __init__(self, transport: Transport, publisher: EventPublisher) -> None:
         self._transport = transport
-        self._outbox = outbox
+        self._publisher = publisher
 
-    def tell(self, task: Task, report: StepReport) -> None:
+    def publish(self, task: Task, report: StepReport) -> None:
         progress = StepProgress(
             job_id=task.job_id,
             node=task.node.name,
@@ -37,7 +37,7 @@ class ProgressReports:
             rows=report.rows,
             at=time.time(),
         )
-        self._outbox.post(subjects.event(task.job_id), progress)
+        self._publisher.post(subjects.event(task.job_id), progress)
         if report.preview is not None:
             self._preview(task, report, report.preview[0])
 
@@ -63,4 +63,4 @@ class ProgressReports:
             output_format=spec.output_format,
             output_compression=spec.output_compression,
         )
-        self._outbox.post(subjects.preview(spec.model), preview)
+        self._publisher.post(subjects.preview(spec.model), preview)

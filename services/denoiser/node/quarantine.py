@@ -1,4 +1,4 @@
-"""A suspect's way back into company: some steps alone, each on record before the next.
+"""A suspect's way back into the batch: some steps alone, each on record before the next.
 
 Whatever it did to its last process it did within a close interval of its last checkpoint, or a
 later one would be on record: who had it then knew that it had been lost before. If it survives
@@ -33,7 +33,7 @@ async def serve_alone(
     for left in reversed(range(steps)):
         before = row.step, row.checkpoint()
         await engine.step_alone(row, on_step)
-        if row.finished:  # there is no later checkpoint: the last one is told again, unmarked
+        if row.finished:  # there is no later checkpoint: the last one is published again, unmarked
             await keeper.write(*before, alone=False)
             return
         await keeper.write(row.step, row.checkpoint(), alone=left > 0)

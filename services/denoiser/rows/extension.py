@@ -48,7 +48,7 @@ class RowExtension:
         return set()
 
     def warnings(self) -> set[str]:
-        """What the user is told beside that. Called in any thread."""
+        """What else the user should know, as warnings. Called in any thread."""
         return set()
 
     def close(self) -> None:

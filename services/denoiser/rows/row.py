@@ -49,14 +49,14 @@ class Row:
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
     texts: tuple[Tensors, ...] = ()
-    """Where others find what its images are told, by name, the unconditional one first."""
+    """Handles to the conditioning of its images, by name, the unconditional one first."""
     extensions: tuple[RowExtension, ...] = ()
     step: int = field(default=0, init=False)
     """Steps that are done."""
     noise: Noise = field(init=False)
     latents: torch.Tensor = field(init=False)
     x0_prev: torch.Tensor = field(init=False)
-    kept: MaskBlend | None = field(init=False)
+    mask_blend: MaskBlend | None = field(init=False)
     """Of the image that it began from; None: nothing."""
 
     def __post_init__(self, shape: tuple[int, int, int], image: SourceImage | None) -> None:
@@ -70,7 +70,7 @@ class Row:
         if self.guidance <= 1.0:
             self.uncond = None
         self.noise = Noise(self.seed, shape, ahead=1 if image is None else image.draws)
-        self.latents, self.kept = begin(image, self.table, self.noise)
+        self.latents, self.mask_blend = begin(image, self.table, self.noise)
         self.x0_prev = torch.zeros_like(self.latents)
 
     def resume(self, step: int, tensors: Mapping[str, torch.Tensor]) -> "Row":
@@ -104,12 +104,16 @@ class Row:
         self.uncond = None if self.uncond is None else self.uncond.to(device)
         self.latents = self.latents.to(device)
         self.x0_prev = self.x0_prev.to(device)
-        self.kept = None if self.kept is None else self.kept.to(device)
+        self.mask_blend = None if self.mask_blend is None else self.mask_blend.to(device)
 
     @property
     def predicted(self) -> torch.Tensor:
         """The clean latents that its last step saw ahead, with what it keeps of an image."""
-        return self.x0_prev if self.kept is None else self.kept.over(self.x0_prev, self.kept.image)
+        return (
+            self.x0_prev
+            if self.mask_blend is None
+            else self.mask_blend.over(self.x0_prev, self.mask_blend.image)
+        )
 
     @property
     def finished(self) -> bool:
@@ -137,12 +141,12 @@ class Row:
 
     @property
     def t(self) -> float:
-        """The time of its next step, as the network is told."""
+        """The time of its next step, as the network takes it."""
         return float(self.table.coefficients[self.step, 0])
 
     @property
-    def numbers(self) -> tuple[float, ...]:
-        return tuple(self.cond.numbers[0].tolist())
+    def scalars(self) -> tuple[float, ...]:
+        return tuple(self.cond.scalars[0].tolist())
 
     @property
     def forwards(self) -> int:
@@ -174,7 +178,7 @@ class Row:
         return set[str]().union(*(e.approximations(self.index, steps) for e in self.extensions))
 
     def warnings(self) -> set[str]:
-        """What the user is told beside that."""
+        """What else the user should know, as warnings."""
         return set[str]().union(*(each.warnings() for each in self.extensions))
 
     def close(self) -> None:

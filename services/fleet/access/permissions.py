@@ -57,7 +57,7 @@ def _process(service: str) -> Grants:
 
 
 def _records() -> Grants:
-    """Advance any job, and do whatever follows from that (`shared/jobs/ledger.py`)."""
+    """Advance any job, and do whatever follows from that (`shared/jobs/record_store.py`)."""
     return grants.total(
         grants.write_bucket(subjects.RECORDS),
         grants.publish(

@@ -25,7 +25,7 @@ class Stage:
 
 
 class Stages:
-    """The stages of a job of `images` images with `controls` pictures to steer by; `edit`: with one
+    """The stages of a job of `images` images with `controls` ControlNets; `edit`: with one
     that they begin from. Events may be lost: what comes later tells more."""
 
     def __init__(self, images: int, controls: int = 0, edit: bool = False) -> None:

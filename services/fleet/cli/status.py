@@ -67,10 +67,10 @@ def show_models(console: Console) -> None:
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     for one in catalogue.unusable:
         console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
-    if loras := catalogue.shelf.names():
+    if loras := catalogue.lora_directory.names():
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
     sources = [card.source for card in catalogue.cards.values()]
-    for one in fits.unusable(catalogue.shelf, sources):
+    for one in fits.unusable(catalogue.lora_directory, sources):
         console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -80,7 +80,9 @@ def _unfit_loras(running: fleet_state.FleetState) -> list[Unusable]:
         catalogue = catalogue_of(running.models)
     except Misconfigured:
         return []
-    return fits.unusable(catalogue.shelf, [card.source for card in catalogue.cards.values()])
+    return fits.unusable(
+        catalogue.lora_directory, [card.source for card in catalogue.cards.values()]
+    )
 
 
 def unusable_lines(found: Sequence[Service]) -> list[str]:

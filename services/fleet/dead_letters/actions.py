@@ -17,9 +17,9 @@ import msgspec
 from services.fleet.dead_letters.letters import (
     DeadLetterUnusable,
     Headline,
-    PictureName,
+    ImageName,
     headline,
-    names_of_pictures,
+    names_of_images,
     resubmission,
     retry_ids,
     unreadable,
@@ -58,7 +58,7 @@ class Retried(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def well(self) -> bool:
-        """Whether there is a new job that, as far as is known, will give or gave a picture."""
+        """Whether there is a new job that, as far as is known, will give or gave an image."""
         return self.standing in ("accepted", "queued", "done")
 
 
@@ -189,26 +189,26 @@ async def _stored(bus: Bus, job_id: str) -> bytes:
 async def _submit(bus: Bus, letter: DeadLetter) -> str:
     """Under the first id that nobody has used; returns it once the submission is durable. Raises
     `DeadLetterUnusable`."""
-    pictures = await _pictures(bus, letter)
+    images = await _images(bus, letter)
     for job_id in retry_ids(letter.job_id):
         if await _known(bus, job_id):
             continue
-        stored = await bus.store(subjects.submit(job_id), resubmission(letter, job_id, pictures))
+        stored = await bus.store(subjects.submit(job_id), resubmission(letter, job_id, images))
         if stored == "stored":  # or somebody was faster
             return job_id
     raise AssertionError("unreachable: there is always another id")
 
 
-async def _pictures(bus: Bus, letter: DeadLetter) -> dict[PictureName, bytes]:
+async def _images(bus: Bus, letter: DeadLetter) -> dict[ImageName, bytes]:
     """What the job came with, while it is kept. A submission has its own inside."""
-    pictures: dict[PictureName, bytes] = {}
-    for name in names_of_pictures(letter.record.spec) if letter.record else ():
-        picture = await bus.stored(subjects.job_input(letter.job_id, name))
-        if picture is None:
-            reason = f"its picture {name} is gone: they are kept for 24 h"
+    images: dict[ImageName, bytes] = {}
+    for name in names_of_images(letter.record.spec) if letter.record else ():
+        image = await bus.stored(subjects.job_input(letter.job_id, name))
+        if image is None:
+            reason = f"its image {name} is gone: they are kept for 24 h"
             raise DeadLetterUnusable(letter.job_id, reason)
-        pictures[name] = picture
-    return pictures
+        images[name] = image
+    return images
 
 
 async def _known(bus: Bus, job_id: str) -> bool:

@@ -99,45 +99,43 @@ def request_fields(letter: DeadLetter) -> dict[str, object]:
     return _as_map(letter.submission) or {}
 
 
-PictureName = int | Literal["image", "mask"]
+ImageName = int | Literal["image", "mask"]
 """As `subjects.job_input` has it."""
 
 
-def names_of_pictures(spec: JobSpec) -> list[PictureName]:
+def names_of_images(spec: JobSpec) -> list[ImageName]:
     """Of those that the job came with."""
-    names: list[PictureName] = [*range(len(spec.controls))]
+    names: list[ImageName] = [*range(len(spec.controls))]
     if spec.edit is not None:
         names.append("image")
         names += ["mask"] if spec.edit.mask == "file" else []
     return names
 
 
-def resubmission(letter: DeadLetter, job_id: str, pictures: Mapping[PictureName, bytes]) -> bytes:
+def resubmission(letter: DeadLetter, job_id: str, images: Mapping[ImageName, bytes]) -> bytes:
     """The message that asks for the same once more, as job `job_id`, without its old deadline.
-    `pictures`: those that its record's job came with. Raises `DeadLetterUnusable` if it cannot be
+    `images`: those that its record's job came with. Raises `DeadLetterUnusable` if it cannot be
     made out what was asked for."""
     if letter.record is not None:
-        return encode(request_of(letter.record.spec, job_id, pictures))
+        return encode(request_of(letter.record.spec, job_id, images))
     fields = _as_map(letter.submission)
     if fields is None:
         raise DeadLetterUnusable(letter.job_id, "what was submitted is no MessagePack map")
     return encode({**fields, "job_id": job_id, "deadline": None})
 
 
-def request_of(
-    spec: JobSpec, job_id: str, pictures: Mapping[PictureName, bytes]
-) -> GenerationRequest:
-    """A request for the same picture: validated again, it gives `spec` without its deadline.
-    `pictures`: see `names_of_pictures`."""
+def request_of(spec: JobSpec, job_id: str, images: Mapping[ImageName, bytes]) -> GenerationRequest:
+    """A request for the same image: validated again, it gives `spec` without its deadline.
+    `images`: see `names_of_images`."""
     controls = tuple(
-        ControlChoice(**msgspec.structs.asdict(control), image=pictures[number])
+        ControlChoice(**msgspec.structs.asdict(control), image=images[number])
         for number, control in enumerate(spec.controls)
     )
     known = GenerationRequest.__struct_fields__
     fields = {name: value for name, value in msgspec.structs.asdict(spec).items() if name in known}
     if spec.edit is not None:
         fields |= {"strength": spec.edit.strength, "mask_mode": spec.edit.mask_mode}
-        fields |= {"image": pictures["image"], "mask": pictures.get("mask")}
+        fields |= {"image": images["image"], "mask": images.get("mask")}
     return GenerationRequest(**fields | {"job_id": job_id, "deadline": None, "controls": controls})
 
 

@@ -121,7 +121,7 @@ def _value(value: object) -> str:
 
 
 def _without_bytes(value: object, depth: int = 3) -> object:
-    """`value`, which may be what a submission holds, with sizes in place of pictures."""
+    """`value`, which may be what a submission holds, with sizes in place of images."""
     match value:
         case bytes():
             return f"{len(value)} bytes"

@@ -30,7 +30,7 @@ def refuse_unusable(
     with naming("--model"):
         served = Catalogue.load(options.models, settings_file=settings.model_settings)
     served.with_aliases(parse_aliases(settings.model_aliases))
-    _refuse_absent("DARKROOM_LORAS", settings.shelf, environ)
+    _refuse_absent("DARKROOM_LORAS", settings.lora_directories, environ)
     _refuse_absent("DARKROOM_CONTROLS", settings.control_sources, environ)
     with naming("DARKROOM_ARENA_DIR"):
         refuse_too_small(settings.arena_dir, settings.arena_bytes)
@@ -76,9 +76,9 @@ def _refuse_gateway(options: FleetOptions, environ: Mapping[str, str]) -> None:
     for spec in gateways[:1]:
         host = options.http_host
         free_port(host, options.http_port)
-        door = AccessControl.of(Settings.from_env(spec.environment))
+        access = AccessControl.of(Settings.from_env(spec.environment))
         with naming("--host", f"darkroom keys DIR --tls {host} and --keys DIR bring all of it"):
-            door.refuse_unprotected(host)
+            access.refuse_unprotected(host)
 
 
 @contextmanager

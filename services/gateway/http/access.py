@@ -30,14 +30,14 @@ class AccessControl:
     @staticmethod
     def of(settings: Settings) -> "AccessControl":
         """Raises `Misconfigured` if a setting, or a file that one names, is of no use."""
-        door = AccessControl(
+        access = AccessControl(
             origins=Origins.of(settings.cors_origins), proxies=Proxies.of(settings.trusted_proxies)
         )
         if settings.tokens:
-            door._follow_tokens(Path(settings.tokens))
+            access._follow_tokens(Path(settings.tokens))
         if settings.http_cert or settings.http_key:
-            door._follow_certificate(settings.http_cert, settings.http_key)
-        return door
+            access._follow_certificate(settings.http_cert, settings.http_key)
+        return access
 
     def refuse_unprotected(self, host: str) -> None:
         """Raises `Misconfigured` if others than this machine could come in without being asked."""

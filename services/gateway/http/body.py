@@ -17,7 +17,7 @@ from shared.jobs.travel import MAX_UPLOAD_BYTES
 SMALL_BODY_BYTES: Final = 1024 * 1024
 """Two prompts of the longest kind, escaped, fit."""
 MAX_BODY_BYTES: Final = SMALL_BODY_BYTES + 4 * MAX_UPLOAD_BYTES // 3
-"""Of a request: and all its pictures, in base64."""
+"""Of a request: and all its images, in base64."""
 JSON: Final = "application/json"
 FORM: Final = "multipart/form-data"
 BODY_SECONDS: Final = 60.0
@@ -37,15 +37,15 @@ class Form:
 def content_type(request: web.Request, *allowed: str) -> str:
     """Of the body, which has to be one of these."""
     if request.content_type not in allowed:
-        told = " or ".join(allowed)
+        kinds = " or ".join(allowed)
         raise web.HTTPUnsupportedMediaType(
-            text=f"Content-Type: {request.content_type!r} is not allowed; allowed: {told}"
+            text=f"Content-Type: {request.content_type!r} is not allowed; allowed: {kinds}"
         )
     return request.content_type
 
 
 async def read_json(request: web.Request, large: ExitStack) -> bytearray:
-    """A body with pictures takes room among the large ones, which `large` gives back."""
+    """A body with images takes room among the large ones, which `large` gives back."""
     async with _reading(request, JSON) as time_limit:
         meter = _Meter(request, large, time_limit)
         body = bytearray()
@@ -92,12 +92,12 @@ class _Meter:
     """Counts a body as it arrives, and takes room for it: at once for all that it says it has."""
 
     def __init__(self, request: web.Request, large: ExitStack, time_limit: asyncio.Timeout) -> None:
-        self._rooms = request.app[GATEWAY].large
+        self._budget = request.app[GATEWAY].large
         self._large = large
         self._time_limit = time_limit
         self._ends = time_limit.when() or math.inf
         self._bytes = 0
-        self._room = SMALL_BODY_BYTES
+        self._reserved = SMALL_BODY_BYTES
         announced = request.content_length or 0
         self._refuse_too_large(announced)
         self._take(announced)
@@ -110,10 +110,10 @@ class _Meter:
         return chunk
 
     def _take(self, wanted: int) -> None:
-        if wanted > self._room:
-            more = max(wanted - self._room, SMALL_BODY_BYTES)
-            self._large.enter_context(self._rooms.taken(more))
-            self._room += more
+        if wanted > self._reserved:
+            more = max(wanted - self._reserved, SMALL_BODY_BYTES)
+            self._large.enter_context(self._budget.taken(more))
+            self._reserved += more
 
     def _refuse_too_large(self, found: int) -> None:
         if found > MAX_BODY_BYTES:

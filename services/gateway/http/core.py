@@ -32,17 +32,17 @@ OPEN_FILES: Final = MAX_REQUESTS + 512
 """A connection for each request that waits, others that are refused or idle, and the process's own:
 else the kernel would refuse connections before the gateway could refuse requests by name."""
 MAX_LARGE_BYTES: Final = 256 * 1024 * 1024
-"""Of requests with pictures that are read and submitted at a time."""
+"""Of requests with images that are read and submitted at a time."""
 ANSWER_SECONDS: Final = 0.25
 """How long a service may take to show itself."""
 WATCH_SECONDS: Final = 2.0
 """Pause between two questions which models can be used."""
 CANCEL_SECONDS: Final = 4.0
-"""How long the job of a client that hung up is asked to end."""
+"""How long the job of a client that disconnected is asked to end."""
 
 
 class LargeBodies:
-    """Memory for requests with pictures, `bound` bytes of them at a time."""
+    """Memory for requests with images, `bound` bytes of them at a time."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -55,7 +55,7 @@ class LargeBodies:
     def taken(self, wanted: int) -> Iterator[None]:
         """Room for so many bytes. Raises `QueueFull`."""
         if self._bytes + wanted > self._bound:
-            raise QueueFull("the gateway's room for requests with pictures, in bytes,", self._bound)
+            raise QueueFull("the gateway's room for requests with images, in bytes,", self._bound)
         self._bytes += wanted
         try:
             yield
@@ -74,14 +74,14 @@ class Gateway:
         metrics: Metrics,
         tasks: asyncio.TaskGroup,
         max_requests: int = MAX_REQUESTS,
-        door: AccessControl | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self.bus = bus
         self.darkroom = darkroom
         self.catalogue = catalogue
         """Of all models; `watch_models` keeps in it which of them nobody could load."""
         self.metrics = metrics
-        self.door = door or AccessControl()
+        self.access = access or AccessControl()
         self.address = ""
         """`host:port` once it listens."""
         self._tasks = tasks
@@ -101,7 +101,7 @@ class Gateway:
 
     async def apart(self, validate: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `validate` returns, without holding up others; one at a time, for it decodes
-        pictures."""
+        images."""
         return await self._validating.call(validate, *args, **kwargs)
 
     @contextmanager
@@ -127,13 +127,13 @@ class Gateway:
         self, request: GenerationRequest, *, progress: bool = False
     ) -> AsyncIterator[Job]:
         """A submitted job, with `progress` if somebody will read it. A `DarkroomError` inside means
-        that it ended or never began; whatever else leaves the block, a client that hung up above
-        all, cancels it."""
+        that it ended or never began; whatever else leaves the block, a client that disconnected
+        above all, cancels it."""
         job: Job | None = None
         job_id = request.job_id
         try:
             job = await self.darkroom.submit(request, progress=progress)
-            del request  # its pictures need not wait for the images
+            del request  # its images need not wait for the images
             yield job
         except DarkroomError:
             raise
@@ -167,7 +167,7 @@ class Gateway:
         except (DarkroomError, TimeoutError) as error:
             log.warning("the abandoned job %s could not be cancelled: %s", job_id, error)
         else:
-            log.info("the client of job %s hung up; it is %s", job_id, reply.status)
+            log.info("the client of job %s disconnected; the job is %s", job_id, reply.status)
 
 
 GATEWAY: Final = web.AppKey("GATEWAY", Gateway)

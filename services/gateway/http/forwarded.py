@@ -90,12 +90,12 @@ def _spoken(headers: MultiMapping[str]) -> MultiMapping[str]:
     """With what `Forwarded` says under the older names, unless some of these are there."""
     if "Forwarded" not in headers or any(name in headers for name in _NAMES.values()):
         return headers
-    told: MultiDict[str] = MultiDict()
+    parameters: MultiDict[str] = MultiDict()
     for line in headers.getall("Forwarded"):
         for name, quoted, plain in _PAIR.findall(line):
             if (known := _NAMES.get(name.lower())) is not None:
-                told.add(known, re.sub(r"\\(.)", r"\1", quoted) or plain)
-    return told
+                parameters.add(known, re.sub(r"\\(.)", r"\1", quoted) or plain)
+    return parameters
 
 
 def _chain(peer: str, headers: MultiMapping[str]) -> list[Address | None]:

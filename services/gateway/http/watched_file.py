@@ -50,10 +50,10 @@ class Followed:
         self._content = content
 
     def _fail(self, reason: str) -> None:
-        told = f"{reason}; the earlier content stays in effect"
-        if told != self.trouble:
-            log.error("%s: %s", self._what, told)
-        self.trouble = told
+        message = f"{reason}; the earlier content stays in effect"
+        if message != self.trouble:
+            log.error("%s: %s", self._what, message)
+        self.trouble = message
 
 
 async def keep_following(files: Iterable[Followed], every: float = LOOK_SECONDS) -> None:

@@ -16,7 +16,7 @@ def _without_effect(reason: str) -> Meta:
     return Meta(description=about, extra={"allowed": "anything", "ignored": reason})
 
 
-_UNCHECKED: Final = _without_effect("neither prompts nor pictures are checked")
+_UNCHECKED: Final = _without_effect("neither prompts nor images are checked")
 _AS_WRITTEN: Final = _without_effect("prompts are taken as they are written")
 _UNSAVED: Final = _without_effect("results are kept for a day either way")
 _EXACT: Final = _without_effect("nothing is approximated but by fields of its own")
@@ -47,7 +47,7 @@ class IgnoredFields(UndoneFields, frozen=True, kw_only=True, forbid_unknown_fiel
     system_prompt: Annotated[Any, _AS_WRITTEN] = None
     sys_type: Annotated[Any, _AS_WRITTEN] = None
     bot_task: Annotated[Any, _AS_WRITTEN] = None
-    watermark: Annotated[Any, _without_effect("pictures have no watermark")] = None
+    watermark: Annotated[Any, _without_effect("images have no watermark")] = None
     sync_mode: Annotated[Any, _without_effect("an answer has its images in it anyway")] = None
     go_fast: Annotated[Any, _EXACT] = None
     acceleration: Annotated[Any, _EXACT] = None

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from services.gateway.openai.aliases import resolved
-from services.gateway.openai.edit_pictures import PICTURE_FIELDS, files_of
+from services.gateway.openai.edit_images import IMAGE_FIELDS, files_of
 from services.gateway.openai.fields import (
     ALIASES,
     ALLOWED,
@@ -48,12 +48,12 @@ def parse_edit(texts: Mapping[str, str]) -> EditsRequest:
 
 
 def parse_json_edit(body: Body) -> tuple[EditsRequest, dict[str, list[bytes]]]:
-    """An edit whose pictures are text, and these by the names of a form's files. Raises
+    """An edit whose images are text, and these by the names of a form's files. Raises
     `InvalidRequest` as `parse` does."""
     values = _object(body, EditsRequest)
-    pictures = {name: values.pop(name) for name in PICTURE_FIELDS if name in values}
+    images = {name: values.pop(name) for name in IMAGE_FIELDS if name in values}
     wanted = _converted(values, EditsRequest, lambda name: in_json(values[name]))
-    return wanted, files_of(pictures)
+    return wanted, files_of(images)
 
 
 def _object(body: Body, struct: type[ImagesRequest]) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def _value(name: str, text: bytes, allowed: Mapping[str, str]) -> Any:
         if name not in allowed:
             return None
         deep = isinstance(error, RecursionError)
-        told = Shown("the value") if deep else Shown(text.decode(errors="replace"))
-        raise InvalidField(name, told, allowed[name]) from error
+        sent = Shown("the value") if deep else Shown(text.decode(errors="replace"))
+        raise InvalidField(name, sent, allowed[name]) from error
 
 
 def _no_name_twice(pairs: Sequence[tuple[str, object]]) -> None:

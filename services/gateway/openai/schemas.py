@@ -39,7 +39,7 @@ class TokensDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of texts are those of the model's tokenizer; tokens of images are positions of its
-    latents, as many for a picture that is sent as for one that is drawn."""
+    latents, as many for an image that is sent as for one that is drawn."""
 
     input_tokens: int
     input_tokens_details: TokensDetails

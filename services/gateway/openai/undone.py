@@ -41,10 +41,10 @@ def _undone(what: str, *nothing: int) -> Meta:
     )
 
 
-_ONE_PICTURE: Final = _undone("an image is one picture here, and n says how many there are", 1)
+_ONE_IMAGE: Final = _undone("each image is a single one here, and n says how many there are", 1)
 _PIXELS: Final = _undone("images have pixels here")
-_NO_PICTURES: Final = _undone(
-    "POST /v1/images/edits begins from a picture, and controls steer by one"
+_NO_IMAGES: Final = _undone(
+    "POST /v1/images/edits begins from an image, and controls have control images"
 )
 _NO_HIRES: Final = _undone("images are drawn at their own size")
 _NO_SUBSEED: Final = _undone("noise comes from one seed", -1)
@@ -53,22 +53,22 @@ _NO_SUBSEED: Final = _undone("noise comes from one seed", -1)
 class UndoneFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first ones are OpenAI's."""
 
-    image: Annotated[Any, _NO_PICTURES] = None
-    images: Annotated[Any, _NO_PICTURES] = None
-    mask: Annotated[Any, _NO_PICTURES] = None
+    image: Annotated[Any, _NO_IMAGES] = None
+    images: Annotated[Any, _NO_IMAGES] = None
+    mask: Annotated[Any, _NO_IMAGES] = None
     svg: Annotated[Any, _PIXELS] = None
     complexity: Annotated[Any, _PIXELS] = None
-    frame_count: Annotated[Any, _ONE_PICTURE] = None
-    num_frames: Annotated[Any, _ONE_PICTURE] = None
-    image_url: Annotated[Any, _NO_PICTURES] = None
-    image_urls: Annotated[Any, _NO_PICTURES] = None
-    input_image: Annotated[Any, _NO_PICTURES] = None
-    init_image: Annotated[Any, _NO_PICTURES] = None
-    init_images: Annotated[Any, _NO_PICTURES] = None
-    mask_url: Annotated[Any, _NO_PICTURES] = None
-    mask_image: Annotated[Any, _NO_PICTURES] = None
-    reference_images: Annotated[Any, _undone("no picture is only looked at here")] = None
-    n_iter: Annotated[Any, _ONE_PICTURE] = None
+    frame_count: Annotated[Any, _ONE_IMAGE] = None
+    num_frames: Annotated[Any, _ONE_IMAGE] = None
+    image_url: Annotated[Any, _NO_IMAGES] = None
+    image_urls: Annotated[Any, _NO_IMAGES] = None
+    input_image: Annotated[Any, _NO_IMAGES] = None
+    init_image: Annotated[Any, _NO_IMAGES] = None
+    init_images: Annotated[Any, _NO_IMAGES] = None
+    mask_url: Annotated[Any, _NO_IMAGES] = None
+    mask_image: Annotated[Any, _NO_IMAGES] = None
+    reference_images: Annotated[Any, _undone("no image is only looked at here")] = None
+    n_iter: Annotated[Any, _ONE_IMAGE] = None
     enable_hr: Annotated[Any, _NO_HIRES] = None
     enable_upscaling: Annotated[Any, _NO_HIRES] = None
     restore_faces: Annotated[Any, _undone("faces are not restored here")] = None

@@ -6,12 +6,12 @@ from shared.models.catalogue import Catalogue
 
 
 def usage(spec: JobSpec, catalogue: Catalogue, text_tokens: int, images: int) -> Usage:
-    """Of `images` images of the job, whose prompts have `text_tokens` tokens. A picture is as many
+    """Of `images` images of the job, whose prompts have `text_tokens` tokens. An image is as many
     tokens as the network has positions for it."""
     unit = catalogue.cards[spec.model].size_multiple
     positions = (spec.width // unit) * (spec.height // unit)
-    pictures = len(spec.controls) + (spec.edit is not None)
-    given = TokensDetails(image_tokens=pictures * positions, text_tokens=text_tokens)
+    image_inputs = len(spec.controls) + (spec.edit is not None)
+    given = TokensDetails(image_tokens=image_inputs * positions, text_tokens=text_tokens)
     drawn = TokensDetails(image_tokens=images * positions, text_tokens=0)
     return Usage(
         input_tokens=given.image_tokens + given.text_tokens,

@@ -53,8 +53,8 @@ _JOB_ERRORS: Final = tuple(code for code in _ERRORS if code not in (401, 404))
 _STREAMED: Final = (
     "With `stream`, the answer is a stream of events: `partial_images` previews of each image, one "
     "`{}` per image in the order of finishing (`index` says which), or an `error` that ends the "
-    "stream. It begins at once; where there is nothing to tell for ten seconds, a comment comes. "
-    "A client that hangs up cancels its job."
+    "stream. It begins at once; when nothing happens for ten seconds, a comment is sent. "
+    "A client that disconnects cancels its job."
 )
 
 
@@ -63,7 +63,7 @@ async def show(request: web.Request) -> web.Response:
     catalogue = gateway.catalogue
     samplers = {sampler: None for card in catalogue.cards.values() for sampler in card.samplers}
     names = [one for name in catalogue.cards for one in (name, *catalogue.also_called(name))]
-    body = document(tuple(names), tuple(samplers), gateway.door.tokens is not None)
+    body = document(tuple(names), tuple(samplers), gateway.access.tokens is not None)
     return web.Response(body=body, content_type="application/json")
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from services.gateway.openai.edit_pictures import AS_TEXT
+from services.gateway.openai.edit_images import AS_TEXT
 from services.gateway.openai.fields import FILE_FIELDS, EditsRequest, ImagesRequest
 from services.gateway.openai.schemas import (
     CompletedEvent,
@@ -87,15 +87,15 @@ def _as_form(request: Json) -> None:
 
 
 def json_edit() -> Json:
-    """A body in which pictures are texts."""
-    picture = {"description": f"Allowed: {AS_TEXT}; or a list of one such, or an object around it."}
+    """A body in which images are texts."""
+    image = {"description": f"Allowed: {AS_TEXT}; or a list of one such, or an object around it."}
     return {
         "type": "object",
         "description": "The fields of the form; loras and controls are lists.",
         "required": ["prompt", "image"],
         "properties": {
             "prompt": {"type": "string"},
-            **dict.fromkeys(FILE_FIELDS, picture),
+            **dict.fromkeys(FILE_FIELDS, image),
         },
     }
 

@@ -38,7 +38,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.monotonic()
     status = HUNG_UP
     route = _route(request)
-    proxies = request.app[GATEWAY].door.proxies
+    proxies = request.app[GATEWAY].access.proxies
     try:
         with request_span(f"{request.method} {route}", request.headers):
             response = await handler(request)
@@ -65,7 +65,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def translate_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal and failure becomes an answer; only a hang-up passes through."""
+    """Every refusal and failure becomes an answer; only a disconnection passes through."""
     try:
         request[ORIGIN] = _origin(request)
         response = await handler(request)
@@ -94,7 +94,7 @@ async def answer_preflights(request: web.Request, handler: Handler) -> web.Strea
     asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if origin is None or not asks:
         return await handler(request)
-    if not request.app[GATEWAY].door.origins.allows(origin):
+    if not request.app[GATEWAY].access.origins.allows(origin):
         allowed = f"{cors.VARIABLE} lists the origins that may"
         message = f"pages of {origin!r} may not use this gateway; {allowed}"
         return problem_reply(http_problem(403, message, "origin_not_allowed"))
@@ -103,7 +103,7 @@ async def answer_preflights(request: web.Request, handler: Handler) -> web.Strea
 
 async def tell_browsers(request: web.Request, response: web.StreamResponse) -> None:
     """Add to any answer whose pages may read it, just before its headers are sent."""
-    origins = request.app[GATEWAY].door.origins
+    origins = request.app[GATEWAY].access.origins
     for name, value in origins.headers(request.headers.get("Origin")).items():
         response.headers.add(name, value)
 
@@ -112,7 +112,7 @@ async def tell_browsers(request: web.Request, response: web.StreamResponse) -> N
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where the gateway has tokens, nothing answers without one of them but the probes, and images
     at addresses that cannot be guessed."""
-    tokens = request.app[GATEWAY].door.tokens
+    tokens = request.app[GATEWAY].access.tokens
     if tokens is not None:
         try:
             request[HOLDER] = tokens.holder(request.headers.get("Authorization", ""))
@@ -139,7 +139,7 @@ def _refusal(request: web.Request, problem: Problem) -> web.Response:
 def _origin(request: web.Request) -> str:
     """What addresses in answers begin with. Raises `InvalidRequest` for a host that cannot be one's
     part. A server that only borrows these middlewares has no proxies."""
-    proxies = request.app[GATEWAY].door.proxies if GATEWAY in request.app else NONE
+    proxies = request.app[GATEWAY].access.proxies if GATEWAY in request.app else NONE
     peer = request.remote or ""
     return proxies.origin(peer, request.headers, request.scheme, request.host)
 

@@ -1,4 +1,4 @@
-"""`POST /v1/images/edits`: pictures that begin from a picture."""
+"""`POST /v1/images/edits`: images that begin from an image."""
 
 from contextlib import ExitStack
 
@@ -6,7 +6,7 @@ from aiohttp import web
 
 from services.gateway.http.body import FORM, JSON, Form, content_type, read_form, read_json
 from services.gateway.http.core import GATEWAY
-from services.gateway.openai.edit_pictures import PICTURE_FIELDS, Edit
+from services.gateway.openai.edit_images import IMAGE_FIELDS, Edit
 from services.gateway.openai.fields import EditsRequest
 from services.gateway.openai.parsing import parse_edit, parse_json_edit
 from services.gateway.openai.to_job import to_job
@@ -29,16 +29,16 @@ async def _wanted(
     if content_type(request, FORM, JSON) == JSON:
         body = await read_json(request, large)
         return await gateway.apart(_understood_json, body, gateway.catalogue)
-    form = await read_form(request, large, PICTURE_FIELDS)
+    form = await read_form(request, large, IMAGE_FIELDS)
     return await gateway.apart(_understood, form, gateway.catalogue)
 
 
 def _understood(
     form: Form, catalogue: Catalogue
 ) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
-    wanted, pictures = parse_edit(form.texts), Edit.of(form.files)
+    wanted, images = parse_edit(form.texts), Edit.of(form.files)
     form.files.clear()
-    return wanted, *to_job(wanted, new_job_id(), catalogue, pictures)
+    return wanted, *to_job(wanted, new_job_id(), catalogue, images)
 
 
 def _understood_json(
@@ -46,6 +46,6 @@ def _understood_json(
 ) -> tuple[EditsRequest, GenerationRequest, JobSpec]:
     wanted, files = parse_json_edit(body)
     body.clear()
-    pictures = Edit.of(files)
+    images = Edit.of(files)
     files.clear()
-    return wanted, *to_job(wanted, new_job_id(), catalogue, pictures)
+    return wanted, *to_job(wanted, new_job_id(), catalogue, images)

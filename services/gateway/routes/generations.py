@@ -61,7 +61,7 @@ async def respond(
     spec: JobSpec,
 ) -> web.StreamResponse:
     """Submit the job, give back its place among the `large` ones, and answer as `wanted`. Callers
-    keep neither the request nor the job: their pictures are of no use once they are submitted."""
+    keep neither the request nor the job: their images are of no use once they are submitted."""
     gateway = request.app[GATEWAY]
     with gateway.slot():
         request[JOB_ID] = job_request.job_id

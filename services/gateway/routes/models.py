@@ -22,20 +22,22 @@ async def show_all(request: web.Request) -> web.Response:
     """Also what cannot be used, and why: as the files show, and as services say that could not load
     it."""
     gateway = request.app[GATEWAY]
-    catalogue, loras = gateway.catalogue, gateway.catalogue.shelf.names()
+    catalogue, loras = gateway.catalogue, gateway.catalogue.lora_directory.names()
     found: Collection[Service] = ()
     with suppress(DarkroomError):  # without the bus, what the files show is told
         found = await services(gateway.bus, ANSWER_SECONDS)
     sources = [card.source for card in catalogue.cards.values()]
-    unfit = await asyncio.to_thread(fits.unusable, catalogue.shelf, sources)
+    unfit = await asyncio.to_thread(fits.unusable, catalogue.lora_directory, sources)
     unloaded = unusable_of(found)
-    spoilt = distinct([*catalogue.unusable, *unloaded, *unfit])
+    unusable = distinct([*catalogue.unusable, *unloaded, *unfit])
     broken = {one.name for one in unloaded if one.kind == "model"}
     cards = [card for card in catalogue.cards.values() if card.name not in broken]
     fit = [name for name in loras if name not in {one.name for one in unfit}]
     models = [describe(card, catalogue, fit) for card in cards]
-    told = [UnusableView(id=one.name, kind=one.kind, reason=one.reason) for one in spoilt]
-    return struct_reply(ModelList(data=models, unusable=told))
+    unusable_views = [
+        UnusableView(id=one.name, kind=one.kind, reason=one.reason) for one in unusable
+    ]
+    return struct_reply(ModelList(data=models, unusable=unusable_views))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -49,7 +51,7 @@ async def show(request: web.Request) -> web.Response:
         if (reason := catalogue.reason("model", name)) is not None:
             message += f"; it cannot be used: {reason}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    return struct_reply(describe(card, catalogue, catalogue.shelf.names()))
+    return struct_reply(describe(card, catalogue, catalogue.lora_directory.names()))
 
 
 async def show_default(request: web.Request) -> web.Response:

@@ -57,9 +57,11 @@ async def metrics(request: web.Request) -> web.Response:
 def missing_services(found: Collection[Service], models: Collection[str]) -> list[str]:
     """What `models` need and nobody among `found` offers: absent, or with the reason why those that
     are there take no work. A model that cannot be used is no reason not to draw with others."""
-    spoilt = {one.name for one in unusable_of(found) if one.kind == "model"}
+    unusable_models = {one.name for one in unusable_of(found) if one.kind == "model"}
     missing: list[str] = []
-    for service, model in product(NEEDED, [one for one in models if one not in spoilt] or models):
+    for service, model in product(
+        NEEDED, [one for one in models if one not in unusable_models] or models
+    ):
         each = refusals(found, service, model)
         refusal = common(each)
         if refusal is not None:

@@ -50,9 +50,9 @@ class AutoencoderKind(ABC):
         own = self.space(config).channels
         same("latent_channels of the autoencoder", own, "the network's images have", channels)
         for name in STATISTICS:
-            if (told := config.get(name)) is not None:
+            if (values := config.get(name)) is not None:
                 length = f"the length of the autoencoder's {name}"
-                same(length, len(told), "latent_channels is", own)
+                same(length, len(values), "latent_channels is", own)
 
     @abstractmethod
     def refuse_ignored(self, config: Mapping[str, Any], pipeline: str) -> None:

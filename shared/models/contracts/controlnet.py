@@ -18,8 +18,8 @@ class ControlNet(Protocol):
         ...
 
     @property
-    def numbers(self) -> int:
-        """How many of `Family.numbers` it is told, the first ones: guidance is nothing to it."""
+    def scalars(self) -> int:
+        """How many of `Family.scalars` it takes, from the first on. Guidance is not among them."""
         ...
 
     @property
@@ -45,11 +45,11 @@ class ControlNet(Protocol):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         hint: torch.Tensor,
         scales: torch.Tensor,
     ) -> list[torch.Tensor]:
-        """For x (F, C, H, W) at times t (F,), given what they are told and embedded hints
+        """For x (F, C, H, W) at times t (F,), given their conditioning and embedded hints
         (F, C0, H, W): what to add to each of the outputs of the network's encoder half, and last to
         its middle block's, times `scales` (F, number of them)."""
         ...

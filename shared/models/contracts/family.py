@@ -147,7 +147,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def embedded_guidance(self) -> bool:
-        """Whether guidance is a number that the network is told, and not a second forward."""
+        """Whether guidance is one of the network's scalars, and not a second forward."""
 
     @property
     @abstractmethod
@@ -160,9 +160,9 @@ class Family(ABC):
         """Of the tensors of `conditioning`, as the network takes them."""
 
     @abstractmethod
-    def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
-        """What the network is told in numbers of an image of so many pixels; equally many for every
-        image."""
+    def scalars(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
+        """The scalars of an image: its size in pixels and its guidance, as far as the network
+        takes them. There are equally many for every image."""
 
     @abstractmethod
     def lora_names(self, part: str) -> Mapping[str, tuple[Piece, ...]]:

@@ -29,8 +29,8 @@ def word_of(text: str, table: Mapping[str, Wanted]) -> str | None:
 
 def in_steps(text: str, found: Wanted | None) -> Wanted | None:
     """`found`, in as many steps as the model's names say, if they do."""
-    told = _STEPS.search(text)
-    return found and found._replace(steps=int(told[1])) if told and int(told[1]) else found
+    matched = _STEPS.search(text)
+    return found and found._replace(steps=int(matched[1])) if matched and int(matched[1]) else found
 
 
 def _says(text: str, word: str) -> bool:

@@ -28,27 +28,27 @@ SEQUENCE_DIM: Final = 3
 
 
 class Conditioning(NamedTuple):
-    """What the network is told of F images."""
+    """All that the network takes of F images, but latents and times."""
 
     tensors: Mapping[str, torch.Tensor]
     """By the names that the family has for them (`Family.conditioning`), and in its order:
     sequences (F, L, D) and vectors (F, D)."""
-    numbers: torch.Tensor
-    """(F, N): see `Family.numbers`."""
+    scalars: torch.Tensor
+    """(F, N): see `Family.scalars`."""
 
     @classmethod
     def of_one(
-        cls, tensors: Mapping[str, torch.Tensor], numbers: Sequence[float]
+        cls, tensors: Mapping[str, torch.Tensor], scalars: Sequence[float]
     ) -> "Conditioning":
         """Of one image: sequences (L, D) and vectors (D,)."""
-        return cls({name: one[None] for name, one in tensors.items()}, torch.tensor([numbers]))
+        return cls({name: one[None] for name, one in tensors.items()}, torch.tensor([scalars]))
 
     @classmethod
     def join(cls, each: Sequence["Conditioning"]) -> "Conditioning":
         """All their images."""
         return cls(
             {name: torch.cat([one.tensors[name] for one in each]) for name in each[0].tensors},
-            torch.cat([one.numbers for one in each]),
+            torch.cat([one.scalars for one in each]),
         )
 
     @property
@@ -64,7 +64,7 @@ class Conditioning(NamedTuple):
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Conditioning":
         tensors = {name: change(tensor) for name, tensor in self.tensors.items()}
-        return Conditioning(tensors, change(self.numbers))
+        return Conditioning(tensors, change(self.scalars))
 
 
 class Network(Protocol):
@@ -80,11 +80,11 @@ class Network(Protocol):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
-        """The answer (F, C, H, W) to x (F, C, H, W) at times t (F,), given what it is told, with
+        """The answer (F, C, H, W) to x (F, C, H, W) at times t (F,), given their conditioning, with
         the adapters in `bank` and what `control` answers; there is none if the family has no
         ControlNets."""
         ...
@@ -103,8 +103,8 @@ class Network(Protocol):
 
 
 Mode = Literal["keys_values", "outputs", "full"]
-"""How a block computes an image that has a template: with the recorded keys and values of unmasked
-tokens; with keys and values projected anew from their recorded inputs; or all of it."""
+"""How a block computes an image that has an activation cache: with the recorded keys and values of
+unmasked tokens; with keys and values projected anew from their recorded inputs; or all of it."""
 FULL_FROM: Final = 0.85
 """Share of an image's tokens above which it is better computed in full."""
 Tensors = Mapping[str, torch.Tensor]
@@ -149,7 +149,7 @@ class MaskedNetwork(Network, Protocol):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
     ) -> torch.Tensor:

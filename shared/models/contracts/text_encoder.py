@@ -30,7 +30,7 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt as the network is told it: the tensors of `Family.conditioning`, in its order."""
+    """A prompt as the network takes it: the tensors of `Family.conditioning`, in its order."""
 
     tensors: Mapping[str, torch.Tensor]
     tokens: int = 0

@@ -2,8 +2,8 @@
 
 A forward of a small batch is some 600 operations of a few microseconds each, and the interpreter
 takes as long between them as they take; meanwhile it holds its lock, for which the event loop and
-all other rows' news wait. The graph runs the same kernels in the same order, and so gives the same
-bits, without either (`shared/host/torch_graph.py`).
+all other rows' progress waits. The graph runs the same kernels in the same order, and so gives the
+same bits, without either (`shared/host/torch_graph.py`).
 """
 
 import logging

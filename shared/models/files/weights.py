@@ -75,8 +75,8 @@ def refuse_damaged(source: str, folder: str = "") -> None:
 def load(kind: Any, source: str, folder: str | None, dtype: Any) -> Any:
     """Component `folder` of the model `source` (None: the model itself), as `kind` of diffusers.
     Raises `Misconfigured` if its weights are not those of its config, or whatever loading does."""
-    module, told = _loaded(kind, source, folder, dtype)
-    if strange := told.get("unexpected_keys"):
+    module, loading = _loaded(kind, source, folder, dtype)
+    if strange := loading.get("unexpected_keys"):
         raise Misconfigured(
             f"the config of {folder or source} has no place for its weights {_some(strange)}"
         )
@@ -87,8 +87,8 @@ def load_of_transformers(kind: Any, source: str, folder: str, dtype: Any) -> Any
     """As `load`, of transformers. Its files may have more than it has a place for, such as a vision
     tower that it was trained with."""
     # Else it says no more than that shapes differ.
-    module, told = _loaded(kind, source, folder, dtype, ignore_mismatched_sizes=True)
-    if others := told.get("mismatched_keys"):
+    module, loading = _loaded(kind, source, folder, dtype, ignore_mismatched_sizes=True)
+    if others := loading.get("mismatched_keys"):
         shown = _some(f"{key} is {tuple(has)}, not {tuple(wanted)}" for key, has, wanted in others)
         raise Misconfigured(f"the weights of {folder} do not fit its config: {shown}")
     return module
@@ -99,7 +99,7 @@ def _loaded(
 ) -> tuple[Any, dict[str, Any]]:
     """Also what the library tells of the weights."""
     where = {} if folder is None else {"subfolder": folder}
-    module, told = kind.from_pretrained(
+    module, loading = kind.from_pretrained(
         source,
         dtype=dtype,
         use_safetensors=True,
@@ -108,9 +108,9 @@ def _loaded(
         **where,
         **settings,
     )
-    if lacking := told.get("missing_keys"):
+    if lacking := loading.get("missing_keys"):
         raise Misconfigured(f"the weights of {folder or source} lack {_some(lacking)}")
-    return module, told
+    return module, loading
 
 
 def _some(keys: Iterable[str]) -> str:

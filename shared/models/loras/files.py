@@ -1,4 +1,4 @@
-"""The file of a LoRA that somebody chose, on this host: on the shelf, or fetched."""
+"""The file of a LoRA that somebody chose, on this host: in a LoRA directory, or fetched."""
 
 import asyncio
 import hashlib
@@ -26,20 +26,20 @@ Version = tuple[str, int, int]
 class LoraFiles:
     """For one process, whatever its models."""
 
-    def __init__(self, shelf: LoraDirectory, fetcher: Fetcher | None = None) -> None:
+    def __init__(self, lora_directory: LoraDirectory, fetcher: Fetcher | None = None) -> None:
         """Without a `fetcher` nothing is fetched."""
-        self._shelf = shelf
+        self._lora_directory = lora_directory
         self._fetcher = fetcher
         self._digests: dict[Version, str] = {}
         """Of local files whose checksum somebody gave."""
 
     def __repr__(self) -> str:
-        return f"<LoraFiles {self._shelf!r}, {self._fetcher!r}>"
+        return f"<LoraFiles {self._lora_directory!r}, {self._fetcher!r}>"
 
     @asynccontextmanager
     async def file(self, choice: LoraChoice) -> AsyncIterator[Path]:
         """The file of `choice`, which is not thrown away within. Raises `InvalidRequest` for a name
-        or path that is not on the shelf, `AdapterUnusable` for what cannot be fetched."""
+        or path that is not in a LoRA directory, `AdapterUnusable` for what cannot be fetched."""
         if _elsewhere(choice):
             async with self._fetching(choice).file(choice) as path:
                 yield path
@@ -52,7 +52,7 @@ class LoraFiles:
         return await self._fetching(choice).header(choice) if _elsewhere(choice) else None
 
     async def calibration(self, choice: LoraChoice) -> Calibration | None:
-        """What is known of an adapter on the shelf; None of any other."""
+        """What is known of an adapter in a LoRA directory; None of any other."""
         if _elsewhere(choice):
             return None
         return await asyncio.to_thread(lambda: calibration(self._local(choice)))
@@ -88,8 +88,8 @@ class LoraFiles:
 
     def _local(self, choice: LoraChoice) -> Path:
         if choice.path is not None:
-            return self._shelf.below(choice.path)
-        return self._shelf.find(choice.name or "")
+            return self._lora_directory.below(choice.path)
+        return self._lora_directory.find(choice.name or "")
 
     def _fetching(self, choice: LoraChoice) -> Fetcher:
         if self._fetcher is None:

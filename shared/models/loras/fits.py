@@ -22,14 +22,18 @@ ABSENT_SECONDS: Final = 600.0
 MAX_VERDICTS: Final = 1024
 
 
-def check_fits(choice: LoraChoice, shelf: LoraDirectory, source: str) -> None:
+def check_fits(choice: LoraChoice, lora_directory: LoraDirectory, source: str) -> None:
     """Raises `AdapterUnusable` if `choice`, a file on this host, does not fit the model `source`.
     What is elsewhere is looked at once it is fetched; and so is every file in the services, where
     the files of the model are not on this host."""
     if choice.name is None and choice.path is None:
         return
     name = label(choice)
-    path = shelf.find(choice.name) if choice.name is not None else shelf.below(choice.path or "")
+    path = (
+        lora_directory.find(choice.name)
+        if choice.name is not None
+        else lora_directory.below(choice.path or "")
+    )
     family = _family(source, int(time.monotonic() / ABSENT_SECONDS))
     if family is None:
         return
@@ -41,28 +45,29 @@ def check_fits(choice: LoraChoice, shelf: LoraDirectory, source: str) -> None:
         raise AdapterUnusable(name, reason)
 
 
-def unfit(shelf: LoraDirectory, sources: Iterable[str]) -> dict[str, str]:
-    """The LoRAs on the shelf that fit none of the models `sources`, and why not the first."""
+def unfit(lora_directory: LoraDirectory, sources: Iterable[str]) -> dict[str, str]:
+    """The LoRAs in the LoRA directories that fit none of the models `sources`, and why not the
+    first."""
     models = tuple(sources)
     found = {}
-    for name in shelf.names():
-        reasons = [_refusal(LoraChoice(name=name), shelf, source) for source in models]
+    for name in lora_directory.names():
+        reasons = [_refusal(LoraChoice(name=name), lora_directory, source) for source in models]
         if reasons and all(reasons):
             found[name] = reasons[0]
     return found
 
 
-def unusable(shelf: LoraDirectory, sources: Iterable[str]) -> list[Unusable]:
+def unusable(lora_directory: LoraDirectory, sources: Iterable[str]) -> list[Unusable]:
     """As `unfit`, as they are listed."""
     return [
         Unusable(name=name, source=name, kind="lora", reason=reason)
-        for name, reason in unfit(shelf, sources).items()
+        for name, reason in unfit(lora_directory, sources).items()
     ]
 
 
-def _refusal(choice: LoraChoice, shelf: LoraDirectory, source: str) -> str:
+def _refusal(choice: LoraChoice, lora_directory: LoraDirectory, source: str) -> str:
     try:
-        check_fits(choice, shelf, source)
+        check_fits(choice, lora_directory, source)
     except AdapterUnusable as error:
         return str(error.fields["reason"])
     except InvalidRequest as error:  # it was taken away meanwhile

@@ -140,7 +140,7 @@ def _places(name: str, header: Header, found: _Found) -> dict[Place, dict[Role, 
     """The keys by place and role; those that have none are left, and so is the rest of a place
     with a tensor that is not supported."""
     places: dict[Place, dict[Role, str]] = {}
-    spoilt: dict[Place, str] = {}
+    unusable: dict[Place, str] = {}
     for key in header.shapes:
         parsed, kind = parse_key(key), header.kinds.get(key, "F32")
         if parsed.place is not None and kind not in _KINDS[parsed.role == "alpha"]:
@@ -149,14 +149,14 @@ def _places(name: str, header: Header, found: _Found) -> dict[Place, dict[Role, 
         if parsed.place is None or parsed.role is None:
             found.leave([key], parsed.reason)
             if parsed.place is not None:
-                spoilt[parsed.place] = parsed.reason
+                unusable[parsed.place] = parsed.reason
             continue
         roles = places.setdefault(parsed.place, {})
         if parsed.role in roles:
             both = f"{_short(roles[parsed.role])} and {_short(key)}"
             raise AdapterUnusable(name, f"{both} are both the {parsed.role} of one layer")
         roles[parsed.role] = key
-    for place, reason in spoilt.items():
+    for place, reason in unusable.items():
         found.leave(places.pop(place, {}).values(), reason)
     return places
 

@@ -90,7 +90,7 @@ class AdapterLibrary:
 
     async def uses(self, choices: Sequence[LoraChoice]) -> tuple[Use, ...]:
         """The adapters of `choices` with their scales. Raises `InvalidRequest` for what is not on
-        the shelf, `AdapterUnusable` for what cannot be fetched, read, or does not fit."""
+        a LoRA directory, `AdapterUnusable` for what cannot be fetched, read, or does not fit."""
         adapters = await asyncio.gather(*(self.get(choice) for choice in choices))
         return tuple((a, choice.scale) for a, choice in zip(adapters, choices, strict=True))
 

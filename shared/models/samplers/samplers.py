@@ -139,12 +139,12 @@ def prediction_of(scheduler_config: Mapping[str, Any]) -> Prediction | None:
     if kind == "FlowMatchEulerDiscreteScheduler":
         # Inverted sigmas (clean at 1, noise at 0) would divide by a noise level of zero.
         return None if scheduler_config.get("invert_sigmas") else "flow"
-    told = scheduler_config.get("prediction_type", "epsilon")
+    prediction = scheduler_config.get("prediction_type", "epsilon")
     if kind.startswith("EDM"):
-        return _EDM_NAMES.get(str(told))
-    match told:
+        return _EDM_NAMES.get(str(prediction))
+    match prediction:
         case "epsilon" | "v_prediction" | "sample":
-            return told  # type: ignore[no-any-return]
+            return prediction  # type: ignore[no-any-return]
         case "flow_prediction":
             return "flow"
         case _:

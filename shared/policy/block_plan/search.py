@@ -132,15 +132,15 @@ def _search(ways: Reals, known: Bounds, head: float, limit: float, width: int) -
         return _Found(np.inf, [], complete=True)
     kept, index = ways[:, able].take((1, 0, 2), axis=0)[:, :, None], able.nonzero()[1]
     ends = able.sum(1).cumsum().tolist()
-    margins = (limit - known.rest[1:])[:, :, None]
+    slacks = (limit - known.rest[1:])[:, :, None]
     weights = np.stack((known.prices, 1.0 - known.prices), axis=1)
     plans, complete, first = np.array(((-head,), (0.0,))), True, 0
     steps: list[tuple[Integers | None, int, int]] = []
-    for end, margin in zip(ends, margins, strict=True):
+    for end, slack in zip(ends, slacks, strict=True):
         before = plans.shape[1]
         plans, chosen = _extended(plans, kept[:, first:end]), None
         if plans.shape[1] > FEW:
-            chosen, all_kept = _kept(plans, weights, margin, width)
+            chosen, all_kept = _kept(plans, weights, slack, width)
             plans, complete = plans.take(chosen, axis=1), complete and all_kept
             if not len(chosen):
                 return _Found(np.inf, [], complete)
@@ -158,13 +158,13 @@ def _extended(plans: Reals, ways: Reals) -> Reals:
     return longer[:2].reshape(2, -1)
 
 
-def _kept(plans: Reals, weights: Reals, margin: Reals, width: int) -> tuple[Integers, bool]:
+def _kept(plans: Reals, weights: Reals, slack: Reals, width: int) -> tuple[Integers, bool]:
     """Indices of the plans to go on with, and whether they are all that can be best."""
-    kept = np.logical_and.reduce(weights @ plans <= margin).nonzero()[0]
+    kept = np.logical_and.reduce(weights @ plans <= slack).nonzero()[0]
     kept = kept.take(_front(plans.take(kept, axis=1)))
     if len(kept) <= width:
         return kept, True
-    over = (weights @ plans[:, kept] - margin).max(0)
+    over = (weights @ plans[:, kept] - slack).max(0)
     return kept[np.argsort(over, kind="stable")[:width]], False
 
 

@@ -19,7 +19,7 @@ from benchmarks.baselines.processes import drawn, pipeline_processes, tried
 from benchmarks.harness.flux_model import Shape, flux_model
 from shared.errors import Misconfigured
 from shared.media.masks import read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from shared.messages import GenerationRequest
 from shared.models.catalogue import Catalogue
 from shared.models.families.registry import family_of
@@ -85,7 +85,7 @@ def kept_pixels(picture: torch.Tensor, request: GenerationRequest) -> bool:
     assert request.image is not None
     assert request.mask is not None
     original = np.asarray(Image.open(io.BytesIO(request.image)).convert("RGB"))
-    holes = np.asarray(read_mask(read_picture("mask", request.mask))) > 0
+    holes = np.asarray(read_mask(read_image("mask", request.mask))) > 0
     changed = (picture.numpy() != original).any(axis=2)
     return bool(changed[holes].mean() > 0.5 and not changed[~holes].any())
 

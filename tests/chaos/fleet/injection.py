@@ -118,15 +118,15 @@ def die_of(marker: str) -> None:
         return  # stand-ins ask `is_poison` themselves
     from services.denoiser.node.progress import ProgressReports
 
-    _expect(ProgressReports, "tell")
-    tell = ProgressReports.tell
+    _expect(ProgressReports, "publish")
+    publish = ProgressReports.publish
 
     def fatal(self: Any, task: "Task", report: Any) -> None:
         if marker in task.spec.prompt:
             die()
-        tell(self, task, report)
+        publish(self, task, report)
 
-    ProgressReports.tell = fatal  # type: ignore[method-assign]
+    ProgressReports.publish = fatal  # type: ignore[method-assign]
 
 
 def is_poison(prompt: str) -> bool:

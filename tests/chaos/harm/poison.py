@@ -28,11 +28,13 @@ class Poisoned:
             poisoning = group.create_task(self._poison(trial, company))
             await trial.load.run(_both(poisoning, trial, healthy))
         await self._poison(trial, poisoned // 2)
-        buried = await dead_letters(trial)
-        trial.figures["dead-lettered"] = len(buried)
-        if buried != self.jobs:
-            innocent, spared = len(buried - self.jobs), len(self.jobs - buried)
-            trial.remarks.append(f"{innocent} innocent jobs buried, {spared} poisoned ones not")
+        lettered = await dead_letters(trial)
+        trial.figures["dead-lettered"] = len(lettered)
+        if lettered != self.jobs:
+            innocent, spared = len(lettered - self.jobs), len(self.jobs - lettered)
+            trial.remarks.append(
+                f"{innocent} innocent jobs dead-lettered, {spared} poisoned ones not"
+            )
 
     async def _poison(self, trial: Trial, count: int) -> None:
         for number in range(count):

@@ -15,7 +15,7 @@ from shared.bus.topology import TOPOLOGY
 from shared.errors import ArenaFull, HandleLost, InvalidRequest, Misconfigured
 from shared.jobs.advance import new_record
 from shared.jobs.graph import text_to_image
-from shared.jobs.ledger import RecordStore
+from shared.jobs.record_store import RecordStore
 from shared.messages import (
     ControlledRow,
     ControlReply,
@@ -49,7 +49,7 @@ def row(transport: MemoryTransport, prompt: str, images: int = 2, **fields: Any)
     halves = (conditioning("nothing"), conditioning(prompt))[-images:]
     settings: dict[str, Any] = {"job_id": "job", "t": 500.0, "scale": 1.0, "guess_mode": False}
     return ControlledRow(
-        numbers=tuple(TIME_IDS[0].tolist()),
+        scalars=tuple(TIME_IDS[0].tolist()),
         texts=tuple(
             tuple(put(transport, tensor[0]) for tensor in half.tensors.values()) for half in halves
         ),
@@ -63,12 +63,12 @@ def latents(rows: int) -> torch.Tensor:
 
 
 async def _task(bus: MemoryBus, job_id: str) -> Task:
-    ledger = RecordStore(bus)
+    records = RecordStore(bus)
     wanted = spec(job_id=job_id, width=64, height=64)
     wanted = msgspec.structs.replace(wanted, controls=(EDGES, EDGES))
-    page = await ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
+    revisioned = await records.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
     work = Work(Delivered(1))  # type: ignore[arg-type]
-    return Task(page, page.record.nodes["hint-1"], work, ledger)
+    return Task(revisioned, revisioned.record.nodes["hint-1"], work, records)
 
 
 def test_a_jobs_picture_is_embedded() -> None:
@@ -188,7 +188,7 @@ def test_a_guidance_that_the_network_is_told_is_nothing_to_controlnets() -> None
         cache, flats = TensorCache(transport), []
         for more in ((), (7.5,)):
             own = row(transport, "a red cube", images=1)
-            own = msgspec.structs.replace(own, numbers=(*own.numbers, *more))
+            own = msgspec.structs.replace(own, scalars=(*own.scalars, *more))
             step = Step(latents(1), (await ReadRow.read(own, control("edges"), cache),))
             [found] = compute(control("edges"), lambda job, flat: put(transport, flat), [step])
             assert found.residuals is not None
@@ -201,9 +201,9 @@ def test_a_guidance_that_the_network_is_told_is_nothing_to_controlnets() -> None
 def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() -> None:
     class Spoiling(Counting):
         def residuals(self, x: torch.Tensor, *others: Any) -> list[torch.Tensor]:
-            spoilt = x.flatten(1).isinf().any(1).view(-1, 1, 1, 1)
+            not_finite = x.flatten(1).isinf().any(1).view(-1, 1, 1, 1)
             return [
-                torch.where(spoilt, torch.inf if k == 2 else 0.0, one)
+                torch.where(not_finite, torch.inf if k == 2 else 0.0, one)
                 for k, one in enumerate(super().residuals(x, *others))
             ]
 
@@ -217,11 +217,11 @@ def test_rows_whose_residuals_are_no_numbers_fail_by_themselves_and_by_name() ->
         step.x[1, 0, 0, 0] = torch.inf
         network = Spoiling(control("edges"))
         [found] = compute(network, lambda job, flat: put(transport, flat), [step])
-        assert found.spoilt == (1,)
+        assert found.not_finite == (1,)
         assert found.shapes[0][0] == 4  # both images of the two other rows
         step.x[:] = torch.inf
         [found] = compute(network, lambda job, flat: put(transport, flat), [step])
-        assert (found.spoilt, found.residuals) == ((0, 1, 2), None)
+        assert (found.not_finite, found.residuals) == ((0, 1, 2), None)
 
     run(main())
 
@@ -251,7 +251,7 @@ def test_what_overflows_in_half_precision_is_computed_again_in_float32() -> None
             compute(network, lambda job, flat: put(transport, flat), [step])[0]
             for network in (Narrow(control("edges")), control("edges"))
         )
-        assert (narrow.spoilt, narrow.widened, wide.widened) == ((), (1,), ())
+        assert (narrow.not_finite, narrow.widened, wide.widened) == ((), (1,), ())
         assert narrow.residuals is not None
         assert wide.residuals is not None
         found, expected = (get_tensor(transport, one.residuals) for one in (narrow, wide))  # type: ignore[arg-type]
@@ -296,7 +296,7 @@ def test_a_step_that_fails_or_finds_no_room_fails_by_itself() -> None:
 
 
 def _of_size(one: ReadRow, side: int) -> ReadRow:
-    return ReadRow(one.row, one.told, one.hint[:, :1, :1].expand(-1, side, side))
+    return ReadRow(one.row, one.conditioning, one.hint[:, :1, :1].expand(-1, side, side))
 
 
 def test_a_row_whose_tensors_are_lost_or_too_few_fails_by_itself() -> None:

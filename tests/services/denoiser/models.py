@@ -89,11 +89,11 @@ class Plain:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
-        return network().predict(x, t, told, bank, control)
+        return network().predict(x, t, conditioning, bank, control)
 
     def check(self, adapter: Adapter) -> None:
         network().check(adapter)
@@ -123,18 +123,18 @@ class Gated(Plain):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
-        self.asking = self.present(told.tensors["embeds"])
+        self.asking = self.present(conditioning.tensors["embeds"])
         self.asked.release()
         if not self.permits.acquire(timeout=HANG_SECONDS):
             raise TimeoutError("the test never let this step run")
-        if self.fails(told.tensors["embeds"]):
+        if self.fails(conditioning.tensors["embeds"]):
             raise RuntimeError("out of memory")
         self.seen.append(self.asking)
-        return super().predict(x, t, told, bank, control)
+        return super().predict(x, t, conditioning, bank, control)
 
     def present(self, embeds: torch.Tensor) -> tuple[str, ...]:
         """Which of `prompts` are among `embeds`."""
@@ -218,7 +218,7 @@ def with_diffusers(
     halves = [uncond, cond] if guidance > 1.0 else [cond]
     added = {
         "text_embeds": torch.cat([half.tensors["pooled"] for half in halves]),
-        "time_ids": torch.cat([half.numbers for half in halves]),
+        "time_ids": torch.cat([half.scalars for half in halves]),
     }
     embeds = torch.cat([half.tensors["embeds"] for half in halves])
     noise = torch.randn((1, *SHAPE), generator=generator)

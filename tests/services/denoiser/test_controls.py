@@ -83,8 +83,8 @@ def test_rows_with_other_controls_and_with_none_share_their_steps() -> None:
             assert e.statistics().features["control_rounds"] <= 2 * e.statistics().steps
             return found
 
-    *steered, plain, unguided = run(main())
-    for latents, case in zip(steered, CASES, strict=True):
+    *with_residuals, plain, unguided = run(main())
+    for latents, case in zip(with_residuals, CASES, strict=True):
         assert close(latents, expected(case)), case
     assert close(plain, without_controls("plain"))
     assert close(unguided, without_controls("unguided", guidance=1.0))
@@ -131,12 +131,12 @@ def test_nobody_is_there_at_first() -> None:
 
     async def main() -> None:
         async with studio(replicas=0) as s, engine(s) as e:
-            steered = asyncio.create_task(e.run(s.row("a", EDGES)))
+            with_residuals = asyncio.create_task(e.run(s.row("a", EDGES)))
             mate = await e.run(make_row("mate"))
             assert close(mate, without_controls("mate"))
-            assert not steered.done()
+            assert not with_residuals.done()
             await s.start()
-            assert close(await steered, controls.with_diffusers("a", EDGES))
+            assert close(await with_residuals, controls.with_diffusers("a", EDGES))
             assert s.ask.retries > 0
 
     run(main())
@@ -145,11 +145,11 @@ def test_nobody_is_there_at_first() -> None:
 def test_none_is_left_and_the_row_fails_by_name_while_its_mates_go_on() -> None:
     async def main() -> None:
         async with studio(replicas=0, seconds=1.0) as s, engine(s) as e:
-            steered, mate = await asyncio.gather(
+            with_residuals, mate = await asyncio.gather(
                 e.run(s.row("a", EDGES)), e.run(make_row("mate")), return_exceptions=True
             )
-        assert isinstance(steered, ControlUnavailable)
-        assert steered.fields["control"] == "edges"
+        assert isinstance(with_residuals, ControlUnavailable)
+        assert with_residuals.fields["control"] == "edges"
         assert isinstance(mate, torch.Tensor)
         assert close(mate, without_controls("mate"))
 
@@ -288,7 +288,7 @@ def test_a_row_remembers_which_of_its_controls_took_float32() -> None:
     answer.set_result(Answer([], {}, {}, 0.0, 0.0, Traffic(0, 0), widened=frozenset({1})))
     hint: Any = None
     for place, widened in ((0, set()), (1, {"edges"})):
-        steered = ControlState((ControlUse("edges", hint),))
-        steered.ask(0, {0: Share(answer, place)})
-        steered.used()
-        assert steered.widened == widened
+        with_residuals = ControlState((ControlUse("edges", hint),))
+        with_residuals.ask(0, {0: Share(answer, place)})
+        with_residuals.used()
+        assert with_residuals.widened == widened

@@ -111,7 +111,7 @@ def test_a_row_that_is_still_being_built_is_handed_over() -> None:
             with pytest.raises(HandedOver, match="denoise-0 of job job-1"):
                 await row
         assert (await world.state()).checkpoint is None
-        assert world.outbox.steps() == []
+        assert world.publisher.steps() == []
 
     in_world(scenario)
 
@@ -151,7 +151,7 @@ def test_the_last_checkpoint_is_in_the_record_before_the_row_is_let_go() -> None
             gated.let(5)
 
             async def five_steps() -> bool:
-                return world.outbox.steps() == [1, 2, 3, 4, 5]
+                return world.publisher.steps() == [1, 2, 3, 4, 5]
 
             await eventually(five_steps)
             drain = asyncio.create_task(denoiser.drain())
@@ -165,6 +165,6 @@ def test_the_last_checkpoint_is_in_the_record_before_the_row_is_let_go() -> None
                 await row
         kept = (await world.state()).checkpoint
         assert kept is not None
-        assert kept.step == world.outbox.steps()[-1] >= 5
+        assert kept.step == world.publisher.steps()[-1] >= 5
 
     in_world(scenario)

@@ -29,7 +29,7 @@ def test_rows_that_wait_live_by_the_steps_of_the_others_and_a_hung_engine_s_rows
 
                 await eventually(three_steps)
                 assert (waiting.beats, stalled.beats) == (3, 0)
-                assert world.outbox.steps("job-2") == []
+                assert world.publisher.steps("job-2") == []
                 alive.open()
                 hung.open()
 

@@ -90,18 +90,21 @@ def test_every_option_that_is_read_is_here() -> None:
 def test_a_unet_is_as_diffusers_has_it(name: str, value: Any) -> None:
     unet = make_unet(**{name: value}, **TOGETHER.get(("unet", name), {}))
     network = SdxlUnet(unet)
-    x, t, told = network.example(2, 2, 2, 5)
+    x, t, conditioning = network.example(2, 2, 2, 5)
     guidance = None
     if network.guidance_width is not None:
-        guidance = guidance_embedding(told.numbers[:, 6], network.guidance_width)
+        guidance = guidance_embedding(conditioning.scalars[:, 6], network.guidance_width)
     expected = unet(
         x,
         t,
-        encoder_hidden_states=told.tensors["embeds"],
+        encoder_hidden_states=conditioning.tensors["embeds"],
         timestep_cond=guidance,
-        added_cond_kwargs={"text_embeds": told.tensors["pooled"], "time_ids": told.numbers[:, :6]},
+        added_cond_kwargs={
+            "text_embeds": conditioning.tensors["pooled"],
+            "time_ids": conditioning.scalars[:, :6],
+        },
     ).sample
-    torch.testing.assert_close(network.predict(x, t, told), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(network.predict(x, t, conditioning), expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -113,17 +116,17 @@ def test_a_transformer_is_as_diffusers_has_it(name: str, value: Any) -> None:
         **{name: value}, **TOGETHER.get(("transformer", name), {})
     )
     network = FluxTransformer(module)
-    x, t, told = network.example(2, 2, 3, 5)
+    x, t, conditioning = network.example(2, 2, 3, 5)
     places = torch.zeros(6, 3)
     places[:, 1], places[:, 2] = torch.arange(6) // 3, torch.arange(6) % 3
     expected = module(
         packed(x),
-        encoder_hidden_states=told.tensors["embeds"],
-        pooled_projections=told.tensors["pooled"],
+        encoder_hidden_states=conditioning.tensors["embeds"],
+        pooled_projections=conditioning.tensors["pooled"],
         timestep=t / 1000,
         img_ids=places,
         txt_ids=torch.zeros(5, 3),
-        guidance=told.numbers[:, 0] if module.config.guidance_embeds else None,
+        guidance=conditioning.scalars[:, 0] if module.config.guidance_embeds else None,
     ).sample
-    answer = network.predict(x, t, told)
+    answer = network.predict(x, t, conditioning)
     torch.testing.assert_close(answer, unpacked(expected, x.shape), atol=1e-5, rtol=1e-4)

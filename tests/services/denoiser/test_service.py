@@ -34,7 +34,11 @@ class Lone:
 
     def __init__(self, world: World, engine: Engine) -> None:
         self.world = world
-        self.ledger, self.transport, self.outbox = world.ledger, world.transport, world.outbox
+        self.records, self.transport, self.publisher = (
+            world.records,
+            world.transport,
+            world.publisher,
+        )
         self.denoiser = world.denoiser(engine)
 
     async def denoise(self) -> torch.Tensor:
@@ -55,10 +59,10 @@ def test_every_step_is_told_and_checkpoints_reach_the_record() -> None:
     async def scenario(world: Lone) -> None:
         latents = await world.denoise()
         assert latents.shape == SHAPE
-        steps = world.outbox.steps()
+        steps = world.publisher.steps()
         assert steps == list(range(1, STEPS + 1))
-        page = await world.ledger.load("job-1")
-        checkpoint = page.record.nodes["denoise-0"].checkpoint
+        revisioned = await world.records.load("job-1")
+        checkpoint = revisioned.record.nodes["denoise-0"].checkpoint
         assert checkpoint is not None
         assert checkpoint.step in range(2, LAST_CHECKPOINT + 1)
 
@@ -68,11 +72,11 @@ def test_every_step_is_told_and_checkpoints_reach_the_record() -> None:
 def test_a_second_attempt_goes_on_from_the_checkpoint_and_ends_the_same() -> None:
     async def scenario(world: Lone) -> None:
         first = await world.denoise()
-        checkpoint = (await world.ledger.load("job-1")).record.nodes["denoise-0"].checkpoint
+        checkpoint = (await world.records.load("job-1")).record.nodes["denoise-0"].checkpoint
         assert checkpoint is not None
-        world.outbox.messages.clear()
+        world.publisher.messages.clear()
         second = await world.denoise()
-        steps = world.outbox.steps()
+        steps = world.publisher.steps()
         assert steps == list(range(checkpoint.step + 1, STEPS + 1))
         torch.testing.assert_close(second, first)
 
@@ -82,16 +86,16 @@ def test_a_second_attempt_goes_on_from_the_checkpoint_and_ends_the_same() -> Non
 def test_a_checkpoint_that_cannot_be_read_costs_its_steps_and_no_more() -> None:
     async def scenario(world: Lone) -> None:
         first = await world.denoise()
-        page = await world.ledger.load("job-1")
+        revisioned = await world.records.load("job-1")
         whole = put_tensor(world.transport, first, job_id="job-1", attempt=1, lifetime=60.0)
         torn = msgspec.structs.replace(whole, checksum=whole.checksum ^ 1)
         checkpoint = Checkpoint(step=4, tensors={"latents": torn, "x0_prev": whole})
-        holder = page.record.nodes["denoise-0"].holder
+        holder = revisioned.record.nodes["denoise-0"].holder
         torn_one = Checkpointed("denoise-0", 1, checkpoint, 3.0, holder=holder)
-        assert await world.ledger.advance(page, torn_one)
-        world.outbox.messages.clear()
+        assert await world.records.advance(revisioned, torn_one)
+        world.publisher.messages.clear()
         second = await world.denoise()
-        assert len(world.outbox.steps()) == STEPS
+        assert len(world.publisher.steps()) == STEPS
         torch.testing.assert_close(second, first)
 
     in_world(scenario)
@@ -100,7 +104,7 @@ def test_a_checkpoint_that_cannot_be_read_costs_its_steps_and_no_more() -> None:
 def test_previews_are_posted_evenly_with_latents_that_can_be_read() -> None:
     async def scenario(world: Lone) -> None:
         await world.denoise()
-        previews = [m for m in world.outbox.messages if isinstance(m, PreviewTask)]
+        previews = [m for m in world.publisher.messages if isinstance(m, PreviewTask)]
         assert [(p.partial_index, p.step) for p in previews] == [(0, 2), (1, 4), (2, 6)]
         for preview in previews:
             assert get_tensor(world.transport, preview.latents).shape == SHAPE
@@ -113,10 +117,10 @@ def test_a_full_arena_costs_previews_and_checkpoints_but_not_the_row() -> None:
         def fill(step: int) -> None:
             world.transport.full = step < STEPS
 
-        world.outbox.at_step = fill
+        world.publisher.at_step = fill
         latents = await world.denoise()
         assert latents.isfinite().all()
-        assert not [m for m in world.outbox.messages if isinstance(m, PreviewTask)]
+        assert not [m for m in world.publisher.messages if isinstance(m, PreviewTask)]
 
     in_world(scenario, previews=3)
 
@@ -127,15 +131,15 @@ def test_a_row_whose_job_has_ended_leaves_after_its_next_checkpoint() -> None:
 
         def cancel(step: int) -> None:
             if step == 1:  # the broadcast was lost: only the record knows
-                change = world.ledger.advance(page, CancelRequested(3.0))
+                change = world.records.advance(revisioned, CancelRequested(3.0))
                 cancelling.append(asyncio.ensure_future(change))
 
-        page = await world.ledger.load("job-1")
+        revisioned = await world.records.load("job-1")
 
-        world.outbox.at_step = cancel
+        world.publisher.at_step = cancel
         with pytest.raises(NoLongerWanted):
             await world.denoise()
-        steps = world.outbox.steps()
+        steps = world.publisher.steps()
         assert steps[-1] < LONG
         assert await cancelling[0]
 
@@ -178,13 +182,13 @@ def test_nothing_is_pulled_that_would_make_a_step_too_long() -> None:
             slow = slow.observe(StepWork.full(2, 64), 1.0)
         async with Engine(network(), Limits(max_step_seconds=1.0), slow) as engine:
             denoiser = world.denoiser(engine)
-            assert denoiser.room()
+            assert denoiser.has_capacity()
             await world.add("job-1")
             async with asyncio.TaskGroup() as group, engine.held():
                 group.create_task(denoiser.run(await world.task("job-1")))
                 await eventually(lambda: _true(len(engine.rows) == 1))
-                assert not denoiser.room()
-            assert denoiser.room()
+                assert not denoiser.has_capacity()
+            assert denoiser.has_capacity()
 
     world_of_jobs(scenario)
 

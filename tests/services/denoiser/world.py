@@ -21,8 +21,8 @@ from shared.errors import ArenaFull
 from shared.jobs.advance import new_record
 from shared.jobs.events import Claimed, NodeFinished
 from shared.jobs.graph import text_to_image
-from shared.jobs.ledger import RecordStore
 from shared.jobs.record import NodeState
+from shared.jobs.record_store import RecordStore
 from shared.messages import LoraChoice, StepProgress
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.network import Network
@@ -94,9 +94,9 @@ class WatchedTask(Task):
 
 class World:
     def __init__(self, bus: MemoryBus) -> None:
-        self.ledger = RecordStore(bus)
+        self.records = RecordStore(bus)
         self.transport = NoRoom()
-        self.outbox = Watched(bus)
+        self.publisher = Watched(bus)
         self.loras = LoraFiles(LoraDirectory())
         """Where jobs find their LoRAs."""
 
@@ -119,14 +119,18 @@ class World:
         wanted = msgspec.structs.replace(
             spec(job_id=job_id, **settings), model=model, loras=loras, lora_late_steps=late
         )
-        page = await self.ledger.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
+        revisioned = await self.records.open(
+            new_record(job_id, wanted, text_to_image(wanted), at=0.0)
+        )
         outputs: dict[str, TensorHandle] = {}
         for prefix, half in (("", conditioning(job_id)), ("negative_", conditioning("nothing"))):
             for name, tensor in half.tensors.items():
                 outputs[prefix + name] = put_tensor(
                     self.transport, tensor[0], job_id=job_id, attempt=1, lifetime=60.0
                 )
-        await self.ledger.advance(page, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0))
+        await self.records.advance(
+            revisioned, NodeFinished("encode", 1, outputs, "encoder", 1.0, 2.0)
+        )
 
     def denoiser(self, *engines: Engine, interval: Interval = EVERY_OTHER_STEP) -> Denoiser:
         """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
@@ -139,9 +143,9 @@ class World:
         return Denoiser(
             models,
             self.transport,
-            self.outbox,
+            self.publisher,
             capacity=4,
-            reserve=4,
+            burst_capacity=4,
             interval=interval,
         )
 
@@ -162,17 +166,19 @@ class World:
         return await self._delivered(job_id, deliveries=2)
 
     async def _delivered(self, job_id: str, deliveries: int) -> WatchedTask:
-        page = await self.ledger.load(job_id)
+        revisioned = await self.records.load(job_id)
         work = Work(Delivered(deliveries))  # type: ignore[arg-type]  # all else is the worker's
-        return WatchedTask(page, page.record.nodes["denoise-0"], work, self.ledger)
+        return WatchedTask(revisioned, revisioned.record.nodes["denoise-0"], work, self.records)
 
     async def state(self, job_id: str = "job-1") -> NodeState:
-        return (await self.ledger.load(job_id)).record.nodes["denoise-0"]
+        return (await self.records.load(job_id)).record.nodes["denoise-0"]
 
     async def vanish(self, job_id: str = "job-1") -> None:
         """Somebody else claims the job, as if its holder were gone."""
-        page, state = await self.ledger.load(job_id), await self.state(job_id)
-        await self.ledger.advance(page, Claimed("denoise-0", state.attempt, state.lease, 3.0))
+        revisioned, state = await self.records.load(job_id), await self.state(job_id)
+        await self.records.advance(
+            revisioned, Claimed("denoise-0", state.attempt, state.lease, 3.0)
+        )
 
     def latents(self, outputs: dict[str, TensorHandle]) -> torch.Tensor:
         return get_tensor(self.transport, outputs["latents"])

@@ -74,14 +74,14 @@ def test_a_row_waits_no_later_than_its_loras_were_calibrated_for(tmp_path: Path)
             (tmp_path / f"{name}.json").write_text(json.dumps(noted))
         elif late:
             (tmp_path / f"{name}.json").write_text(late)
-    shelf = LoraDirectory((str(tmp_path),))
-    library = AdapterLibrary(LoraFiles(shelf), family(), lambda adapter: None, 1)
+    lora_directory = LoraDirectory((str(tmp_path),))
+    library = AdapterLibrary(LoraFiles(lora_directory), family(), lambda adapter: None, 1)
 
     def bound(names: str, steps: int, asked: int) -> int:
         choices = [LoraChoice(name=name) for name in names]
         return run(library.late_steps(choices, steps, asked))
 
-    assert calibration(shelf.find("a")) == Calibration(
+    assert calibration(lora_directory.find("a")) == Calibration(
         late_steps=6, steps=24, cosine=0.99, prompts=1
     )
     assert bound("a", 24, 100) == 6

@@ -113,7 +113,7 @@ def test_what_cannot_be_a_model_is_refused_by_the_name_of_its_option(
 
 def test_services_find_what_ships_from_any_directory() -> None:
     settings = Settings()
-    found = (*settings.sources, *settings.shelf, *settings.control_sources)
+    found = (*settings.sources, *settings.lora_directories, *settings.control_sources)
     assert all(Path(source).is_absolute() and Path(source).is_dir() for source in found)
 
 

@@ -21,7 +21,7 @@ from shared.errors import DarkroomError, JobNotFound
 from shared.jobs.advance import new_record
 from shared.jobs.events import CancelRequested, NodeFailed, NodeFinished
 from shared.jobs.graph import workflow
-from shared.jobs.ledger import RecordStore, Revisioned
+from shared.jobs.record_store import RecordStore, Revisioned
 from shared.jobs.validate import validate
 from shared.messages import (
     CancelReply,
@@ -77,7 +77,7 @@ class Pipeline:
         self.warnings: tuple[str, ...] = ()
         self.cancelled: list[str] = []
         self.specs: dict[str, JobSpec] = {}
-        self._ledger = RecordStore(bus)
+        self._records = RecordStore(bus)
 
     @staticmethod
     def on(broker: MemoryBroker, announce: bool = True) -> "Pipeline":
@@ -116,26 +116,26 @@ class Pipeline:
             return
         self.specs[request.job_id] = spec
         record = new_record(request.job_id, spec, workflow(spec), time.time())
-        page = await self._ledger.open(record)
+        revisioned = await self._records.open(record)
         await delivery.ack()
-        await self._run(page)
+        await self._run(revisioned)
 
-    async def _run(self, page: Revisioned) -> None:
-        job_id, spec = page.record.job_id, page.record.spec
-        await self._finish(page, "encode")
+    async def _run(self, revisioned: Revisioned) -> None:
+        job_id, spec = revisioned.record.job_id, revisioned.record.spec
+        await self._finish(revisioned, "encode")
         if spec.edit is not None:
-            await self._finish(page, "encode_image")
+            await self._finish(revisioned, "encode_image")
         for number in range(len(spec.controls)):
-            await self._finish(page, f"hint-{number}")
+            await self._finish(revisioned, f"hint-{number}")
         self.started.set()
         await self.hold.wait()
         if self.failure is not None:
             failed = NodeFailed("denoise-0", 1, failure_of(self.failure), time.time())
-            await self._ledger.advance(page, failed)
+            await self._records.advance(revisioned, failed)
             return
         for index in range(spec.n):
             await self._denoise(job_id, spec, index)
-            await self._finish(page, f"denoise-{index}")
+            await self._finish(revisioned, f"denoise-{index}")
             result = ImageResult(
                 job_id=job_id,
                 index=index,
@@ -146,7 +146,7 @@ class Pipeline:
                 data=picture(spec),
             )
             await self.bus.store(subjects.image_result(job_id, index), encode(result))
-            await self._finish(page, f"decode-{index}")
+            await self._finish(revisioned, f"decode-{index}")
 
     async def _denoise(self, job_id: str, spec: JobSpec, index: int) -> None:
         for step in range(1, spec.steps + 1):
@@ -171,14 +171,14 @@ class Pipeline:
             )
             await self._tell(job_id, preview)
 
-    async def _finish(self, page: Revisioned, node: str) -> None:
+    async def _finish(self, revisioned: Revisioned, node: str) -> None:
         now = time.time()
-        job_id, kind = page.record.job_id, page.record.nodes[node].node.kind
+        job_id, kind = revisioned.record.job_id, revisioned.record.nodes[node].node.kind
         progress = NodeProgress(
             job_id=job_id, node=node, kind=kind, state="finished", at=now, worker="test"
         )
         await self._tell(job_id, progress)
-        await self._ledger.advance(page, self._finished(node, now))
+        await self._records.advance(revisioned, self._finished(node, now))
 
     def _finished(self, node: str, now: float) -> NodeFinished:
         if node != "encode":
@@ -193,9 +193,9 @@ class Pipeline:
     async def _cancel(self, message: Message) -> None:
         job_id = subjects.job_of(message.subject)
         try:
-            page = await self._ledger.load(job_id)
-            await self._ledger.advance(page, CancelRequested(time.time()))
-            reply = CancelReply(job_id=job_id, status=page.record.status)
+            revisioned = await self._records.load(job_id)
+            await self._records.advance(revisioned, CancelRequested(time.time()))
+            reply = CancelReply(job_id=job_id, status=revisioned.record.status)
             self.cancelled.append(job_id)
         except JobNotFound:
             reply = CancelReply(job_id=job_id, status="unknown")

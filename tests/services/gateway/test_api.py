@@ -170,8 +170,8 @@ def test_an_unknown_field_that_a_job_has_is_named_as_it_was_sent(name: str) -> N
 
 def test_loras_have_a_name_and_a_scale(tmp_path: Path) -> None:
     (tmp_path / "neon.safetensors").touch()
-    shelf = LoraDirectory((str(tmp_path),))
-    catalogue = msgspec.structs.replace(factories.catalogue(), shelf=shelf)
+    lora_directory = LoraDirectory((str(tmp_path),))
+    catalogue = msgspec.structs.replace(factories.catalogue(), lora_directory=lora_directory)
     loras = [{"name": "neon"}, {"name": "neon", "scale": -0.5}]
     body = {"prompt": "a", "loras": loras, "lora_late_steps": 3}
     wanted, _ = to_job(parse(json.dumps(body).encode()), "job-1", catalogue)
@@ -206,7 +206,7 @@ def test_loras_may_be_files_and_addresses(tmp_path: Path) -> None:
     (tmp_path / "styles" / "ink.safetensors").touch()
     served = msgspec.structs.replace(
         factories.catalogue(),
-        shelf=LoraDirectory((str(tmp_path),)),
+        lora_directory=LoraDirectory((str(tmp_path),)),
         lora_hosts=Hosts.parse(["files.example.org", "hub.example.org"], "https://hub.example.org"),
     )
     loras = [

@@ -76,7 +76,7 @@ def test_a_preflight_is_answered_without_a_token() -> None:
     }
 
     async def scenario() -> None:
-        async with server(door=AccessControl(TOKENS, origins=Origins.of(LIST))) as here:
+        async with server(access=AccessControl(TOKENS, origins=Origins.of(LIST))) as here:
             for path in ("/v1/images/generations", "/v1/images/edits", "/v1/jobs/j", "/healthz"):
                 answer = await preflight(here, path, "https://studio.example", **asked)
                 assert (answer.status, answer.body) == (204, b"")
@@ -102,7 +102,7 @@ def test_every_answer_says_whose_pages_may_read_it_refusals_and_streams_too() ->
     drawn: Any = {"prompt": "a red circle"}
 
     async def scenario() -> None:
-        async with server(door=AccessControl(TOKENS, origins=Origins.of(LIST))) as here:
+        async with server(access=AccessControl(TOKENS, origins=Origins.of(LIST))) as here:
             for method, path, body, status in (
                 ("GET", "/v1/models", None, 200),
                 ("GET", "/no/such/place", None, 404),
@@ -133,7 +133,7 @@ def test_without_a_list_no_page_may_and_with_a_star_any_may() -> None:
             answer = await here.ask("GET", "/v1/models", headers=page)
             assert (allowed(answer), answer.headers.get("Vary")) == (None, None)
             assert (await preflight(here, "/v1/models", "https://any.test")).status == 403
-            here.gateway.door.origins = Origins.of("*")
+            here.gateway.access.origins = Origins.of("*")
             assert allowed(await here.ask("GET", "/v1/models", headers=page)) == "*"
             assert allowed(await preflight(here, "/v1/models", "null")) == "*"
 

@@ -60,7 +60,7 @@ def bearer(token: str) -> dict[str, str]:
 )
 def test_without_a_known_token_nothing_answers_but_the_probes(headers: dict[str, str]) -> None:
     async def scenario() -> None:
-        async with server(door=AccessControl(TOKENS)) as here:
+        async with server(access=AccessControl(TOKENS)) as here:
             for method, path in (
                 ("GET", "/v1/models"),
                 ("POST", "/v1/images/generations"),
@@ -90,7 +90,7 @@ def test_with_a_token_everything_works_and_the_log_says_whose(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def scenario() -> None:
-        async with server(door=AccessControl(TOKENS)) as here:
+        async with server(access=AccessControl(TOKENS)) as here:
             assert (await here.ask("GET", "/v1/models", headers=bearer(TOKEN))).status == 200
             drawn = await here.ask(
                 "POST",
@@ -108,7 +108,7 @@ def test_with_a_token_everything_works_and_the_log_says_whose(
 
 def test_an_address_that_cannot_be_guessed_needs_no_token() -> None:
     async def scenario() -> None:
-        async with server(door=AccessControl(TOKENS)) as here:
+        async with server(access=AccessControl(TOKENS)) as here:
             body = {"prompt": "a red circle", "response_format": "url"}
             drawn = await here.ask(
                 "POST", "/v1/images/generations", json=body, headers=bearer(TOKEN)
@@ -126,7 +126,7 @@ def test_an_address_that_cannot_be_guessed_needs_no_token() -> None:
 
 def test_the_document_asks_for_a_token_exactly_where_one_is_needed() -> None:
     async def scenario() -> None:
-        async with server(door=AccessControl(TOKENS)) as here:
+        async with server(access=AccessControl(TOKENS)) as here:
             document: Any = (await here.ask("GET", "/openapi.json", headers=bearer(TOKEN))).json
             for path, operations in document["paths"].items():
                 for operation in operations.values():
@@ -143,17 +143,17 @@ def test_the_document_asks_for_a_token_exactly_where_one_is_needed() -> None:
 
 
 def test_beyond_loopback_tokens_and_tls_are_required_by_name() -> None:
-    async def scenario(door: AccessControl) -> None:
-        door.refuse_unprotected("0.0.0.0")
+    async def scenario(access: AccessControl) -> None:
+        access.refuse_unprotected("0.0.0.0")
 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for door, missing in (
+    for access, missing in (
         (AccessControl(), "set DARKROOM_TOKENS .* and DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
         (AccessControl(TOKENS), "set DARKROOM_HTTP_CERT and DARKROOM_HTTP_KEY"),
         (AccessControl(None, tls), r"set DARKROOM_TOKENS \(darkroom token NAME FILE\), or"),
     ):
         with pytest.raises(Misconfigured, match=missing):
-            run(scenario(door))
+            run(scenario(access))
     run(scenario(AccessControl(TOKENS, tls)))
 
 
@@ -182,7 +182,7 @@ def test_it_speaks_tls_with_the_certificate_it_was_given(tmp_path: Path) -> None
 
     async def scenario() -> None:
         trusted = ssl.create_default_context(cafile=str(authority))
-        async with server(door=AccessControl.of(settings)) as here:
+        async with server(access=AccessControl.of(settings)) as here:
             url = f"https://{here.gateway.address}/healthz"
             async with aiohttp.ClientSession() as http:
                 async with http.get(url, ssl=trusted) as reply:
@@ -207,25 +207,25 @@ def settings_of(directory: Path, host: str = "gateway.example") -> tuple[Setting
     )
 
 
-def refresh(door: AccessControl) -> list[str]:
-    for file in door.files:
+def refresh(access: AccessControl) -> list[str]:
+    for file in access.files:
         file.refresh()
-    return door.troubles()
+    return access.troubles()
 
 
 def test_tokens_that_are_added_and_taken_away_count_at_once(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     first = add_token(file, "alice")
-    door = AccessControl.of(Settings(tokens=str(file)))
+    access = AccessControl.of(Settings(tokens=str(file)))
 
     async def scenario() -> None:
-        async with server(door=door) as here:
+        async with server(access=access) as here:
             second = add_token(file, "bob")
             assert (await here.ask("GET", "/v1/models", headers=bearer(second))).status == 401
-            assert refresh(door) == []
+            assert refresh(access) == []
             assert (await here.ask("GET", "/v1/models", headers=bearer(second))).status == 200
             third = add_token(file, "alice")  # in place of the first
-            assert refresh(door) == []
+            assert refresh(access) == []
             for token, status in ((first, 401), (second, 200), (third, 200)):
                 answer = await here.ask("GET", "/v1/models", headers=bearer(token))
                 assert answer.status == status
@@ -264,22 +264,22 @@ def test_a_broken_file_of_tokens_leaves_the_old_ones_and_is_told_until_it_is_men
     file = tmp_path / "tokens"
     token = add_token(file, "alice")
     good = file.read_bytes()
-    door = AccessControl.of(Settings(tokens=str(file)))
+    access = AccessControl.of(Settings(tokens=str(file)))
     harm(file)
     for _ in range(3):
-        [trouble] = refresh(door)
+        [trouble] = refresh(access)
     assert reason in trouble
     assert trouble.endswith("; the earlier content stays in effect")
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert reason in caplog.text
-    assert door.tokens is not None
-    assert door.tokens.holder(f"Bearer {token}") == "alice"
+    assert access.tokens is not None
+    assert access.tokens.holder(f"Bearer {token}") == "alice"
     file.unlink(missing_ok=True)
     write_private(file, good)  # the same as before
-    assert refresh(door) == []
+    assert refresh(access) == []
     other = add_token(file, "bob")
-    assert refresh(door) == []
-    assert door.tokens.holder(f"Bearer {other}") == "bob"
+    assert refresh(access) == []
+    assert access.tokens.holder(f"Bearer {other}") == "bob"
 
 
 async def certificate_of(here: Server) -> bytes | None:
@@ -299,28 +299,28 @@ def test_a_new_certificate_is_shown_to_new_connections_and_a_broken_one_never(
 ) -> None:
     settings, _ = settings_of(tmp_path)
     certificate, key = tmp_path / "crt", tmp_path / "key"
-    door = AccessControl.of(settings)
+    access = AccessControl.of(settings)
 
     async def scenario() -> None:
-        async with server(door=door) as here:
+        async with server(access=access) as here:
             first = await certificate_of(here)
             assert first == ssl.PEM_cert_to_DER_cert(certificate.read_text())
             _, [(new, new_key)] = issue(["other.example"], 1)
             certificate.write_text(new)  # its key has not come yet
-            [trouble] = refresh(door)
+            [trouble] = refresh(access)
             assert "are no certificate and its key" in trouble
             assert await certificate_of(here) == first
             key.write_text(new_key)
-            assert refresh(door) == []
+            assert refresh(access) == []
             assert await certificate_of(here) == ssl.PEM_cert_to_DER_cert(new) != first
             # Of another kind: nothing of the one before may be left beside it.
             rsa_certificate, rsa_key = self_signed_rsa()
             certificate.write_text(rsa_certificate)
             key.write_text(rsa_key)
-            assert refresh(door) == []
+            assert refresh(access) == []
             assert await certificate_of(here) == ssl.PEM_cert_to_DER_cert(rsa_certificate)
             key.unlink()
-            [trouble] = refresh(door)
+            [trouble] = refresh(access)
             assert "No such file" in trouble
             assert await certificate_of(here) == ssl.PEM_cert_to_DER_cert(rsa_certificate)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from services.gateway.http.body import MAX_BODY_BYTES
 from shared.jobs import edits as limits
-from shared.jobs.travel import MAX_PICTURE_BYTES, MAX_UPLOAD_BYTES
+from shared.jobs.travel import MAX_IMAGE_BYTES, MAX_UPLOAD_BYTES
 from shared.media.reader import MAX_PIXELS
 from tests.conftest import run
 from tests.helpers.pictures import chunk, file, mask, picture, with_chunks, with_segments
@@ -199,7 +199,7 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
         (file(picture(), "BMP"), "a whole png, jpeg or webp"),
         (file(Image.new("1", (8193, 8192))), f"at most {MAX_PIXELS} pixels"),
         (file(Image.new("1", (14_000, 14_000))), f"at most {MAX_PIXELS} pixels"),
-        (bytes(MAX_PICTURE_BYTES + 1), "a whole png, jpeg or webp"),
+        (bytes(MAX_IMAGE_BYTES + 1), "a whole png, jpeg or webp"),
         (bytes(MAX_UPLOAD_BYTES + 1), f"at most {MAX_UPLOAD_BYTES} bytes"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_photograph_larger_than_a_message_is_fitted_before_it_travels() -> Non
     async def scenario() -> None:
         noise = np.random.default_rng(0).integers(0, 256, (2400, 3200, 3), dtype=np.uint8)
         photo = file(Image.fromarray(noise), "JPEG", quality=95)
-        assert len(photo) > MAX_PICTURE_BYTES
+        assert len(photo) > MAX_IMAGE_BYTES
         shown = file(Image.new("L", (3200, 2400), 255))
         in_text = base64.b64encode(photo)
         async with server() as here:

@@ -105,7 +105,7 @@ def test_image_addresses_and_the_log_say_what_a_trusted_proxy_says(
     body = {"prompt": "a red circle", "response_format": "url"}
 
     async def urls(proxies: str) -> list[str]:
-        async with server(door=AccessControl(proxies=Proxies.of(proxies))) as here:
+        async with server(access=AccessControl(proxies=Proxies.of(proxies))) as here:
             drawn = await here.ask("POST", "/v1/images/generations", json=body, headers=said)
             job = drawn.json["darkroom"]["job_id"]
             view = await here.ask("GET", f"/v1/jobs/{job}", headers=said)
@@ -128,7 +128,7 @@ def test_image_addresses_and_the_log_say_what_a_trusted_proxy_says(
 
 def test_a_trusted_proxys_bad_host_is_an_answer_before_anything_is_drawn() -> None:
     async def scenario() -> None:
-        async with server(door=AccessControl(proxies=Proxies.of("127.0.0.1"))) as here:
+        async with server(access=AccessControl(proxies=Proxies.of("127.0.0.1"))) as here:
             headers = {"X-Forwarded-Host": "a b"}
             refused = await here.ask("GET", "/v1/models", headers=headers)
             assert (refused.status, refused.error["param"]) == (400, "X-Forwarded-Host")

@@ -31,7 +31,7 @@ from shared.errors import (
     NotServed,
     QueueFull,
 )
-from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_IMAGE_BYTES
 from shared.messages import CancelReply, encode
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
@@ -100,7 +100,7 @@ def test_what_http_itself_refuses_has_the_same_shape() -> None:
 def test_a_job_with_the_largest_pictures_fits_into_a_body_and_into_a_message() -> None:
     async def scenario() -> None:
         async with server() as here:
-            image = base64.b64encode(bytes(MAX_PICTURE_BYTES // 4)).decode()
+            image = base64.b64encode(bytes(MAX_IMAGE_BYTES // 4)).decode()
             controls = [{"model": "edges", "image": image}] * 4
             answer = await here.draw(prompt="ä" * 32_000, controls=controls)
             assert answer.status == 200, answer.error
@@ -137,7 +137,7 @@ def test_only_so_many_requests_with_pictures_are_read_at_a_time(
             await eventually(lambda: _is_full(here))
             refused = await here.draw(controls=controls)
             assert (refused.status, refused.error["code"]) == (429, "queue_full")
-            assert "pictures" in refused.error["message"]
+            assert "images" in refused.error["message"]
             rest.set()
             await here.line.started.wait()
             second = asyncio.create_task(here.draw(controls=controls))  # while the first runs

@@ -88,10 +88,10 @@ def test_a_request_that_names_no_model_gets_the_first_that_somebody_could_load()
 
 
 def test_loras_that_fit_no_model_are_listed_apart(tmp_path: Path) -> None:
-    shelf = tmp_path / "loras"
-    shutil.copytree(DEFAULT_LORAS, shelf)
-    (shelf / "broken.safetensors").write_bytes(b"no tensors")
-    catalogue = Catalogue.load([DEFAULT_MODEL], [str(shelf)])
+    lora_directory = tmp_path / "loras"
+    shutil.copytree(DEFAULT_LORAS, lora_directory)
+    (lora_directory / "broken.safetensors").write_bytes(b"no tensors")
+    catalogue = Catalogue.load([DEFAULT_MODEL], [str(lora_directory)])
 
     async def main() -> None:
         async with (

@@ -54,12 +54,12 @@ def test_a_model_that_nobody_could_load_is_refused_with_the_reason_and_others_ar
     broken = Unusable(name="pocket-sdxl", source="x", kind="model", reason="no numbers")
     loaded = process("vae", None, model="another")
     other = msgspec.structs.replace(spec(), model="another")
-    spoilt = dataclasses.replace(loaded, unusable=(broken,))
-    refusal = unserved(GRAPH, [spoilt])
+    broken_one = dataclasses.replace(loaded, unusable=(broken,))
+    refusal = unserved(GRAPH, [broken_one])
     assert refusal is not None
     assert refusal.message == "no vae for pocket-sdxl takes work: no numbers"
-    assert unserved(text_to_image(other), [spoilt]) is None
-    assert unserved(GRAPH, [spoilt, process("vae", None)]) is None  # another replica has it
+    assert unserved(text_to_image(other), [broken_one]) is None
+    assert unserved(GRAPH, [broken_one, process("vae", None)]) is None  # another replica has it
 
 
 def test_every_kind_of_node_has_its_service() -> None:

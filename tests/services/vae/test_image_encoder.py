@@ -15,8 +15,8 @@ from pocket.captions import parse
 from pocket.render import render
 from services.vae.autoencoder import Autoencoder, Posterior
 from services.vae.image_encoder import ImageEncoder
-from services.vae.originals import read_original
 from services.vae.service import ImageDecoder, load
+from services.vae.source_image import read_source_image
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.topology import TOPOLOGY
@@ -24,7 +24,7 @@ from shared.errors import HandleLost, InvalidRequest, NotFinite
 from shared.jobs.advance import new_record
 from shared.jobs.events import NodeFinished
 from shared.jobs.graph import workflow
-from shared.jobs.ledger import RecordStore
+from shared.jobs.record_store import RecordStore
 from shared.messages import ImageResult, decode
 from shared.messages.handle import TensorHandle
 from shared.models.cards import read_card
@@ -64,11 +64,11 @@ class World:
     async def task(self, node: str) -> Task:
         """Of a node whose inputs are `outputs`."""
         wanted = spec(**self.fields)
-        ledger = RecordStore(self.bus)
-        page = await ledger.open(new_record("job-1", wanted, workflow(wanted), at=0.0))
+        records = RecordStore(self.bus)
+        revisioned = await records.open(new_record("job-1", wanted, workflow(wanted), at=0.0))
         for name, outputs in self.outputs.items():
-            await ledger.advance(page, NodeFinished(name, 1, outputs, "w", 1.0, 2.0))
-        return Task(page, page.record.nodes[node], Work(Delivered(1)), ledger)  # type: ignore[arg-type]
+            await records.advance(revisioned, NodeFinished(name, 1, outputs, "w", 1.0, 2.0))
+        return Task(revisioned, revisioned.record.nodes[node], Work(Delivered(1)), records)  # type: ignore[arg-type]
 
     async def encode(self) -> dict[str, torch.Tensor]:
         self.outputs["encode_image"] = await self.encoder.run(await self.task("encode_image"))
@@ -100,16 +100,16 @@ def test_an_image_and_a_mask_are_brought_to_size_as_diffusers_does_it(
     holes.paste(255, box)
     files = {"image": pictures.file(image), "mask": pictures.file(pictures.mask(size, box))}
     wanted = spec(width=96, height=64, **files)
-    original = read_original(wanted, files["image"], files["mask"])
+    source = read_source_image(wanted, files["image"], files["mask"])
     expected = VaeImageProcessor().preprocess(image, height=64, width=96)
-    found = 2.0 * (original.pixels.permute(2, 0, 1)[None].float() / 255.0) - 1.0
+    found = 2.0 * (source.pixels.permute(2, 0, 1)[None].float() / 255.0) - 1.0
     assert torch.equal(found, expected)
     processor = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
     binary = processor.preprocess(holes, height=64, width=96)
-    assert original.shown is not None
-    assert torch.equal(original.shown[None, None].float(), binary)
+    assert source.mask is not None
+    assert torch.equal(source.mask[None, None].float(), binary)
     small = torch.nn.functional.interpolate(binary, size=(8, 12))
-    mask = original.latent_mask(8)
+    mask = source.latent_mask(8)
     assert mask is not None
     assert torch.equal(mask[None], small)
 

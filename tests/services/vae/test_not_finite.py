@@ -7,17 +7,17 @@ import torch
 
 from services.vae.autoencoder import Autoencoder, Decoded, Posterior
 from shared.errors import NotFinite
-from tests.helpers.models import SDXL, spoilt
+from tests.helpers.models import SDXL, with_weight
 
 LATENTS = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_picture_without_numbers_is_an_error(tmp_path: Path, value: float) -> None:
-    source = spoilt(tmp_path / "d", "vae", "decoder.conv_in.weight", value)
-    with pytest.raises(NotFinite, match="picture of the latents"):
+    source = with_weight(tmp_path / "d", "vae", "decoder.conv_in.weight", value)
+    with pytest.raises(NotFinite, match="image of the latents"):
         Autoencoder(source, "cpu", torch.float32).decode([LATENTS])
-    source = spoilt(tmp_path / "e", "vae", "encoder.conv_in.weight", value)
+    source = with_weight(tmp_path / "e", "vae", "encoder.conv_in.weight", value)
     with pytest.raises(NotFinite, match="latents of the image"):
         Autoencoder(source, "cpu", torch.float32).encode(
             [torch.zeros(64, 64, 3, dtype=torch.uint8)]

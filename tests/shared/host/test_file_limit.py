@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from services.gateway.http.core import MAX_REQUESTS, OPEN_FILES
-from shared.host.file_limit import enough, make_room
+from shared.host.file_limit import enough, raise_file_limit
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -31,8 +31,8 @@ def test_there_is_room_for_more_connections_than_requests_may_wait() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        assert make_room(400) == 400
-        assert make_room(300) == 300
+        assert raise_file_limit(400) == 400
+        assert raise_file_limit(300) == 300
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
+from shared.jobs.actions import Action, CommitOutcome, DeadLetterJob, PublishNode, ReleaseArenas
 from shared.jobs.advance import (
     MAX_ATTEMPTS,
     MAX_FAILURES,
@@ -181,7 +181,7 @@ def test_a_failure_that_no_retry_can_mend_ends_the_job_at_once() -> None:
 def test_what_is_the_request_s_own_fault_leaves_no_dead_letter(code: str) -> None:
     failure = msgspec.structs.replace(FATAL, code=code)
     job, actions = advance(record(), NodeFailed("encode", 1, failure, 1.0))
-    assert BuryJob() not in actions
+    assert DeadLetterJob() not in actions
     assert CommitOutcome(outcome_of(job)) in actions
 
 

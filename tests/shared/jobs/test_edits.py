@@ -7,7 +7,7 @@ from PIL import Image
 
 from shared.errors import InvalidRequest
 from shared.jobs.edits import IMAGE_STRENGTH, MASKED_STRENGTH, taken
-from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_IMAGE_BYTES
 from shared.jobs.validate import validate
 from shared.messages import EditSpec
 from shared.models.catalogue import Catalogue
@@ -97,7 +97,7 @@ def test_strength_is_the_share_of_the_steps_that_are_taken(
         ({"image": b""}, "image"),
         ({"image": IMAGE[:-30]}, "image"),
         ({"image": file(Image.new("1", (9000, 9000)))}, "image"),
-        ({"image": bytes(MAX_PICTURE_BYTES + 1)}, "image"),
+        ({"image": bytes(MAX_IMAGE_BYTES + 1)}, "image"),
         ({"image": None, "mask": MASK}, "mask"),
         ({"image": None, "strength": 0.5}, "strength"),
         ({"image": None, "mask_mode": "cached"}, "mask_mode"),
@@ -107,8 +107,8 @@ def test_strength_is_the_share_of_the_steps_that_are_taken(
         ({"mask": file(Image.new("L", SIZE, 127))}, "mask"),
         ({"mask": file(mask(), "GIF")}, "mask"),
         ({"mask": MASK[:60]}, "mask"),
-        ({"mask": bytes(MAX_PICTURE_BYTES)}, "mask"),
-        ({"controls": (control(image=bytes(MAX_PICTURE_BYTES)),)}, "controls"),
+        ({"mask": bytes(MAX_IMAGE_BYTES)}, "mask"),
+        ({"controls": (control(image=bytes(MAX_IMAGE_BYTES)),)}, "controls"),
         ({"mask_mode": "cached"}, "mask_mode"),
         ({"strength": 0.0}, "strength"),
         ({"strength": -0.5}, "strength"),

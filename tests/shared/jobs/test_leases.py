@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.jobs.actions import BuryJob
+from shared.jobs.actions import DeadLetterJob
 from shared.jobs.advance import advance, new_record
 from shared.jobs.events import (
     Checkpointed,
@@ -126,7 +126,7 @@ def test_two_processes_lost_while_they_ran_it_alone_end_the_job() -> None:
     assert job.failure is not None
     assert job.failure.code == "poisoned"
     assert job.failure.fields["kills"] == MAX_KILLS
-    assert BuryJob() in actions
+    assert DeadLetterJob() in actions
 
 
 def test_processes_lost_while_it_ran_in_company_prove_nothing() -> None:

@@ -10,15 +10,15 @@ import torch
 from PIL import Image, ImageFilter
 
 from services.controlnet.hints import read_hint
-from services.vae.originals import read_original
+from services.vae.source_image import read_source_image
 from shared.bus.base import ServiceInfo
-from shared.bus.discovery import sizes_told
+from shared.bus.discovery import sizes_metadata
 from shared.client import Darkroom
 from shared.errors import InvalidRequest
 from shared.jobs import travel
 from shared.jobs.travel import fitted_to_travel, travels
 from shared.jobs.validate import validate
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from shared.media.sizes import fitted
 from shared.messages import ControlChoice
 from tests.conftest import run
@@ -40,7 +40,7 @@ ROOM = 60_000
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the bus took less: photographs of a camera are large, and slow."""
-    monkeypatch.setattr(travel, "MAX_PICTURE_BYTES", ROOM)
+    monkeypatch.setattr(travel, "MAX_IMAGE_BYTES", ROOM)
 
 
 def padded(data: bytes) -> bytes:
@@ -70,26 +70,26 @@ def test_what_is_kept_and_drawn_of_an_image_is_the_same(
     models = catalogue()
     plain = request(**fields)
     spec = validate(plain, models)
-    expected = read_original(spec, plain.image or b"", plain.mask)
-    monkeypatch.setattr(travel, "MAX_PICTURE_BYTES", len(padded(b"")) - 1)
+    expected = read_source_image(spec, plain.image or b"", plain.mask)
+    monkeypatch.setattr(travel, "MAX_IMAGE_BYTES", len(padded(b"")) - 1)
     large = msgspec.structs.replace(plain, image=padded(plain.image or b""))
     fit = fitted_to_travel(large, models.default)
     assert fit.image is not None
-    assert read_picture("image", fit.image).size == (spec.width, spec.height)
+    assert read_image("image", fit.image).size == (spec.width, spec.height)
     again = validate(fit, models)
     assert (again.width, again.height) == (spec.width, spec.height)
     assert spec.edit is not None
     assert again.edit is not None
     assert (again.edit.masked, again.edit.strength) == (spec.edit.masked, spec.edit.strength)
-    found = read_original(again, fit.image, fit.mask)
+    found = read_source_image(again, fit.image, fit.mask)
     assert torch.equal(found.pixels, expected.pixels)
-    assert torch.equal(found.kept, expected.kept)
+    assert torch.equal(found.own_colours, expected.own_colours)
     assert found.profile == expected.profile
-    if expected.shown is None:
-        assert found.shown is None
+    if expected.mask is None:
+        assert found.mask is None
     else:
-        assert found.shown is not None
-        assert torch.equal(found.shown, expected.shown)
+        assert found.mask is not None
+        assert torch.equal(found.mask, expected.mask)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ PLANNER = ServiceInfo(
         "service": "planner",
         "pid": "1",
         "models": "pocket-sdxl",
-        **sizes_told(catalogue().sizes()),
+        **sizes_metadata(catalogue().sizes()),
     },
 )
 
@@ -189,9 +189,9 @@ def test_the_client_fits_pictures_to_what_a_planner_says_the_model_draws() -> No
 
 
 def test_controls_beside_an_image_are_fitted_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(travel, "MAX_PICTURE_BYTES", 2 * ROOM)
+    monkeypatch.setattr(travel, "MAX_IMAGE_BYTES", 2 * ROOM)
     hints = (control(image=file(PHOTO)), ControlChoice(model="edges", image=file(OWN), scale=0.5))
     fit = fitted_to_travel(request(image=padded(file(PHOTO)), controls=hints), card())
     assert [choice.scale for choice in fit.controls] == [1.0, 0.5]
-    sizes = {read_picture("controls", choice.image).size for choice in fit.controls}
+    sizes = {read_image("controls", choice.image).size for choice in fit.controls}
     assert sizes == {(256, 168)}

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shared.errors import InvalidRequest
-from shared.jobs.travel import MAX_PICTURE_BYTES
+from shared.jobs.travel import MAX_IMAGE_BYTES
 from shared.jobs.validate import MAX_SEED, validate
 from shared.messages import ControlSpec
 from tests.helpers.factories import card, catalogue, control, request
@@ -130,7 +130,7 @@ def test_an_architecture_without_controlnets_says_so() -> None:
 
 
 def test_pictures_that_no_message_could_hold_are_refused_by_their_size() -> None:
-    half = control(image=bytes(MAX_PICTURE_BYTES // 2))
+    half = control(image=bytes(MAX_IMAGE_BYTES // 2))
     assert len(validate(request(controls=(half, half)), catalogue()).controls) == 2
-    with pytest.raises(InvalidRequest, match=f"at most {MAX_PICTURE_BYTES} bytes together"):
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_IMAGE_BYTES} bytes together"):
         validate(request(controls=(half, half, control())), catalogue())

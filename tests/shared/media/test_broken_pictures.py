@@ -19,7 +19,7 @@ from PIL import Image
 from shared.errors import InvalidRequest
 from shared.media import reader
 from shared.media.masks import read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from tests.helpers.pictures import (
     chunk,
     file,
@@ -69,7 +69,7 @@ def test_damaged_exif_means_upright(said: bytes) -> None:
         with_segments(JPEG, segment(0xE1, b"Exif\0\0" + said)),
         file(PICTURE, "WEBP", lossless=True, exif=b"Exif\0\0" + said),
     ):
-        assert read_picture("image", data).orientation == 1
+        assert read_image("image", data).orientation == 1
 
 
 def test_an_orientation_counts_whatever_else_is_damaged() -> None:
@@ -78,7 +78,7 @@ def test_an_orientation_counts_whatever_else_is_damaged() -> None:
         with_chunks(PNG, chunk(b"eXIf", said)),
         with_segments(JPEG, segment(0xE1, b"Exif\0\0" + said)),
     ):
-        assert read_picture("image", data).orientation == 6
+        assert read_image("image", data).orientation == 6
 
 
 LARGE = zlib.compress(bytes(20_000_000))
@@ -110,13 +110,13 @@ TEXT = b"Comment\0"
     ],
 )
 def test_damaged_chunks_of_a_png_count_as_none(damaged: bytes) -> None:
-    found = read_picture("image", with_chunks(PNG, damaged)).shown()
+    found = read_image("image", with_chunks(PNG, damaged)).shown()
     assert (np.asarray(found) == np.asarray(PICTURE)).all()
 
 
 def test_chunks_about_colours_count_as_none_behind_the_pixels() -> None:
     late = chunk(b"tRNS", bytes(6)) + chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile("swapped")))
-    found = read_picture("image", PNG[:-12] + late + PNG[-12:])
+    found = read_image("image", PNG[:-12] + late + PNG[-12:])
     assert (np.asarray(found.shown()) == np.asarray(PICTURE)).all()
     assert found.alpha() is None
 
@@ -144,8 +144,8 @@ THUMBNAIL = file(picture((16, 16)), "JPEG")
     ],
 )
 def test_damaged_segments_of_a_jpeg_count_as_none(damaged: bytes) -> None:
-    found = read_picture("image", with_segments(JPEG, damaged)).shown()
-    expected = read_picture("image", JPEG).shown()
+    found = read_image("image", with_segments(JPEG, damaged)).shown()
+    expected = read_image("image", JPEG).shown()
     assert (np.asarray(found) == np.asarray(expected)).all()
 
 
@@ -162,7 +162,7 @@ def test_a_picture_that_lacks_rows_is_refused() -> None:
         file(NOISE.convert("CMYK"), "JPEG"),
     ]
     for data in noisy:
-        read_picture("image", data)
+        read_image("image", data)
         for share in (0.2, 0.5, 0.8):
             _refuse(data[: int(len(data) * share)])
     for data in (noisy[3], *noisy[5:]):
@@ -177,10 +177,10 @@ def test_a_jpeg_that_was_cut_anywhere_and_closed_again_is_refused(
     image: Image.Image, options: dict[str, Any]
 ) -> None:
     data = file(image, "JPEG", quality=90, **options)
-    whole = np.asarray(read_picture("image", data).shown())
+    whole = np.asarray(read_image("image", data).shown())
     for missing in (1, 2, 3, 5, 9, 17, 40, 90):
         try:
-            found = read_picture("image", data[: -2 - missing] + b"\xff\xd9").shown()
+            found = read_image("image", data[: -2 - missing] + b"\xff\xd9").shown()
         except InvalidRequest:
             continue
         assert missing < 3  # bits that fill the last byte, and zeros
@@ -198,7 +198,7 @@ def test_a_whole_jpeg_of_any_kind_is_read(size: tuple[int, int]) -> None:
     for mode in ("L", "RGB", "CMYK"):
         for options in several:
             for quality in (5, 50, 100):
-                read_picture("image", file(picture(size, mode), "JPEG", quality=quality, **options))
+                read_image("image", file(picture(size, mode), "JPEG", quality=quality, **options))
 
 
 @pytest.mark.parametrize("interlace", [0, 1])
@@ -213,12 +213,12 @@ def test_a_png_whose_data_ends_well_but_early_is_refused(interlace: int) -> None
         if refused:
             _refuse(whole)
         else:
-            read_picture("image", whole)
+            read_image("image", whole)
 
 
 def _refuse(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="a whole png, jpeg or webp") as refused:
-        read_picture("image", data)
+        read_image("image", data)
     assert refused.value.fields["field"] == "image"
 
 
@@ -228,15 +228,15 @@ def test_a_plain_picture_is_no_missing_one(shade: int) -> None:
     several: list[dict[str, Any]] = [{}, {"restart_marker_rows": 1}, {"progressive": True}]
     for mode in ("L", "RGB", "CMYK"):
         for options in several:
-            read_picture("image", file(plain.convert(mode), "JPEG", **options))
+            read_image("image", file(plain.convert(mode), "JPEG", **options))
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        read_picture("image", file(plain.convert(mode)))
-    read_picture("image", png(np.zeros((4, 4), int), 16, 0))
+        read_image("image", file(plain.convert(mode)))
+    read_image("image", png(np.zeros((4, 4), int), 16, 0))
 
 
 def test_a_file_that_lacks_nothing_but_its_end_is_whole() -> None:
     for data in (PNG[:-12], JPEG[:-2]):
-        read_picture("image", data)
+        read_image("image", data)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_file_that_lacks_nothing_but_its_end_is_whole() -> None:
 )
 def test_what_is_no_picture_is_called_what_it_is(data: bytes, found: str) -> None:
     with pytest.raises(InvalidRequest, match=found):
-        read_picture("mask", data)
+        read_image("mask", data)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
@@ -264,11 +264,11 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
 ) -> None:
     monkeypatch.setattr(reader, "MAX_PIXELS", 1000)
     with pytest.raises(InvalidRequest, match=r"60x44 pixels.*at most 1000"):
-        read_picture("controls", PNG)
+        read_image("controls", PNG)
     monkeypatch.setattr(reader, "MAX_PIXELS", 10**9)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InvalidRequest, match=r"controls.*2640 pixels"):
-        read_picture("controls", PNG)
+        read_image("controls", PNG)
 
 
 def test_a_file_of_millions_of_parts_is_refused_soon() -> None:
@@ -278,7 +278,7 @@ def test_a_file_of_millions_of_parts_is_refused_soon() -> None:
         b"RIFF\0\0\0\0WEBP" + b"abcd\0\0\0\0" * 70_000,
     ):
         with pytest.raises(InvalidRequest, match="more than 65536 parts"):
-            read_picture("image", data)
+            read_image("image", data)
 
 
 def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     gc.disable()
     try:
         with pytest.raises(InvalidRequest) as refused:
-            read_picture("image", file(NOISE)[:4000])
+            read_image("image", file(NOISE)[:4000])
         assert refused.value.__context__ is None
         assert [one() for one in opened] == [None]
     finally:
@@ -304,14 +304,14 @@ def test_a_refusal_holds_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
     data = file(PICTURE, "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
-    read_picture("image", data)
+    read_image("image", data)
     with pytest.raises(InvalidRequest, match="more than 64 scans"):
-        read_picture("image", data[:-2] + last * 64 + data[-2:])
+        read_image("image", data[:-2] + last * 64 + data[-2:])
 
 
 def test_thumbnails_without_an_end_are_looked_at_once() -> None:
     with pytest.raises(InvalidRequest, match="a jpeg file"):
-        read_picture("image", JPEG[:2] + b"\xff\xd8" * 60_000 + bytes(7_000_000))
+        read_image("image", JPEG[:2] + b"\xff\xd8" * 60_000 + bytes(7_000_000))
 
 
 WHOLE = [
@@ -338,7 +338,7 @@ def test_whatever_is_changed_in_a_file_it_is_a_picture_or_refused(
         at = place % max(1, len(data))
         data = data[:at] + instead + data[at + gone :]
     with suppress(InvalidRequest):
-        found = read_picture("mask", data)
+        found = read_image("mask", data)
         assert (found.shown().mode, found.shown().size) == ("RGB", found.size)
         assert found.kept()[0].size == found.size
         read_mask(found)
@@ -350,7 +350,7 @@ from PIL import Image
 from shared.errors import InvalidRequest
 from shared.host.heap import give_back_large_pieces
 from shared.media.masks import read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 
 def resident():
     pages = int(open("/proc/self/statm").read().split()[1])
@@ -363,7 +363,7 @@ def picture(width, height):
 
 def read(data):
     try:
-        read_picture("image", data)
+        read_image("image", data)
     except InvalidRequest as error:
         return error
 

@@ -1,4 +1,4 @@
-"""What a mask says, in all the forms that one comes in: docs/pictures.md, masks."""
+"""What a mask says, in all the forms that one comes in: docs/images.md, masks."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 
 from shared.errors import InvalidRequest
 from shared.media.masks import HALF, holes, mask_of, read_mask
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from tests.helpers.pictures import MIDDLE, SIZE, file, mask, picture, turned
 
 LIGHT = Image.new("L", SIZE, 0)
@@ -20,7 +20,7 @@ def opaque(light: Image.Image) -> Image.Image:
 
 def drawn(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """Where a mask's file has the image drawn anew, at the mask's own size."""
-    return np.asarray(read_mask(read_picture("mask", data))) >= HALF
+    return np.asarray(read_mask(read_image("mask", data))) >= HALF
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_a_mask_that_says_nothing_is_refused_with_what_it_is(
 
 
 def test_an_image_is_its_own_mask_if_any_of_it_is_fully_transparent() -> None:
-    own = mask_of(read_picture("image", file(mask())))
+    own = mask_of(read_image("image", file(mask())))
     assert own is not None
     assert (np.asarray(own) == np.asarray(LIGHT)).all()
     half = picture(mode="RGBA")
     half.putalpha(1)
     for image in (half, picture(), LIGHT):
-        assert mask_of(read_picture("image", file(image))) is None
+        assert mask_of(read_image("image", file(image))) is None

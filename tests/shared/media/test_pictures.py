@@ -1,4 +1,4 @@
-"""Files become pixels as a viewer shows them: the table of docs/pictures.md."""
+"""Files become pixels as a viewer shows them: the table of docs/images.md."""
 
 from io import BytesIO
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from shared.media.profiles import from_srgb
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from tests.helpers.pictures import SIZE, TURNED, chunk, file, picture, png, profile, turned
 
 Pixels = np.ndarray[Any, Any]
@@ -17,7 +17,7 @@ RAMP = np.tile(np.linspace(0, 65535, 64).round().astype(np.int64), (8, 1))
 
 
 def shown(data: bytes) -> Pixels:
-    image = read_picture("image", data).shown()
+    image = read_image("image", data).shown()
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
@@ -33,7 +33,7 @@ def test_a_picture_is_upright_in_every_orientation(
 ) -> None:
     data = turned(PICTURE, orientation, form, **options)
     assert (shown(data) == of(PICTURE)).all()
-    assert read_picture("image", data).size == PICTURE.size
+    assert read_image("image", data).size == PICTURE.size
 
 
 @pytest.mark.parametrize("orientation", [*TURNED, 0, 1, 9, 65535])
@@ -57,10 +57,10 @@ def test_xmp_says_the_orientation_where_exif_does_not() -> None:
     in_webp = file(sideways, "WEBP", lossless=True, xmp=XMP % 6)
     assert (shown(in_webp) == of(PICTURE)).all()
     in_jpeg = file(sideways, "JPEG", xmp=XMP % 6)
-    assert read_picture("image", in_jpeg).orientation == 6
+    assert read_image("image", in_jpeg).orientation == 6
     exif = Image.Exif()
     exif[0x0112] = 1
-    assert read_picture("image", file(sideways, "WEBP", xmp=XMP % 6, exif=exif)).orientation == 1
+    assert read_image("image", file(sideways, "WEBP", xmp=XMP % 6, exif=exif)).orientation == 1
 
 
 GREY = ((RAMP + 128) // 257).astype(int)
@@ -103,7 +103,7 @@ def test_a_colour_that_is_declared_transparent_is(
     samples: Pixels, depth: int, colour: int, hole: Any
 ) -> None:
     values = np.array(hole).astype(">u2").tobytes()
-    alpha = read_picture("image", png(samples, depth, colour, chunk(b"tRNS", values))).alpha()
+    alpha = read_image("image", png(samples, depth, colour, chunk(b"tRNS", values))).alpha()
     assert alpha is not None
     at = samples.reshape(*samples.shape[:2], -1)
     assert ((np.asarray(alpha) == 0) == (at == np.array(hole)).all(axis=2)).all()
@@ -197,7 +197,7 @@ def test_a_profile_of_other_pixels_counts_as_none() -> None:
 
 @pytest.mark.parametrize("space", ["srgb", "swapped"])
 def test_what_a_result_keeps_is_a_pictures_own(space: str) -> None:
-    picked = read_picture("image", file(PICTURE, icc_profile=profile(space)))
+    picked = read_image("image", file(PICTURE, icc_profile=profile(space)))
     own, said = picked.kept()
     assert said == profile(space)
     assert (of(own) == of(PICTURE)).all()
@@ -216,5 +216,5 @@ def test_what_a_result_keeps_is_a_pictures_own(space: str) -> None:
     ],
 )
 def test_where_no_profile_can_be_kept_a_result_is_in_srgb(data: bytes) -> None:
-    own, said = read_picture("image", data).kept()
+    own, said = read_image("image", data).kept()
     assert (own.mode, said) == ("RGB", None)

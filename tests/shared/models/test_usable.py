@@ -26,7 +26,7 @@ def test_the_default_moves_on_while_nobody_holds_the_first_model() -> None:
     assert two().default.name == "bad"
     assert as_found(two(), HERE).default.name == "bad"
     told = as_found(two(), SPOILT)
-    assert (told.default.name, told.spoilt) == ("good", frozenset({"bad"}))
+    assert (told.default.name, told.unloadable) == ("good", frozenset({"bad"}))
     assert told.find("bad") is not None  # who names it is told why by whoever takes no work of it
     assert as_found(told, [*SPOILT, process("vae", "bad")]).default.name == "bad"
 

@@ -126,7 +126,7 @@ def test_a_size_that_was_never_measured_is_tried_with_one_row_more_at_a_time() -
     assert sizes == [1] * tried + [2] * tried + [1] * (40 - 2 * tried)
 
 
-def test_deadlines_and_what_is_waited_for_within_a_step_make_company_welcome() -> None:
+def test_deadlines_and_what_is_waited_for_within_a_step_make_sharing_worth_it() -> None:
     assert running([row(1, seconds_left=1e6), row(2)], cost(0.0)) == (1, 2)
     assert running([row(1, asks=True), row(2)], cost(0.0)) == (1, 2)
 

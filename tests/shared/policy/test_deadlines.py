@@ -12,7 +12,7 @@ from services.denoiser.engine.engine import Engine
 from shared.errors import DeadlineExceeded
 from shared.policy.batch_key import ShapeKey
 from shared.policy.cost_model import CostModel
-from shared.policy.deadlines import infeasible, kept, would_delay
+from shared.policy.deadlines import infeasible, keep_in_time, would_delay
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, schedule_step
 from shared.policy.step_work import StepWork, total
@@ -63,8 +63,8 @@ def test_who_could_not_be_in_time_alone_is_infeasible() -> None:
 
 
 def test_who_has_a_chance_still_is_not_infeasible() -> None:
-    assert is_infeasible(row(1, 10, 0.14, margin=0.05))
-    assert not is_infeasible(row(1, 10, 0.16, margin=0.05))
+    assert is_infeasible(row(1, 10, 0.14, grace=0.05))
+    assert not is_infeasible(row(1, 10, 0.16, grace=0.05))
 
 
 def test_of_those_that_are_all_late_the_least_late_goes_on_until_its_deadline_is_over() -> None:
@@ -78,29 +78,29 @@ def test_of_those_that_are_all_late_the_least_late_goes_on_until_its_deadline_is
 def test_of_rows_that_are_late_together_as_many_go_on_as_are_in_time() -> None:
     """Ten steps each: alone 0.2 s, two 0.3 s, three 0.4 s."""
     rows = [row(k, 10, 0.35) for k in range(3)]
-    staying, aside = kept([*rows, row(9, 10, None)], COST)
+    staying, aside = keep_in_time([*rows, row(9, 10, None)], COST)
     assert {one.arrival for one in staying} == {0, 9}
     assert {one.arrival for one in aside} == {1, 2}
-    assert kept(rows[:2], COST) == (rows[:2], [])
+    assert keep_in_time(rows[:2], COST) == (rows[:2], [])
 
 
 def test_those_that_are_done_soonest_go_on() -> None:
     rows = [row(1, 10, 0.25), row(2, 2, 0.25), row(3, 9, 0.25)]
-    staying, _ = kept(rows, COST)
+    staying, _ = keep_in_time(rows, COST)
     assert {one.arrival for one in staying} == {2, 3}
 
 
 def test_if_all_are_late_even_alone_the_least_late_goes_on() -> None:
     rows = [row(1, 10, 0.1), row(2, 10, 0.15), row(3, 10, 0.05)]
-    staying, aside = kept(rows, COST)
+    staying, aside = keep_in_time(rows, COST)
     assert [one.arrival for one in staying] == [2]
     assert len(aside) == 2
 
 
 def test_a_row_that_is_alone_goes_on_however_late_it_is() -> None:
     late = row(1, 10, -5.0, alone=True)
-    assert kept([late], COST) == ([late], [])
-    assert kept([late, row(2, 10, None)], COST)[1] == []
+    assert keep_in_time([late], COST) == ([late], [])
+    assert keep_in_time([late, row(2, 10, None)], COST)[1] == []
     assert schedule_step([late], [], Limits(), COST, RoundRobinState(), held=True).runs == (1,)
 
 
@@ -118,7 +118,7 @@ def test_a_row_that_is_alone_goes_on_however_late_it_is() -> None:
 )
 def test_rows_that_step_aside_never_leave_a_denoiser_idle(rows: list[RowView]) -> None:
     rows = [replace(one, arrival=k) for k, one in enumerate(rows)]
-    staying, aside = kept(rows, COST)
+    staying, aside = keep_in_time(rows, COST)
     assert sorted((*staying, *aside), key=lambda one: one.arrival) == rows
     assert not rows or staying
     assert all(one.seconds_left is not None and not one.alone for one in aside)
@@ -143,7 +143,7 @@ def test_without_recent_steps_nobody_is_given_up_before_its_deadline_is_over() -
 
 
 def test_who_has_a_bare_chance_gets_it_where_nobody_else_has_a_deadline() -> None:
-    chance = row(2, 10, 0.16, margin=0.05)
+    chance = row(2, 10, 0.16, grace=0.05)
     assert not would_delay([], chance, COST)
     assert not would_delay([row(1, 10, None)], chance, COST)
     assert would_delay([row(1, 10, 0.35)], chance, COST)
@@ -152,7 +152,7 @@ def test_who_has_a_bare_chance_gets_it_where_nobody_else_has_a_deadline() -> Non
 
 
 def test_those_who_have_a_bare_chance_do_not_crowd_each_other_out() -> None:
-    late = [row(k, 10, 0.16, margin=0.05) for k in range(5)]
+    late = [row(k, 10, 0.16, grace=0.05) for k in range(5)]
     found = schedule_step([], late, Limits(), COST, RoundRobinState())
     assert (found.infeasible, found.runs) == ((), (0,))
 
@@ -248,7 +248,7 @@ def test_a_row_that_cannot_be_in_time_fails_by_name_and_its_company_goes_on() ->
                 with pytest.raises(DeadlineExceeded):
                     await denoiser.run(await world.task("late"))
         assert world.latents(good.result()).isfinite().all()
-        assert len(world.outbox.steps("good")) == STEPS
+        assert len(world.publisher.steps("good")) == STEPS
 
     in_world(scenario)
 
@@ -270,12 +270,12 @@ def test_who_hangs_up_while_waiting_leaves_the_denoiser_as_open_as_before() -> N
             await asyncio.to_thread(gated.asked.acquire)
             gated.permits.release()
             await asyncio.to_thread(gated.asked.acquire)  # the second step is under way
-            kept_waiting = not engine.has_room(0)
+            kept_waiting = not engine.has_capacity(0)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             gated.permits.release()
             assert kept_waiting
-            await eventually(lambda: asyncio.sleep(0, engine.has_room(0)))
+            await eventually(lambda: asyncio.sleep(0, engine.has_capacity(0)))
 
     run(scenario())

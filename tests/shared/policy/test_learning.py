@@ -58,7 +58,7 @@ class Host:
     """How many times longer everything takes."""
     now: float = 0.0
     cost: CostModel = field(default_factory=CostModel)
-    turn: RoundRobinState = field(default_factory=RoundRobinState)
+    round_robin: RoundRobinState = field(default_factory=RoundRobinState)
     rows: dict[int, RowView] = field(default_factory=dict)
     waiting: dict[int, RowView] = field(default_factory=dict)
     born: dict[int, float] = field(default_factory=dict)
@@ -87,9 +87,9 @@ class Host:
             [self._view(row) for row in self.waiting.values()],
             LIMITS,
             self.cost,
-            self.turn,
+            self.round_robin,
         )
-        self.turn = plan.turn
+        self.round_robin = plan.round_robin
         for arrival in plan.infeasible:
             self._end(arrival, in_time=False)
         for arrival in plan.leaves:

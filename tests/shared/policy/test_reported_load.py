@@ -5,7 +5,15 @@ import pytest
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.cost_model import CostModel
-from shared.policy.reported_load import IDLE, LAST, LEAST, ends, has_room, level, seconds_in_hand
+from shared.policy.reported_load import (
+    IDLE,
+    LAST,
+    LEAST,
+    ends,
+    has_capacity,
+    level,
+    seconds_in_hand,
+)
 from shared.policy.row_view import RowView
 from shared.policy.step_work import StepWork
 
@@ -65,16 +73,16 @@ def test_what_is_loaded_counts() -> None:
 
 def test_a_row_is_pulled_only_if_the_step_stays_within_budget() -> None:
     rows = [edit(1, 5, 100), edit(2, 5, 300)]  # one like their mean adds 20 ms to 50
-    assert has_room(rows, 0, COST, 0.07)
-    assert not has_room(rows, 0, COST, 0.069)
-    assert not has_room(rows, 1, COST, 0.07)
-    assert has_room(rows, 1, COST, 0.09)
+    assert has_capacity(rows, 0, COST, 0.07)
+    assert not has_capacity(rows, 0, COST, 0.069)
+    assert not has_capacity(rows, 1, COST, 0.07)
+    assert has_capacity(rows, 1, COST, 0.09)
 
 
 def test_masks_decide_how_many_rows_there_is_room_for() -> None:
     def most(computed: int) -> int:
         rows: list[RowView] = []
-        while not rows or has_room(rows, 0, COST, 0.11):
+        while not rows or has_capacity(rows, 0, COST, 0.11):
             rows.append(edit(len(rows), 5, computed))
         return len(rows)
 
@@ -82,8 +90,8 @@ def test_masks_decide_how_many_rows_there_is_room_for() -> None:
 
 
 def test_who_has_nothing_in_hand_or_knows_no_cost_has_room() -> None:
-    assert has_room([], 5, COST, 0.0)
-    assert has_room([edit(1, 5)], 5, CostModel(), 0.0)
+    assert has_capacity([], 5, COST, 0.0)
+    assert has_capacity([edit(1, 5)], 5, CostModel(), 0.0)
 
 
 def test_a_process_without_work_comes_before_all_others() -> None:

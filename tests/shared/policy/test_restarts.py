@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from shared.policy.restarts import Exit, GiveUp, History, Restart, RestartPolicy, after_exit
 
-POLICY = RestartPolicy(first=0.5, factor=2.0, longest=4.0, steady_after=30.0, hopeless_after=3)
+POLICY = RestartPolicy(first=0.5, factor=2.0, longest=4.0, steady_after=30.0, give_up_after=3)
 
 
 def delays(exits: int, lived: float = 1.0) -> list[float]:

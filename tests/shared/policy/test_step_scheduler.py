@@ -74,11 +74,11 @@ def situations(draw: st.DrawFn) -> tuple[list[RowView], list[RowView], Limits, R
     ids = draw(st.lists(st.integers(0, 99), unique=True, max_size=14))
     admitted = draw(st.integers(0, min(len(ids), bounds.max_admitted)))
     known = draw(st.lists(st.sampled_from(SHAPES), unique=True))
-    turn = RoundRobinState(
+    round_robin = RoundRobinState(
         draw(st.sampled_from([None, *known])),
         tuple((shape, draw(st.floats(0.0, 0.1))) for shape in known),
     )
-    return draw(views(ids[:admitted])), draw(views(ids[admitted:])), bounds, turn
+    return draw(views(ids[:admitted])), draw(views(ids[admitted:])), bounds, round_robin
 
 
 @SAME
@@ -86,8 +86,8 @@ def situations(draw: st.DrawFn) -> tuple[list[RowView], list[RowView], Limits, R
 def test_a_plan_is_within_its_limits(
     situation: tuple[list[RowView], list[RowView], Limits, RoundRobinState],
 ) -> None:
-    rows, waiting, bounds, turn = situation
-    plan = schedule_step(rows, waiting, bounds, COST, turn)
+    rows, waiting, bounds, round_robin = situation
+    plan = schedule_step(rows, waiting, bounds, COST, round_robin)
     by_arrival = {row.arrival: row for row in (*rows, *waiting)}
     held, entering = {r.arrival for r in rows}, {r.arrival for r in waiting}
     admitted = (held | set(plan.joins)) - set(plan.leaves)
@@ -113,8 +113,8 @@ def test_a_plan_is_within_its_limits(
 def test_a_row_of_the_highest_rank_runs(
     situation: tuple[list[RowView], list[RowView], Limits, RoundRobinState],
 ) -> None:
-    rows, waiting, bounds, turn = situation
-    plan = schedule_step(rows, waiting, bounds, COST, turn)
+    rows, waiting, bounds, round_robin = situation
+    plan = schedule_step(rows, waiting, bounds, COST, round_robin)
     ranks = {row.arrival: row.rank(bounds.patience) for row in (*rows, *waiting)}
     if ranks:
         assert min(ranks[arrival] for arrival in plan.runs) == min(ranks.values())
@@ -125,14 +125,14 @@ def test_a_row_of_the_highest_rank_runs(
 def test_a_row_that_is_alone_shares_no_step_and_goes_first(
     situation: tuple[list[RowView], list[RowView], Limits, RoundRobinState], held: bool
 ) -> None:
-    rows, waiting, bounds, turn = situation
-    plan = schedule_step(rows, waiting, bounds, COST, turn, held)
+    rows, waiting, bounds, round_robin = situation
+    plan = schedule_step(rows, waiting, bounds, COST, round_robin, held)
     lone = {row.arrival for row in (*rows, *waiting) if row.alone}
     if lone:
         assert len(plan.runs) == 1
         assert set(plan.runs) <= lone
     elif held:
-        assert plan == StepPlan((), (), (), turn)
+        assert plan == StepPlan((), (), (), round_robin)
 
 
 @SAME
@@ -140,8 +140,8 @@ def test_a_row_that_is_alone_shares_no_step_and_goes_first(
 def test_while_held_nobody_enters_but_rows_that_are_alone(
     situation: tuple[list[RowView], list[RowView], Limits, RoundRobinState],
 ) -> None:
-    rows, waiting, bounds, turn = situation
-    plan = schedule_step(rows, waiting, bounds, COST, turn, held=True)
+    rows, waiting, bounds, round_robin = situation
+    plan = schedule_step(rows, waiting, bounds, COST, round_robin, held=True)
     assert set(plan.joins) <= {row.arrival for row in waiting if row.alone}
     assert len(plan.leaves) <= len(plan.joins)
 
@@ -154,13 +154,13 @@ class Denoiser:
     rows: list[RowView]
     waiting: list[RowView]
     left: dict[int, int]
-    turn: RoundRobinState = field(default_factory=RoundRobinState)
+    round_robin: RoundRobinState = field(default_factory=RoundRobinState)
     cost: CostModel = COST
     now: float = 0.0
 
     def step(self) -> StepPlan:
-        plan = schedule_step(self.rows, self.waiting, self.limits, self.cost, self.turn)
-        self.turn = plan.turn
+        plan = schedule_step(self.rows, self.waiting, self.limits, self.cost, self.round_robin)
+        self.round_robin = plan.round_robin
         by_arrival = {row.arrival: row for row in chain(self.rows, self.waiting)}
         seconds = self.cost.predict(total(by_arrival[arrival].work for arrival in plan.runs))
         self.now += seconds
@@ -235,7 +235,7 @@ def test_a_waiting_row_joins_the_running_ones() -> None:
         joins=(2,),
         leaves=(),
         runs=(1, 2),
-        turn=RoundRobinState(SHAPES[0], ((SHAPES[0], 0.0),), choices=1),
+        round_robin=RoundRobinState(SHAPES[0], ((SHAPES[0], 0.0),), choices=1),
     )
 
 
@@ -261,10 +261,10 @@ def test_shapes_share_the_time_equally_whatever_their_steps_cost() -> None:
     bounds = Limits(max_rows=4)
     rows = [row(k, shape=0) for k in range(4)] + [row(9, shape=1)]
     seconds = {SHAPES[0]: 0.0, SHAPES[1]: 0.0}
-    turn = RoundRobinState()
+    round_robin = RoundRobinState()
     for _ in range(200):
-        step = schedule_step(rows, [], bounds, COST, turn)
-        turn = step.turn
+        step = schedule_step(rows, [], bounds, COST, round_robin)
+        round_robin = step.round_robin
         shape = SHAPES[1] if 9 in step.runs else SHAPES[0]
         seconds[shape] += COST.predict(StepWork.full(2 * len(step.runs), shape.tokens))
     assert abs(seconds[SHAPES[0]] - seconds[SHAPES[1]]) < 0.1 * sum(seconds.values())
@@ -275,15 +275,15 @@ def test_what_was_decided_against_is_tried_again_at_two_steps_of_a_hundred() -> 
     now and then has the step to itself."""
     rows = [row(1), row(2), row(3)]
     for cost, usual, other in ((SETTLED[1], 1, 2), (SETTLED[2], 3, 1)):
-        turn, sizes = RoundRobinState(), []
+        round_robin, sizes = RoundRobinState(), []
         for _ in range(2 * PERIOD):
-            found = schedule_step(rows, [], Limits(), cost, turn)
-            turn = found.turn
+            found = schedule_step(rows, [], Limits(), cost, round_robin)
+            round_robin = found.round_robin
             sizes.append(len(found.runs))
         assert sizes == ([usual] * (PERIOD - TRIALS) + [other] * TRIALS) * 2
 
 
 def test_where_deadlines_decide_who_is_there_nothing_is_tried() -> None:
     rows = [replace(row(k), seconds_left=1e6) for k in range(3)]
-    turn = RoundRobinState(choices=PERIOD - 1)
-    assert len(schedule_step(rows, [], Limits(), SETTLED[1], turn).runs) == 3
+    round_robin = RoundRobinState(choices=PERIOD - 1)
+    assert len(schedule_step(rows, [], Limits(), SETTLED[1], round_robin).runs) == 3

@@ -22,7 +22,7 @@ ENTRIES = {
 """The module that each service begins with."""
 PROPERTIES = {
     "sources": "models",
-    "shelf": "loras",
+    "lora_directories": "loras",
     "control_sources": "controls",
     "template_memory": "arena_dir",
     "lora_origins": "lora_hosts",

@@ -36,7 +36,7 @@ async def pulling(
     bus: MemoryBus,
     handle: Callable[[Work], Awaitable[None]],
     capacity: int = 1,
-    reserve: int = 0,
+    burst_capacity: int = 0,
     stall_seconds: float = 60.0,
     drain_seconds: float = 5.0,
     drain: Callable[[], Coroutine[None, None, None]] | None = None,
@@ -53,7 +53,7 @@ async def pulling(
                 subjects.work_filter("encode", "m", c),
                 ACK_WAIT,
             ),
-            capacity + (reserve if c == "interactive" else 0),
+            capacity + (burst_capacity if c == "interactive" else 0),
         )
         for c in subjects.CLASSES
     ]
@@ -66,7 +66,7 @@ async def pulling(
         handle,
         decline=give_back,
         drain=drain or nothing,
-        on_hang=(hung if hung is not None else []).append,
+        on_stall=(hung if hung is not None else []).append,
         ack_wait=ACK_WAIT,
         stall_seconds=stall_seconds,
         drain_seconds=drain_seconds,
@@ -221,7 +221,7 @@ def test_urgent_work_is_taken_beyond_the_capacity_for_the_rest() -> None:
 
         for name in ("first", "second", "third"):
             await put(bus, name)
-        async with pulling(bus, handle, capacity=2, reserve=1, drain_seconds=0.0):
+        async with pulling(bus, handle, capacity=2, burst_capacity=1, drain_seconds=0.0):
             await eventually(lambda: _true(len(running) >= 2))
             await put(bus, "urgent", "interactive")
             await eventually(lambda: _true("urgent" in running))

@@ -19,7 +19,7 @@ from shared.jobs.advance import MAX_FAILURES, new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, Claimed, InputsLost, NodeFailed, NodeFinished
 from shared.jobs.graph import NodeKind, text_to_image
-from shared.jobs.ledger import RecordStore
+from shared.jobs.record_store import RecordStore
 from shared.messages import (
     CancelRequest,
     Failure,
@@ -51,7 +51,7 @@ class StubHandler:
 
     models: tuple[str, ...] = ("pocket-sdxl",)
     capacity = 4
-    reserve = 0
+    burst_capacity = 0
     isolates = False
 
     def __init__(self, kind: NodeKind, do: Run) -> None:
@@ -66,7 +66,7 @@ class StubHandler:
     def discard(self, outputs: Tensors) -> None:
         self.discarded.extend(outputs.values())
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     async def drain(self) -> None:
@@ -106,7 +106,7 @@ async def working(
     bus: MemoryBus, handler: StubHandler, settings: Settings = SETTINGS
 ) -> AsyncIterator[Worker]:
     worker = Worker(
-        bus, handler, settings, Metrics("test"), "worker-1", on_hang=lambda subject: None
+        bus, handler, settings, Metrics("test"), "worker-1", on_stall=lambda subject: None
     )
     stop, ready = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -139,9 +139,9 @@ def test_a_finished_node_advances_the_record_and_publishes_the_next() -> None:
         await submit(bus)
         async with working(bus, handler):
             await eventually(lambda: _waits(bus, "denoise"))
-            page = await RecordStore(bus).load("job-1")
-            assert page.record.nodes["encode"].status == "done"
-            assert page.record.nodes["encode"].worker == "worker-1"
+            revisioned = await RecordStore(bus).load("job-1")
+            assert revisioned.record.nodes["encode"].status == "done"
+            assert revisioned.record.nodes["encode"].worker == "worker-1"
             await eventually(lambda: _none_waits(bus, "encode"))
         assert handler.discarded == []
 
@@ -154,10 +154,10 @@ def test_a_crash_between_writing_and_publishing_is_mended_by_redelivery() -> Non
     async def scenario() -> None:
         bus = await new_bus()
         await submit(bus)
-        ledger = RecordStore(bus)
-        page = await ledger.load("job-1")
+        records = RecordStore(bus)
+        revisioned = await records.load("job-1")
         finished = NodeFinished("encode", 1, {}, "crashed", 1.0, 2.0)
-        await ledger.advance(page, finished)
+        await records.advance(revisioned, finished)
         await bus.remove(subjects.WORK, _work("denoise", "denoise-0"))
 
         async def never(task: Task) -> dict[str, TensorHandle]:
@@ -173,19 +173,19 @@ def test_a_crash_between_writing_and_publishing_is_mended_by_redelivery() -> Non
 def test_a_result_that_comes_too_late_is_discarded_and_its_slots_freed() -> None:
     async def scenario() -> None:
         bus = await new_bus()
-        ledger = RecordStore(bus)
+        records = RecordStore(bus)
 
         async def overtaken(task: Task) -> dict[str, TensorHandle]:
-            page = await ledger.load("job-1")
-            await ledger.advance(page, NodeFinished("encode", 1, {}, "faster", 1.0, 2.0))
+            revisioned = await records.load("job-1")
+            await records.advance(revisioned, NodeFinished("encode", 1, {}, "faster", 1.0, 2.0))
             return put(handler, task)
 
         handler = StubHandler("encode", overtaken)
         await submit(bus)
         async with working(bus, handler):
             await eventually(lambda: _none_waits(bus, "encode"))
-        page = await ledger.load("job-1")
-        assert page.record.nodes["encode"].worker == "faster"
+        revisioned = await records.load("job-1")
+        assert revisioned.record.nodes["encode"].worker == "faster"
         assert len(handler.discarded) == 1
 
     run_virtually(scenario())
@@ -231,7 +231,7 @@ def test_an_error_that_no_retry_can_mend_ends_the_job_at_the_first_attempt() -> 
 def test_a_full_arena_delays_a_node_and_does_not_count_against_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.worker.worker.ROOM_SECONDS", 0.01)
+    monkeypatch.setattr("shared.worker.worker.CAPACITY_RETRY_SECONDS", 0.01)
 
     async def scenario() -> None:
         bus = await new_bus()
@@ -248,8 +248,8 @@ def test_a_full_arena_delays_a_node_and_does_not_count_against_it(
         await submit(bus)
         async with working(bus, handler):
             await eventually(lambda: _waits(bus, "denoise"))
-        page = await RecordStore(bus).load("job-1")
-        assert page.record.nodes["encode"].attempt == 1
+        revisioned = await RecordStore(bus).load("job-1")
+        assert revisioned.record.nodes["encode"].attempt == 1
 
     run_virtually(scenario())
 
@@ -325,9 +325,9 @@ def test_a_job_that_was_given_up_is_kept_with_its_causes() -> None:
         await submit(bus)
         async with working(bus, StubHandler("encode", fails)):
             await outcome(bus)
-        buried = await bus.stored(subjects.dead("job-1"))
-        assert buried is not None
-        letter = decode(buried, DeadLetter)
+        stored = await bus.stored(subjects.dead("job-1"))
+        assert stored is not None
+        letter = decode(stored, DeadLetter)
         assert letter.record is not None
         assert letter.failure.message == "RuntimeError: out of luck"
         causes = letter.record.nodes["encode"].causes
@@ -373,9 +373,9 @@ def test_a_lost_input_runs_its_producer_again_and_not_the_job_into_failure() -> 
         await submit(bus)
         async with working(bus, encoder), working(bus, StubHandler("denoise", denoise)):
             await eventually(lambda: _waits(bus, "decode"))
-        page = await RecordStore(bus).load("job-1")
-        assert page.record.nodes["encode"].attempt == 2
-        assert page.record.nodes["denoise-0"].attempt == 2
+        revisioned = await RecordStore(bus).load("job-1")
+        assert revisioned.record.nodes["encode"].attempt == 2
+        assert revisioned.record.nodes["denoise-0"].attempt == 2
 
     run_virtually(scenario())
 
@@ -408,8 +408,8 @@ def test_a_node_of_an_ended_job_is_dropped_unrun() -> None:
     async def scenario() -> None:
         bus = await new_bus()
         await submit(bus)
-        ledger = RecordStore(bus)
-        await ledger.advance(await ledger.load("job-1"), CancelRequested(2.0))
+        records = RecordStore(bus)
+        await records.advance(await records.load("job-1"), CancelRequested(2.0))
 
         async def never(task: Task) -> dict[str, TensorHandle]:
             raise AssertionError("the job has ended")
@@ -503,8 +503,8 @@ async def _none_waits(bus: MemoryBus, kind: str) -> bool:
 
 async def vanish(bus: MemoryBus) -> None:
     """Take the encode node as a process would that dies with it, like one before it did."""
-    page = await RecordStore(bus).load("job-1")
-    await RecordStore(bus).advance(page, Claimed("encode", 1, 1, 1.0, "a ghost"))
+    revisioned = await RecordStore(bus).load("job-1")
+    await RecordStore(bus).advance(revisioned, Claimed("encode", 1, 1, 1.0, "a ghost"))
     name = subjects.work_consumer("encode", "pocket-sdxl", "standard")
     queue = subjects.work_filter("encode", "pocket-sdxl", "standard")
     consumer = await bus.consumer(subjects.WORK, name, queue, SETTINGS.ack_wait)
@@ -533,8 +533,8 @@ def test_what_a_vanished_holder_had_is_claimed_and_run_alone() -> None:
         seen: list[tuple[bool, int, bool]] = []
 
         async def do(task: Task) -> dict[str, TensorHandle]:
-            page = await RecordStore(bus).load("job-1")
-            seen.append((task.suspect, task.state.lease, page.record.nodes["encode"].alone))
+            revisioned = await RecordStore(bus).load("job-1")
+            seen.append((task.suspect, task.state.lease, revisioned.record.nodes["encode"].alone))
             return put(handler, task)
 
         handler = StubHandler("encode", do)
@@ -606,11 +606,11 @@ def test_who_loses_a_claim_to_another_does_not_run_the_node() -> None:
 
         handler = StubHandler("encode", do)
         await submit(bus)
-        page = await RecordStore(bus).load("job-1")
+        revisioned = await RecordStore(bus).load("job-1")
         worker = Worker(bus, handler, SETTINGS, Metrics("test"), "worker-1")
         delivery = Noted(deliveries=2)
         work = Work(delivery)  # type: ignore[arg-type]  # all that a task does to one is noted
-        late = Task(page, page.record.nodes["encode"], work, RecordStore(bus))
+        late = Task(revisioned, revisioned.record.nodes["encode"], work, RecordStore(bus))
         await RecordStore(bus).advance(
             await RecordStore(bus).load("job-1"), Claimed("encode", 1, 1, 1.0, "another")
         )
@@ -647,8 +647,8 @@ def test_who_lost_its_lease_changes_nothing_and_acknowledges_nothing() -> None:
                 await claimed.wait()
                 wake.set()
                 await eventually(lambda: _true(len(sleeper.discarded) == 1))
-                page = await RecordStore(bus).load("job-1")
-                state = page.record.nodes["encode"]
+                revisioned = await RecordStore(bus).load("job-1")
+                state = revisioned.record.nodes["encode"]
                 assert (state.status, state.lease) == ("ready", 2)
                 assert await bus.depth(subjects.WORK, subjects.ALL_WORK) == 1
 
@@ -665,9 +665,9 @@ def test_what_is_handed_over_goes_on_elsewhere_without_suspicion() -> None:
         await submit(bus)
         async with working(bus, StubHandler("encode", leaves)):
             await eventually(lambda: _lease(bus, at_least=2))
-        page = await RecordStore(bus).load("job-1")
-        assert page.record.nodes["encode"].losses == 0
-        assert page.record.nodes["encode"].attempt == 1
+        revisioned = await RecordStore(bus).load("job-1")
+        assert revisioned.record.nodes["encode"].losses == 0
+        assert revisioned.record.nodes["encode"].attempt == 1
 
     run(scenario())  # no time passes while it is given back and taken again
 
@@ -675,27 +675,27 @@ def test_what_is_handed_over_goes_on_elsewhere_without_suspicion() -> None:
 def test_a_node_whose_input_is_being_made_again_waits_for_it() -> None:
     async def scenario() -> None:
         bus = await new_bus()
-        ledger = RecordStore(bus)
+        records = RecordStore(bus)
         wanted = spec(n=2)
-        page = await ledger.open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
+        revisioned = await records.open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
         outputs = put_bytes(MemoryTransport())
-        await ledger.advance(page, NodeFinished("encode", 1, outputs, "w", 1.0, 2.0))
+        await records.advance(revisioned, NodeFinished("encode", 1, outputs, "w", 1.0, 2.0))
         lost = InputsLost("denoise-0", 1, outputs["tensor"].name, GONE, 3.0)
-        await ledger.advance(page, lost)
+        await records.advance(revisioned, lost)
 
         async def never(task: Task) -> dict[str, TensorHandle]:
             raise AssertionError("its input is not there")
 
         async with working(bus, StubHandler("denoise", never)):
             await eventually(lambda: _none_waits(bus, "denoise"))
-        state = (await ledger.load("job-1")).record.nodes["denoise-1"]
+        state = (await records.load("job-1")).record.nodes["denoise-1"]
         assert (state.status, [cause.code for cause in state.causes]) == (
             "waiting",
             ["handle_lost"],
         )
-        page = await ledger.load("job-1")
-        await ledger.advance(page, NodeFinished("encode", 2, outputs, "w", 4.0, 5.0))
-        assert {page.record.nodes[f"denoise-{i}"].status for i in range(2)} == {"ready"}
+        revisioned = await records.load("job-1")
+        await records.advance(revisioned, NodeFinished("encode", 2, outputs, "w", 4.0, 5.0))
+        assert {revisioned.record.nodes[f"denoise-{i}"].status for i in range(2)} == {"ready"}
 
     run_virtually(scenario())
 
@@ -712,10 +712,10 @@ class Noted:
 
 
 async def task_of(bus: MemoryBus, delivery: Noted) -> Task:
-    ledger = RecordStore(bus)
-    page = await ledger.load("job-1")
+    records = RecordStore(bus)
+    revisioned = await records.load("job-1")
     work = Work(delivery)  # type: ignore[arg-type]  # all that a task does to one is noted
-    return Task(page, page.record.nodes["encode"], work, ledger)
+    return Task(revisioned, revisioned.record.nodes["encode"], work, records)
 
 
 def test_who_lost_its_lease_cannot_give_the_work_of_its_successor_back() -> None:
@@ -749,21 +749,21 @@ def test_a_letter_that_was_dropped_does_not_come_back() -> None:
     async def scenario() -> None:
         bus = await new_bus()
         await submit(bus)
-        ledger = RecordStore(bus)
-        page = await ledger.load("job-1")
+        records = RecordStore(bus)
+        revisioned = await records.load("job-1")
         final = msgspec.structs.replace(GONE, retryable=False)
-        await ledger.advance(page, NodeFailed("encode", 1, final, 2.0))
+        await records.advance(revisioned, NodeFailed("encode", 1, final, 2.0))
         assert await bus.stored(subjects.dead("job-1")) is not None
         await bus.remove(subjects.DEAD, subjects.dead("job-1"))
-        await ledger.publish_outstanding(page)
+        await records.publish_outstanding(revisioned)
         assert await bus.stored(subjects.dead("job-1")) is None
 
     run_virtually(scenario())
 
 
 async def _lease(bus: MemoryBus, at_least: int) -> bool:
-    page = await RecordStore(bus).load("job-1")
-    return page.record.nodes["encode"].lease >= at_least
+    revisioned = await RecordStore(bus).load("job-1")
+    return revisioned.record.nodes["encode"].lease >= at_least
 
 
 async def _true(value: bool) -> bool:

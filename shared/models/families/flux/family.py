@@ -28,7 +28,7 @@ class Flux(Family):
     2024, arXiv 2403.03206).
 
     Guidance is what its config makes of it. A model with `guidance_embeds` was distilled: it is
-    told the number, and has no use for a negative prompt. The others are guided as usual, by a
+    given the number, and has no use for a negative prompt. The others are guided as usual, by a
     second forward with the negative prompt (`true_cfg_scale` in `FluxPipeline`)."""
 
     architecture = "FLUX"
@@ -96,7 +96,7 @@ class Flux(Family):
             "pooled": whole("transformer", self.config, "pooled_projection_dim", 768),
         }
 
-    def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
+    def scalars(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
         return (guidance,) if self.embedded_guidance else ()
 
     def wanted(self, names: Sequence[str]) -> Wanted | None:

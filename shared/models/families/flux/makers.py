@@ -14,7 +14,7 @@ BY_WORD: Final[Mapping[str, Wanted]] = {
 
 def wanted(names: Sequence[str], scheduler: Mapping[str, Any], guided: bool) -> Wanted | None:
     """Of a model with these names; None: nobody wants it drawn differently. `guided`: its network
-    is told its guidance."""
+    takes its guidance as a scalar."""
     text = " ".join(names).lower()
     if (word := word_of(text, BY_WORD)) is not None:
         return in_steps(text, BY_WORD[word])

@@ -2,7 +2,7 @@
 
 Only masked tokens ask: queries, attention rows, output projections and feed-forward run for them
 alone. What they attend to is everything: keys and values of unmasked tokens come from what was
-recorded when the whole template was computed at the same step. Images of one call may have
+recorded when the whole image was computed at the same step. Images of one call may have
 different masks, and some none: tokens of all images lie packed, one behind the other, and only
 attention is done image by image, so that nothing is padded to the largest mask.
 """
@@ -27,34 +27,34 @@ class Blocks(Protocol):
     """Diffusers' `FluxTransformer2DModel`."""
     pieces: Pieces
 
-    def rotary(self, x: torch.Tensor, told: Conditioning) -> Rotary: ...
+    def rotary(self, x: torch.Tensor, conditioning: Conditioning) -> Rotary: ...
 
     def begin(
-        self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, rotary: Rotary
+        self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, rotary: Rotary
     ) -> tuple[Stream, Context]: ...
 
 
 class MaskedCall:
     """One forward of `network` for images x (F, C, H, W) at times t (F,). `modes`: of each block,
-    for the images that have a template. `pieces`: of the network, if not its own ones."""
+    for the images that have an activation cache. `pieces`: of the network, if not its own ones."""
 
     def __init__(
         self,
         network: Blocks,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
         pieces: Pieces | None = None,
     ) -> None:
         self._network, self._shape = network, x.shape
         self._pieces = network.pieces if pieces is None else pieces
-        self._rotary = network.rotary(x, told)
-        self._stream, context = network.begin(x, t, told, self._rotary)
-        self._told = torch.nn.functional.silu(context.temb)  # so all adaptive norms begin
+        self._rotary = network.rotary(x, conditioning)
+        self._stream, context = network.begin(x, t, conditioning, self._rotary)
+        self._modulation = torch.nn.functional.silu(context.temb)  # so all adaptive norms begin
         self._partials, self._modes = partials, modes
-        [self._prompt], self._positions = told.lengths, self._stream.image.shape[1]
+        [self._prompt], self._positions = conditioning.lengths, self._stream.image.shape[1]
         self._everything = torch.arange(self._positions, device=x.device)
         self._total = self._prompt + self._positions
         self._recorded = Recorded(partials, self._total)
@@ -70,7 +70,7 @@ class MaskedCall:
         return Tokens.of(masks, self._prompt, self._rotary)
 
     @cached_property
-    def _room(self) -> torch.Tensor:
+    def _buffers(self) -> torch.Tensor:
         """For keys and values of one image after another (2, heads, L + N, width)."""
         config = self._network.module.config
         heads, width = config.num_attention_heads, config.attention_head_dim
@@ -108,17 +108,20 @@ class MaskedCall:
         """`FluxTransformerBlock.forward`: text and image have weights of their own."""
         attn, (tokens, asking) = block.attn, self._tokens(mode)
         prompts, own, ff_prompts, ff_own = self._pieces.doubles[number]
-        told = block.norm1.linear(self._told).chunk(6, dim=1)
-        told_text = block.norm1_context.linear(self._told).chunk(6, dim=1)
+        modulation = block.norm1.linear(self._modulation).chunk(6, dim=1)
+        text_modulation = block.norm1_context.linear(self._modulation).chunk(6, dim=1)
         asked = self._asking(hidden, mode)
         text, image = asking.prompts(asked), asking.own(asked)
-        y = modulated(block.norm1_context.norm, text, told_text, asking.prompt_counts)
-        x = given = modulated(block.norm1.norm, image, told, asking.own_counts)
+        y = modulated(block.norm1_context.norm, text, text_modulation, asking.prompt_counts)
+        x = given = modulated(block.norm1.norm, image, modulation, asking.own_counts)
         if asked is not hidden:
-            given = modulated(block.norm1.norm, tokens.own(hidden), told, tokens.own_counts)
-        text_q, q = prompts.queries(y, asking.prompt_turns), own.queries(x, asking.own_turns)
-        text_k, text_v = prompts.keys_values(y, tokens.prompt_turns)
-        k, v = own.keys_values(given, tokens.own_turns)
+            given = modulated(block.norm1.norm, tokens.own(hidden), modulation, tokens.own_counts)
+        text_q, q = (
+            prompts.queries(y, asking.prompt_rotations),
+            own.queries(x, asking.own_rotations),
+        )
+        text_k, text_v = prompts.keys_values(y, tokens.prompt_rotations)
+        k, v = own.keys_values(given, tokens.own_rotations)
         together = (
             asking.together(text_q, q),
             tokens.together(text_k, k),
@@ -126,26 +129,26 @@ class MaskedCall:
         )
         found = self._attended(number, mode, *together)
         out, text_out = attn.to_out[0](asking.own(found)), attn.to_add_out(asking.prompts(found))
-        image = gated(image, told[2], out, asking.own_counts)
-        text = gated(text, told_text[2], text_out, asking.prompt_counts)
-        x = modulated(block.norm2, image, told[3:], asking.own_counts)
-        y = modulated(block.norm2_context, text, told_text[3:], asking.prompt_counts)
-        image = gated(image, told[5], ff_own(x), asking.own_counts)
-        text = gated(text, told_text[5], ff_prompts(y), asking.prompt_counts)
+        image = gated(image, modulation[2], out, asking.own_counts)
+        text = gated(text, text_modulation[2], text_out, asking.prompt_counts)
+        x = modulated(block.norm2, image, modulation[3:], asking.own_counts)
+        y = modulated(block.norm2_context, text, text_modulation[3:], asking.prompt_counts)
+        image = gated(image, modulation[5], ff_own(x), asking.own_counts)
+        text = gated(text, text_modulation[5], ff_prompts(y), asking.prompt_counts)
         return asking.together(text, image)
 
     def _single(self, block: Any, number: int, hidden: torch.Tensor, mode: Mode) -> torch.Tensor:
         """`FluxSingleTransformerBlock.forward`: text and image share the weights."""
         tokens, asking = self._tokens(mode)
         heads, out = self._pieces.singles[number - len(self._pieces.doubles)]
-        told = block.norm.linear(self._told).chunk(3, dim=1)
+        modulation = block.norm.linear(self._modulation).chunk(3, dim=1)
         asked = self._asking(hidden, mode)
-        x = given = modulated(block.norm.norm, asked, told, asking.counts)
+        x = given = modulated(block.norm.norm, asked, modulation, asking.counts)
         if asked is not hidden:
-            given = modulated(block.norm.norm, hidden, told, tokens.counts)
-        q, (k, v) = heads.queries(x, asking.turns), heads.keys_values(given, tokens.turns)
+            given = modulated(block.norm.norm, hidden, modulation, tokens.counts)
+        q, (k, v) = heads.queries(x, asking.rotations), heads.keys_values(given, tokens.rotations)
         found = self._attended(number, mode, q, k, v)
-        return gated(asked, told[2], out(found, x), asking.counts)
+        return gated(asked, modulation[2], out(found, x), asking.counts)
 
     def _attended(
         self, number: int, mode: Mode, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -164,7 +167,7 @@ class MaskedCall:
             else:
                 recorded = (self._recorded.of(image, name) for name in names)
                 computed = queries, keys, values, places
-                found.append(self._pieces.attended(*computed, *recorded, *self._room))
+                found.append(self._pieces.attended(*computed, *recorded, *self._buffers))
         return joined(found)
 
     # ----------------------------------------------------------------------------------- tokens
@@ -185,7 +188,7 @@ class MaskedCall:
     def _ended(self, hidden: torch.Tensor) -> torch.Tensor:
         """`AdaLayerNormContinuous` and the last projection."""
         module, own = self._network.module, self._own
-        scale, shift = module.norm_out.linear(self._told).chunk(2, dim=1)
+        scale, shift = module.norm_out.linear(self._modulation).chunk(2, dim=1)
         out = modulated(module.norm_out.norm, own.own(hidden), (shift, scale), own.own_counts)
         out = module.proj_out(out)
         tokens = out.new_zeros(len(self._partials), self._positions, out.shape[-1])

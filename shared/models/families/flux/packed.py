@@ -24,7 +24,7 @@ class Tokens:
     """Tokens of each image, those of its prompt among them."""
     places: torch.Tensor
     """(T,), int64: where each is among all tokens of its image."""
-    turns: torch.Tensor
+    rotations: torch.Tensor
     """(T, 1, width / 2), complex: what its place multiplies each pair of channels by."""
 
     @classmethod
@@ -33,16 +33,16 @@ class Tokens:
         first = torch.arange(prompt, device=rotary[0].device)
         places = torch.cat([part for each in own for part in (first, each + prompt)])
         cos, sin = (table[:, ::2].float()[places, None] for table in rotary)  # alike in pairs
-        turns = torch.complex(cos, sin)
-        return cls(prompt, tuple(prompt + len(each) for each in own), places, turns)
+        rotations = torch.complex(cos, sin)
+        return cls(prompt, tuple(prompt + len(each) for each in own), places, rotations)
 
     @cached_property
-    def prompt_turns(self) -> torch.Tensor:
-        return self.prompts(self.turns)
+    def prompt_rotations(self) -> torch.Tensor:
+        return self.prompts(self.rotations)
 
     @cached_property
-    def own_turns(self) -> torch.Tensor:
-        return self.own(self.turns)
+    def own_rotations(self) -> torch.Tensor:
+        return self.own(self.rotations)
 
     @cached_property
     def prompt_counts(self) -> tuple[int, ...]:
@@ -80,11 +80,11 @@ def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def modulated(
-    norm: Any, x: torch.Tensor, told: Sequence[torch.Tensor], counts: Sequence[int]
+    norm: Any, x: torch.Tensor, modulation: Sequence[torch.Tensor], counts: Sequence[int]
 ) -> torch.Tensor:
-    """x (T, D), `counts` of each image, normed, and shifted and scaled as `told` (F, D) first says
-    of each image."""
-    shift, scale = told[:2]
+    """x (T, D), `counts` of each image, normalised, then shifted and scaled by the first two of
+    `modulation` (F, D)."""
+    shift, scale = modulation[:2]
     each = zip(split(x, counts), 1 + scale, shift, strict=True)
     return joined([layer_norm(part, norm.normalized_shape, s, b, norm.eps) for part, s, b in each])
 

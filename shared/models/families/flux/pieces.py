@@ -17,7 +17,7 @@ Run = Callable[[Graph, Example], Graph]
 
 
 class Heads(NamedTuple):
-    """Of tokens x (T, D) and their `turns`; see `turned`."""
+    """Of tokens x (T, D) and their `rotations`; see `rotated`."""
 
     queries: Graph
     """(T, heads, width)"""
@@ -89,11 +89,11 @@ def normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
     return scaled.to(x.dtype)
 
 
-def turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+def rotated(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
     """Heads x (T, heads, width) by the rotary embedding of their places: each pair of channels is
-    multiplied by `turns` (T, 1, width / 2), complex."""
+    multiplied by `rotations` (T, 1, width / 2), complex."""
     pairs = torch.view_as_complex(x.float().view(x.shape[0], x.shape[1], -1, 2))
-    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)
 
 
 def attended(
@@ -129,12 +129,12 @@ def _heads(packed: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _queries(to_q: Any, norm: Any, width: int) -> Graph:
-    return lambda x, turns: turned(normed(norm, _heads(to_q(x), width)), turns)
+    return lambda x, rotations: rotated(normed(norm, _heads(to_q(x), width)), rotations)
 
 
 def _keys_values(to_k: Any, norm: Any, to_v: Any, width: int) -> Graph:
-    def run(x: torch.Tensor, turns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        k = turned(normed(norm, _heads(to_k(x), width)), turns)
+    def run(x: torch.Tensor, rotations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        k = rotated(normed(norm, _heads(to_k(x), width)), rotations)
         return k, _heads(to_v(x), width)
 
     return run

@@ -56,8 +56,8 @@ class Recorded:
 
 
 def _renewed(partial: Partial) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of an image that has a template, the places of tokens that are renewed, and where these are
-    among the masked ones; nothing of an image that has none."""
+    """Of an image that has an activation cache, the places of tokens that are renewed, and where
+    these are among the masked ones; nothing of an image that has none."""
     if partial.masked is None:
         nothing = torch.empty(0, dtype=torch.int64)
         return nothing, nothing

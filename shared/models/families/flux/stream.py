@@ -19,7 +19,7 @@ class Stream(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What every block is told."""
+    """What every block takes beside the stream."""
 
     temb: torch.Tensor
     """(F, D): time, guidance and the pooled prompt."""

@@ -28,13 +28,13 @@ class TracedTransformer(Traced[FluxTransformer]):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
         if bank is not None:
-            return self._network.predict(x, t, told, bank)
-        return self._answer(x, t, *given(told), *self._network.rotary(x, told))  # type: ignore[no-any-return]
+            return self._network.predict(x, t, conditioning, bank)
+        return self._answer(x, t, *given(conditioning), *self._network.rotary(x, conditioning))  # type: ignore[no-any-return]
 
     @property
     def depth(self) -> int:
@@ -50,11 +50,11 @@ class TracedTransformer(Traced[FluxTransformer]):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
     ) -> torch.Tensor:
-        return self._network.predict_partly(x, t, told, partials, modes, self._pieces)
+        return self._network.predict_partly(x, t, conditioning, partials, modes, self._pieces)
 
 
 def traced(network: FluxTransformer) -> Network:
@@ -72,5 +72,5 @@ def _piece(function: Graph, example: Example) -> Graph:
 
 @torch.inference_mode()
 def _graph(network: FluxTransformer) -> Graph:
-    x, t, told = network.example(*TRIALS[0])
-    return graph_of(network.answer, (x, t, *given(told), *network.rotary(x, told)))
+    x, t, conditioning = network.example(*TRIALS[0])
+    return graph_of(network.answer, (x, t, *given(conditioning), *network.rotary(x, conditioning)))

@@ -53,7 +53,7 @@ class FluxTransformer:
     ) -> "FluxTransformer":
         """Load only `transformer/` of `model`, a diffusers directory or a hub id, safetensors
         only."""
-        # From its own module, when needed: the package's front door imports every model there is.
+        # From its own module, when needed: the package itself imports every model there is.
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
         return cls(load(FluxTransformer2DModel, model, "transformer", dtype).to(device))
@@ -62,12 +62,12 @@ class FluxTransformer:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
         with self.adapted.using(bank):
-            return self.answer(x, t, *given(told), *self.rotary(x, told))
+            return self.answer(x, t, *given(conditioning), *self.rotary(x, conditioning))
 
     @property
     def depth(self) -> int:
@@ -84,14 +84,14 @@ class FluxTransformer:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         partials: Sequence[Partial],
         modes: Sequence[Mode],
         pieces: Pieces | None = None,
     ) -> torch.Tensor:
         """See `MaskedNetwork`; `pieces`: another way to run those of this network."""
         with self.adapted.using(None):
-            return MaskedCall(self, x, t, told, partials, modes, pieces).run()
+            return MaskedCall(self, x, t, conditioning, partials, modes, pieces).run()
 
     def answer(
         self,
@@ -99,24 +99,24 @@ class FluxTransformer:
         t: torch.Tensor,
         embeds: torch.Tensor,
         pooled: torch.Tensor,
-        numbers: torch.Tensor,
+        scalars: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> torch.Tensor:
         """See `Network.predict`; cos and sin as in `Rotary`."""
-        told = Conditioning({"embeds": embeds, "pooled": pooled}, numbers)
-        stream, context = self.begin(x, t, told, (cos, sin))
+        conditioning = Conditioning({"embeds": embeds, "pooled": pooled}, scalars)
+        stream, context = self.begin(x, t, conditioning, (cos, sin))
         for block in self.blocks:
             stream = block(stream, context)
         return self.end(stream, context, x.shape)
 
-    def rotary(self, x: torch.Tensor, told: Conditioning) -> Rotary:
-        """Of images x, given what they are told."""
-        [tokens] = told.lengths
+    def rotary(self, x: torch.Tensor, conditioning: Conditioning) -> Rotary:
+        """The rotary embedding of images x with this conditioning."""
+        [tokens] = conditioning.lengths
         return self._positions(tokens, x.shape[2] // PATCH, x.shape[3] // PATCH)
 
     def begin(
-        self, x: torch.Tensor, t: torch.Tensor, told: Conditioning, rotary: Rotary
+        self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, rotary: Rotary
     ) -> tuple[Stream, Context]:
         """What comes before the blocks in `FluxTransformer2DModel.forward`."""
         module = self.module
@@ -124,9 +124,9 @@ class FluxTransformer:
         t = t.to(x.dtype) / 1000  # there and back, as the pipeline has it: it rounds
         times = [t.to(image.dtype) * 1000]
         if self.guided:
-            times.append(told.numbers[:, 0].to(image.dtype) * 1000)
-        temb = module.time_text_embed(*times, told.tensors["pooled"])
-        text = module.context_embedder(told.tensors["embeds"])
+            times.append(conditioning.scalars[:, 0].to(image.dtype) * 1000)
+        temb = module.time_text_embed(*times, conditioning.tensors["pooled"])
+        text = module.context_embedder(conditioning.tensors["embeds"])
         return Stream(image, text), Context(temb, rotary)
 
     def end(self, stream: Stream, context: Context, shape: torch.Size) -> torch.Tensor:
@@ -171,9 +171,9 @@ class FluxTransformer:
         return cos, sin
 
 
-def given(told: Conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`embeds`, `pooled` and `numbers`, as `FluxTransformer.answer` takes them."""
-    return told.tensors["embeds"], told.tensors["pooled"], told.numbers
+def given(conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`embeds`, `pooled` and `scalars`, as `FluxTransformer.answer` takes them."""
+    return conditioning.tensors["embeds"], conditioning.tensors["pooled"], conditioning.scalars
 
 
 def _transpose_small(module: torch.nn.Module) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from shared.models.contracts.text_encoder import TextEncoder
 
 SECOND_WIDTH: Final = 1024
-"""Of OpenCLIP's hidden states, which version 2 is told; version 1 is told CLIP's 768."""
+"""Of OpenCLIP's hidden states, which version 2 takes; version 1 takes CLIP's 768."""
 
 
 class Sd(UnetFamily):
-    """Stable Diffusion (arXiv 2112.10752): its UNet is told the prompt and nothing else. Version 2
+    """Stable Diffusion (arXiv 2112.10752): its UNet takes the prompt and nothing else. Version 2
     has another text encoder, and its larger models predict v."""
 
     architecture = "Stable Diffusion"

@@ -53,18 +53,18 @@ class Sdxl(UnetFamily):
         same(
             "cross_attention_dim of the network", self.prompt_width, "the text encoders give", both
         )
-        told = whole("unet", self.config, "projection_class_embeddings_input_dim")
+        width = whole("unet", self.config, "projection_class_embeddings_input_dim")
         sizes = SIZES * whole("unet", self.config, "addition_time_embed_dim")
         pooled = bigger.get("projection_dim")
         wanted = None if pooled is None else pooled + sizes
         name = "projection_class_embeddings_input_dim of the network"
-        same(name, told, "the pooled prompt and six sizes need", wanted)
+        same(name, width, "the pooled prompt and six sizes need", wanted)
 
     @property
     def widths(self) -> Mapping[str, int]:
-        told = whole("unet", self.config, "projection_class_embeddings_input_dim")
+        width = whole("unet", self.config, "projection_class_embeddings_input_dim")
         sizes = SIZES * whole("unet", self.config, "addition_time_embed_dim")
-        return {"embeds": self.prompt_width, "pooled": told - sizes}
+        return {"embeds": self.prompt_width, "pooled": width - sizes}
 
     def sizes(self, width: int, height: int) -> tuple[float, ...]:
         """The original size, the crop's corner and the target size (§2.2), as the pipeline has them

@@ -1,4 +1,4 @@
-"""How SDXL's networks are given what they are told (arXiv 2307.01952 §2.2)."""
+"""How SDXL's networks take their conditioning (arXiv 2307.01952 §2.2)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,17 +17,19 @@ class TextTime(CrossAttention):
     names = (PROMPT, "pooled")
     sizes = SIZES
 
-    def tensors(self, told: Conditioning) -> tuple[torch.Tensor, ...]:
-        return (*super().tensors(told), told.tensors["pooled"])
+    def tensors(self, conditioning: Conditioning) -> tuple[torch.Tensor, ...]:
+        return (*super().tensors(conditioning), conditioning.tensors["pooled"])
 
-    def added(self, numbers: torch.Tensor, *others: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    def added(self, scalars: torch.Tensor, *others: torch.Tensor) -> Mapping[str, torch.Tensor]:
         [pooled] = others
-        return {"text_embeds": pooled, "time_ids": numbers[:, :SIZES]}
+        return {"text_embeds": pooled, "time_ids": scalars[:, :SIZES]}
 
     def example(
         self, config: Any, images: int, tokens: int, guided: bool, draw: Draw
     ) -> Conditioning:
         sizes = SIZES * config.addition_time_embed_dim
         pooled = config.projection_class_embeddings_input_dim - sizes
-        told = super().example(config, images, tokens, guided, draw)
-        return told._replace(tensors={**told.tensors, "pooled": draw(images, pooled)})
+        conditioning = super().example(config, images, tokens, guided, draw)
+        return conditioning._replace(
+            tensors={**conditioning.tensors, "pooled": draw(images, pooled)}
+        )

@@ -54,7 +54,7 @@ class UnetControlNet:
         return self.inputs.names
 
     @property
-    def numbers(self) -> int:
+    def scalars(self) -> int:
         return self.inputs.sizes
 
     @torch.inference_mode()
@@ -79,14 +79,14 @@ class UnetControlNet:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         hint: torch.Tensor,
         scales: torch.Tensor,
     ) -> list[torch.Tensor]:
         height, width = x.shape[-2:]
         halved = height % self._levels == width % self._levels == 0
         forward = self._graph if halved and self._graph is not None else self._forward
-        found = forward(x, t, hint, *self.inputs.tensors(told))
+        found = forward(x, t, hint, *self.inputs.tensors(conditioning))
         return [
             residual * scale.view(-1, 1, 1, 1)
             for residual, scale in zip(found, scales.to(x.device, x.dtype).unbind(1), strict=True)
@@ -106,7 +106,7 @@ class UnetControlNet:
         t: torch.Tensor,
         hint: torch.Tensor,
         prompt: torch.Tensor,
-        numbers: torch.Tensor,
+        scalars: torch.Tensor,
         *others: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         down, middle = self._module(
@@ -114,7 +114,7 @@ class UnetControlNet:
             t,
             encoder_hidden_states=prompt,
             controlnet_cond=hint,
-            added_cond_kwargs=self.inputs.added(numbers, *others),
+            added_cond_kwargs=self.inputs.added(scalars, *others),
             return_dict=False,
         )
         return *down, middle

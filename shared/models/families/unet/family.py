@@ -34,7 +34,7 @@ _INTERFACE: Final = (
 class UnetFamily(Family):
     """A convolutional network with cross-attention (arXiv 2112.10752), and ControlNets beside it
     (arXiv 2302.05543). A network with `time_cond_proj_dim` was distilled with its guidance in it
-    (Luo et al. 2023, arXiv 2310.04378): it is told the number, and there is no second forward."""
+    (Luo et al. 2023, arXiv 2310.04378): it takes the number, and there is no second forward."""
 
     addition: ClassVar[str | None]
     """What its networks add to the time: their `addition_embed_type`."""
@@ -80,13 +80,13 @@ class UnetFamily(Family):
                 "cosines"
             )
 
-    def numbers(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
-        """`sizes`, and the guidance, if the network is told it."""
+    def scalars(self, width: int, height: int, guidance: float) -> tuple[float, ...]:
+        """`sizes`, and the guidance, if the network takes it."""
         sizes = self.sizes(width, height)
         return (*sizes, guidance) if self.embedded_guidance else sizes
 
     def sizes(self, width: int, height: int) -> tuple[float, ...]:
-        """What the network is told of an image of so many pixels."""
+        """The scalars that say how many pixels an image has."""
         return ()
 
     def wanted(self, names: Sequence[str]) -> Wanted | None:
@@ -104,7 +104,7 @@ class UnetFamily(Family):
 
     @classmethod
     def control_interface(cls, config: Mapping[str, Any]) -> str | None:
-        """What the UNet and a ControlNet are told, and the sizes of what one adds to the other."""
+        """What the UNet and a ControlNet take, and the sizes of what one adds to the other."""
         if config.get("addition_embed_type") != cls.addition:
             return None
         return " ".join(f"{name}={json.dumps(config.get(name))}" for name in _INTERFACE)

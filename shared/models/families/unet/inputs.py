@@ -1,7 +1,7 @@
-"""How a UNet, and the ControlNets beside it, are given what they are told.
+"""How a UNet, and the ControlNets beside it, take their conditioning.
 
 Graphs know no names: they are given tensors in an order. First comes the sequence that
-cross-attention sees, then the numbers of `Family.numbers`, then whatever else a family has.
+cross-attention sees, then the scalars of `Family.scalars`, then whatever else a family has.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,19 +19,19 @@ Draw = Callable[..., torch.Tensor]
 
 
 class CrossAttention:
-    """Of a network that is told the prompt in cross-attention, and nothing else."""
+    """Of a network that takes the prompt in cross-attention, and nothing else."""
 
     names: tuple[str, ...] = (PROMPT,)
     """Of the conditioning that it takes; see `Family.conditioning`."""
     sizes: int = 0
-    """Numbers that it is told, before the guidance of a network that is told it."""
+    """How many scalars come before the guidance of a network that takes it."""
 
-    def tensors(self, told: Conditioning) -> tuple[torch.Tensor, ...]:
+    def tensors(self, conditioning: Conditioning) -> tuple[torch.Tensor, ...]:
         """Those that the network is given."""
-        return (told.tensors[PROMPT], told.numbers)
+        return (conditioning.tensors[PROMPT], conditioning.scalars)
 
     def added(
-        self, numbers: torch.Tensor, *others: torch.Tensor
+        self, scalars: torch.Tensor, *others: torch.Tensor
     ) -> Mapping[str, torch.Tensor] | None:
         """`added_cond_kwargs` in diffusers; None: there are none."""
         return None
@@ -40,6 +40,6 @@ class CrossAttention:
         self, config: Any, images: int, tokens: int, guided: bool, draw: Draw
     ) -> Conditioning:
         """For a network with this config, see `shared.models.contracts.traced.Traceable`; `guided`:
-        it is told its guidance."""
+        it takes its guidance as a scalar."""
         prompt = draw(images, tokens, config.cross_attention_dim)
         return Conditioning({PROMPT: prompt}, draw(images, self.sizes + guided).abs() * 1024)

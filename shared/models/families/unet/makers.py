@@ -16,7 +16,7 @@ BY_WORD: Final[Mapping[str, Wanted]] = {
 }
 """By words of their names."""
 GUIDED_LCM: Final = Wanted(4, 8.0)
-"""Of an LCM network that is told its guidance (latent-consistency/lcm-sdxl)."""
+"""Of an LCM network that takes its guidance as a scalar (latent-consistency/lcm-sdxl)."""
 MERGED_TURBO: Final = Wanted(6, 2.0)
 """Of a model with "turbo" in its name that keeps the times of its teacher
 (Lykon/dreamshaper-xl-v2-turbo)."""
@@ -26,7 +26,7 @@ BY_CLASS: Final = {"LCMScheduler": "lcm", "TCDScheduler": "tcd"}
 
 def wanted(names: Sequence[str], scheduler: Mapping[str, Any], guided: bool) -> Wanted | None:
     """Of a model with these names; None: nobody wants it drawn differently. `guided`: its network
-    is told its guidance."""
+    takes its guidance as a scalar."""
     text = " ".join(names).lower()
     found = _wanted(text, scheduler)
     if found is not None and found == BY_WORD["lcm"] and guided:

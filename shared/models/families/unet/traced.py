@@ -5,7 +5,7 @@ import torch
 from shared.host.torch_graph import Graph, graph_of
 from shared.models.contracts.network import Conditioning, Control, Network
 from shared.models.contracts.traced import TRIALS, Traced, trusted
-from shared.models.families.unet.unet import Unet, steered
+from shared.models.families.unet.unet import Unet, with_residuals
 from shared.models.lowrank.bank import Bank
 
 
@@ -21,17 +21,17 @@ class TracedUnet(Traced[Unet]):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
         height, width = x.shape[-2:]
         halved = height % self._network.smallest == width % self._network.smallest == 0
         if halved and bank is None:
-            given = self._network.inputs.tensors(told)
+            given = self._network.inputs.tensors(conditioning)
             halfway = self._encode(x, t, *given)
-            return self._decode(given[0], *steered(halfway, control))  # type: ignore[no-any-return]
-        return self._network.predict(x, t, told, bank, control)
+            return self._decode(given[0], *with_residuals(halfway, control))  # type: ignore[no-any-return]
+        return self._network.predict(x, t, conditioning, bank, control)
 
 
 def traced(network: Unet) -> Network:
@@ -42,8 +42,8 @@ def traced(network: Unet) -> Network:
 @torch.inference_mode()
 def _graphs(network: Unet) -> tuple[Graph, Graph]:
     """Of its encoder half, and of its decoder half."""
-    x, t, told = network.example(*TRIALS[0])
-    given = network.inputs.tensors(told)
+    x, t, conditioning = network.example(*TRIALS[0])
+    given = network.inputs.tensors(conditioning)
     halfway = network.encode(x, t, *given)
     return (
         graph_of(network.encode, (x, t, *given)),

@@ -30,7 +30,7 @@ class Unet:
         self.in_channels = int(unet.config.in_channels)
         self.sample_size = int(unet.config.sample_size)
         self.guidance_width: int | None = unet.config.time_cond_proj_dim
-        """Of the vector that tells the network its guidance; None: it is not told."""
+        """Of the vector in which the network takes its guidance; None: it takes none."""
         self.smallest = 2 ** (len(unet.config.block_out_channels) - 1)
         """Latent positions that the deepest level sees as one."""
 
@@ -42,7 +42,7 @@ class Unet:
         device: str | torch.device = "cpu",
     ) -> Self:
         """Load only `unet/` of `model`, a diffusers directory or a hub id, safetensors only."""
-        # From its own module, when needed: the package's front door imports every model there is.
+        # From its own module, when needed: the package itself imports every model there is.
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         return cls(load(UNet2DConditionModel, model, "unet", dtype).to(device))
@@ -51,24 +51,24 @@ class Unet:
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
         with self.adapted.using(bank):
-            given = self.inputs.tensors(told)
+            given = self.inputs.tensors(conditioning)
             halfway = self.encode(x, t, *given)
-            return self.decode(given[0], *steered(halfway, control))
+            return self.decode(given[0], *with_residuals(halfway, control))
 
     def encode(
         self,
         x: torch.Tensor,
         t: torch.Tensor,
         prompt: torch.Tensor,
-        numbers: torch.Tensor,
+        scalars: torch.Tensor,
         *others: torch.Tensor,
     ) -> Halfway:
-        """The first half of `UNet2DConditionModel.forward`: down blocks and middle block, told
+        """The first half of `UNet2DConditionModel.forward`: down blocks and middle block, with
         what `inputs` gives. What ControlNets compute meanwhile is wanted after it (SwiftDiffusion,
         arXiv 2407.02031 §4.1)."""
         unet = self.module
@@ -76,12 +76,12 @@ class Unet:
             x = 2 * x - 1.0
         guidance = None
         if self.guidance_width is not None:
-            guidance = guidance_embedding(numbers[:, self.inputs.sizes], self.guidance_width)
+            guidance = guidance_embedding(scalars[:, self.inputs.sizes], self.guidance_width)
         emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=t), guidance)
         augmented = unet.get_aug_embed(
             emb=emb,
             encoder_hidden_states=prompt,
-            added_cond_kwargs=self.inputs.added(numbers, *others),
+            added_cond_kwargs=self.inputs.added(scalars, *others),
         )
         if augmented is not None:
             emb = emb + augmented
@@ -154,7 +154,7 @@ def guidance_embedding(guidance: torch.Tensor, width: int) -> torch.Tensor:
     return torch.nn.functional.pad(waves, (0, width % 2))
 
 
-def steered(halfway: Halfway, control: Control | None) -> Halfway:
+def with_residuals(halfway: Halfway, control: Control | None) -> Halfway:
     """`halfway` with what `control` answers, if there is one."""
     if control is None:
         return halfway

@@ -32,7 +32,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int
 
     def bound(self, steps: int) -> int:
-        """`late_steps` for a picture of so many steps."""
+        """`late_steps` for an image of so many steps."""
         return self.late_steps * steps // max(1, self.steps)
 
 

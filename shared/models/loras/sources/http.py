@@ -26,8 +26,8 @@ async def opened(
     label: str, address: str, hosts: Hosts, headers: Mapping[str, str]
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """The answer to a GET of `address`, whatever its status, but for redirects, which were
-    followed. Leaving hangs up. Raises `AdapterUnusable` about `label`, also for an answer that ends
-    too soon within."""
+    followed. Leaving closes the connection. Raises `AdapterUnusable` about `label`, also for an
+    answer that ends too soon within."""
     session = aiohttp.ClientSession(
         headers={"Accept-Encoding": "identity", **headers},
         auto_decompress=False,  # what is packed is refused: it may be of any size, unpacked

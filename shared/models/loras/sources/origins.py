@@ -1,5 +1,5 @@
-"""Where a request says that a LoRA is: on the shelf, below its directories, on the model hub, at an
-address. No torch here: planners and gateways check it."""
+"""Where a request says that a LoRA is: in a LoRA directory by its name, below one by its path, on
+the model hub, at an address. No torch here: planners and gateways check it."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ class HubId(msgspec.Struct, frozen=True):
     file: str
 
 
-def check(choice: LoraChoice, shelf: LoraDirectory, hosts: Hosts) -> None:
+def check(choice: LoraChoice, lora_directory: LoraDirectory, hosts: Hosts) -> None:
     """Raises `InvalidRequest` about `loras` if `choice` names no LoRA, or one that is not to be had
     here."""
     given = {kind: value for kind in KINDS if (value := getattr(choice, kind)) is not None}
@@ -42,9 +42,9 @@ def check(choice: LoraChoice, shelf: LoraDirectory, hosts: Hosts) -> None:
     if choice.sha256 is not None and not SHA256.fullmatch(choice.sha256):
         raise InvalidRequest("loras", choice.sha256, "a sha256 of 64 hexadecimal digits")
     if choice.name is not None:
-        shelf.find(choice.name)
+        lora_directory.find(choice.name)
     elif choice.path is not None:
-        shelf.below(choice.path)
+        lora_directory.below(choice.path)
     elif choice.hub is not None:
         _check_hub(choice.hub, hosts)
     elif choice.url is not None:

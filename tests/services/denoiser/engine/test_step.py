@@ -21,12 +21,12 @@ class Counting(Plain):
         self,
         x: torch.Tensor,
         t: torch.Tensor,
-        told: Conditioning,
+        conditioning: Conditioning,
         bank: Bank | None = None,
         control: Control | None = None,
     ) -> torch.Tensor:
-        self.calls.append((t, told.tensors["embeds"]))
-        return super().predict(x, t, told, bank, control)
+        self.calls.append((t, conditioning.tensors["embeds"]))
+        return super().predict(x, t, conditioning, bank, control)
 
 
 def test_a_step_is_one_forward_with_unconditional_halves_of_guided_rows_only() -> None:

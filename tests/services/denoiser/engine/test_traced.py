@@ -44,9 +44,9 @@ def test_a_graph_answers_as_its_network_for_any_shape(
 def test_the_two_halves_give_the_bits_that_diffusers_gives(
     unet: SdxlUnet, side: int, controlled: bool
 ) -> None:
-    x, t, told = unet.example(2, side, side, 5)
+    x, t, conditioning = unet.example(2, side, side, 5)
     x = x[..., :side, :side]
-    halfway = unet.encode(x, t, *unet.inputs.tensors(told))
+    halfway = unet.encode(x, t, *unet.inputs.tensors(conditioning))
     residuals = [torch.randn_like(output) for output in (*halfway[2:], halfway[0])]
     control = {
         "down_block_additional_residuals": residuals[:-1],
@@ -55,23 +55,28 @@ def test_the_two_halves_give_the_bits_that_diffusers_gives(
     (expected,) = unet.module(
         x,
         t,
-        encoder_hidden_states=told.tensors["embeds"],
-        added_cond_kwargs={"text_embeds": told.tensors["pooled"], "time_ids": told.numbers},
+        encoder_hidden_states=conditioning.tensors["embeds"],
+        added_cond_kwargs={
+            "text_embeds": conditioning.tensors["pooled"],
+            "time_ids": conditioning.scalars,
+        },
         return_dict=False,
         **(control if controlled else {}),
     )
     asked = (lambda: residuals) if controlled else None
     for network in (unet, traced(unet)):
-        found = network.predict(x, t, told, control=asked)
+        found = network.predict(x, t, conditioning, control=asked)
         assert torch.equal(found, expected)
 
 
 @torch.inference_mode()
 def test_latents_that_cannot_be_halved_are_left_to_the_network(unet: SdxlUnet) -> None:
-    x, t, told = unet.example(2, 4, 4, 5)
+    x, t, conditioning = unet.example(2, 4, 4, 5)
     odd = x[..., :-1]
     assert odd.shape[-1] % unet.smallest
-    assert torch.equal(traced(unet).predict(odd, t, told), unet.predict(odd, t, told))
+    assert torch.equal(
+        traced(unet).predict(odd, t, conditioning), unet.predict(odd, t, conditioning)
+    )
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ Scenario = Callable[[World, LoraServer], Coroutine[None, None, None]]
 
 
 def serving(folder: Path, scenario: Scenario) -> None:
-    """With the LoRA `neon` on the shelf in `folder`, and on a server."""
+    """With the LoRA `neon` in a LoRA directory in `folder`, and on a server."""
     path = write_lora(folder / "shelf" / "neon.safetensors", {"unet": make_unet()})
     data = path.read_bytes()
 
@@ -85,7 +85,7 @@ def test_the_picture_does_not_tell_where_its_lora_came_from(tmp_path: Path) -> N
             async with engine(network()) as one:
                 outputs = await world.denoiser(one).run(await world.task("job"))
                 latents.append(world.latents(outputs))
-            world.ledger = (await World.create()).ledger
+            world.records = (await World.create()).records
         torch.testing.assert_close(*latents, atol=1e-4, rtol=1e-4)  # merged or not
 
     serving(tmp_path, scenario)
@@ -107,7 +107,7 @@ def test_a_row_is_begun_while_its_lora_is_fetched_and_the_result_names_it_shortl
         assert "xxx" not in label(choice)
 
     async def _at(world: World, step: int) -> bool:
-        return step in world.outbox.steps("late")
+        return step in world.publisher.steps("late")
 
     serving(tmp_path, scenario)
 

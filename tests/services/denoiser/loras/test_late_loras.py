@@ -75,7 +75,7 @@ def test_a_row_starts_without_its_lora_waits_at_the_bound_and_goes_on_with_it(
                 late = group.create_task(denoiser.run(task))
                 other = group.create_task(denoiser.run(await world.task("other")))
                 await other  # it is not held up
-                assert world.outbox.steps("late") == [1, 2, 3]
+                assert world.publisher.steps("late") == [1, 2, 3]
                 library.there.set()
         assert task.approximations == {"late_lora neon: image 0, step 4"}
         row = _twin(task.spec.seed, "late")
@@ -102,7 +102,7 @@ def test_without_being_asked_no_step_is_taken_before_the_lora_is_there(tmp_path:
             task, denoiser = await world.task("exact"), world.denoiser(one)
             running = group.create_task(denoiser.run(task))
             await denoiser.run(await world.task("other"))
-            assert world.outbox.steps("exact") == []
+            assert world.publisher.steps("exact") == []
             library.there.set()
             await running
         assert task.approximations == set()
@@ -172,7 +172,7 @@ def test_a_row_that_was_begun_without_its_lora_says_so_wherever_it_ends(
         assert second.approximations == {"late_lora neon: image 0, step 5"}
 
     async def _at(world: World, number: int) -> bool:
-        return number in world.outbox.steps("late")
+        return number in world.publisher.steps("late")
 
     async def _kept(world: World, step: int) -> bool:
         checkpoint = (await world.state("late")).checkpoint
@@ -197,10 +197,10 @@ def test_rows_that_wait_for_their_loras_leave_the_places_to_others(tmp_path: Pat
                 await eventually(lambda: _begun(world))
                 await denoiser.run(await world.task("other"))
                 library.there.set()
-        assert world.outbox.steps("late-0") == list(range(1, STEPS + 1))
+        assert world.publisher.steps("late-0") == list(range(1, STEPS + 1))
 
     async def _begun(world: World) -> bool:
-        return all(world.outbox.steps(f"late-{number}") == [1] for number in range(2))
+        return all(world.publisher.steps(f"late-{number}") == [1] for number in range(2))
 
     in_world(scenario)
 

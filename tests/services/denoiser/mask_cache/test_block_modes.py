@@ -42,7 +42,7 @@ def test_where_loads_are_quick_all_caches_are_used_and_where_they_are_slow_none(
 
 
 class Spilled:
-    """A denoiser, and templates that lie on its host's disk."""
+    """A denoiser, and lookup that lie on its host's disk."""
 
     def __init__(self, atelier: Atelier, folder: Path) -> None:
         self.atelier, self.folder = atelier, folder
@@ -52,10 +52,10 @@ class Spilled:
         return ActivationStore(self.folder / "memory", self.folder / "disk", room, 2**26)
 
     def spill(self) -> None:
-        self._with_room(0)._make_room()
+        self._with_room(0)._evict_to_bound()
 
-    def row(self, templates: CacheLookup) -> Row:
-        return edit(self.atelier, picture(), templates)
+    def row(self, lookup: CacheLookup) -> Row:
+        return edit(self.atelier, picture(), lookup)
 
 
 @pytest.fixture(scope="module")
@@ -73,32 +73,32 @@ def busy() -> Iterator[threading.Event]:
 @pytest.fixture
 def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, CacheLookup]]:
     found = Spilled(atelier, tmp_path)
-    with another(found.store, atelier) as templates:
-        painted(atelier, templates, found.row(templates))
-        yield found, templates
+    with another(found.store, atelier) as lookup:
+        painted(atelier, lookup, found.row(lookup))
+        yield found, lookup
 
 
 def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
     host: tuple[Spilled, CacheLookup], busy: threading.Event
 ) -> None:
-    spilled, templates = host
-    near = spilled.row(templates)
+    spilled, lookup = host
+    near = spilled.row(lookup)
     spilled.spill()
-    templates._loads._thread.submit(busy.wait)  # nothing is loaded meanwhile
-    far = spilled.row(templates)
+    lookup._loader._thread.submit(busy.wait)  # nothing is loaded meanwhile
+    far = spilled.row(lookup)
     before = far.work
-    templates._loads._seconds_per_byte = 1.0
+    lookup._loader._seconds_per_byte = 1.0
     choose_modes([near, far], known())
     assert masked_of(near).modes == masked_of(far).modes == ("full",) * 4
-    ahead = masked_of(far).ahead
+    ahead = masked_of(far).prefetcher
     assert ahead is not None
     assert ahead.skipped == 4
     assert far.work == StepWork.full(1, far.shape_key.tokens)
-    templates._loads._seconds_per_byte = 0.0
+    lookup._loader._seconds_per_byte = 0.0
     choose_modes([near, far], known())
     assert masked_of(near).modes == masked_of(far).modes == ("keys_values",) * 4
     assert far.work == before
-    templates._loads._seconds_per_byte = 1.0
+    lookup._loader._seconds_per_byte = 1.0
     choose_modes([near], known())
     assert masked_of(near).modes == ("keys_values",) * 4
 
@@ -106,8 +106,8 @@ def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
 def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
     host: tuple[Spilled, CacheLookup],
 ) -> None:
-    spilled, templates = host
-    row, slow = spilled.row(templates), known()
+    spilled, lookup = host
+    row, slow = spilled.row(lookup), known()
     for _ in range(20):
         slow = slow.observe(StepWork.of(1, 100, 256, masked=1), 10.0)
     choose_modes([row], slow)
@@ -118,10 +118,10 @@ def test_where_nothing_is_loaded_all_caches_are_used_however_long_that_takes(
 def test_before_anything_was_measured_all_caches_are_used(
     host: tuple[Spilled, CacheLookup],
 ) -> None:
-    spilled, templates = host
+    spilled, lookup = host
     spilled.spill()
-    row = spilled.row(templates)
-    templates._loads._seconds_per_byte = 1.0
+    row = spilled.row(lookup)
+    lookup._loader._seconds_per_byte = 1.0
     choose_modes([row], CostModel())
     assert masked_of(row).modes == ("keys_values",) * 4
 
@@ -129,11 +129,11 @@ def test_before_anything_was_measured_all_caches_are_used(
 def test_an_edit_whose_blocks_are_all_computed_in_full_is_exact_and_says_so(
     host: tuple[Spilled, CacheLookup], atelier: Atelier
 ) -> None:
-    spilled, templates = host
+    spilled, lookup = host
     spilled.spill()
     exact = edit(atelier, picture(), None)
     atelier.paint([exact])
-    row = spilled.row(templates)
+    row = spilled.row(lookup)
     masked_of(row).modes = ("full",) * 4
     partials = masked_of(row).partials(0, 1, torch.device("cpu"))
     assert partials[0].masked is not None

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> ActivationStore:
 
 
 @pytest.fixture
-def templates(store: ActivationStore, atelier: Atelier) -> Iterator[CacheLookup]:
+def lookup(store: ActivationStore, atelier: Atelier) -> Iterator[CacheLookup]:
     with another(store, atelier) as found:
         yield found
 
@@ -66,14 +66,14 @@ def picture(box: tuple[int, int, int, int] = (2, 2, 8, 8), number: int = 0) -> S
 def edit(
     atelier: Atelier,
     image: SourceImage,
-    templates: CacheLookup | None,
+    lookup: CacheLookup | None,
     prompt: str = "a red cube",
     seed: int = 1,
     guidance: float = 1.0,
 ) -> Row:
     wish = Wish(prompt, seed=seed, steps=STEPS, guidance=guidance, size=SIZE)
     row = atelier.row(wish, image=image)
-    masked = None if templates is None else templates.masked(row, image, 0)
+    masked = None if lookup is None else lookup.masked(row, image, 0)
     row.extensions = () if masked is None else (masked,)
     return row
 
@@ -85,9 +85,9 @@ def masked_of(row: Row) -> RowCache:
     return found
 
 
-def painted(atelier: Atelier, templates: CacheLookup, *rows: Row) -> list[torch.Tensor]:
+def painted(atelier: Atelier, lookup: CacheLookup, *rows: Row) -> list[torch.Tensor]:
     atelier.paint(rows)
-    templates.settle()
+    lookup.settle()
     return [row.latents for row in rows]
 
 
@@ -104,120 +104,118 @@ def test_outside_the_mask_all_edits_of_an_image_begin_alike(atelier: Atelier) ->
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_first_edit_is_exact_and_a_later_one_uses_what_it_recorded(
-    atelier: Atelier, templates: CacheLookup, guidance: float
+    atelier: Atelier, lookup: CacheLookup, guidance: float
 ) -> None:
     plain = edit(atelier, picture(), None, guidance=guidance)
     atelier.paint([plain])
-    first = edit(atelier, picture(), templates, guidance=guidance)
-    [exact] = painted(atelier, templates, first)
+    first = edit(atelier, picture(), lookup, guidance=guidance)
+    [exact] = painted(atelier, lookup, first)
     torch.testing.assert_close(exact, plain.latents, atol=1e-5, rtol=1e-5)
     assert masked_of(first).approximations(0, STEPS) == set()
 
-    again = edit(atelier, picture(), templates, guidance=guidance)
-    [found] = painted(atelier, templates, again)
+    again = edit(atelier, picture(), lookup, guidance=guidance)
+    [found] = painted(atelier, lookup, again)
     torch.testing.assert_close(found, exact, atol=2e-2, rtol=2e-2)
     assert not torch.equal(found, exact)
     told = f"mask_cached: image 0, 0.14 of tokens, {STEPS} of steps 1 to {STEPS}"
     assert masked_of(again).approximations(0, STEPS) == {told}
 
 
-def test_another_prompt_and_mask_use_the_template_of_the_image(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+def test_another_prompt_and_mask_use_the_cache_of_the_image(
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
-    painted(atelier, templates, edit(atelier, picture(), templates))
+    painted(atelier, lookup, edit(atelier, picture(), lookup))
     image = picture((6, 6, 12, 12))
-    row = edit(atelier, image, templates, prompt="a blue ball", seed=5)
-    assert masked_of(row).template is not None
+    row = edit(atelier, image, lookup, prompt="a blue ball", seed=5)
+    assert masked_of(row).cache is not None
     # 9 tokens each, one in common: what another edit made there is never seen.
     assert len(masked_of(row).tokens) == 17
-    [found] = painted(atelier, templates, row)
+    [found] = painted(atelier, lookup, row)
     assert image.mask is not None
-    assert row.kept is not None
+    assert row.mask_blend is not None
     outside = image.mask.expand_as(found) == 0
-    assert torch.equal(found[outside], row.kept.image[outside])
+    assert torch.equal(found[outside], row.mask_blend.image[outside])
     assert store.statistics().hits == 1
 
 
-def test_another_denoiser_of_the_host_finds_the_template(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+def test_another_denoiser_of_the_host_finds_the_cache(
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
-    painted(atelier, templates, edit(atelier, picture(), templates))
+    painted(atelier, lookup, edit(atelier, picture(), lookup))
     with another(store, atelier) as elsewhere:
         row = edit(atelier, picture(), elsewhere)
-        assert masked_of(row).template is not None
+        assert masked_of(row).cache is not None
 
 
-def test_rows_in_one_step_do_not_notice_each_other(
-    atelier: Atelier, templates: CacheLookup
-) -> None:
+def test_rows_in_one_step_do_not_notice_each_other(atelier: Atelier, lookup: CacheLookup) -> None:
     plain = Wish("a green cone", steps=STEPS, size=SIZE)
     alone = atelier.row(plain)
     atelier.paint([alone])
-    painted(atelier, templates, edit(atelier, picture(), templates))
-    expected = painted(atelier, templates, edit(atelier, picture(), templates, seed=3))
+    painted(atelier, lookup, edit(atelier, picture(), lookup))
+    expected = painted(atelier, lookup, edit(atelier, picture(), lookup, seed=3))
     rows = (
         atelier.row(plain),
-        edit(atelier, picture(), templates, seed=3),
-        edit(atelier, picture(number=1), templates),
+        edit(atelier, picture(), lookup, seed=3),
+        edit(atelier, picture(number=1), lookup),
     )
-    found = painted(atelier, templates, *rows)
+    found = painted(atelier, lookup, *rows)
     torch.testing.assert_close(found[0], alone.latents, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[1], expected[0], atol=1e-5, rtol=1e-5)
-    later = edit(atelier, picture(number=1), templates)
-    assert masked_of(later).template is not None
+    later = edit(atelier, picture(number=1), lookup)
+    assert masked_of(later).cache is not None
 
 
 def test_beside_a_row_with_loras_all_is_computed(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore, tmp_path: Path
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore, tmp_path: Path
 ) -> None:
-    [expected] = painted(atelier, templates, edit(atelier, picture(), templates))
+    [expected] = painted(atelier, lookup, edit(atelier, picture(), lookup))
     networks = {"transformer": atelier.pipeline.transformer}
     file = write_lora(tmp_path / "style.safetensors", networks, seed=1, endings=("attn.to_q",))
     adapter = read_adapter("style", file, atelier.family)
     styled = atelier.row(Wish("a tree", steps=STEPS, size=SIZE), ((adapter, 1.0),))
-    row, unknown = edit(atelier, picture(), templates), edit(atelier, picture(number=1), templates)
-    [found, *_] = painted(atelier, templates, row, unknown, styled)
+    row, unknown = edit(atelier, picture(), lookup), edit(atelier, picture(number=1), lookup)
+    [found, *_] = painted(atelier, lookup, row, unknown, styled)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert masked_of(row).approximations(0, STEPS) == set()
     assert store.statistics().templates == 1
 
 
-def test_a_template_that_was_cut_short_is_recorded_anew(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore, tmp_path: Path
+def test_a_cache_that_was_cut_short_is_recorded_anew(
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore, tmp_path: Path
 ) -> None:
-    [expected] = painted(atelier, templates, edit(atelier, picture(), templates))
+    [expected] = painted(atelier, lookup, edit(atelier, picture(), lookup))
     [file] = (tmp_path / "memory").glob("*/2.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
-    row = edit(atelier, picture(), templates)
-    assert masked_of(row).template is None
-    assert torch.equal(painted(atelier, templates, row)[0], expected)
+    row = edit(atelier, picture(), lookup)
+    assert masked_of(row).cache is None
+    assert torch.equal(painted(atelier, lookup, row)[0], expected)
     assert (store.statistics().distrusted, store.statistics().recorded) == (1, 2)
 
 
-def test_what_is_not_finished_is_no_template(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+def test_what_is_not_finished_is_no_cache(
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
-    row = edit(atelier, picture(), templates)
+    row = edit(atelier, picture(), lookup)
     masked_of(row).partials(0, 1, row.latents.device)
     masked_of(row).stepped(0)
     masked_of(row).close()
     masked_of(row).stepped(1)
-    templates.settle()
+    lookup.settle()
     found = store.statistics()
     assert (found.templates, found.bytes, found.recorded) == (0, 0, 0)
 
 
 def test_a_step_that_was_not_recorded_is_the_end_of_the_recording(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
     """As one with others' adapters in a bank is."""
-    row = edit(atelier, picture(), templates)
+    row = edit(atelier, picture(), lookup)
     masked_of(row).partials(0, 1, row.latents.device)
     masked_of(row).stepped(0)
     assert masked_of(row).active
     masked_of(row).stepped(1)
     assert not masked_of(row).active
-    templates.settle()
+    lookup.settle()
     assert store.statistics().bytes == 0
 
 
@@ -236,20 +234,18 @@ def test_a_recording_that_is_too_slow_is_given_up(store: ActivationStore) -> Non
 
 
 def test_of_several_that_record_the_first_one_does(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
-    painted(atelier, templates, *(edit(atelier, picture(), templates, seed=k) for k in (1, 2)))
+    painted(atelier, lookup, *(edit(atelier, picture(), lookup, seed=k) for k in (1, 2)))
     assert (store.statistics().templates, store.statistics().recorded) == (1, 1)
 
 
-def test_a_row_goes_on_elsewhere_with_the_template(
-    atelier: Atelier, templates: CacheLookup
-) -> None:
-    painted(atelier, templates, edit(atelier, picture(), templates))
-    row, kept = edit(atelier, picture(), templates, seed=2), dict[int, dict[str, torch.Tensor]]()
+def test_a_row_goes_on_elsewhere_with_the_cache(atelier: Atelier, lookup: CacheLookup) -> None:
+    painted(atelier, lookup, edit(atelier, picture(), lookup))
+    row, kept = edit(atelier, picture(), lookup, seed=2), dict[int, dict[str, torch.Tensor]]()
     atelier.paint([row], kept.__setitem__)
     resumed = edit(atelier, picture(), None, seed=2).resume(2, kept[2])
-    masked = templates.masked(resumed, picture(), 0)
+    masked = lookup.masked(resumed, picture(), 0)
     assert masked is not None
     resumed.extensions = (masked,)
     atelier.paint([resumed])
@@ -259,70 +255,68 @@ def test_a_row_goes_on_elsewhere_with_the_template(
     }
 
 
-def test_a_row_that_goes_on_where_its_template_is_gone_is_computed_in_full(
-    atelier: Atelier, templates: CacheLookup
+def test_a_row_that_goes_on_where_its_cache_is_gone_is_computed_in_full(
+    atelier: Atelier, lookup: CacheLookup
 ) -> None:
     row, kept = edit(atelier, picture(), None), dict[int, dict[str, torch.Tensor]]()
     atelier.paint([row], kept.__setitem__)
     resumed = edit(atelier, picture(), None).resume(2, kept[2])
-    assert templates.masked(resumed, picture(), 0) is None
+    assert lookup.masked(resumed, picture(), 0) is None
 
 
-def computed(atelier: Atelier, templates: CacheLookup, box: tuple[int, int, int, int]) -> int:
+def computed(atelier: Atelier, lookup: CacheLookup, box: tuple[int, int, int, int]) -> int:
     """Tokens of an edit of `box`, which is made."""
-    row = edit(atelier, picture(box), templates, prompt="a ball", seed=3)
-    painted(atelier, templates, row)
+    row = edit(atelier, picture(box), lookup, prompt="a ball", seed=3)
+    painted(atelier, lookup, row)
     return (
-        len(masked_of(row).tokens)
-        if masked_of(row).template is not None
-        else masked_of(row).positions
+        len(masked_of(row).tokens) if masked_of(row).cache is not None else masked_of(row).positions
     )
 
 
 def test_what_an_edit_painted_is_mended_by_the_next_one(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
     one, two = (2, 2, 8, 8), (6, 6, 12, 12)
     boxes = (one, two, one, two, (12, 12, 16, 16), one)
     # 64 tokens; 9 each, one in common, which the one elsewhere mends: but that is not worth it.
-    assert [computed(atelier, templates, box) for box in boxes] == [64, 17, 9, 9, 5, 9]
+    assert [computed(atelier, lookup, box) for box in boxes] == [64, 17, 9, 9, 5, 9]
     assert (store.statistics().templates, store.statistics().recorded) == (1, 2)
 
 
-def test_what_is_mended_is_what_is_in_the_image(atelier: Atelier, templates: CacheLookup) -> None:
+def test_what_is_mended_is_what_is_in_the_image(atelier: Atelier, lookup: CacheLookup) -> None:
     """What another edit is given of it is what it would be given if nothing had been painted."""
     elsewhere, here = (12, 12, 16, 16), (2, 2, 8, 8)
-    painted(atelier, templates, edit(atelier, picture(elsewhere), templates, prompt="a ball"))
-    first = edit(atelier, picture(here), templates)
-    assert masked_of(first).template is not None
-    [exact] = painted(atelier, templates, first)
-    again = edit(atelier, picture(here), templates)
-    assert masked_of(again).template is not None
+    painted(atelier, lookup, edit(atelier, picture(elsewhere), lookup, prompt="a ball"))
+    first = edit(atelier, picture(here), lookup)
+    assert masked_of(first).cache is not None
+    [exact] = painted(atelier, lookup, first)
+    again = edit(atelier, picture(here), lookup)
+    assert masked_of(again).cache is not None
     assert len(masked_of(again).tokens) == 9
-    [found] = painted(atelier, templates, again)
+    [found] = painted(atelier, lookup, again)
     torch.testing.assert_close(found, exact, atol=2e-2, rtol=2e-2)
 
 
-def test_a_template_of_a_large_edit_is_recorded_anew(
-    atelier: Atelier, templates: CacheLookup, store: ActivationStore
+def test_a_cache_of_a_large_edit_is_recorded_anew(
+    atelier: Atelier, lookup: CacheLookup, store: ActivationStore
 ) -> None:
     most, some = (0, 0, 16, 12), (0, 12, 6, 16)
-    assert [computed(atelier, templates, box) for box in (most, some, some)] == [64, 54, 6]
+    assert [computed(atelier, lookup, box) for box in (most, some, some)] == [64, 54, 6]
     assert store.statistics().recorded == 2
     other = picture((0, 0, 16, 12), number=1), picture((0, 10, 16, 16), number=1)
-    rows = [edit(atelier, image, templates) for image in other]
-    painted(atelier, templates, rows[0])
-    row = edit(atelier, other[1], templates)
-    assert masked_of(row).template is None
-    painted(atelier, templates, row)
-    again = edit(atelier, other[1], templates)
+    rows = [edit(atelier, image, lookup) for image in other]
+    painted(atelier, lookup, rows[0])
+    row = edit(atelier, other[1], lookup)
+    assert masked_of(row).cache is None
+    painted(atelier, lookup, row)
+    again = edit(atelier, other[1], lookup)
     assert len(masked_of(again).tokens) == 24
 
 
 def test_an_edit_of_nearly_all_of_an_image_is_not_recorded(
-    atelier: Atelier, templates: CacheLookup
+    atelier: Atelier, lookup: CacheLookup
 ) -> None:
-    assert edit(atelier, picture((0, 0, 16, 14)), templates).extension(RowCache) is None
+    assert edit(atelier, picture((0, 0, 16, 14)), lookup).extension(RowCache) is None
 
 
 PLACES = st.sets(st.integers(0, 99), min_size=1).map(lambda found: torch.tensor(sorted(found)))
@@ -333,7 +327,7 @@ def test_nothing_of_an_edit_is_seen_by_others(
     own: torch.Tensor, before: torch.Tensor | None, whole: bool
 ) -> None:
     found = planned(own, before, 100, whole)
-    ours, tokens, edited = (set(each.tolist()) for each in (own, found.tokens, found.edited))
+    ours, tokens, edited = (set(each.tolist()) for each in (own, found.tokens, found.dirty))
     theirs = set() if before is None else set(before.tolist())
     if found.cached:
         assert before is not None
@@ -346,11 +340,11 @@ def test_nothing_of_an_edit_is_seen_by_others(
 
 
 def test_what_a_row_computes_is_what_is_predicted_of_it(
-    atelier: Atelier, templates: CacheLookup
+    atelier: Atelier, lookup: CacheLookup
 ) -> None:
-    first = edit(atelier, picture(), templates)
-    painted(atelier, templates, first)
-    row = edit(atelier, picture(), templates)
+    first = edit(atelier, picture(), lookup)
+    painted(atelier, lookup, first)
+    row = edit(atelier, picture(), lookup)
     full, part = first.work, row.work
     share = (9 + 12) / (64 + 12)
     assert full.tokens == 16 * 16
@@ -361,9 +355,9 @@ def test_what_a_row_computes_is_what_is_predicted_of_it(
 
 
 def test_half_of_a_masked_row_is_nobody_elses_to_compute(
-    atelier: Atelier, templates: CacheLookup
+    atelier: Atelier, lookup: CacheLookup
 ) -> None:
-    painted(atelier, templates, edit(atelier, picture(), templates, guidance=3.0))
-    row = edit(atelier, picture(), templates, guidance=3.0)
-    assert masked_of(row).template is not None
+    painted(atelier, lookup, edit(atelier, picture(), lookup, guidance=3.0))
+    row = edit(atelier, picture(), lookup, guidance=3.0)
+    assert masked_of(row).cache is not None
     assert not can_be_shared(Batch.of([row], atelier.network))

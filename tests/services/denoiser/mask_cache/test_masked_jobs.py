@@ -53,11 +53,11 @@ def model(atelier: Atelier, tmp_path: Path) -> Iterator[Model]:
     library = AdapterLibrary(
         LoraFiles(LoraDirectory()), atelier.family, atelier.network.check, 2**20
     )
-    with closing(CacheLookup(store, atelier.family, atelier.network)) as templates:
+    with closing(CacheLookup(store, atelier.family, atelier.network)) as lookup:
         yield Model(
             Engine(atelier.network, predictors=[LoraWeights(atelier.network), MaskedSteps()]),
             atelier.sampling,
-            (Loras(library), Controls(), MaskCaches(templates, atelier.family.rounds_up)),
+            (Loras(library), Controls(), MaskCaches(lookup, atelier.family.rounds_up)),
         )
 
 
@@ -66,7 +66,7 @@ async def add(world: World, atelier: Atelier, job_id: str, **changes: Any) -> No
     plain = factories.spec(width=128, height=128, steps=STEPS, guidance=1.0)
     settings = {"model": MODEL, "sampler": "flow_euler", "edit": EDIT} | changes
     wanted = msgspec.structs.replace(plain, **settings)
-    await world.ledger.open(new_record(job_id, wanted, workflow(wanted), at=0.0))
+    await world.records.open(new_record(job_id, wanted, workflow(wanted), at=0.0))
     [text], image = atelier.encoder([job_id], [()]), picture()
     assert image.mask is not None
     done: dict[str, Mapping[str, torch.Tensor]] = {
@@ -82,8 +82,10 @@ async def add(world: World, atelier: Atelier, job_id: str, **changes: Any) -> No
             name: put_tensor(world.transport, tensor, job_id=job_id, attempt=1, lifetime=60.0)
             for name, tensor in tensors.items()
         }
-        page = await world.ledger.load(job_id)
-        await world.ledger.advance(page, NodeFinished(node, 1, outputs, "somebody", 1.0, 2.0))
+        revisioned = await world.records.load(job_id)
+        await world.records.advance(
+            revisioned, NodeFinished(node, 1, outputs, "somebody", 1.0, 2.0)
+        )
 
 
 def test_a_result_says_what_was_cached_also_if_somebody_else_began_it(
@@ -93,9 +95,9 @@ def test_a_result_says_what_was_cached_also_if_somebody_else_began_it(
         denoiser = Denoiser(
             {MODEL: model},
             world.transport,
-            world.outbox,
+            world.publisher,
             capacity=4,
-            reserve=4,
+            burst_capacity=4,
             interval=EVERY_OTHER_STEP,
         )
 
@@ -121,7 +123,7 @@ def test_a_result_says_what_was_cached_also_if_somebody_else_began_it(
     in_world(scenario)
 
 
-def test_exact_jobs_suspects_and_jobs_with_loras_have_no_template(
+def test_exact_jobs_suspects_and_jobs_with_loras_have_no_cache(
     atelier: Atelier, model: Model
 ) -> None:
     async def scenario(world: World) -> None:

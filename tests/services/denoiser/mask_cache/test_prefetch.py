@@ -1,4 +1,4 @@
-"""Templates that do not lie where the network reads them are brought there ahead of it."""
+"""Activation caches that do not lie where the network reads them are brought there ahead of it."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -44,7 +44,7 @@ def loads() -> Iterator[Counting]:
 
 
 @pytest.fixture
-def template(tmp_path: Path) -> ActivationCache:
+def cache(tmp_path: Path) -> ActivationCache:
     """Tensors that say which they are."""
     store = ActivationStore(tmp_path / "memory", tmp_path / "disk", 2**20, 2**20)
     recording = store.record(KEY, 2**10)
@@ -63,10 +63,10 @@ def value(step: int, name: str) -> torch.Tensor:
 
 
 def test_tensors_come_in_the_order_of_the_blocks_a_window_ahead(
-    loads: Counting, template: ActivationCache
+    loads: Counting, cache: ActivationCache
 ) -> None:
     window = 5
-    ahead = Prefetcher(loads, template, 1, window * NBYTES)
+    ahead = Prefetcher(loads, cache, 1, window * NBYTES)
     assert loads.begun == window
     asked = [(step, name) for step in range(1, 4) for name in NAMES]
     for number, (step, name) in enumerate(asked, 1):
@@ -74,19 +74,17 @@ def test_tensors_come_in_the_order_of_the_blocks_a_window_ahead(
         assert loads.begun == min(number + window, len(asked))
 
 
-def test_what_is_asked_for_out_of_turn_comes_too(
-    loads: Counting, template: ActivationCache
-) -> None:
-    ahead = Prefetcher(loads, template, 0, 2 * NBYTES)
+def test_what_is_asked_for_out_of_turn_comes_too(loads: Counting, cache: ActivationCache) -> None:
+    ahead = Prefetcher(loads, cache, 0, 2 * NBYTES)
     for step, name in ((0, "1.value.2"), (2, "0.key.0"), (2, "0.key.0"), (3, "1.key.1")):
         assert torch.equal(ahead.take(step, name), value(step, name))
 
 
 def test_a_step_gives_an_images_own_and_a_block_may_ask_twice(
-    loads: Counting, template: ActivationCache
+    loads: Counting, cache: ActivationCache
 ) -> None:
     names = [f"{kind}.{n}" for n in range(BLOCKS) for kind in ("key", "value")]
-    step = PrefetchedStep(Prefetcher(loads, template, 0, NBYTES), 0, 1, names)
+    step = PrefetchedStep(Prefetcher(loads, cache, 0, NBYTES), 0, 1, names)
     assert list(step) == names
     for name in ("key.0", "value.0", "key.0", "value.0", "key.1"):
         assert torch.equal(step[name], value(0, f"1.{name}"))
@@ -94,22 +92,22 @@ def test_a_step_gives_an_images_own_and_a_block_may_ask_twice(
         step["output.0"]
 
 
-def test_an_edit_with_a_template_on_disk_is_the_same(tmp_path: Path) -> None:
+def test_an_edit_with_a_cache_on_disk_is_the_same(tmp_path: Path) -> None:
     atelier = Atelier(make_flux(tmp_path / "model"))
     room, nothing = 2**26, 0
     store = ActivationStore(tmp_path / "memory", tmp_path / "disk", room, room)
-    with another(store, atelier) as templates:
-        painted(atelier, templates, edit(atelier, picture(), templates))
-        row = edit(atelier, picture(), templates, guidance=1.0)
-        assert masked_of(row).ahead is None
+    with another(store, atelier) as lookup:
+        painted(atelier, lookup, edit(atelier, picture(), lookup))
+        row = edit(atelier, picture(), lookup, guidance=1.0)
+        assert masked_of(row).prefetcher is None
         assert row.work.loaded == 0
-        [expected] = painted(atelier, templates, row)
+        [expected] = painted(atelier, lookup, row)
         spilling = ActivationStore(tmp_path / "memory", tmp_path / "disk", nothing, room)
-        spilling._make_room()
-        row = edit(atelier, picture(), templates)
-        assert masked_of(row).ahead is not None
+        spilling._evict_to_bound()
+        row = edit(atelier, picture(), lookup)
+        assert masked_of(row).prefetcher is not None
         assert row.work.loaded > 0
-        [found] = painted(atelier, templates, row)
+        [found] = painted(atelier, lookup, row)
         assert torch.equal(found, expected)
         masked_of(row).close()
         assert row.work.loaded == 0

@@ -1,4 +1,5 @@
-"""Templates of a host: recorded by one, found by all, bounded, and never trusted blindly."""
+"""Activation caches of a host: recorded by one, found by all, bounded, and never trusted
+blindly."""
 
 import os
 import subprocess
@@ -17,7 +18,7 @@ from shared.errors import Misconfigured
 KEY, OTHER, THIRD = (digit * 64 for digit in "123")
 STEPS = range(2, 5)
 NBYTES = 3 * 2 * 64 * 2
-"""Of a template's tensors; files have a header each beside them."""
+"""Of an activation cache's tensors; files have a header each beside them."""
 ROOM = 2 * NBYTES
 
 
@@ -70,7 +71,7 @@ def test_what_one_process_recorded_all_find(tmp_path: Path) -> None:
     assert other.returncode == 0
 
 
-def test_a_template_is_found_only_once_all_of_it_is_there(tmp_path: Path) -> None:
+def test_a_cache_is_found_only_once_all_of_it_is_there(tmp_path: Path) -> None:
     one = store(tmp_path)
     recording = one.record(KEY, NBYTES)
     assert recording is not None
@@ -81,7 +82,7 @@ def test_a_template_is_found_only_once_all_of_it_is_there(tmp_path: Path) -> Non
     assert one.statistics().templates == 0
 
 
-def test_only_one_records_a_template_at_a_time(tmp_path: Path) -> None:
+def test_only_one_records_a_cache_at_a_time(tmp_path: Path) -> None:
     one, other = store(tmp_path), store(tmp_path)
     recording = one.record(KEY, NBYTES)
     assert recording is not None
@@ -170,7 +171,7 @@ def test_what_the_disk_has_no_room_for_is_gone(tmp_path: Path) -> None:
     assert nowhere.find(THIRD, STEPS) is None
 
 
-def test_who_has_mapped_a_template_keeps_it_when_it_is_evicted(tmp_path: Path) -> None:
+def test_who_has_mapped_a_cache_keeps_it_when_it_is_evicted(tmp_path: Path) -> None:
     record(store(tmp_path))
     one = store(tmp_path, room=files_bytes(tmp_path), disk=0)
     found = one.find(KEY, STEPS)
@@ -181,7 +182,7 @@ def test_who_has_mapped_a_template_keeps_it_when_it_is_evicted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
-def test_a_template_can_be_replaced(tmp_path: Path, where: str) -> None:
+def test_a_cache_can_be_replaced(tmp_path: Path, where: str) -> None:
     small = store(tmp_path, room=ROOM if where == "disk" else 20 * ROOM)
     record(small)
     if where == "disk":
@@ -204,7 +205,7 @@ def test_a_template_can_be_replaced(tmp_path: Path, where: str) -> None:
     assert len(list(tmp_path.glob(f"*/{KEY}"))) == 1
 
 
-def test_a_template_that_is_replaced_while_it_is_opened_is_of_one_recording(
+def test_a_cache_that_is_replaced_while_it_is_opened_is_of_one_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, opened = store(tmp_path), files._mapped
@@ -237,14 +238,14 @@ def test_what_was_about_to_be_replaced_when_a_process_died_is_removed(tmp_path: 
     assert same(one)
 
 
-def test_a_template_that_is_larger_than_the_bound_is_refused(tmp_path: Path) -> None:
+def test_a_cache_that_is_larger_than_the_bound_is_refused(tmp_path: Path) -> None:
     one = store(tmp_path, room=NBYTES - 1)
     assert one.record(KEY, NBYTES) is None
     assert one.statistics().refused == 1
 
 
 @pytest.mark.parametrize("harm", ["cut short", "another's", "gone", "not one at all"])
-def test_a_file_that_cannot_be_trusted_is_no_template(tmp_path: Path, harm: str) -> None:
+def test_a_file_that_cannot_be_trusted_is_no_cache(tmp_path: Path, harm: str) -> None:
     one = store(tmp_path)
     record(one)
     record(one, OTHER)

@@ -16,7 +16,7 @@ from services.denoiser.sampling.initial_latents import SourceImage
 from services.denoiser.sampling.noise_schedule import make_scheduler
 from services.denoiser.sampling.step_table import build_step_table
 from services.vae.autoencoder import Autoencoder
-from services.vae.originals import read_original
+from services.vae.source_image import read_source_image
 from shared.jobs.edits import taken
 from shared.messages import EditSpec
 from shared.models.samplers.samplers import SAMPLERS
@@ -59,9 +59,11 @@ def image(source: str, masked: bool, strength: float) -> SourceImage:
     edit = EditSpec(strength=strength, mask="file" if masked else "none", mask_mode="exact")
     plain = factories.spec(width=SIZE[0], height=SIZE[1])
     spec = msgspec.structs.replace(plain, edit=edit)
-    original = read_original(spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None)
-    [posterior] = autoencoder(source).encode([original.pixels])
-    mask = original.latent_mask(8)
+    opened = read_source_image(
+        spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None
+    )
+    [posterior] = autoencoder(source).encode([opened.pixels])
+    mask = opened.latent_mask(8)
     return SourceImage(
         posterior.mean[None],
         posterior.std[None],
@@ -167,9 +169,9 @@ def test_edits_and_rows_from_noise_share_their_steps(source: str) -> None:
 def test_a_row_without_an_image_is_untouched_by_those_that_keep_one(source: str) -> None:
     row, edit = make_row(), edited(source, True, 0.5, "euler", 6)
     batch = Batch.of([row, edit], network())
-    assert batch.kept is not None
+    assert batch.mask_blend is not None
     x = torch.randn(2, *row.latents.shape[1:])
-    blended = batch.kept.over(x, torch.randn_like(x))
+    blended = batch.mask_blend.over(x, torch.randn_like(x))
     assert torch.equal(blended[0], x[0])
     assert not torch.equal(blended[1], x[1])
 
@@ -190,7 +192,7 @@ def test_what_a_mask_keeps_is_in_the_previews_too(source: str) -> None:
     row = edited(source, True, 0.8, "euler", 10)
     stepped = step(network(), Batch.of([row], network()))
     row.x0_prev = stepped.x0
-    assert row.kept is not None
-    outside = row.kept.mask.expand_as(row.x0_prev) == 0
-    assert torch.equal(row.predicted[outside], row.kept.image[outside])
+    assert row.mask_blend is not None
+    outside = row.mask_blend.mask.expand_as(row.x0_prev) == 0
+    assert torch.equal(row.predicted[outside], row.mask_blend.image[outside])
     assert torch.equal(row.predicted[~outside], row.x0_prev[~outside])

@@ -78,9 +78,9 @@ def test_a_network_that_is_told_its_guidance_draws_as_diffusers_pipeline_does(
         generator=torch.Generator("cpu").manual_seed(1),
         output_type="latent",
     ).images
-    told = Sdxl("", unet.config).numbers(64, 64, guidance)
+    own = Sdxl("", unet.config).scalars(64, 64, guidance)
     row = make_row(table=build_step_table(config, "lcm", 4), guidance=1.0)
-    row.cond = row.cond._replace(numbers=torch.tensor([told]))
+    row.cond = row.cond._replace(scalars=torch.tensor([own]))
     network = SdxlUnet(unet)
     while not row.finished:
         stepped = step(network, Batch.of([row], network))

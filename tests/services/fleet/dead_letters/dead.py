@@ -1,4 +1,4 @@
-"""Dead letters, as the ledger and the planner write them."""
+"""Dead letters, as the record store and the planner write them."""
 
 from shared import subjects
 from shared.bus.base import Bus
@@ -59,6 +59,6 @@ def unplanned(submission: bytes, job_id: str = "job-1") -> DeadLetter:
     return DeadLetter(job_id=job_id, buried_at=100.0, failure=failure, submission=submission)
 
 
-async def bury(bus: Bus, *letters: DeadLetter) -> None:
+async def store(bus: Bus, *letters: DeadLetter) -> None:
     for letter in letters:
         assert await bus.store(subjects.dead(letter.job_id), encode(letter)) == "stored"

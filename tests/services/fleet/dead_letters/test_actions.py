@@ -12,7 +12,7 @@ from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.topology import TOPOLOGY
 from shared.errors import BusUnavailable, InvalidRequest, NotFinite, QueueFull
 from shared.jobs.dead import DeadLetter
-from shared.jobs.ledger import RecordStore
+from shared.jobs.record_store import RecordStore
 from shared.messages import GenerationRequest, decode, encode
 from tests.conftest import run
 from tests.helpers import factories, pictures
@@ -43,7 +43,7 @@ async def submitted(bus: Bus, job_id: str) -> GenerationRequest:
 def test_the_newest_come_first_and_the_others_are_counted() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
-        await dead.bury(bus, *(dead.poisoned(f"job-{n}", at=100.0 + n) for n in range(5)))
+        await dead.store(bus, *(dead.poisoned(f"job-{n}", at=100.0 + n) for n in range(5)))
         found = await command.headlines(bus, limit=2)
         assert [line.job_id for line in found.newest] == ["job-4", "job-3"]
         assert found.total == 5
@@ -54,7 +54,7 @@ def test_the_newest_come_first_and_the_others_are_counted() -> None:
 def test_a_code_selects() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
-        await dead.bury(bus, dead.poisoned("a"), dead.broken("b"))
+        await dead.store(bus, dead.poisoned("a"), dead.broken("b"))
         found = await command.headlines(bus, limit=9, code="internal_error")
         assert [line.job_id for line in found.newest] == ["b"]
         assert (await command.headlines(bus, limit=9, code="nobody")).total == 0
@@ -81,7 +81,7 @@ def test_a_letter_that_cannot_be_read_is_listed_kept_and_can_be_dropped() -> Non
 def test_a_job_without_a_letter_is_named_before_anything_is_done() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
-        await dead.bury(bus, dead.poisoned("a"))
+        await dead.store(bus, dead.poisoned("a"))
         with pytest.raises(DeadLetterUnusable, match=r"'b'.*darkroom dead list"):
             await command.having_letters(bus, ["a", "b"])
         with pytest.raises(InvalidRequest, match="job_id"):
@@ -95,7 +95,7 @@ def test_an_accepted_retry_runs_the_same_job_and_its_letter_is_gone() -> None:
     async def scenario() -> None:
         async with pipeline() as (line, bus):
             letter = dead.poisoned("job-1", deadline=1e12)
-            await dead.bury(bus, letter)
+            await dead.store(bus, letter)
             retried = await command.retry(bus, "job-1")
             assert (retried.new_job_id, retried.standing) == ("job-1-r1", "accepted")
             assert await letters(bus) == []
@@ -111,7 +111,7 @@ def test_a_retry_brings_the_pictures_of_the_job_along() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
         controls = (factories.control(image=b"one"), factories.control(image=b"two", scale=0.5))
-        await dead.bury(bus, dead.poisoned("a", controls=controls))
+        await dead.store(bus, dead.poisoned("a", controls=controls))
         for number, control in enumerate(controls):
             await bus.store(subjects.job_input("a", number), control.image)
         assert (await command.retry(bus, "a", QUICK)).standing == "queued"
@@ -125,10 +125,10 @@ def test_a_retry_of_an_edit_brings_its_image_and_its_mask_along() -> None:
         bus = await quiet_bus()
         image, mask = pictures.file(pictures.picture()), pictures.file(pictures.mask())
         letter = dead.poisoned("a", image=image, mask=mask, strength=0.5)
-        await dead.bury(bus, letter)
+        await dead.store(bus, letter)
         await bus.store(subjects.job_input("a", "image"), image)
         retried = await command.retry(bus, "a", QUICK)
-        assert "its picture mask is gone" in retried.message
+        assert "its image mask is gone" in retried.message
         await bus.store(subjects.job_input("a", "mask"), mask)
         assert (await command.retry(bus, "a", QUICK)).standing == "queued"
         again = await submitted(bus, "a-r1")
@@ -141,11 +141,11 @@ def test_a_job_whose_pictures_are_gone_is_kept_and_the_picture_named() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
         controls = (factories.control(image=b"one"), factories.control(image=b"two"))
-        await dead.bury(bus, dead.poisoned("a", controls=controls))
+        await dead.store(bus, dead.poisoned("a", controls=controls))
         await bus.store(subjects.job_input("a", 0), b"one")
         retried = await command.retry(bus, "a", QUICK)
         assert retried.standing == "kept"
-        assert "its picture 1 is gone: they are kept for 24 h" in retried.message
+        assert "its image 1 is gone: they are kept for 24 h" in retried.message
         assert await letters(bus) == ["a"]
 
     run(scenario())
@@ -155,7 +155,7 @@ def test_a_refused_retry_keeps_its_letter_and_says_why() -> None:
     async def scenario() -> None:
         async with pipeline() as (line, bus):
             line.refusal = QueueFull("denoise of pocket-sdxl", 2)
-            await dead.bury(bus, dead.poisoned())
+            await dead.store(bus, dead.poisoned())
             retried = await command.retry(bus, "job-1")
             assert retried.standing == "refused"
             assert "denoise of pocket-sdxl is full" in retried.message
@@ -167,11 +167,11 @@ def test_a_refused_retry_keeps_its_letter_and_says_why() -> None:
     run(scenario())
 
 
-def test_a_retry_that_fails_again_is_reported_and_buried_again() -> None:
+def test_a_retry_that_fails_again_is_reported_and_dead_lettered_again() -> None:
     async def scenario() -> None:
         async with pipeline() as (line, bus):
             line.failure = NotFinite("the latents are not finite after step 3")
-            await dead.bury(bus, dead.poisoned())
+            await dead.store(bus, dead.poisoned())
             retried = await command.ended(bus, await command.retry(bus, "job-1"))
             assert (retried.standing, retried.well) == ("failed", False)
             assert "after step 3" in retried.message
@@ -183,7 +183,7 @@ def test_a_retry_that_fails_again_is_reported_and_buried_again() -> None:
 def test_without_a_planner_the_submission_waits_in_the_letters_place() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
-        await dead.bury(bus, dead.poisoned("a"), dead.unplanned(encode(factories.request()), "b"))
+        await dead.store(bus, dead.poisoned("a"), dead.unplanned(encode(factories.request()), "b"))
         retries = [await command.retry(bus, job, QUICK) for job in ("a", "b")]
         assert [r.standing for r in retries] == ["queued", "queued"]
         assert (await submitted(bus, "a-r1")).seed == factories.spec(job_id="a").seed
@@ -219,7 +219,7 @@ def test_no_planner_is_waited_for_again_and_again(monkeypatch: pytest.MonkeyPatc
 def test_an_id_that_left_any_trace_is_not_used_again(trace: str) -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
-        await dead.bury(bus, dead.poisoned("a"))
+        await dead.store(bus, dead.poisoned("a"))
         if trace == "submission":
             await bus.store(subjects.submit("a-r1"), b"anything")
         elif trace == "record":
@@ -227,7 +227,7 @@ def test_an_id_that_left_any_trace_is_not_used_again(trace: str) -> None:
         elif trace == "outcome":
             await bus.store(subjects.result("a-r1"), b"anything")
         else:
-            await dead.bury(bus, dead.poisoned("a-r1"))
+            await dead.store(bus, dead.poisoned("a-r1"))
         assert (await command.retry(bus, "a", QUICK)).new_job_id == "a-r2"
 
     run(scenario())
@@ -246,7 +246,7 @@ def test_who_is_overtaken_takes_the_next_id() -> None:
     async def scenario() -> None:
         bus = Overtaken(MemoryBroker(), "test")
         await bus.ensure(TOPOLOGY)
-        await dead.bury(bus, dead.poisoned("a"))
+        await dead.store(bus, dead.poisoned("a"))
         assert (await command.retry(bus, "a", QUICK)).new_job_id == "a-r2"
         assert await bus.stored(subjects.submit("a-r1")) == b"of somebody else"
 
@@ -268,7 +268,7 @@ def test_a_letter_is_kept_when_its_job_cannot_be_submitted() -> None:
     async def scenario() -> None:
         bus = Broken(MemoryBroker(), "test")
         await bus.ensure(TOPOLOGY)
-        await dead.bury(bus, dead.poisoned("a"))
+        await dead.store(bus, dead.poisoned("a"))
         bus.error = QueueFull("JOBS", 10)
         retried = await command.retry(bus, "a", QUICK)
         assert (retried.standing, retried.new_job_id) == ("kept", None)
@@ -284,7 +284,7 @@ def test_a_letter_is_kept_when_its_job_cannot_be_submitted() -> None:
 def test_dropping_forgets_only_the_letter_that_is_named() -> None:
     async def scenario() -> None:
         bus = await quiet_bus()
-        await dead.bury(bus, dead.poisoned("a"), dead.poisoned("b"))
+        await dead.store(bus, dead.poisoned("a"), dead.poisoned("b"))
         await command.drop(bus, "a")
         await command.drop(bus, "a")
         assert await letters(bus) == ["b"]

@@ -58,9 +58,9 @@ def on(url: str, work: Any) -> Any:
     return run(connected())
 
 
-def bury(url: str, *letters: DeadLetter) -> None:
+def dead_letter(url: str, *letters: DeadLetter) -> None:
     def work(bus: NatsBus) -> Coroutine[Any, Any, None]:
-        return dead.bury(bus, *letters)
+        return dead.store(bus, *letters)
 
     on(url, work)
 
@@ -80,7 +80,7 @@ def test_without_letters_list_says_so(url: str) -> None:
 
 def test_list_is_a_table_that_cuts_messages_and_never_ids(url: str) -> None:
     long = "x" * 64
-    bury(url, dead.poisoned(long), dead.broken("b", at=200.0))
+    dead_letter(url, dead.poisoned(long), dead.broken("b", at=200.0))
     lines = darkroom(url, "list").stdout.splitlines()
     [old] = [line for line in lines if long in line]
     assert "poisoned" in old
@@ -92,7 +92,7 @@ def test_list_is_a_table_that_cuts_messages_and_never_ids(url: str) -> None:
 
 
 def test_json_is_one_object_per_line(url: str) -> None:
-    bury(url, dead.poisoned("a"), dead.broken("b", at=200.0))
+    dead_letter(url, dead.poisoned("a"), dead.broken("b", at=200.0))
     listed = [json.loads(line) for line in darkroom(url, "list", "--json").stdout.splitlines()]
     assert [(line["job_id"], line["kills"]) for line in listed] == [("b", 0), ("a", 2)]
     shown = json.loads(darkroom(url, "show", "a", "--json").stdout)
@@ -100,7 +100,7 @@ def test_json_is_one_object_per_line(url: str) -> None:
 
 
 def test_show_tells_a_person_what_happened(url: str) -> None:
-    bury(url, dead.poisoned("a"))
+    dead_letter(url, dead.poisoned("a"))
     shown = darkroom(url, "show", "a").stdout
     assert "because   poisoned" in shown
     assert "prompt: a large red circle left on white" in shown
@@ -123,7 +123,7 @@ def test_bad_usage_exits_2(url: str, arguments: tuple[str, ...]) -> None:
 
 
 def test_all_letters_are_dropped_only_after_a_yes(url: str) -> None:
-    bury(url, dead.poisoned("a"), dead.poisoned("b"))
+    dead_letter(url, dead.poisoned("a"), dead.poisoned("b"))
     refused = darkroom(url, "drop", "--all", answer="n\n")
     assert refused.exit_code == 1
     assert "Forget 2 jobs" in refused.stderr
@@ -133,7 +133,7 @@ def test_all_letters_are_dropped_only_after_a_yes(url: str) -> None:
 
 
 def test_yes_can_be_said_beforehand(url: str) -> None:
-    bury(url, dead.poisoned("a"))
+    dead_letter(url, dead.poisoned("a"))
     assert json.loads(darkroom(url, "drop", "--all", "--yes", "--json").stdout) == {"job_id": "a"}
 
 
@@ -144,7 +144,7 @@ def test_no_fleet_and_no_address_is_an_error() -> None:
 
 
 def test_retry_waits_for_the_pictures_of_all(url: str) -> None:
-    bury(url, dead.poisoned("a"), dead.unplanned(b"\xc1", "b"))
+    dead_letter(url, dead.poisoned("a"), dead.unplanned(b"\xc1", "b"))
 
     async def planned(bus: NatsBus) -> list[dict[str, object]]:
         line = Pipeline(bus, factories.catalogue())

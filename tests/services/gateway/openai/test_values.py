@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.openai.edit_pictures import Edit
+from services.gateway.openai.edit_images import Edit
 from services.gateway.openai.fields import ImagesRequest
 from services.gateway.openai.parsing import parse, parse_edit, parse_json_edit
 from shared.errors import InvalidRequest

@@ -207,10 +207,10 @@ def test_no_name_leads_off_the_shelf(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.safetensors").touch()
     (tmp_path / "shelf").mkdir()
     (tmp_path / "shelf" / "neon.safetensors").touch()
-    shelf = LoraDirectory((str(tmp_path / "shelf"), str(tmp_path / "nowhere")))
+    lora_directory = LoraDirectory((str(tmp_path / "shelf"), str(tmp_path / "nowhere")))
     with pytest.raises(InvalidRequest, match="one of neon"):
-        shelf.find(name)
-    assert shelf.find("neon").name == "neon.safetensors"
+        lora_directory.find(name)
+    assert lora_directory.find("neon").name == "neon.safetensors"
 
 
 def library(folder: Path, max_bytes: int) -> AdapterLibrary:
@@ -229,11 +229,11 @@ def test_who_wants_the_same_adapter_at_once_reads_it_once(tmp_path: Path) -> Non
     write_lora(tmp_path / "neon.safetensors", {"unet": make_unet()})
 
     async def scenario() -> None:
-        shelf = library(tmp_path, 2**30)
-        found = await asyncio.gather(*(shelf.uses(choices("neon")) for _ in range(5)))
+        lora_directory = library(tmp_path, 2**30)
+        found = await asyncio.gather(*(lora_directory.uses(choices("neon")) for _ in range(5)))
         assert len({id(uses[0][0]) for uses in found}) == 1
-        await shelf.uses(choices("neon"))
-        statistics = shelf.statistics()
+        await lora_directory.uses(choices("neon"))
+        statistics = lora_directory.statistics()
         assert (statistics.reads, statistics.hits, statistics.adapters) == (1, 1, 1)
 
     run(scenario())
@@ -245,10 +245,10 @@ def test_the_least_recently_used_adapters_leave(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         size = (await library(tmp_path, 1).get(LoraChoice(name="a"))).nbytes
-        shelf = library(tmp_path, 2 * size)
+        lora_directory = library(tmp_path, 2 * size)
         for name in ("a", "b", "a", "c", "a", "b"):
-            await shelf.get(LoraChoice(name=name))
-        statistics = shelf.statistics()
+            await lora_directory.get(LoraChoice(name=name))
+        statistics = lora_directory.statistics()
         assert (statistics.reads, statistics.hits, statistics.evictions) == (4, 2, 2)
         assert statistics.bytes == 2 * size
 
@@ -259,14 +259,14 @@ def test_a_file_that_was_replaced_is_read_again_and_a_bad_one_harms_nobody(tmp_p
     path = write_lora(tmp_path / "neon.safetensors", {"unet": make_unet()}, rank=2)
 
     async def scenario() -> None:
-        shelf = library(tmp_path, 2**30)
-        old = await shelf.get(LoraChoice(name="neon"))
+        lora_directory = library(tmp_path, 2**30)
+        old = await lora_directory.get(LoraChoice(name="neon"))
         path.write_bytes(b"not safetensors")
         with pytest.raises(AdapterUnusable):
-            await shelf.get(LoraChoice(name="neon"))
+            await lora_directory.get(LoraChoice(name="neon"))
         write_lora(path, {"unet": make_unet()}, rank=4)
-        new = await shelf.get(LoraChoice(name="neon"))
+        new = await lora_directory.get(LoraChoice(name="neon"))
         assert {old.nbytes * 2} == {new.nbytes}
-        assert shelf.statistics().failures == 1
+        assert lora_directory.statistics().failures == 1
 
     run(scenario())

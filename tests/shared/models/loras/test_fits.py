@@ -119,12 +119,12 @@ def test_those_that_fit_no_model_are_listed_with_their_reason(tmp_path: Path) ->
     (tmp_path / "good [x].safetensors").write_bytes(good)
     (tmp_path / "torn.safetensors").write_bytes(good[:100])
     put(tmp_path, {f"{BLOCK}.lora_A.weight": (2, 8), f"{BLOCK}.lora_B.weight": (8, 2)})
-    shelf = LoraDirectory((str(tmp_path),))
-    found = unfit(shelf, [DEFAULT_MODEL])
+    lora_directory = LoraDirectory((str(tmp_path),))
+    found = unfit(lora_directory, [DEFAULT_MODEL])
     assert found.keys() == {"style", "torn"}
     assert found["style"] == "it is a LoRA for FLUX, and this model is SDXL"
     assert found["torn"].startswith("torn.safetensors cannot be read")
-    assert "good [x]" not in unfit(shelf, [FLUX, DEFAULT_MODEL])
+    assert "good [x]" not in unfit(lora_directory, [FLUX, DEFAULT_MODEL])
 
 
 def test_a_file_is_looked_at_again_once_it_is_another_one(tmp_path: Path) -> None:
@@ -176,16 +176,16 @@ def test_files_are_listed_and_found_whatever_their_names(tmp_path: Path) -> None
     for hidden in (".hidden.safetensors", "two\nlines.safetensors", "notes.txt"):
         (tmp_path / hidden).write_bytes(data)
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors")).write_bytes(data)
-    shelf = Catalogue.load([DEFAULT_MODEL], [str(tmp_path)]).shelf
-    assert shelf.names() == sorted([*NAMES, "capitals"])
-    for name in shelf.names():
+    lora_directory = Catalogue.load([DEFAULT_MODEL], [str(tmp_path)]).lora_directory
+    assert lora_directory.names() == sorted([*NAMES, "capitals"])
+    for name in lora_directory.names():
         submit(tmp_path, name=name)
     for name in NAMES:
         submit(tmp_path, path=f"{name}.safetensors")
-    assert shelf.find("nai\u0308ve") == shelf.find("naïve")
+    assert lora_directory.find("nai\u0308ve") == lora_directory.find("naïve")
     for name in (".hidden", "two\nlines", "\udcff", "notes", "y" * 5000, "a\0b"):
         with pytest.raises(InvalidRequest, match="one of"):
-            shelf.find(name)
+            lora_directory.find(name)
 
 
 def test_a_link_is_what_it_leads_to_by_name_by_path_and_in_the_list(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_link_is_what_it_leads_to_by_name_by_path_and_in_the_list(tmp_path: Pa
     (inside / "door").symlink_to(outside)
     (inside / "circle.safetensors").symlink_to(inside / "circle.safetensors")
     (inside / "gone.safetensors").symlink_to(outside / "gone")
-    assert Catalogue.load([DEFAULT_MODEL], [str(inside)]).shelf.names() == ["linked"]
+    assert Catalogue.load([DEFAULT_MODEL], [str(inside)]).lora_directory.names() == ["linked"]
     submit(inside, name="linked")
     submit(inside, path="linked.safetensors")
     submit(inside, path="door/other.safetensors")

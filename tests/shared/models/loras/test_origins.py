@@ -18,7 +18,7 @@ SOME = Hosts.parse(["files.example.org", "*.hf.co", "huggingface.co", "http://10
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> LoraDirectory:
+def lora_directory(tmp_path: Path) -> LoraDirectory:
     inside, outside = tmp_path / "shelf", tmp_path / "outside"
     (inside / "styles").mkdir(parents=True)
     outside.mkdir()
@@ -48,13 +48,13 @@ def shelf(tmp_path: Path) -> LoraDirectory:
         {"url": "http://10.0.0.7:8000/neon.safetensors"},
     ],
 )
-def test_what_may_be_named(shelf: LoraDirectory, given: dict[str, str]) -> None:
-    check(LoraChoice(**given), shelf, SOME)  # type: ignore[arg-type]
+def test_what_may_be_named(lora_directory: LoraDirectory, given: dict[str, str]) -> None:
+    check(LoraChoice(**given), lora_directory, SOME)  # type: ignore[arg-type]
 
 
-def test_a_path_may_be_absolute(shelf: LoraDirectory) -> None:
-    inside = Path(shelf.directories[1])
-    check(LoraChoice(path=str(inside / "styles" / "ink.safetensors")), shelf, NOWHERE)
+def test_a_path_may_be_absolute(lora_directory: LoraDirectory) -> None:
+    inside = Path(lora_directory.directories[1])
+    check(LoraChoice(path=str(inside / "styles" / "ink.safetensors")), lora_directory, NOWHERE)
 
 
 @pytest.mark.parametrize(
@@ -91,21 +91,23 @@ def test_a_path_may_be_absolute(shelf: LoraDirectory) -> None:
     ],
 )
 def test_what_may_not_be_named_is_refused_with_what_may(
-    shelf: LoraDirectory, given: dict[str, str], allowed: str
+    lora_directory: LoraDirectory, given: dict[str, str], allowed: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check(LoraChoice(**given), shelf, SOME)  # type: ignore[arg-type]
+        check(LoraChoice(**given), lora_directory, SOME)  # type: ignore[arg-type]
     assert caught.value.fields["field"] == "loras"
     assert allowed in str(caught.value.fields["allowed"])
 
 
-def test_nothing_is_fetched_unless_the_operator_says_from_where(shelf: LoraDirectory) -> None:
+def test_nothing_is_fetched_unless_the_operator_says_from_where(
+    lora_directory: LoraDirectory,
+) -> None:
     for given in ({"hub": "owner/repo"}, {"url": "https://huggingface.co/x"}):
         with pytest.raises(InvalidRequest, match="it fetches none"):
-            check(LoraChoice(**given), shelf, NOWHERE)  # type: ignore[arg-type]
+            check(LoraChoice(**given), lora_directory, NOWHERE)  # type: ignore[arg-type]
     elsewhere = Hosts.parse(["files.example.org"], HUB)
     with pytest.raises(InvalidRequest, match="not the model hub"):
-        check(LoraChoice(hub="owner/repo"), shelf, elsewhere)
+        check(LoraChoice(hub="owner/repo"), lora_directory, elsewhere)
 
 
 @pytest.mark.parametrize("text", ["ftp://x", "a b", "host:0", "host:99999", "http://h/path", "*"])

@@ -1,4 +1,4 @@
-"""The pictures that a request brings, and where they are kept for whoever computes with them."""
+"""The images that a request brings, and where they are kept for whoever computes with them."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from shared import subjects
 from shared.messages import GenerationRequest
 
 
-def pictures_of(request: GenerationRequest) -> Iterator[tuple[str, bytes]]:
+def images_of(request: GenerationRequest) -> Iterator[tuple[str, bytes]]:
     """Subjects of INPUTS, and the files to be stored there."""
     for number, control in enumerate(request.controls):
         yield subjects.job_input(request.job_id, number), control.image

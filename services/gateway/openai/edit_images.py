@@ -1,21 +1,21 @@
-"""The pictures of an edit: files of a form, or texts of a JSON body. Pure."""
+"""The images of an edit: files of a form, or texts of a JSON body. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from services.gateway.openai.data_urls import MAX_HEAD, file_of
-from services.gateway.openai.fields import FILE_FIELDS, PICTURE_ALIASES
+from services.gateway.openai.fields import FILE_FIELDS, IMAGE_ALIASES
 from services.gateway.openai.refusals import InvalidField, Shown, in_json
 from shared.errors import InvalidRequest
 
-PICTURE_FIELDS: Final = (*FILE_FIELDS, *PICTURE_ALIASES)
+IMAGE_FIELDS: Final = (*FILE_FIELDS, *IMAGE_ALIASES)
 AS_TEXT: Final = "a png, jpeg or webp file in base64, bare or as a data URL; none is fetched"
 _BASE64: Final = (b"iVBORw0KGgo", b"/9j/", b"UklGR")
 """How a png, a jpeg and a webp begin in base64."""
 _ADDRESSES: Final = (b"http://", b"https://", b"file:", b"blob:")
 _IN_OBJECTS: Final = ("image_url", "url", "b64_json")
-"""What holds the text where a picture is an object, as OpenAI's API has it."""
+"""What holds the text where an image is an object, as OpenAI's API has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,21 @@ class Edit:
         """Raises `InvalidRequest` unless there is one image, and no more than one mask."""
         found: dict[str, list[bytes]] = {name: [] for name in FILE_FIELDS}
         for name, contents in files.items():
-            found[PICTURE_ALIASES.get(name, name)] += contents
+            found[IMAGE_ALIASES.get(name, name)] += contents
         for name, least in (("image", 1), ("mask", 0)):
             count = len(found[name])
             if not least <= count <= 1:
-                told = f"{count} files" if count else "a missing file"
-                raise InvalidRequest(name, Shown(told), FILE_FIELDS[name])
+                sent = f"{count} files" if count else "a missing file"
+                raise InvalidRequest(name, Shown(sent), FILE_FIELDS[name])
         mask = next(iter(found["mask"]), None)
         image = _sent("image", found["image"][0])
         return Edit(image, None if mask is None else _sent("mask", mask))
 
 
-def files_of(pictures: Mapping[str, object]) -> dict[str, list[bytes]]:
-    """By field, the contents of `pictures`: texts, objects that hold one, or lists of these. Raises
+def files_of(images: Mapping[str, object]) -> dict[str, list[bytes]]:
+    """By field, the contents of `images`: texts, objects that hold one, or lists of these. Raises
     `InvalidRequest`."""
-    return {name: list(_files(name, value)) for name, value in pictures.items()}
+    return {name: list(_files(name, value)) for name, value in images.items()}
 
 
 def _files(name: str, value: object) -> Iterator[bytes]:

@@ -116,7 +116,7 @@ def test_a_suspect_that_finishes_alone_leaves_no_mark(steps: int) -> None:
         async with engine(network()) as one:
             await world.denoiser(one).run(await world.suspect())
         assert not (await world.state()).alone
-        assert world.outbox.steps() == list(range(1, steps + 1))
+        assert world.publisher.steps() == list(range(1, steps + 1))
 
     in_world(scenario)
 
@@ -192,7 +192,7 @@ def test_a_suspect_waits_for_the_bus_and_takes_no_step_that_is_not_on_record(
         suspect.alone, suspect.checkpoint = alone, checkpoint  # type: ignore[method-assign,assignment]
         async with engine(network()) as one:
             await world.denoiser(one).run(suspect)
-        assert world.outbox.steps() == list(range(1, STEPS + 1))
+        assert world.publisher.steps() == list(range(1, STEPS + 1))
 
     in_world(scenario)
 

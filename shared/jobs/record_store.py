@@ -9,7 +9,7 @@ from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import JobNotFound, QueueFull, RevisionConflict
 from shared.host.crash_points import reached
-from shared.jobs.actions import Action, BuryJob, CommitOutcome, PublishNode, ReleaseArenas
+from shared.jobs.actions import Action, CommitOutcome, DeadLetterJob, PublishNode, ReleaseArenas
 from shared.jobs.advance import advance, outstanding
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import Event
@@ -53,36 +53,37 @@ class RecordStore:
         """Write a new record and publish its first nodes; of an existing one, what is missing."""
         try:
             revision = await self._bus.create(subjects.RECORDS, record.job_id, encode(record))
-            page = Revisioned(record, revision)
+            revisioned = Revisioned(record, revision)
         except RevisionConflict:
-            page = await self.load(record.job_id)
-        await self.publish_outstanding(page)
-        return page
+            revisioned = await self.load(record.job_id)
+        await self.publish_outstanding(revisioned)
+        return revisioned
 
-    async def advance(self, page: Revisioned, event: Event) -> bool:
+    async def advance(self, revisioned: Revisioned, event: Event) -> bool:
         """Apply `event`, then publish what follows from it. True if it changed the record, False
-        if it came too late; either way `page` is current and everything outstanding published."""
+        if it came too late; either way `revisioned` is current and everything outstanding
+        published."""
         while True:
-            record, actions = advance(page.record, event)
-            if record is page.record:
+            record, actions = advance(revisioned.record, event)
+            if record is revisioned.record:
                 await self._act(record, actions)
                 return False
             reached("advance.before")
             try:
-                page.revision = await self._bus.update(
-                    subjects.RECORDS, record.job_id, encode(record), page.revision
+                revisioned.revision = await self._bus.update(
+                    subjects.RECORDS, record.job_id, encode(record), revisioned.revision
                 )
             except RevisionConflict:
                 current = await self.load(record.job_id)
-                page.record, page.revision = current.record, current.revision
+                revisioned.record, revisioned.revision = current.record, current.revision
                 continue
-            page.record = record
+            revisioned.record = record
             reached("advance.after")
             await self._act(record, actions)
             return True
 
-    async def publish_outstanding(self, page: Revisioned) -> None:
-        await self._act(page.record, outstanding(page.record))
+    async def publish_outstanding(self, revisioned: Revisioned) -> None:
+        await self._act(revisioned.record, outstanding(revisioned.record))
 
     async def _act(self, record: JobRecord, actions: tuple[Action, ...]) -> None:
         for action in actions:
@@ -91,12 +92,12 @@ class RecordStore:
                     await self._publish_node(record, node, attempt)
                 case CommitOutcome(outcome):
                     await self._commit(record, outcome)
-                case BuryJob():
-                    await self._bury(record)
+                case DeadLetterJob():
+                    await self._dead_letter(record)
                 case ReleaseArenas(arenas):
                     await self._release(record.job_id, arenas)
 
-    async def _bury(self, record: JobRecord) -> None:
+    async def _dead_letter(self, record: JobRecord) -> None:
         """Before the outcome is committed, and so never again after it was: the letter may have
         been dropped by then."""
         assert record.failure is not None

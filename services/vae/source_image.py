@@ -10,44 +10,44 @@ from shared.errors import InvalidRequest
 from shared.jobs.edits import check_mask
 from shared.media.masks import drawn_anew, mask_of
 from shared.media.profiles import to_srgb
-from shared.media.reader import read_picture
+from shared.media.reader import read_image
 from shared.messages import JobSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Original:
+class SourceImage:
     """An image in uint8 pixels (height, width, 3)."""
 
     pixels: torch.Tensor
     """In sRGB, as networks see it."""
-    shown: torch.Tensor | None
+    mask: torch.Tensor | None
     """Which of them are to be drawn anew, bool (height, width); None: all."""
-    kept: torch.Tensor
+    own_colours: torch.Tensor
     """What a result has elsewhere: the image's own colours,"""
     profile: bytes | None
     """which this says; None: they are `pixels`."""
 
     def latent_mask(self, scale: int) -> torch.Tensor | None:
-        """`shown` for latents, float32 (1, height/scale, width/scale), of 0 and 1: what the pixel
+        """`mask` for latents, float32 (1, height/scale, width/scale), of 0 and 1: what the pixel
         in a position's corner says, as diffusers' inpaint pipelines have it."""
-        return None if self.shown is None else self.shown[None, ::scale, ::scale].float()
+        return None if self.mask is None else self.mask[None, ::scale, ::scale].float()
 
 
-def read_original(spec: JobSpec, image: bytes, mask: bytes | None) -> Original:
+def read_source_image(spec: JobSpec, image: bytes, mask: bytes | None) -> SourceImage:
     """The files of an edit, brought to size as diffusers' inpaint pipelines do it. Raises
     `InvalidRequest`."""
     size = (spec.width, spec.height)
-    opened = read_picture("image", image)
+    opened = read_image("image", image)
     own, profile = opened.kept(size)
-    kept = _pixels(own)
-    pixels = kept if profile is None else _pixels(to_srgb(own, profile))
+    own_colours = _pixels(own)
+    pixels = own_colours if profile is None else _pixels(to_srgb(own, profile))
     if spec.edit is None or not spec.edit.masked:
-        return Original(pixels, None, pixels, None)
+        return SourceImage(pixels, None, pixels, None)
     said = mask_of(opened) if mask is None else check_mask(mask, opened.size)
     if said is None:
         raise InvalidRequest("image", "an opaque image", "one with a mask of its own")
-    shown = _pixels(drawn_anew(said, size)) > 0
-    return Original(pixels, shown, kept, profile)
+    anew = _pixels(drawn_anew(said, size)) > 0
+    return SourceImage(pixels, anew, own_colours, profile)
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
