@@ -4,7 +4,8 @@ import math
 import re
 from typing import Final
 
-from services.gateway.openai.fields import ALLOWED, ImageSize, ImagesRequest
+from services.gateway.openai.fields import ALLOWED, ImagesRequest
+from services.gateway.openai.kinds.objects import ImageSize
 from services.gateway.openai.refusals import InvalidField, in_json
 from shared.errors import InvalidRequest
 from shared.media.sizes import fitted
@@ -73,11 +74,11 @@ def said_as(wanted: ImagesRequest) -> str:
 
 def _exact(wanted: ImagesRequest) -> tuple[Side, Side]:
     """The sides that are said in pixels."""
-    told = {name: pixels for name in _IN_PIXELS if (pixels := _pixels(wanted, name)) is not None}
-    if not told:
+    stated = {name: pixels for name in _IN_PIXELS if (pixels := _pixels(wanted, name)) is not None}
+    if not stated:
         return wanted.width, wanted.height
-    first, (width, height) = next(iter(told.items()))
-    for name, pixels in told.items():
+    first, (width, height) = next(iter(stated.items()))
+    for name, pixels in stated.items():
         if pixels != (width, height):
             allowed = f"{width}x{height}, as {first} says, or one of the two"
             raise InvalidField(name, in_json(getattr(wanted, name)), allowed)
@@ -174,5 +175,5 @@ def _refuse_others(wanted: ImagesRequest, sides: tuple[Side, Side], card: ModelC
             allowed = f"the shape of {width}x{height}, or one of the two"
             raise InvalidField("aspect_ratio", wanted.aspect_ratio, allowed)
     if area is not None and abs(width * height - area[1]) > TOLERANCE * area[1]:
-        told = in_json(getattr(wanted, area[0]))
-        raise InvalidField(area[0], told, f"the area of {width}x{height}, or one of the two")
+        stated = in_json(getattr(wanted, area[0]))
+        raise InvalidField(area[0], stated, f"the area of {width}x{height}, or one of the two")

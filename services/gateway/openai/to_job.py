@@ -8,15 +8,10 @@ import msgspec
 
 from services.gateway.openai.aliases import name_as_sent
 from services.gateway.openai.data_urls import file_of
-from services.gateway.openai.edit_pictures import Edit
-from services.gateway.openai.fields import (
-    IMAGE,
-    STEPS_FACTOR,
-    Control,
-    EditsRequest,
-    ImageSize,
-    ImagesRequest,
-)
+from services.gateway.openai.edit_images import Edit
+from services.gateway.openai.fields import STEPS_FACTOR, EditsRequest, ImagesRequest
+from services.gateway.openai.kinds.generation import IMAGE
+from services.gateway.openai.kinds.objects import Control, ImageSize
 from services.gateway.openai.refusals import InvalidField, Shown, in_json
 from services.gateway.openai.sizes import SIDES, said_as, size_of
 from shared.errors import InvalidRequest
@@ -43,7 +38,7 @@ def to_job(
     clock: Callable[[], float] = time.time,
 ) -> tuple[GenerationRequest, JobSpec]:
     """The job to submit, and what a planner will make of it. A deadline counts from `clock()`. An
-    edit is decoded (see `validate`), and so are pictures that are too large for the bus (see
+    edit is decoded (see `validate`), and so are images that are too large for the bus (see
     `fitted_to_travel`). Raises `InvalidRequest`."""
     _check_combinations(wanted)
     card = catalogue.wanted(wanted.model)
@@ -84,7 +79,7 @@ def to_job(
 
 
 def _edit_fields(wanted: ImagesRequest, edit: Edit | None) -> dict[str, Any]:
-    """Those of a job that begins from a picture."""
+    """Those of a job that begins from an image."""
     if edit is None or not isinstance(wanted, EditsRequest):
         return {}
     return {
