@@ -1,206 +1,211 @@
-"""From the command line's words to a workload, a target and limits. Pure but for reading files."""
+"""The options of `darkroom load`, in groups."""
 
-import functools
-import itertools
-import operator
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
+import typer
 
-from loadgen.outcomes.outcome import RequestTemplate
-from loadgen.workload.arrivals import Arrivals, Burst, Constant, Gamma, Poisson, Ramp, Steps
-from loadgen.workload.files import load_trace, load_workload
-from loadgen.workload.masks import KNOTS, MaskUse
-from loadgen.workload.strict import refuse
-from loadgen.workload.workload import Entry, Workload, kind_of
-from shared.errors import InvalidRequest
+from loadgen.outcomes.limits import Limits
+from loadgen.targets.choose import KINDS as TARGETS
 
-T = TypeVar("T")
-Fields = dict[str, Any]
-"""Some of a `RequestTemplate`."""
+KINDS: Final = ("constant", "poisson", "gamma", "steps", "ramp", "burst")
+"""Of arrivals."""
 
-KINDS = ("constant", "poisson", "gamma", "steps", "ramp", "burst")
+LIMITS: Final = "Limits"
+MIX: Final = "What is asked for (see also --workload)"
+WHEN: Final = "When it is asked for"
+OUT: Final = "Results"
+
+
+def _when(**option: Any) -> Any:
+    return typer.Option(rich_help_panel=WHEN, **option)
+
+
+def _mix(*names: str, **option: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=MIX, **option)
+
+
+def _out(*names: str, **option: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=OUT, **option)
+
+
+def _limit(*names: str, **option: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=LIMITS, **option)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Which server is asked, and in which words."""
+
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The server's address. Default: the fleet that runs on this machine.",
+            show_default=False,
+        ),
+    ] = None
+    target: Annotated[
+        str | None, typer.Option(help="The kind of server: " + ", ".join(TARGETS) + ".")
+    ] = None
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The bearer token. Default: DARKROOM_TOKEN or, for openai, OPENAI_API_KEY."
+        ),
+    ] = None
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="A field beyond OpenAI's that the openai target takes, such as steps; repeatable.",
+        ),
+    ] = None
+    response_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="b64_json (the default), url, or none: not sent, for servers that refuse it.",
+        ),
+    ] = None
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options that describe the workload; None (or empty) was not given."""
+    """What describes the workload; None (or empty) was not given."""
 
-    workload: Path | None = None
-    trace: Path | None = None
-    arrivals: str | None = None
-    rate: str | None = None
-    cv: float | None = None
-    burst_factor: float | None = None
-    burst_at: float | None = None
-    burst_seconds: float | None = None
-    duration: float | None = None
-    seed: int | None = None
-    tenants: tuple[str, ...] | None = None
-    model: str | None = None
-    prompt: str | None = None
-    size: str | None = None
-    steps: str | None = None
-    guidance: str | None = None
-    classes: str | None = None
-    deadline: float | None = None
-    masks: str | None = None
-    control: tuple[str, ...] | None = None
-
-
-def workload_of(options: LoadOptions) -> Workload:
-    """The workload file's, if there is one, with everything replaced that the command line says.
-    Raises `InvalidRequest` naming the option."""
-    base = Workload() if options.workload is None else load_workload(options.workload)
-    changes: dict[str, Any] = {}
-    seconds = base.seconds if options.duration is None else options.duration
-    if (arrivals := _arrivals(options, seconds)) is not None:
-        changes |= {"arrivals": arrivals, "trace": None}
-    if options.trace is not None:
-        changes["trace"] = load_trace(options.trace)
-    if (mix := _mix(options)) is not None:
-        changes["mix"] = mix
-    if options.tenants:
-        changes["tenants"] = dict(_weighted(tenant) for tenant in options.tenants)
-    if options.seed is not None:
-        changes["seed"] = options.seed
-    return _checked(msgspec.structs.replace(base, seconds=seconds, **changes))
-
-
-def rates_of(text: str) -> tuple[float, ...]:
-    """`2` or `1,2,4`. Raises `InvalidRequest`."""
-    return _list("--rate", text, float, "requests per second, such as 2 or 1,2,4")
-
-
-def _arrivals(options: LoadOptions, seconds: float) -> Arrivals | None:
-    """None if nothing was said about them."""
-    if options.arrivals is None and options.rate is None and options.cv is None:
-        return None
-    kind = options.arrivals or ("poisson" if options.cv is None else "gamma")
-    rates = rates_of(options.rate or "1")
-    cv = 1.0 if options.cv is None else options.cv
-    match kind, rates:
-        case "constant", (rate,):
-            return Constant(rate=rate)
-        case "poisson", (rate,):
-            return Poisson(rate=rate)
-        case "gamma", (rate,):
-            return Gamma(rate=rate, cv=cv)
-        case "steps", _:
-            return Steps(rates=rates, cv=cv)
-        case "ramp", (start, end):
-            return Ramp(start=start, end=end, cv=cv)
-        case "burst", (rate,):
-            return _burst(options, rate, cv, seconds)
-        case (("constant" | "poisson" | "gamma" | "burst"), _):
-            raise InvalidRequest("--rate", options.rate, f"one rate for {kind} arrivals")
-        case "ramp", _:
-            raise InvalidRequest("--rate", options.rate, "two rates for a ramp: START,END")
-    raise InvalidRequest("--arrivals", kind, "one of " + ", ".join(KINDS))
+    rate: Annotated[
+        str | None,
+        _when(metavar="R[,R…]", help="Requests per second; a ramp takes two, steps any number."),
+    ] = None
+    arrivals: Annotated[
+        str | None, _when(help="How requests arrive: " + ", ".join(KINDS) + ".")
+    ] = None
+    cv: Annotated[
+        float | None,
+        _when(
+            help="Coefficient of variation of the gaps between arrivals: 0 is a clock, 1 Poisson."
+        ),
+    ] = None
+    burst_factor: Annotated[
+        float | None, _when(help="The rate during a burst, as a multiple of --rate. Default: 8.")
+    ] = None
+    burst_at: Annotated[
+        float | None, _when(help="The second at which a burst begins. Default: after a third.")
+    ] = None
+    burst_seconds: Annotated[
+        float | None, _when(help="How long a burst lasts. Default: a third of the duration.")
+    ] = None
+    duration: Annotated[
+        float | None, _when(help="How long requests are sent, in seconds. Default: 60.")
+    ] = None
+    trace: Annotated[
+        Path | None,
+        _when(metavar="FILE", help="Arrivals from a file: `tenant gap_seconds`, or JSON lines."),
+    ] = None
+    seed: Annotated[int | None, _when(help="The seed of the whole schedule.")] = None
+    workload: Annotated[
+        Path | None,
+        _mix(metavar="FILE", help="A workload in TOML or JSON, which other options change."),
+    ] = None
+    model: Annotated[str | None, _mix(help="The model's name.")] = None
+    prompt: Annotated[str | None, _mix(help="The prompt of every request.")] = None
+    size: Annotated[str | None, _mix(metavar="WxH[,…]", help="Sizes in pixels.")] = None
+    steps: Annotated[str | None, _mix(metavar="N[,…]", help="Denoising steps.")] = None
+    guidance: Annotated[
+        str | None, _mix(metavar="G[,…]", help="Scales of classifier-free guidance.")
+    ] = None
+    classes: Annotated[
+        str | None,
+        _mix("--class", metavar="CLASS[,…]", help="Service classes: interactive, standard, batch."),
+    ] = None
+    deadline: Annotated[
+        float | None, _mix(help="A deadline in seconds, sent with each request.")
+    ] = None
+    masks: Annotated[
+        str | None,
+        _mix(help="Edits with masks as of face_swap, detail_fixing or inpainting."),
+    ] = None
+    control: Annotated[
+        list[str] | None,
+        _mix(
+            metavar="NAME=FILE[:SCALE]",
+            help="A ControlNet and its image, sent with each request; repeatable.",
+        ),
+    ] = None
+    tenants: Annotated[
+        list[str] | None,
+        _mix("--tenant", metavar="NAME[=WEIGHT]", help="Who asks, and how often; repeatable."),
+    ] = None
 
 
-def _burst(options: LoadOptions, rate: float, cv: float, seconds: float) -> Burst:
-    """In the middle third, and 8 times the rate, unless told otherwise."""
-    return Burst(
-        rate=rate,
-        factor=8.0 if options.burst_factor is None else options.burst_factor,
-        at=seconds / 3 if options.burst_at is None else options.burst_at,
-        seconds=seconds / 3 if options.burst_seconds is None else options.burst_seconds,
-        cv=cv,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopOptions:
+    """A closed loop, instead of arrivals."""
+
+    users: Annotated[
+        int | None,
+        _when(
+            min=1,
+            max=10_000,
+            help="A closed loop: so many users, each of whom waits for an answer before asking "
+            "again.",
+        ),
+    ] = None
+    think: Annotated[
+        float, _when(min=0, help="Mean seconds between an answer and a user's next request.")
+    ] = 0.0
 
 
-def _mix(options: LoadOptions) -> tuple[Entry, ...] | None:
-    """One entry, equally likely, for each combination of what was listed; None if nothing was."""
-    given = (
-        *(options.model, options.prompt, options.size, options.steps, options.guidance),
-        *(options.classes, options.deadline, options.masks, options.control or None),
-    )
-    if all(each is None for each in given):
-        return None
-    lists = [
-        [{}] if options.size is None else [_size(size) for size in options.size.split(",")],
-        _values("--steps", options.steps, int, "steps", "whole numbers such as 10,20,40"),
-        _values("--guidance", options.guidance, float, "guidance", "numbers such as 1,5"),
-        _values("--class", options.classes, str.strip, "service_class", "classes"),
-    ]
-    fixed = {
-        name: value
-        for name in ("model", "prompt", "deadline")
-        if (value := getattr(options, name)) is not None
-    }
-    if options.control:
-        fixed["controls"] = options.control
-    return tuple(
-        Entry(
-            name=_name(lists, parts),
-            request=RequestTemplate(**functools.reduce(operator.or_, parts, fixed)),
-            masks=_mask_use(options.masks),
-        )
-        for parts in itertools.product(*lists)
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultOptions:
+    """What is measured, and where it is written."""
+
+    slo: Annotated[
+        str,
+        _out(
+            metavar="SECONDS|2x|none",
+            help="How soon an answer is in time: in seconds, or as a multiple of the latency that "
+            "such a request has alone.",
+        ),
+    ] = "none"
+    find: Annotated[
+        bool, _out("--find-rate", help="Search the highest rate at which the SLO is kept.")
+    ] = False
+    share: Annotated[
+        float, _out(min=0.01, max=0.999, help="The share of answers that must be in time.")
+    ] = 0.9
+    precision: Annotated[
+        float, _out(min=0.001, max=1, help="The relative precision of the rate that is found.")
+    ] = 0.05
+    json_file: Annotated[
+        Path | None,
+        _out("--json", metavar="FILE", help="Write the report as JSON; - is standard output."),
+    ] = None
+    html_file: Annotated[
+        Path | None, _out("--html", metavar="FILE", help="Write the report as one HTML page.")
+    ] = None
 
 
-def _name(lists: Sequence[Sequence[Fields]], parts: Sequence[Fields]) -> str:
-    """Of what varies; of everything where nothing does."""
-    varies = any(len(each) > 1 for each in lists)
-    told = [part for part, each in zip(parts, lists, strict=True) if len(each) > 1 or not varies]
-    return kind_of(functools.reduce(operator.or_, told, {})) or "default"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOptions:
+    in_flight: Annotated[
+        int,
+        _limit(
+            "--max-in-flight",
+            min=1,
+            max=60_000,
+            help="Requests without an answer at a time; those beyond are not sent, and counted as "
+            "lost.",
+        ),
+    ] = 1024
+    timeout: Annotated[
+        float, _limit(min=0.1, help="Seconds after which a request is given up.")
+    ] = 600.0
+    drain: Annotated[
+        float, _limit(min=0, help="Seconds to wait for answers after the last request.")
+    ] = 120.0
 
-
-def _mask_use(text: str | None) -> MaskUse | None:
-    if text is None:
-        return None
-    for use in KNOTS:
-        if use == text:
-            return use
-    raise InvalidRequest("--masks", text, "one of " + ", ".join(KNOTS))
-
-
-def _values(
-    option: str, text: str | None, kind: Callable[[str], T], field: str, allowed: str
-) -> list[Fields]:
-    if text is None:
-        return [{}]
-    return [{field: value} for value in _list(option, text, kind, allowed)]
-
-
-def _list(option: str, text: str, kind: Callable[[str], T], allowed: str) -> tuple[T, ...]:
-    try:
-        return tuple(kind(word.strip()) for word in text.split(","))
-    except ValueError as error:
-        raise InvalidRequest(option, text, allowed) from error
-
-
-def _size(text: str) -> Fields:
-    width, _, height = text.strip().lower().partition("x")
-    if not all(side.isdecimal() and len(side) <= 5 for side in (width, height)):
-        raise InvalidRequest("--size", text, "WIDTHxHEIGHT in pixels, such as 512x512")
-    return {"width": int(width), "height": int(height)}
-
-
-def _weighted(text: str) -> tuple[str, float]:
-    name, _, weight = text.partition("=")
-    try:
-        return name, float(weight or 1)
-    except ValueError as error:
-        raise InvalidRequest("--tenant", text, "NAME or NAME=WEIGHT") from error
-
-
-def _checked(workload: Workload) -> Workload:
-    """`workload` after the checks that decoding a file would make."""
-    data = msgspec.to_builtins(workload)
-    try:
-        return msgspec.convert(data, Workload)
-    except msgspec.ValidationError as error:
-        raise refuse("", data, error) from error
-
-
-def fields_of(names: Sequence[str]) -> frozenset[str]:
-    """`--also`: fields that a plain server takes beyond OpenAI's. Raises `InvalidRequest`."""
-    known = RequestTemplate.__struct_fields__
-    for name in names:
-        if name not in known:
-            raise InvalidRequest("--also", name, "one of " + ", ".join(known))
-    return frozenset(names)
+    @property
+    def limits(self) -> Limits:
+        return Limits(in_flight=self.in_flight, timeout=self.timeout, drain=self.drain)

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli.combinations import check_combinations
-from loadgen.cli.options import LoadOptions, fields_of, workload_of
+from loadgen.cli.options import LoadOptions
+from loadgen.cli.workload import fields_of, workload_of
 from loadgen.outcomes.outcome import RequestTemplate
 from loadgen.workload.arrivals import Burst, Constant, Gamma, Poisson, Ramp, Steps
 from loadgen.workload.controls import read_all
@@ -103,10 +104,10 @@ def test_a_bad_trace_is_refused_with_its_files_name(tmp_path: Path) -> None:
 
 def test_a_control_goes_with_every_request_that_the_command_line_describes(tmp_path: Path) -> None:
     file = f"edges={written(tmp_path, 'a picture', 'a.png')}:0.5"
-    workload = workload_of(LoadOptions(control=(file,), steps="10,20"))
+    workload = workload_of(LoadOptions(control=[file], steps="10,20"))
     assert [entry.request.controls for entry in workload.mix] == [(file,), (file,)]
     read_all(workload)
-    assert workload_of(LoadOptions(control=())) == Workload()
+    assert workload_of(LoadOptions(control=[])) == Workload()
 
 
 def test_a_picture_that_is_not_there_is_missed_before_the_run(tmp_path: Path) -> None:
@@ -161,8 +162,8 @@ def test_the_command_line_says_when_requests_come(options: LoadOptions, arrivals
         (LoadOptions(size="big"), "--size"),
         (LoadOptions(classes="urgent"), "service_class"),
         (LoadOptions(masks="cats"), "--masks"),
-        (LoadOptions(tenants=("ann=much",)), "--tenant"),
-        (LoadOptions(tenants=("ann=0",)), "tenants"),
+        (LoadOptions(tenants=["ann=much"]), "--tenant"),
+        (LoadOptions(tenants=["ann=0"]), "tenants"),
     ],
 )
 def test_a_bad_option_is_refused_by_name(options: LoadOptions, named: str) -> None:
@@ -199,7 +200,7 @@ def test_a_single_kind_of_request_is_called_what_it_is() -> None:
 
 def test_the_command_line_replaces_what_the_file_says_and_nothing_else(tmp_path: Path) -> None:
     file = written(tmp_path, FILE)
-    workload = workload_of(LoadOptions(workload=file, rate="9", seed=1, tenants=("eve=2",)))
+    workload = workload_of(LoadOptions(workload=file, rate="9", seed=1, tenants=["eve=2"]))
     assert (workload.arrivals, workload.seed) == (Poisson(rate=9), 1)
     assert workload.tenants == {"eve": 2}
     assert (workload.seconds, len(workload.mix)) == (30, 2)

@@ -35,8 +35,6 @@ from shared.shipped import MODELS, located
 
 CANCEL_SECONDS: Final = 5.0
 """How long a cancellation may take before we leave without an answer."""
-MOST_DIGITS: Final = 6
-"""Of a width or height; what a model allows is far below."""
 
 FORMATS: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -58,14 +56,6 @@ class Place:
 
     url: str
     credentials: Credentials | None = None
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`512x768` as width and height. Raises `InvalidRequest`."""
-    width, _, height = text.lower().partition("x")
-    if not all(side.isdecimal() and len(side) <= MOST_DIGITS for side in (width, height)):
-        raise InvalidRequest("--size", text, "WIDTHxHEIGHT in pixels, such as 512x512")
-    return int(width), int(height)
 
 
 def image_format(out: Path) -> ImageFormat:

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from services.fleet.cli.app import app
-from services.fleet.cli.render import file_names, image_format, parse_size
+from services.fleet.cli.options import parse_size
+from services.fleet.cli.render import file_names, image_format
 from shared.errors import InvalidRequest
 from tests.helpers.models import EMPTY
 
