@@ -1,6 +1,6 @@
-"""One client connection: requests with retries, and the client library's errors made ours.
+"""One client connection: what is sent, asked and heard, with retries.
 
-The library is told to reconnect for ever. What was under way when the connection broke fails here
+The client library reconnects for ever. What was under way when the connection broke fails here
 at once, instead of waiting for a timeout, so that a retry can follow as soon as the server is back.
 """
 
@@ -10,7 +10,7 @@ import itertools
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from nats import errors
@@ -18,14 +18,15 @@ from nats.aio.client import Client
 
 from shared.bus.base import Headers, Message
 from shared.bus.nats import identity
-from shared.errors import (
-    BusUnavailable,
-    DarkroomError,
-    InvalidRequest,
-    Misconfigured,
-    NotPermitted,
-    PayloadTooLarge,
+from shared.bus.nats.pending_requests import PendingRequests
+from shared.bus.nats.translation import (
+    HEADER_ROOM,
+    NobodyListens,
+    payload_bytes,
+    status,
+    translated,
 )
+from shared.errors import BusUnavailable, Misconfigured, PayloadTooLarge
 from shared.security.keys import Credentials, inbox_of
 
 log = logging.getLogger(__name__)
@@ -38,37 +39,7 @@ connection, and fails at once when that breaks."""
 PAUSE: Final = 0.05
 """Seconds between attempts; a broken connection is waited for instead."""
 
-HEADER_ROOM: Final = 4096
-"""Bytes of the server's payload limit that are kept for headers."""
-
 NO_HEADERS: Final[Headers] = {}
-
-
-class NobodyListens(BusUnavailable):
-    """The server knows nobody who would get a message on `subject`."""
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(subject, "nobody listens")
-
-
-class _Question:
-    """Answers that are awaited; `done` holds whether `last` was seen among them."""
-
-    __slots__ = ("answers", "done", "last", "subject")
-
-    def __init__(self, subject: str, last: Callable[[Message], bool]) -> None:
-        self.subject = subject
-        self.last = last
-        self.answers: list[Message] = []
-        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    def finish(self, complete: bool) -> None:
-        if not self.done.done():
-            self.done.set_result(complete)
-
-    def fail(self, error: DarkroomError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
 
 
 class Connection:
@@ -87,9 +58,9 @@ class Connection:
         self._up = asyncio.Event()
         self._closed_because = ""
         self._closed = asyncio.Event()
-        self._told = ""
+        self._last_error = ""
         self._denials = identity.Denials()
-        self._questions: dict[str, _Question] = {}
+        self._requests = PendingRequests(self.inbox)
         self._stops: dict[int, Callable[[], Awaitable[None]]] = {}
         self._numbers = itertools.count()
 
@@ -116,15 +87,15 @@ class Connection:
                 )
         except (TimeoutError, errors.Error, OSError) as error:
             reason = f"no connection within {self.budget:.0f} s: {self._client.last_error}"
-            await self._abandon()
+            await self._terminate()
             raise BusUnavailable("connect", reason) from error
         except Misconfigured:
-            await self._abandon()
+            await self._terminate()
             raise
         await self._check_version()
         self.max_payload = self._client.max_payload - HEADER_ROOM
         self._up.set()
-        await self.listen(f"{self.inbox}.a.*", "", self._answered)
+        await self.listen(self._requests.subjects, "", self._requests.answered)
 
     @property
     def clustered(self) -> bool:
@@ -139,7 +110,7 @@ class Connection:
             await self._client.close()
             raise
 
-    async def _abandon(self) -> None:
+    async def _terminate(self) -> None:
         """Close what never was a connection. After a failed TLS handshake the library would wait
         for ever for the socket that it has closed."""
         with contextlib.suppress(TimeoutError):
@@ -183,33 +154,19 @@ class Connection:
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout
         await self.ready(timeout)
-        async with self._question(subject, deadline - clock(), last) as (question, inbox):
+        async with self._requests.waiting(subject, deadline - clock(), last) as (request, inbox):
             await self.publish(subject, data, headers, inbox)
-            complete = await question.done
-        return question.answers, complete
+            complete = await request.done
+        return request.answers, complete
 
     async def settle(self, timeout: float) -> None:
         """Return when the server has dealt with everything sent so far: a message to ourselves
         has made the round. (The library's `flush` sends its ping ahead of what is buffered.)"""
         await self.ready(timeout)
-        async with self._question("", timeout, _any) as (question, inbox):
+        async with self._requests.waiting("", timeout, _any) as (request, inbox):
             await self.publish(inbox, b"")
-            if not await question.done:
+            if not await request.done:
                 raise BusUnavailable("connection", f"no echo within {timeout:.3g} s")
-
-    @contextlib.asynccontextmanager
-    async def _question(
-        self, subject: str, timeout: float, last: Callable[[Message], bool]
-    ) -> AsyncIterator[tuple[_Question, str]]:
-        """A question that is given up after `timeout`, and the subject its answers go to."""
-        question, token = _Question(subject, last), str(next(self._numbers))
-        self._questions[token] = question
-        timer = asyncio.get_running_loop().call_later(timeout, question.finish, False)
-        try:
-            yield question, f"{self.inbox}.a.{token}"
-        finally:
-            timer.cancel()
-            del self._questions[token]
 
     async def ask(
         self, subject: str, data: bytes, timeout: float, headers: Headers | None = None
@@ -278,9 +235,7 @@ class Connection:
     def check(self, subject: str, data: bytes, headers: Headers | None = None) -> None:
         """Raise what would be wrong with sending this, before anything is sent."""
         self.check_open()
-        size = len(data)
-        if headers:
-            size += max(0, _header_bytes(headers) - HEADER_ROOM)
+        size = payload_bytes(data, headers)
         if size > self.max_payload:
             raise PayloadTooLarge(subject, size, self.max_payload)
 
@@ -294,17 +249,10 @@ class Connection:
         once the server has had its say (see `settle`)."""
         self._denials.check(verb, subject)
 
-    def _answered(self, message: Message) -> None:
-        question = self._questions.get(message.subject.rsplit(".", 1)[1])
-        if question is not None:
-            question.answers.append(message)
-            if question.last(message):
-                question.finish(True)
-
     def __repr__(self) -> str:
         state = self._closed_because or ("connected" if self._up.is_set() else "not connected")
         return (
-            f"<Connection {self.name}: {state}, {len(self._questions)} questions, "
+            f"<Connection {self.name}: {state}, {len(self._requests)} requests, "
             f"{len(self._stops)} subscriptions, {self.dropped} dropped>"
         )
 
@@ -313,26 +261,21 @@ class Connection:
         into the first attempt to connect if there is no use in another one."""
         if not self.max_payload:
             identity.refuse_strangers(error, self._credentials)
-        told = str(error) or type(error).__name__
-        denied = self._denials.note(told)
-        for question in self._questions.values():  # the answer will not come
-            if denied == question.subject.lower():
-                question.fail(NotPermitted("publish", question.subject))
-        if told != self._told:
-            log.warning("%s: %s", self.name, told)
-        self._told = told
+        text = str(error) or type(error).__name__
+        self._requests.denied(self._denials.note(text))
+        if text != self._last_error:
+            log.warning("%s: %s", self.name, text)
+        self._last_error = text
 
     async def _on_up(self) -> None:
         log.info("%s: connected again", self.name)
-        self._told = ""
+        self._last_error = ""
         self._up.set()
 
     async def _on_lost(self) -> None:
         self._up.clear()
         identity.trust_anew(self._tls, self._credentials)
-        lost = BusUnavailable("connection", "it was lost while waiting for an answer")
-        for question in self._questions.values():
-            question.fail(lost)
+        self._requests.lost()
         for call in self.losses:
             call()
 
@@ -349,29 +292,5 @@ class Connection:
         return self._closed_because
 
 
-@contextlib.contextmanager
-def translated(subject: str) -> Iterator[None]:
-    """Turn an error of the client library into one of ours."""
-    try:
-        yield
-    except (errors.BadSubjectError, errors.BadHeaderError) as error:
-        raise InvalidRequest("subject", subject, "what NATS allows in subjects, headers") from error
-    except (errors.Error, OSError) as error:
-        raise BusUnavailable(subject, str(error) or type(error).__name__) from error
-
-
-def status(message: Message) -> str:
-    """The code by which the server says something about a request; empty for a real message."""
-    if message.data or "Nats-Sequence" in message.headers:
-        return ""
-    return message.headers.get("Status", "")
-
-
 def _any(message: Message) -> bool:
     return True
-
-
-def _header_bytes(headers: Headers) -> int:
-    """Their size on the wire."""
-    lines = sum(len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items())
-    return lines + len("NATS/1.0\r\n\r\n")

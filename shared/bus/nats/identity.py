@@ -22,7 +22,7 @@ _DENIED: Final = re.compile(r'permissions violation for (publish|subscription) t
 
 
 def options(credentials: Credentials | None) -> dict[str, Any]:
-    """What the client library is told about them. Whoever has an authority to check a server with
+    """The client library's options for them. Whoever has an authority to check a server with
     begins with TLS, at every reconnection too: a server that does not is not talked to."""
     if credentials is None:
         return {}
@@ -81,10 +81,10 @@ class Denials:
         self._known: dict[tuple[str, str], None] = {}
         """(verb, subject in lower case), oldest first."""
 
-    def note(self, told: str) -> str | None:
+    def note(self, text: str) -> str | None:
         """Remember what an error of the server's is about, if it is a refusal. Returns the subject
         that may not be published to, in lower case, if it is that."""
-        match = _DENIED.search(told)
+        match = _DENIED.search(text)
         if match is None:
             return None
         verb, subject = "publish" if match[1].lower() == "publish" else "subscribe", match[2]
