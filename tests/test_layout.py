@@ -17,6 +17,7 @@ _LAYERS: Final = """
     pocket
     pocket/train/common pocket/train/sdxl pocket/train/flux pocket/train
 
+    shared/errors
     shared
     shared/security shared/host
     shared/messages
@@ -59,6 +60,7 @@ _LAYERS: Final = """
     services/denoiser/node
     services/denoiser
     services/gateway/http
+    services/gateway/openai/kinds
     services/gateway/openai
     services/gateway/replies
     services/gateway/routes
