@@ -9,9 +9,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from multiprocessing import get_context, parent_process
 
+import diffusers
+
+from benchmarks.baselines.inpainting import PIPELINES
 from benchmarks.baselines.pipeline import LAYOUTS, Layout, Pipeline, Setup
 from services.vae.images import encode_image
 from shared.messages import JobSpec
+from shared.models.families.registry import family_of
 
 _opened: list[Pipeline] = []
 """In such a process: its own."""
@@ -25,7 +29,7 @@ async def pipeline_processes(
     pipeline of `source` before, for `threads` torch threads. What they draw is awaited at the
     end."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([Pipeline.__module__])  # diffusers is imported once for all
+    context.set_forkserver_preload([Pipeline.__module__, *_modules(source)])  # once for all
     executors = [
         ProcessPoolExecutor(1, mp_context=context, initializer=_open, initargs=(source, threads))
         for _ in range(count)
@@ -35,6 +39,14 @@ async def pipeline_processes(
     finally:
         for executor in executors:
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
+
+
+def _modules(source: str) -> list[str]:
+    """Those of diffusers that have the pipelines of this model; they import what these consist of,
+    and diffusers itself imports none of them."""
+    pipeline = family_of(source).pipeline
+    names = [name for name in (pipeline, PIPELINES.get(pipeline)) if name]
+    return [getattr(diffusers, name).__module__ for name in names]
 
 
 def drawn(specs: Sequence[JobSpec]) -> list[bytes]:
