@@ -245,7 +245,7 @@ def test_adapters_that_are_merged_where_help_comes_from_do_not_count(tmp_path: P
 
     async def main() -> None:
         async with pair(helping=unet) as p:
-            await p.two.run(make_row("mine", steps=300, adapters=((adapter, 1.0),)))
+            await p.two.run(make_row("mine", steps=50, adapters=((adapter, 1.0),)))
             assert p.weights.merging.merged
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
             assert p.one.statistics().features["shared_steps"] > 0

@@ -53,22 +53,30 @@ def files_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
-def test_what_one_process_recorded_all_find(tmp_path: Path) -> None:
+DIES = """
+import os, sys
+from pathlib import Path
+from tests.services.denoiser.mask_cache.test_store import KEY, OTHER, NBYTES, record, store, tensors
+one = store(Path(sys.argv[1]))
+record(one)
+one.record(OTHER, NBYTES).write(2, tensors(2))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a process leaves that had recorded `KEY`, and was recording `OTHER` when it died."""
+    folder = tmp_path_factory.mktemp("left")
+    assert subprocess.run([sys.executable, "-c", DIES, str(folder)]).returncode == -9
+    return folder
+
+
+def test_what_one_process_recorded_all_find(left: Path, tmp_path: Path) -> None:
     assert store(tmp_path).find(KEY, STEPS) is None
     record(store(tmp_path))
     assert same(store(tmp_path))
-    other = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from pathlib import Path; "
-            "from tests.services.denoiser.mask_cache.test_store import *\n"
-            "sys.exit(0 if same(store(Path(sys.argv[1]))) else 1)",
-            str(tmp_path),
-        ],
-        check=False,
-    )
-    assert other.returncode == 0
+    assert same(store(left))
 
 
 def test_a_cache_is_found_only_once_all_of_it_is_there(tmp_path: Path) -> None:
@@ -121,26 +129,13 @@ def test_nothing_goes_for_a_recording_that_somebody_else_has(tmp_path: Path) -> 
     assert same(one)
 
 
-def test_what_a_dead_process_was_recording_is_removed(tmp_path: Path) -> None:
-    killed = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os, sys; from pathlib import Path; "
-            "from tests.services.denoiser.mask_cache.test_store import *\n"
-            "store(Path(sys.argv[1])).record(KEY, NBYTES).write(2, tensors(2))\n"
-            "os.kill(os.getpid(), 9)",
-            str(tmp_path),
-        ],
-        check=False,
-    )
-    assert killed.returncode == -9
-    one = store(tmp_path)
-    assert one.statistics().templates == 1
+def test_what_a_dead_process_was_recording_is_removed(left: Path) -> None:
+    one = store(left)
+    assert one.statistics().templates == 2
+    record(one, THIRD)
+    assert one.statistics().templates == 2
     record(one, OTHER)
-    assert one.statistics().templates == 1
-    record(one)
-    assert same(one)
+    assert all(same(one, key) for key in (KEY, OTHER, THIRD))
 
 
 def test_the_least_recently_used_goes_to_disk_and_is_found_there(tmp_path: Path) -> None:
