@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from shared.messages import LoraChoice
 from shared.models.loras.sources.fetch import Fetcher
 from shared.models.loras.sources.hosts import Hosts
 from shared.models.loras.sources.store import Store
@@ -159,3 +160,15 @@ class LoraServer:
     async def _revision(self, request: web.Request) -> web.StreamResponse:
         names = [{"rfilename": name} for name in (*self.files, "README.md")]
         return web.json_response({"sha": COMMIT, "siblings": names, "id": "owner/repo"})
+
+
+def fetch_and_hang(address: str, folder: str) -> None:
+    """Fetch `held/neon` from there for `folder`, as a process whose imports are only those of this
+    module."""
+
+    async def hang() -> None:
+        fetcher = Fetcher(Hosts.parse([address], address), Store(Path(folder), 2**30), 2**30, 20.0)
+        async with fetcher.file(LoraChoice(url=f"{address}/held/neon.safetensors")):
+            pass
+
+    asyncio.run(hang())

@@ -45,8 +45,13 @@ def parsed(module: str) -> ast.Module:
     return ast.parse(file.read_text())
 
 
-def imported(module: str) -> Iterator[str]:
+@cache
+def imported(module: str) -> frozenset[str]:
     """Modules of ours that `module` imports, anywhere in it."""
+    return frozenset(_imported(module))
+
+
+def _imported(module: str) -> Iterator[str]:
     for node in ast.walk(parsed(module)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -69,12 +74,20 @@ def reached(service: str) -> frozenset[str]:
     return frozenset(seen)
 
 
+def _is_settings(value: ast.expr) -> bool:
+    match value:
+        case ast.Name(name) | ast.Attribute(attr=name):
+            return name in ("settings", "_settings")
+        case ast.Call(ast.Attribute(ast.Name("Settings"), "from_env"), [], []):
+            return True
+    return False
+
+
 @cache
 def read_in(module: str) -> frozenset[str]:
     """Settings that code in `module` reads as a field of something called settings."""
     fields = (node for node in ast.walk(parsed(module)) if isinstance(node, ast.Attribute))
-    whose = re.compile(r"\b_?settings$|Settings\.from_env\(\)$")
-    found = {node.attr for node in fields if whose.search(ast.unparse(node.value))}
+    found = {node.attr for node in fields if _is_settings(node.value)}
     return frozenset({PROPERTIES.get(name, name) for name in found} & TABLE.keys())
 
 

@@ -17,7 +17,7 @@ from shared.models.loras.sources.fetch import Fetcher
 from shared.models.loras.sources.hosts import Hosts
 from shared.models.loras.sources.store import Store
 from tests.conftest import eventually, run
-from tests.helpers.lora_server import COMMIT, LoraServer
+from tests.helpers.lora_server import COMMIT, LoraServer, fetch_and_hang
 
 Scenario = Callable[[LoraServer], Coroutine[None, None, None]]
 SIZE = 400_000
@@ -226,20 +226,11 @@ def test_who_gives_up_leaves_the_file_to_the_next(tmp_path: Path) -> None:
     serving(scenario)
 
 
-def _fetch_and_hang(address: str, folder: str) -> None:
-    async def hang() -> None:
-        fetcher = Fetcher(Hosts.parse([address], address), Store(Path(folder), 2**30), 2**30, 20.0)
-        async with fetcher.file(LoraChoice(url=f"{address}/held/neon.safetensors")):
-            pass
-
-    asyncio.run(hang())
-
-
 def test_a_killed_process_leaves_nothing_that_counts_as_a_file(tmp_path: Path) -> None:
     async def scenario(server: LoraServer) -> None:
         server.open.clear()
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_fetch_and_hang, args=(server.address, str(tmp_path)))
+        process = context.Process(target=fetch_and_hang, args=(server.address, str(tmp_path)))
         process.start()
         await eventually(_begun, within=60.0)
         process.kill()
