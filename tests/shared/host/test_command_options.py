@@ -34,8 +34,10 @@ def command() -> typer.Typer:
     return app
 
 
-def printed(*words: str) -> str:
-    return CliRunner().invoke(command(), words).output.strip()
+def printed(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(command(), words)
+    assert result.exit_code == code
+    return result.output.strip()
 
 
 def test_groups_have_their_defaults_and_what_the_command_line_says() -> None:
@@ -45,7 +47,7 @@ def test_groups_have_their_defaults_and_what_the_command_line_says() -> None:
 
 
 def test_bounds_and_help_are_those_of_the_fields() -> None:
-    assert "0 is not in the range" in printed("a", "--width", "0")
+    assert "--width" in printed("a", "--width", "0", code=2)
     text = printed("--help")
     assert "Paint something." in text
     assert all(word in text for word in ("--width", "--name", "--colour", "A word.", "--twice"))
