@@ -19,7 +19,7 @@ _LAYERS: Final = """
 
     shared/errors
     shared
-    shared/security shared/host
+    shared/security shared/host shared/host/forking
     shared/messages
     shared/media
     shared/bus shared/bus/nats

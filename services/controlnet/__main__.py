@@ -33,12 +33,17 @@ def load_checked(source: str, dtype: torch.dtype, device: str) -> ControlNet:
     return network
 
 
+def preload() -> None:
+    """Import what every start needs, before anything is known of a model."""
+    lean_diffusers()
+
+
 async def main(running: Process) -> None:
     import torch
 
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
-    lean_diffusers("peft", "scipy", "transformers")
+    preload()
     cards, unusable = sort_controls(settings.control_sources)
     if not cards:
         reasons = "; ".join(one.reason for one in unusable) or "there is none"

@@ -26,10 +26,15 @@ def die(error: BaseException) -> None:
     terminate("its step loop died", error)
 
 
+def preload() -> None:
+    """Import what every start needs, before anything is known of a model."""
+    lean_diffusers()
+
+
 async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
-    lean_diffusers("peft", "transformers")
+    preload()
     catalogue = Catalogue.of(settings)
     cards = catalogue.cards
     families = [family_of(card.source) for card in cards.values()]

@@ -1,6 +1,7 @@
 """`python -m services.prompt_encoder`"""
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
@@ -18,8 +19,15 @@ from shared.worker.memory_budget import component_bytes
 from shared.worker.worker import Worker
 
 
+def preload() -> None:
+    """Import what every start needs, before anything is known of a model."""
+    importlib.import_module("transformers.modeling_utils")
+
+
 async def main(running: Process) -> None:
     import torch
+
+    preload()
 
     async with arena(running) as transport:
         settings = running.settings

@@ -19,11 +19,16 @@ from shared.worker.memory_budget import component_bytes
 from shared.worker.worker import Worker
 
 
+def preload() -> None:
+    """Import what every start needs, before anything is known of a model."""
+    lean_diffusers()
+
+
 async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
-        lean_diffusers("peft", "scipy", "transformers")
+        preload()
         models, settings_file = settings.sources, settings.model_settings
         catalogue = Catalogue.load(models, settings_file=settings_file)
         cards = catalogue.cards.values()

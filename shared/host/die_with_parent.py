@@ -21,13 +21,24 @@ def command_that_dies_with_us(command: tuple[str, ...], number: signal.Signals) 
     return (sys.executable, "-IS", launcher, str(int(number)), str(os.getpid()), *command)
 
 
+def die_with(parent: int, number: int) -> None:
+    """This process gets signal `number` when `parent` ends, and ends now if that was before."""
+    prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        sys.exit("the process that started this one is gone")
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """prctl(2). On Linux; elsewhere it does nothing."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
 def main(number: int, parent: int, command: list[str]) -> None:
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:  # it ended before the request was made
-        sys.exit(f"{command[0]}: the process that started it is gone")
+    die_with(parent, number)
     os.execv(command[0], command)
 
 

@@ -22,6 +22,8 @@ PACKAGES: Final = tuple(
     f"diffusers.models.{kind}" for kind in ("autoencoders", "controlnets", "transformers", "unets")
 )
 """They import all that is in them."""
+UNUSED: Final = ("peft", "scipy", "transformers")
+"""What diffusers would import for pipelines and training, and services have no use for there."""
 
 
 class _Sparse(ModuleType):
@@ -37,18 +39,18 @@ class _Sparse(ModuleType):
         return getattr(whole, name)
 
 
-def lean_diffusers(*without: str) -> None:
+def lean_diffusers() -> None:
     """Networks of diffusers come alone from now on, and diffusers does not know that the packages
-    `without` are installed. For the life of the process."""
+    of `UNUSED` are installed. For the life of the process."""
     if "diffusers.models.modeling_utils" in sys.modules:
         return  # everything is there already
     with (
-        _hidden(COMPILER, *without),
+        _hidden(COMPILER, *UNUSED),
         _uncompiled(),
         patch.object(importlib.metadata, "distributions", lambda: iter(())),
     ):
         known = importlib.import_module("diffusers.utils.import_utils")
-        for package in without:
+        for package in UNUSED:
             setattr(known, f"_{package}_available", False)
         for package in PACKAGES:
             _leave_out(package)

@@ -3,16 +3,16 @@
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
 from services.fleet.plan.processes import ProcessSpec
+from services.fleet.supervisor.forks import Forks
+from services.fleet.supervisor.launch import launch
 from services.fleet.supervisor.logs import ENDED, ProcessLog
 from shared.errors import Misconfigured
-from shared.host.die_with_parent import command_that_dies_with_us
 from shared.host.exits import MARK, MISCONFIGURED
 from shared.policy.restarts import Exit, GiveUp, History, Restart, RestartPolicy, after_exit
 
@@ -35,7 +35,9 @@ class Child:
         log: ProcessLog,
         policy: RestartPolicy,
         changed: Callable[[], None] = lambda: None,
+        forks: Forks | None = None,
     ) -> None:
+        """`forks`: where processes are forked; None: they are started in the usual way."""
         self.spec = spec
         self.log = log
         self.state: ChildState = "starting"
@@ -45,6 +47,7 @@ class Child:
         """How it ended last, while it is not ready again."""
         self._policy = policy
         self._changed = changed
+        self._forks = forks
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -107,66 +110,32 @@ class Child:
 
     async def _run_once(self) -> int:
         """Start it, copy its output to the log, and return its exit code once it has ended."""
-        loop = asyncio.get_running_loop()
-        exited, silent = asyncio.Event(), asyncio.Event()
-        transport, _ = await loop.subprocess_exec(
-            lambda: _Watch(self.log, exited, silent),
-            *command_that_dies_with_us(self.spec.command, signal.SIGKILL),
-            env=self.spec.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Its own group: Ctrl-C in a terminal reaches the fleet alone, which stops it in order.
-            process_group=0,
-        )
-        self.pid = transport.get_pid()
+        process = await launch(self.spec, self.log.write, self._forks)
+        self.pid = process.pid
         self._changed()
         if self._stopping.is_set():  # told while it was being started
-            self._signal(signal.SIGTERM)
+            process.signal_group(signal.SIGTERM)
         try:
-            await exited.wait()
+            await process.exited.wait()
             # Whoever it started and left behind goes with it; then nobody holds its output, but
             # one who left the group.
-            _signal_group(self.pid, signal.SIGKILL)
+            process.signal_group(signal.SIGKILL)
             with suppress(TimeoutError):
                 async with asyncio.timeout(OUTPUT_SECONDS):
-                    await silent.wait()
+                    await process.silent.wait()
         finally:
             # Also when this task is cancelled.
-            _signal_group(self.pid, signal.SIGKILL)
-            await asyncio.shield(exited.wait())
-            transport.close()
+            process.signal_group(signal.SIGKILL)
+            await asyncio.shield(process.exited.wait())
+            process.close()
             self.pid = None
-        return transport.get_returncode() or 0
+        return process.code
 
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None:
-            _signal_group(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     def _become(self, state: ChildState) -> None:
         self.state = state
         self._changed()
-
-
-class _Watch(asyncio.SubprocessProtocol):
-    """Copies output to `log`, and sets `exited` when the process ends, `silent` at the end of its
-    output. (`Process.wait` would go on waiting for whoever inherited the pipe.)"""
-
-    def __init__(self, log: ProcessLog, exited: asyncio.Event, silent: asyncio.Event) -> None:
-        self._log = log
-        self._exited = exited
-        self._silent = silent
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self._log.write(data)
-
-    def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
-        self._silent.set()
-
-    def process_exited(self) -> None:
-        self._exited.set()
-
-
-def _signal_group(leader: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader, number)

@@ -9,6 +9,7 @@ from typing import Final
 
 from services.fleet.plan.processes import ProcessSpec
 from services.fleet.supervisor.child import Child
+from services.fleet.supervisor.forks import Forks, can_fork, in_common
 from services.fleet.supervisor.logs import ProcessLog
 from shared.errors import Misconfigured
 from shared.host.tasks import single_error
@@ -37,6 +38,7 @@ class Supervisor:
         log_directory.mkdir(parents=True, exist_ok=True)
         self._probe = probe
         self._changed = changed
+        self._forks = _forks(specs, log_directory)
         self._unready = asyncio.Event()
         self._all_ready = asyncio.Event()
         self.children = [
@@ -45,6 +47,7 @@ class Supervisor:
                 ProcessLog(log_directory / f"{spec.name}.log", spec.name, echo=verbose),
                 policy,
                 self._note,
+                self._forks,
             )
             for spec in specs
         ]
@@ -81,6 +84,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for child in self.children:
                 group.create_task(child.stop(patience))
+            if self._forks is not None:
+                group.create_task(self._forks.close())
 
     def close(self) -> None:
         for child in self.children:
@@ -128,6 +133,13 @@ async def supervised(
                     watching.cancel()
     finally:
         supervisor.close()
+
+
+def _forks(specs: Sequence[ProcessSpec], logs: Path) -> Forks | None:
+    """None where processes cannot be forked."""
+    if not specs or not can_fork():
+        return None
+    return Forks(in_common(spec.environment for spec in specs), logs)
 
 
 def _set(event: asyncio.Event, value: bool) -> None:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.host.forking.messages import SERVER
+
 if TYPE_CHECKING:
     from shared.worker.task import Task
 
@@ -35,7 +37,10 @@ PASSED: Final = "passed"
 
 
 def install(environ: Mapping[str, str] = os.environ) -> None:
-    """Do what the variables of this process ask for."""
+    """Do what the variables of this process ask for. What is forked from a fork server asks for
+    itself."""
+    if SERVER in sys.orig_argv:
+        return
     if directory := environ.get(AT_POINTS):
         stop_at_points(Path(directory), service_of(sys.orig_argv))
         hold_at_steps()

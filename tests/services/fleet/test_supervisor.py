@@ -22,12 +22,27 @@ from tests.conftest import HANG_SECONDS, eventually, run
 QUICK = RestartPolicy(first=0.01, longest=0.05)
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
+WAYS = ("executed", "forked")
 PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); {SLEEPER}"
 
 
-def spec(name: str, code: str) -> ProcessSpec:
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """How processes are started."""
+    return str(request.param)
+
+
+def spec(name: str, code: str, modules: Path | None = None) -> ProcessSpec:
+    """Runs `code`; where there is a directory for `modules`, as a module, which can be forked."""
+    path = os.pathsep.join([str(modules), *sys.path])
+    command = (sys.executable, "-c", code)
+    if modules is not None:
+        modules.mkdir(parents=True, exist_ok=True)
+        module = name.replace("-", "_")
+        (modules / f"{module}.py").write_text(f"if __name__ == '__main__':\n    exec({code!r})\n")
+        command = (sys.executable, "-m", module)
     return ProcessSpec(
-        name=name, service=name, command=(sys.executable, "-c", code), environment=dict(os.environ)
+        name=name, service=name, command=command, environment=os.environ | {"PYTHONPATH": path}
     )
 
 
@@ -50,16 +65,17 @@ async def started(supervisor: Supervisor) -> list[int]:
 
 
 def fleet_of(
-    path: Path, *codes: str, patience: float = 10.0
+    path: Path, *codes: str, patience: float = 10.0, way: str = "executed"
 ) -> tuple[AbstractAsyncContextManager[Supervisor], list[Supervisor]]:
     """A fleet that runs `codes`, and the list its probe looks into for the supervisor."""
     known: list[Supervisor] = []
+    modules = path / "modules" if way == "forked" else None
 
     async def probe() -> Collection[int]:
         return said_up(known)
 
     context = supervised(
-        [spec(f"child-{index}", code) for index, code in enumerate(codes)],
+        [spec(f"child-{index}", code, modules) for index, code in enumerate(codes)],
         probe,
         path,
         policy=QUICK,
@@ -68,9 +84,9 @@ def fleet_of(
     return context, known
 
 
-def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_stopping_leaves_no_process_behind(tmp_path: Path, way: str) -> None:
     async def scenario() -> list[int]:
-        context, known = fleet_of(tmp_path, SLEEPER, SLEEPER)
+        context, known = fleet_of(tmp_path, SLEEPER, SLEEPER, way=way)
         async with context as supervisor:
             known.append(supervisor)
             return await started(supervisor)
@@ -80,9 +96,9 @@ def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in pids)
 
 
-def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, way: str) -> None:
     async def scenario() -> list[int]:
-        context, known = fleet_of(tmp_path, STUBBORN, patience=0.1)
+        context, known = fleet_of(tmp_path, STUBBORN, patience=0.1, way=way)
         async with context as supervisor:
             known.append(supervisor)
             return await started(supervisor)
@@ -90,9 +106,9 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in run(scenario()))
 
 
-def test_what_a_process_started_itself_goes_with_it(tmp_path: Path) -> None:
+def test_what_a_process_started_itself_goes_with_it(tmp_path: Path, way: str) -> None:
     async def scenario() -> int:
-        context, known = fleet_of(tmp_path, PARENT)
+        context, known = fleet_of(tmp_path, PARENT, way=way)
         async with context as supervisor:
             known.append(supervisor)
             (leader,) = await started(supervisor)
@@ -125,9 +141,9 @@ def _members(group: int) -> list[int]:
     return found
 
 
-def test_a_crashed_process_is_started_again_and_counted(tmp_path: Path) -> None:
+def test_a_crashed_process_is_started_again_and_counted(tmp_path: Path, way: str) -> None:
     async def scenario() -> None:
-        context, known = fleet_of(tmp_path, SLEEPER)
+        context, known = fleet_of(tmp_path, SLEEPER, way=way)
         async with context as supervisor:
             known.append(supervisor)
             (first,) = await started(supervisor)
@@ -145,9 +161,9 @@ async def _restarted(supervisor: Supervisor, first: int) -> bool:
     return child.state == "ready" and child.pid not in (None, first)
 
 
-def test_a_process_that_never_works_is_named_with_its_log(tmp_path: Path) -> None:
+def test_a_process_that_never_works_is_named_with_its_log(tmp_path: Path, way: str) -> None:
     async def scenario() -> None:
-        context, known = fleet_of(tmp_path, "print('no such model'); raise SystemExit(3)")
+        context, known = fleet_of(tmp_path, "print('no such model'); raise SystemExit(3)", way=way)
         async with context as supervisor:
             known.append(supervisor)
             await supervisor.ready(within=HANG_SECONDS)
@@ -158,13 +174,14 @@ def test_a_process_that_never_works_is_named_with_its_log(tmp_path: Path) -> Non
 
 def test_a_process_that_says_it_is_misconfigured_is_started_once_and_has_the_word(
     tmp_path: Path,
+    way: str,
 ) -> None:
     says = "import sys; print('noise'); sys.stdout.flush(); "
     says += "print('darkroom: no such model', file=sys.stderr); print('more noise'); "
     says += f"raise SystemExit({MISCONFIGURED})"
 
     async def scenario() -> None:
-        context, known = fleet_of(tmp_path, SLEEPER, says)
+        context, known = fleet_of(tmp_path, SLEEPER, says, way=way)
         async with context as supervisor:
             known.append(supervisor)
             await supervisor.ready(within=45.0)
@@ -175,7 +192,9 @@ def test_a_process_that_says_it_is_misconfigured_is_started_once_and_has_the_wor
     assert (tmp_path / "child-1.log").read_text().count("darkroom: no such model") == 1
 
 
-def test_what_worked_once_is_started_again_although_it_is_misconfigured_now(tmp_path: Path) -> None:
+def test_what_worked_once_is_started_again_although_it_is_misconfigured_now(
+    tmp_path: Path, way: str
+) -> None:
     flag = tmp_path / "worked"
     code = f"""
 import pathlib, sys
@@ -187,7 +206,7 @@ pathlib.Path({str(flag)!r}).touch()
 """
 
     async def scenario() -> None:
-        context, known = fleet_of(tmp_path / "logs", code)
+        context, known = fleet_of(tmp_path / "logs", code, way=way)
         async with context as supervisor:
             known.append(supervisor)
             [pid] = await started(supervisor)
@@ -203,10 +222,10 @@ async def _tried(child: Child, restarts: int) -> bool:
     return child.restarts >= restarts and child.state == "backing off"
 
 
-def test_a_process_that_is_never_ready_is_named_with_its_log(tmp_path: Path) -> None:
+def test_a_process_that_is_never_ready_is_named_with_its_log(tmp_path: Path, way: str) -> None:
     async def scenario() -> None:
         quiet = "import time; print('thinking', flush=True); time.sleep(600)"
-        context, known = fleet_of(tmp_path, quiet)
+        context, known = fleet_of(tmp_path, quiet, way=way)
         async with context as supervisor:
             known.append(supervisor)
             await eventually(lambda: _logged(supervisor, "thinking"))
@@ -220,11 +239,13 @@ async def _logged(supervisor: Supervisor, text: str) -> bool:
     return text in supervisor.children[0].log.tail()
 
 
-def test_an_error_inside_comes_out_as_itself_after_everything_stopped(tmp_path: Path) -> None:
+def test_an_error_inside_comes_out_as_itself_after_everything_stopped(
+    tmp_path: Path, way: str
+) -> None:
     pids: list[int] = []
 
     async def scenario() -> None:
-        context, known = fleet_of(tmp_path, SLEEPER)
+        context, known = fleet_of(tmp_path, SLEEPER, way=way)
         async with context as supervisor:
             known.append(supervisor)
             pids.extend(await started(supervisor))
@@ -235,11 +256,11 @@ def test_an_error_inside_comes_out_as_itself_after_everything_stopped(tmp_path: 
     assert not any(alive(pid) for pid in pids)
 
 
-def test_cancelling_whoever_uses_the_fleet_stops_it(tmp_path: Path) -> None:
+def test_cancelling_whoever_uses_the_fleet_stops_it(tmp_path: Path, way: str) -> None:
     pids: list[int] = []
 
     async def use() -> None:
-        context, known = fleet_of(tmp_path, SLEEPER)
+        context, known = fleet_of(tmp_path, SLEEPER, way=way)
         async with context as supervisor:
             known.append(supervisor)
             pids.extend(await started(supervisor))
@@ -260,13 +281,13 @@ async def _nonempty(pids: list[int]) -> bool:
     return bool(pids)
 
 
-def test_nothing_outlives_a_fleet_that_is_killed(tmp_path: Path) -> None:
+def test_nothing_outlives_a_fleet_that_is_killed(tmp_path: Path, way: str) -> None:
     program = f"""
 import asyncio, pathlib
 from tests.services.fleet.test_supervisor import SLEEPER, fleet_of, started
 
 async def main():
-    context, known = fleet_of(pathlib.Path({str(tmp_path)!r}), SLEEPER)
+    context, known = fleet_of(pathlib.Path({str(tmp_path)!r}), SLEEPER, way={way!r})
     async with context as supervisor:
         known.append(supervisor)
         print(*await started(supervisor), flush=True)

@@ -17,7 +17,7 @@ LEFT_OUT = ("peft", "sympy", "torch._dynamo", "transformers.modeling_utils")
 VAE = """
 import json, sys, torch
 from shared.host.lean_imports import lean_diffusers
-lean_diffusers("peft", "scipy", "transformers")
+lean_diffusers()
 from services.vae.autoencoder import Autoencoder
 from shared.shipped import DEFAULT_MODEL
 torch.set_num_threads(1)
@@ -49,5 +49,5 @@ def test_a_lean_process_computes_the_same_and_still_finds_what_was_left_out() ->
 
 def test_where_diffusers_is_there_already_nothing_is_taken_away() -> None:
     assert ModelMixin is not None
-    lean_diffusers("transformers")
+    lean_diffusers()
     assert is_transformers_available()
