@@ -6,23 +6,32 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 STAMP  := $(VENV)/.installed
 
+TYPED  := $(wildcard darkroom shared services loadgen benchmarks tests)
+# Two processes, each with whole files of tests, so that those of a file share their fleet.
+TESTS  := $(BIN)/pytest -n 2 --dist loadfile
+
 .PHONY: demo test lint types tests chaos install constraints settings clean
 
 demo: install
 	@$(BIN)/darkroom render "$(PROMPT)" --seed 5 --out out/demo.png
 
-test: lint types tests
+# Types are checked beside the tests, which often wait for processes, and reported behind them.
+test: lint
+	@$(BIN)/mypy $(TYPED) > $(VENV)/types.txt 2>&1 & types=$$!; \
+	trap "kill $$types" INT TERM; \
+	echo "$(TESTS)"; $(TESTS); tests=$$?; \
+	echo "$(BIN)/mypy $(TYPED)"; wait $$types; typed=$$?; cat $(VENV)/types.txt; \
+	exit $$((tests | typed))
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: install
-	$(BIN)/mypy $(wildcard darkroom shared services loadgen benchmarks tests)
+	$(BIN)/mypy $(TYPED)
 
-# Two processes, each with whole files of tests, so that those of a file share their fleet.
 tests: install
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(TESTS)
 
 # All that can be harmed, as often as promised; hours. `make chaos CASES="kill broker"` runs some.
 # Results are added to out/chaos.json, and the table shows all of them.
