@@ -7,8 +7,10 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 STAMP  := $(VENV)/.installed
 
 TYPED  := $(wildcard darkroom shared services loadgen benchmarks tests)
-# Two processes, each with whole files of tests, so that those of a file share their fleet.
-TESTS  := $(BIN)/pytest -n 2 --dist loadfile
+# Processes of tests, each with whole files, so that those of a file share their fleet. There is one
+# more than the cores of a small machine: tests of fleets often wait.
+PROCESSES ?= 3
+TESTS  := $(BIN)/pytest -n $(PROCESSES) --dist loadfile
 
 .PHONY: demo test lint types tests chaos install constraints settings clean
 
