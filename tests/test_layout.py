@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -129,17 +130,30 @@ def modules() -> Mapping[str, Path]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is asked of a file; the rest of its tree would be a burden to the collector."""
+
+    imports: Sequence[ast.Import | ast.ImportFrom]
+    """At any place in it."""
+    classes: Sequence[str]
+
+
 @cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def source(path: Path) -> Source:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return Source(
+        [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)],
+        [node.name for node in nodes if isinstance(node, ast.ClassDef)],
+    )
 
 
 def imported(path: Path) -> Iterator[str]:
     """The project's modules that the file at `path` imports, at any place in it."""
-    for node in ast.walk(tree_of(path)):
+    for node in source(path).imports:
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name in modules())
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module in modules():
+        elif node.module and node.module in modules():
             for one in node.names:
                 submodule = f"{node.module}.{one.name}"
                 yield submodule if submodule in modules() else node.module
@@ -198,11 +212,11 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize("service", sorted(p.name for p in (ROOT / "services").glob("[a-z]*")))
 def test_no_class_name_is_used_twice_in_a_service(service: str) -> None:
     classes = (
-        (node.name, name)
+        (kind, name)
         for name, path in modules().items()
         if name.startswith(f"services.{service}.")
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        for kind in source(path).classes
+        if not kind.startswith("_")
     )
     assert twice(classes) == {}
 
@@ -231,13 +245,14 @@ def upward(edges: Edges, layers: Sequence[str]) -> list[str]:
     )
 
 
+@cache
 def outside(path: Path) -> set[str]:
     """The packages that the file at `path` imports, by the first part of their names."""
     found = set()
-    for node in ast.walk(tree_of(path)):
+    for node in source(path).imports:
         if isinstance(node, ast.Import):
             found |= {one.name.partition(".")[0] for one in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             found.add((node.module or "").partition(".")[0])
     return found
 

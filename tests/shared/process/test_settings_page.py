@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -38,40 +39,39 @@ def file_of(module: str) -> Path | None:
     return found[0] if found else None
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is asked of a module; the rest of its tree would be a burden to the collector."""
+
+    imports: frozenset[str]
+    """Modules of ours, anywhere in it."""
+    read: frozenset[str]
+    """Settings that its code reads as a field of something called settings."""
+    named: frozenset[str]
+    """Settings whose variable it spells: it may read them, or set them for others."""
+
+
 @cache
-def parsed(module: str) -> ast.Module:
+def facts(module: str) -> Facts:
     file = file_of(module)
     assert file is not None
-    return ast.parse(file.read_text())
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    read = {n.attr for n in nodes if isinstance(n, ast.Attribute) and _is_settings(n.value)}
+    texts = [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
+    return Facts(
+        frozenset(name for node in nodes for name in _imported(node)),
+        frozenset({PROPERTIES.get(name, name) for name in read} & TABLE.keys()),
+        frozenset({t[9:].lower() for t in texts if t.startswith("DARKROOM_")} & TABLE.keys()),
+    )
 
 
-@cache
-def imported(module: str) -> frozenset[str]:
-    """Modules of ours that `module` imports, anywhere in it."""
-    return frozenset(_imported(module))
-
-
-def _imported(module: str) -> Iterator[str]:
-    for node in ast.walk(parsed(module)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name.split(".")[0] in OURS and file_of(name))
-
-
-@cache
-def reached(service: str) -> frozenset[str]:
-    """Modules that the service may run."""
-    seen: set[str] = set()
-    waiting = [ENTRIES[service]]
-    while waiting:
-        module = waiting.pop()
-        if module not in seen:
-            seen.add(module)
-            waiting += imported(module)
-    return frozenset(seen)
+def _imported(node: ast.AST) -> Iterator[str]:
+    names: list[str] = []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return (name for name in names if name.split(".")[0] in OURS and file_of(name))
 
 
 def _is_settings(value: ast.expr) -> bool:
@@ -84,22 +84,16 @@ def _is_settings(value: ast.expr) -> bool:
 
 
 @cache
-def read_in(module: str) -> frozenset[str]:
-    """Settings that code in `module` reads as a field of something called settings."""
-    fields = (node for node in ast.walk(parsed(module)) if isinstance(node, ast.Attribute))
-    found = {node.attr for node in fields if _is_settings(node.value)}
-    return frozenset({PROPERTIES.get(name, name) for name in found} & TABLE.keys())
-
-
-@cache
-def named_in(module: str) -> frozenset[str]:
-    """Settings whose variable `module` spells: it may read them, or set them for others."""
-    values = (
-        str(node.value) for node in ast.walk(parsed(module)) if isinstance(node, ast.Constant)
-    )
-    return frozenset(
-        {value[9:].lower() for value in values if value.startswith("DARKROOM_")} & TABLE.keys()
-    )
+def reached(service: str) -> frozenset[str]:
+    """Modules that the service may run."""
+    seen: set[str] = set()
+    waiting = [ENTRIES[service]]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += facts(module).imports
+    return frozenset(seen)
 
 
 def test_the_page_is_what_the_settings_say() -> None:
@@ -120,10 +114,11 @@ def test_every_setting_is_on_the_page_with_all_that_is_to_be_known_of_it() -> No
 @pytest.mark.parametrize("service", sorted(ENTRIES))
 def test_a_service_reads_what_the_page_says(service: str) -> None:
     said = {name for name, row in TABLE.items() if service in row[-1].split(", ")}
-    possible = {name for module in reached(service) for name in read_in(module) | named_in(module)}
+    met = [facts(module) for module in reached(service)]
+    possible = {name for one in met for name in one.read | one.named}
     own = [module for module in reached(service) if module.startswith(f"services.{service}.")]
     assert said - possible == set()
-    assert {name for module in own for name in read_in(module)} - said == set()
+    assert {name for module in own for name in facts(module).read} - said == set()
 
 
 def test_every_variable_that_the_code_names_is_on_the_page() -> None:
