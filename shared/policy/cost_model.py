@@ -187,8 +187,9 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         return fitted._at_pace_of(fitted.last)
 
     def _at_usual_pace(self, terms: tuple[int, int, int, int]) -> float:
-        fixed, *each = self.coefficients
-        return fixed + sum(a * b for a, b in zip(each, terms, strict=True))
+        fixed, token, pair, byte, mask = self.coefficients
+        tokens, pairs, loaded, masked = terms
+        return fixed + (token * tokens + pair * pairs + byte * loaded + mask * masked)
 
     def _at_pace_of(self, last: tuple[Sample, ...]) -> "CostModel":
         """With `last` as the last steps."""
