@@ -17,7 +17,14 @@ FLEETS: Final = {
     "tests/chaos/test_mutants.py": "tests/chaos, alone",
 }
 """File -> unit, where that is not the file, and not `tests/e2e` for all that is below it."""
-FIRST: Final = ("tests/e2e/", "tests/chaos/", "tests/services/denoiser/", "tests/benchmarks/")
+FIRST: Final = (
+    "tests/e2e/",
+    "tests/chaos/",
+    "tests/services/denoiser/",
+    "tests/benchmarks/",
+    "tests/families/",
+    "tests/shared/policy/",
+)
 """Where the long units are; the rest is short."""
 
 
