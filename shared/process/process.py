@@ -33,7 +33,7 @@ from shared.telemetry import telemetry
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
 from shared.tensors.janitor import keep_swept
-from shared.tensors.tcp import TcpTransport, serving
+from shared.tensors.tcp import serving
 from shared.tensors.transport import ArenaTransport, Transport
 from shared.worker.memory_budget import MemoryBudget
 from shared.worker.pull import willing
@@ -188,4 +188,4 @@ async def _reachable(local: ArenaTransport, settings: Settings) -> AsyncIterator
         yield local
         return
     async with serving(local.reader, settings.tensor_host, settings.tensor_port) as address:
-        yield TcpTransport(local, address)
+        yield local.served_at(address)

@@ -17,12 +17,11 @@ from zlib import crc32
 import msgspec
 
 from shared.errors import HandleLost
-from shared.messages.handle import Buffer, TensorHandle
+from shared.messages.handle import TensorHandle
 from shared.security.binding import refuse_unprotected
 from shared.tensors import pull_protocol as words
 from shared.tensors.pull_protocol import Secret, secret_in_force
 from shared.tensors.reader import ArenaReader
-from shared.tensors.transport import ArenaTransport
 
 CONNECTIONS: Final = 16
 """Answered at a time, each with one tensor in memory; further ones wait to be accepted."""
@@ -36,63 +35,6 @@ ANSWER_SECONDS: Final = 60.0
 """For a whole answer, on the side that is asked."""
 
 log = logging.getLogger(__name__)
-
-
-class TcpTransport:
-    """Shared memory where both are on one host, a TCP pull where they are not.
-
-    `address` is where `serving` serves the local arena; it travels in every handle."""
-
-    def __init__(self, local: ArenaTransport, address: str, secret: Secret | None = None) -> None:
-        self._local = local
-        self._address = address
-        self._secret = secret or secret_in_force()
-
-    @property
-    def name(self) -> str:
-        return self._local.name
-
-    def put(
-        self,
-        data: Buffer,
-        dtype: str,
-        shape: tuple[int, ...],
-        *,
-        job_id: str,
-        attempt: int,
-        lifetime: float,
-    ) -> TensorHandle:
-        handle = self._local.put(
-            data, dtype, shape, job_id=job_id, attempt=attempt, lifetime=lifetime
-        )
-        if handle.slot is None:
-            return handle
-        place = msgspec.structs.replace(handle.slot, address=self._address)
-        return msgspec.structs.replace(handle, slot=place)
-
-    def get(self, handle: TensorHandle) -> bytearray:
-        place = handle.slot
-        if place is None or not place.address or self._local.reader.holds(place):
-            return self._local.get(handle)
-        return pull(place.address, handle, self._secret)
-
-    def free(self, handle: TensorHandle) -> bool:
-        return self._local.free(handle)
-
-    def release_job(self, job_id: str) -> int:
-        return self._local.release_job(job_id)
-
-    def jobs(self) -> frozenset[str]:
-        return self._local.jobs()
-
-    def expire(self, now: float) -> int:
-        return self._local.expire(now)
-
-    def close(self) -> None:
-        self._local.close()
-
-    def __repr__(self) -> str:
-        return f"<TcpTransport at {self._address}, {self._local!r}>"
 
 
 def pull(address: str, handle: TensorHandle, secret: Secret | None = None) -> bytearray:
@@ -141,7 +83,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve what `reader` can read while the context is open; port 0 is any free one.
 
-    Yields the address for `TcpTransport`, of the host that `advertise` names (`host` otherwise).
+    Yields the address for `ArenaTransport`, of the host that `advertise` names (`host` otherwise).
     Raises `Misconfigured` if `host` is not loopback and there is no secret."""
     secret = secret or secret_in_force()
     protection = {"DARKROOM_TENSOR_SECRET (openssl rand -hex 32)": secret is not None}

@@ -2,17 +2,18 @@
 tensor does not care. `tests/contracts/test_transport.py` holds every implementation to `Transport`.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
-from zlib import crc32
 
-from shared.errors import ArenaFull, HandleLost
-from shared.messages.handle import INLINE_LIMIT, ArenaSlot, Buffer, TensorHandle, byte_view
+import msgspec
+
+from shared.messages.handle import Buffer, TensorHandle
 from shared.tensors.arena import Arena
+from shared.tensors.pull_protocol import Secret, secret_in_force
 from shared.tensors.reader import ArenaReader
+from shared.tensors.tcp import pull
 
 
 class Transport(Protocol):
@@ -69,11 +70,18 @@ class Transport(Protocol):
 
 
 class ArenaTransport:
-    """Between processes of one host, by shared memory."""
+    """Shared memory between processes of one host; between hosts a TCP pull, from a server that
+    says in each handle where it is."""
 
-    def __init__(self, arena: Arena, reader: ArenaReader) -> None:
+    def __init__(
+        self, arena: Arena, reader: ArenaReader, address: str = "", secret: Secret | None = None
+    ) -> None:
+        """`address`: where `tcp.serving` serves `reader`; empty: nowhere, and nothing is pulled.
+        `secret`: what both sides of a pull have to know."""
         self.arena = arena
         self.reader = reader
+        self._address = address
+        self._secret = secret
 
     @classmethod
     def create(
@@ -85,6 +93,11 @@ class ArenaTransport:
     ) -> "ArenaTransport":
         """With an arena of its own; see `Arena.create`."""
         return cls(Arena.create(directory, capacity, service, clock), ArenaReader(directory))
+
+    def served_at(self, address: str) -> "ArenaTransport":
+        """The same, for handles that hosts which reach `address` can use too. With the secret that
+        is in force."""
+        return ArenaTransport(self.arena, self.reader, address, secret_in_force())
 
     @property
     def name(self) -> str:
@@ -100,12 +113,19 @@ class ArenaTransport:
         attempt: int,
         lifetime: float,
     ) -> TensorHandle:
-        return self.arena.write(
+        handle = self.arena.write(
             data, dtype, shape, job_id=job_id, attempt=attempt, lifetime_seconds=lifetime
         )
+        if handle.slot is None or not self._address:
+            return handle
+        place = msgspec.structs.replace(handle.slot, address=self._address)
+        return msgspec.structs.replace(handle, slot=place)
 
     def get(self, handle: TensorHandle) -> bytearray:
-        return self.reader.read(handle)
+        place = handle.slot
+        if place is None or not (self._address and place.address) or self.reader.holds(place):
+            return self.reader.read(handle)
+        return pull(place.address, handle, self._secret)
 
     def free(self, handle: TensorHandle) -> bool:
         return self.arena.free(handle)
@@ -130,101 +150,5 @@ class ArenaTransport:
         self.reader.close()
 
     def __repr__(self) -> str:
-        return f"<ArenaTransport {self.arena!r}, {self.reader!r}>"
-
-
-class MemoryTransport:
-    """A fake within one process. Those that share a `store` have different names, and read
-    each other's tensors."""
-
-    HOST = "memory"
-
-    def __init__(
-        self,
-        name: str = "memory",
-        capacity: int = 1 << 30,
-        store: dict[tuple[str, int], tuple[TensorHandle, bytes]] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.name = name
-        self.capacity = capacity
-        self._store = {} if store is None else store
-        """(transport, generation) -> the handle given out, and its bytes."""
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._puts = 0
-
-    def put(
-        self,
-        data: Buffer,
-        dtype: str,
-        shape: tuple[int, ...],
-        *,
-        job_id: str,
-        attempt: int,
-        lifetime: float,
-    ) -> TensorHandle:
-        content = bytes(byte_view(data, dtype, shape))
-        with self._lock:
-            place = None if len(content) <= INLINE_LIMIT else self._reserve(len(content))
-            handle = TensorHandle(
-                dtype=dtype,
-                shape=shape,
-                nbytes=len(content),
-                checksum=crc32(content),
-                job_id=job_id,
-                attempt=attempt,
-                expires_at=self._clock() + lifetime,
-                slot=place,
-                inline=content if place is None else None,
-            )
-            if place is not None:
-                self._store[self.name, place.generation] = (handle, content)
-        return handle
-
-    def get(self, handle: TensorHandle) -> bytearray:
-        if handle.slot is None:
-            content = handle.inline or b""
-        else:
-            found = self._store.get((handle.slot.arena, handle.slot.generation))
-            if found is None or found[0] != handle:
-                raise HandleLost(handle.name, "it was given up")
-            content = found[1]
-        if crc32(content) != handle.checksum:
-            raise HandleLost(handle.name, "its bytes do not fit its checksum")
-        return bytearray(content)
-
-    def free(self, handle: TensorHandle) -> bool:
-        return self._drop(lambda held: held == handle) == 1
-
-    def release_job(self, job_id: str) -> int:
-        return self._drop(lambda held: held.job_id == job_id)
-
-    def jobs(self) -> frozenset[str]:
-        return frozenset(held.job_id for held in self._own().values())
-
-    def expire(self, now: float) -> int:
-        return self._drop(lambda held: held.expires_at <= now)
-
-    def close(self) -> None:
-        self._drop(lambda held: True)
-
-    def __repr__(self) -> str:
-        return f"<MemoryTransport {self.name}: {len(self._own())} tensors>"
-
-    def _reserve(self, nbytes: int) -> ArenaSlot:
-        in_use = sum(held.nbytes for held in self._own().values())
-        if in_use + nbytes > self.capacity:
-            raise ArenaFull(self.name, nbytes, in_use, self.capacity)
-        self._puts += 1
-        return ArenaSlot(host=self.HOST, arena=self.name, slot=0, generation=self._puts, offset=0)
-
-    def _own(self) -> dict[tuple[str, int], TensorHandle]:
-        return {key: held for key, (held, _) in self._store.copy().items() if key[0] == self.name}
-
-    def _drop(self, given_up: Callable[[TensorHandle], bool]) -> int:
-        with self._lock:
-            gone = [key for key, held in self._own().items() if given_up(held)]
-            for key in gone:
-                del self._store[key]
-            return len(gone)
+        served = f" at {self._address}" if self._address else ""
+        return f"<ArenaTransport{served} {self.arena!r}, {self.reader!r}>"

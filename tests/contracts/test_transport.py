@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from shared.errors import ArenaFull, HandleLost
 from shared.messages.handle import DTYPE_BYTES, INLINE_LIMIT, Buffer, TensorHandle
 from shared.tensors.reader import ArenaReader
-from shared.tensors.tcp import TcpTransport, serving
+from shared.tensors.tcp import serving
 from shared.tensors.torch_io import get_tensor, put_tensor
-from shared.tensors.transport import ArenaTransport, MemoryTransport, Transport
+from shared.tensors.transport import ArenaTransport, Transport
+from tests.helpers.memory_transport import MemoryTransport
 
 CAPACITY = 8 << 20
 BIG = INLINE_LIMIT + 1
@@ -48,7 +49,7 @@ def memories(directory: Path, stack: ExitStack) -> Pair:
 
 def hosts(directory: Path, stack: ExitStack) -> Pair:
     first, second = (
-        TcpTransport(local, stack.enter_context(server_thread(local.reader)))
+        local.served_at(stack.enter_context(server_thread(local.reader)))
         for local in (
             ArenaTransport.create(directory / name, CAPACITY, "test", clock=lambda: NOW)
             for name in ("first", "second")

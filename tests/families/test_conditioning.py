@@ -17,7 +17,7 @@ from shared.models.contracts.network import Conditioning
 from shared.models.families.registry import FAMILIES, family_of
 from shared.shipped import MODELS
 from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import MemoryTransport
+from tests.helpers.memory_transport import MemoryTransport
 from tests.services.denoiser.models import SHAPE
 from tests.services.denoiser.sampling.test_step_table import SDXL
 

@@ -24,7 +24,7 @@ from shared.messages.handle import TensorHandle
 from shared.models.families.sdxl.unet import SdxlControlNet
 from shared.models.samplers.samplers import SAMPLERS
 from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import MemoryTransport
+from tests.helpers.memory_transport import MemoryTransport
 from tests.services.denoiser.models import conditioning, make_row, make_unet
 from tests.services.denoiser.sampling.test_step_table import SDXL
 

@@ -28,12 +28,12 @@ from shared.messages.handle import TensorHandle
 from shared.models.families.sdxl.unet import SdxlControlNet
 from shared.tensors.cache import TensorCache
 from shared.tensors.torch_io import get_tensor, put_tensor
-from shared.tensors.transport import MemoryTransport
 from shared.worker.pull import Work
 from shared.worker.task import Task
 from tests.conftest import run
 from tests.helpers.controls import control, hint, make_control
 from tests.helpers.factories import spec
+from tests.helpers.memory_transport import MemoryTransport
 from tests.services.controlnet.test_hints import encoded, picture
 from tests.services.denoiser.models import SHAPE, TIME_IDS, conditioning
 from tests.services.denoiser.world import Delivered

@@ -31,9 +31,9 @@ from shared.models.families.sdxl.family import Sdxl
 from shared.models.families.sdxl.unet import SdxlUnet
 from shared.models.loras.read import read_adapter
 from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import MemoryTransport
 from tests.conftest import HANG_SECONDS, eventually, run
 from tests.helpers.loras import write_lora
+from tests.helpers.memory_transport import MemoryTransport
 from tests.services.denoiser.models import (
     Gated,
     conditioning,

@@ -267,7 +267,7 @@ def test_a_lost_picture_is_made_again_by_whom_it_concerns() -> None:
 
 
 def test_nothing_is_left_in_the_arenas_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.tensors.transport.INLINE_LIMIT", 0)
+    monkeypatch.setattr("tests.helpers.memory_transport.INLINE_LIMIT", 0)
 
     async def main() -> None:
         async with studio() as s, engine(s) as e:

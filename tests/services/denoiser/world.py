@@ -32,11 +32,11 @@ from shared.models.loras.sources.directory import LoraDirectory
 from shared.policy.checkpoint_interval import Interval
 from shared.policy.step_scheduler import Limits
 from shared.tensors.torch_io import get_tensor, put_tensor
-from shared.tensors.transport import MemoryTransport
 from shared.worker.pull import Work
 from shared.worker.task import Task
 from tests.conftest import run
 from tests.helpers.factories import spec
+from tests.helpers.memory_transport import MemoryTransport
 from tests.services.denoiser.models import conditioning, family, network
 from tests.services.denoiser.sampling.test_step_table import SDXL
 

@@ -30,12 +30,12 @@ from shared.messages.handle import TensorHandle
 from shared.models.cards import read_card
 from shared.shipped import DEFAULT_MODEL
 from shared.tensors.torch_io import get_tensor, put_tensor
-from shared.tensors.transport import MemoryTransport
 from shared.worker.pull import Work
 from shared.worker.task import Task
 from tests.conftest import run
 from tests.helpers import pictures
 from tests.helpers.factories import spec
+from tests.helpers.memory_transport import MemoryTransport
 from tests.services.denoiser.world import Delivered
 
 MODEL = "pocket-sdxl"

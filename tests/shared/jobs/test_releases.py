@@ -18,9 +18,9 @@ from shared.security.private_files import private_directory
 from shared.tensors import layout, owners
 from shared.tensors.janitor import keep_swept
 from shared.tensors.layout import UNIT
-from shared.tensors.transport import MemoryTransport
 from tests.conftest import eventually, run
 from tests.helpers.factories import spec
+from tests.helpers.memory_transport import MemoryTransport
 
 
 class Clock:

@@ -33,13 +33,13 @@ from shared.messages import (
 )
 from shared.messages.handle import TensorHandle
 from shared.telemetry.metrics import Metrics
-from shared.tensors.transport import MemoryTransport
 from shared.worker.memory_budget import MemoryBudget
 from shared.worker.pull import Work
 from shared.worker.task import Task, Tensors
 from shared.worker.worker import Worker
 from tests.conftest import eventually, run
 from tests.helpers.factories import spec
+from tests.helpers.memory_transport import MemoryTransport
 from tests.loadgen.virtual_time import run_virtually
 
 SETTINGS = Settings(ack_wait=0.5, poll_seconds=0.1)
