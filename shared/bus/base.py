@@ -5,7 +5,7 @@ Durable: streams with one message per subject, pull consumers with redelivery, k
 with compare-and-set. Not durable: core publish, subscribe, request. All payloads are opaque bytes.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -109,10 +109,6 @@ class Consumer(Protocol):
         `ack_wait`."""
         ...
 
-    async def pending(self) -> int:
-        """Messages waiting, not counting those delivered and not yet acknowledged."""
-        ...
-
 
 class Subscription(Protocol):
     """An async iterator over received messages."""
@@ -198,6 +194,3 @@ class Bus(Protocol):
     async def close(self) -> None:
         """Flush what was published, then leave. Afterwards every call raises `BusUnavailable`."""
         ...
-
-
-Responder = Callable[[Message], Awaitable[bytes]]

@@ -298,10 +298,6 @@ class MemoryConsumer:
             message,
         )
 
-    async def pending(self) -> int:
-        await self._bus._begin()
-        return self._queue.pending()
-
 
 @dataclass(frozen=True, slots=True)
 class MemoryDelivery:

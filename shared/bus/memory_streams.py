@@ -158,10 +158,6 @@ class MemoryQueue:
             lease.due = self._clock() + delay
             self._wake()
 
-    def pending(self) -> int:
-        self._stream.expire()
-        return len(self._fresh)
-
     def __repr__(self) -> str:
         return (
             f"<{len(self._fresh)} pending, {len(self._leases)} out, {len(self._waiting)} waiting>"

@@ -72,8 +72,3 @@ def owner_of(name: str) -> Owner | None:
     if match is None:
         return None
     return Owner(service=match[1], pid=int(match[2]), started=int(match[3]))
-
-
-def default_directory() -> Path:
-    """Where arenas lie unless the configuration says otherwise."""
-    return Path(f"/dev/shm/darkroom-{os.geteuid()}")

@@ -51,18 +51,6 @@ class ArenaReader:
         _copy(arena, handle, place, memoryview(data))
         return data
 
-    def read_into(self, handle: TensorHandle, into: memoryview) -> None:
-        """As `read`, into memory that is warm already: exactly `nbytes` writable bytes.
-        What it holds after a `HandleLost` is of no use."""
-        if into.nbytes != handle.nbytes:
-            raise ValueError(f"into: {into.nbytes} bytes, but the tensor has {handle.nbytes}")
-        if handle.inline is not None:
-            into[:] = handle.inline
-            _check_sum(handle, into)
-            return
-        arena, place = self._find(handle)
-        _copy(arena, handle, place, into)
-
     def holds(self, place: ArenaSlot) -> bool:
         """Whether the arena is one of this directory; its slot may still be lost."""
         if place.host != owners.host_id() or owners.owner_of(place.arena) is None:

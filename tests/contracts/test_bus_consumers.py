@@ -241,18 +241,6 @@ def test_what_was_given_back_without_delay_comes_again_at_once(play: Play) -> No
     play(scenario)
 
 
-def test_pending_counts_what_was_never_delivered(play: Play) -> None:
-    async def scenario(world: World) -> None:
-        consumer = await consumer_of(world)
-        assert await consumer.pending() == 0
-        await fill(world, 5)
-        assert await consumer.pending() == 5
-        await consumer.fetch(2, LONG)
-        assert await consumer.pending() == 3
-
-    play(scenario)
-
-
 def test_a_consumer_sees_only_its_own_subjects(play: Play) -> None:
     async def scenario(world: World) -> None:
         names = ("a", "b")

@@ -118,7 +118,7 @@ def test_a_waiting_fetch_survives_a_restart(number: signal.Signals) -> None:
         async with restartable() as place, bus_on(place.server) as bus:
             consumer = await bus.consumer("W", "c", "w.>", LONG)
             waiting = asyncio.create_task(consumer.fetch(1, LONG))
-            await consumer.pending()
+            await bus.depth("W", "w.>")
             await place.restart(number)
             await bus.store("w.a", b"job")
             (delivery,) = await waiting
@@ -205,7 +205,7 @@ def test_a_consumer_that_was_deleted_is_made_again(monkeypatch: pytest.MonkeyPat
         async with restartable() as place, bus_on(place.server) as bus:
             consumer = await bus.consumer("W", "c", "w.>", LONG)
             waiting = asyncio.create_task(consumer.fetch(1, LONG))
-            await consumer.pending()
+            await bus.depth("W", "w.>")
             await bus.request("$JS.API.CONSUMER.DELETE.W.c", b"", LONG)
             await bus.store("w.a", b"job")
             assert len(await waiting) == 1
@@ -219,7 +219,7 @@ def test_what_a_cancelled_fetch_had_asked_for_is_for_the_next_one() -> None:
             consumer: Consumer = await bus.consumer("W", "c", "w.>", LONG)
             for i in range(5):
                 waiting = asyncio.create_task(consumer.fetch(1, LONG))
-                await consumer.pending()
+                await bus.depth("W", "w.>")
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 await bus.store(f"w.{i}", b"job")

@@ -16,10 +16,8 @@ NOT_STORED: Final = 10077
 """A bound was reached; the description tells which."""
 
 SUBJECT_TAKEN: Final = "maximum messages per subject exceeded"
-STREAM_NOT_FOUND: Final = 10059
 NO_MESSAGE: Final = 10037
 CONFIG_DIFFERS: Final = 10058
-CONSUMER_OVERLAPS: Final = (10099, 10100)
 
 DUPLICATE_WINDOW: Final = 120.0
 """Seconds for which a repeated publish is recognised even if its message is gone again."""
@@ -57,7 +55,6 @@ class Reply(msgspec.Struct, frozen=True):
     duplicate: bool = False
     streams: list[str] | None = None
     total: int = 0
-    num_pending: int = 0
     config: dict[str, Any] = {}
     state: dict[str, Any] = {}
     message: Stored | None = None

@@ -232,11 +232,6 @@ class PullConsumer:
             await self._inquire(f"STREAM.MSG.DELETE.{self._stream}", body, timeout)
         return True
 
-    async def pending(self) -> int:
-        verb = f"CONSUMER.INFO.{self._stream}.{self.name}"
-        reply = await self.connection.persist(lambda timeout: self._inquire(verb, b"", timeout))
-        return reply.num_pending
-
     async def _inquire(self, verb: str, body: bytes, timeout: float) -> api.Reply:
         return api.read(await self.connection.ask(f"{api.API}.{verb}", body, timeout))
 

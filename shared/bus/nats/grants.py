@@ -62,15 +62,6 @@ def read(stream: str, *subjects: str) -> Grants:
     return publish(f"{API}.STREAM.MSG.GET.{stream}", *direct)
 
 
-def list_all(stream: str) -> Grants:
-    """Everything that a stream holds."""
-    return publish(f"{API}.DIRECT.GET.{stream}")
-
-
-def purge(*streams: str) -> Grants:
-    return publish(*(f"{API}.STREAM.PURGE.{stream}" for stream in streams))
-
-
 def consume(stream: str, *consumers: str) -> Grants:
     """Pull from durable consumers, and settle what was pulled. Deleting by sequence is how a
     delivery is settled that the server forgot when it was killed."""
