@@ -35,10 +35,11 @@ class HttpTarget:
         takes: frozenset[str],
         response_format: ResponseFormat | None = "b64_json",
     ) -> None:
+        self.name = f"{kind} at {base}"
+        self.takes = takes
+        self.source: Source = HttpSource(session, base.removesuffix("/v1"))
         self._session = session
         self._base = base
-        self._name = f"{kind} at {base}"
-        self._takes = takes
         self._response_format = response_format
 
     @classmethod
@@ -69,21 +70,9 @@ class HttpTarget:
         ) as session:
             yield cls(session, base_url(url), kind, takes, response_format)
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def takes(self) -> frozenset[str]:
-        return self._takes
-
-    @property
-    def source(self) -> Source:
-        return HttpSource(self._session, self._base.removesuffix("/v1"))
-
     async def send(self, shot: Shot) -> Answer:
         try:
-            sent = io.BytesIO(msgspec.json.encode(body(shot, self._takes, self._response_format)))
+            sent = io.BytesIO(msgspec.json.encode(body(shot, self.takes, self._response_format)))
             async with self._session.post(
                 self._base + PATH, data=sent, headers=JSON, allow_redirects=False
             ) as reply:

@@ -28,9 +28,10 @@ class NatsTarget:
     each request in flight."""
 
     def __init__(self, bus: Bus, darkroom: Darkroom, url: str, group: asyncio.TaskGroup) -> None:
-        self._bus = bus
+        self.name = f"darkroom at {url}"
+        self.takes = NATS_FIELDS
+        self.source: Source = NatsSource(bus)
         self._darkroom = darkroom
-        self._name = f"darkroom at {url}"
         self._group = group
 
     @classmethod
@@ -49,18 +50,6 @@ class NatsTarget:
                 yield cls(bus, darkroom, url, group)
         finally:
             await bus.close()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def takes(self) -> frozenset[str]:
-        return NATS_FIELDS
-
-    @property
-    def source(self) -> Source:
-        return NatsSource(self._bus)
 
     async def send(self, shot: Shot) -> Answer:
         job: Job | None = None

@@ -15,8 +15,10 @@ from rich.console import Console
 from loadgen.outcomes.lacks import lack_of
 from loadgen.outcomes.limits import Limits
 from loadgen.outcomes.outcome import Outcome
-from loadgen.report import Absolute, render_table, summarise
 from loadgen.report.page.findings import warnings
+from loadgen.report.page.table import render_table
+from loadgen.report.statistics.slo import Absolute
+from loadgen.report.statistics.summary import summarise
 from loadgen.runs.find_rate import Trial
 from loadgen.runs.plan import Plan
 from loadgen.runs.session import OTHER_FILES, Session

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from loadgen.report import Absolute, OwnDeadlines
+from loadgen.report.statistics.slo import Absolute, OwnDeadlines
 from loadgen.runs import live as live_module
 from loadgen.runs.live import line, live, rendered, sparkline
 from loadgen.runs.tally import HISTORY_SECONDS, Tally

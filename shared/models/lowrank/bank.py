@@ -143,3 +143,18 @@ class AdaptedNetwork:
             return output.index_copy(0, bank.images, part)
 
         return add
+
+
+class AdaptedModule:
+    """That part of a `Network` which is about adapters, for one whose module is `adapted`."""
+
+    adapted: AdaptedNetwork
+
+    def check(self, adapter: Adapter) -> None:
+        self.adapted.check(adapter)
+
+    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
+        return self.adapted.bank(images)
+
+    def merge(self, uses: Sequence[Use]) -> None:
+        self.adapted.merge(uses)

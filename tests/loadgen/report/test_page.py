@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.outcomes.outcome import Outcome, Sample
-from loadgen.report import Absolute, OwnDeadlines, Report, TimesSolo, render_html, summarise
 from loadgen.report.page.axes import Axis, counting, duration, elapsed, linear, percentiles
 from loadgen.report.page.frame import INNER_WIDTH, LEFT
+from loadgen.report.page.html import render_html
 from loadgen.report.page.markup import Markup, element, joined
+from loadgen.report.statistics.model import Report
+from loadgen.report.statistics.slo import Absolute, OwnDeadlines, TimesSolo
+from loadgen.report.statistics.summary import summarise
 from tests.loadgen.report.shots import busy_run, outcome, samples
 
 VOID: Final = {"meta"}

@@ -7,10 +7,12 @@ import pytest
 from rich.console import Console
 
 from loadgen.outcomes.outcome import Outcome, Sample
-from loadgen.report import Absolute, OwnDeadlines, Report, TimesSolo, render_table, summarise
 from loadgen.report.page.findings import MOST_ROWS, warnings
-from loadgen.report.statistics.model import Attainment, Failure
+from loadgen.report.page.table import render_table
+from loadgen.report.statistics.model import Attainment, Failure, Report
 from loadgen.report.statistics.series import INTERVALS, POINTS
+from loadgen.report.statistics.slo import Absolute, OwnDeadlines, TimesSolo
+from loadgen.report.statistics.summary import summarise
 from shared.errors import InvalidRequest
 from tests.loadgen.report.shots import busy_run, outcome, samples
 

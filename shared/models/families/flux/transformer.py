@@ -12,8 +12,7 @@ from shared.models.families.flux.masked import MaskedCall
 from shared.models.families.flux.pieces import Pieces, pieces
 from shared.models.families.flux.stream import PATCH, Context, Rotary, Stream, packed, unpacked
 from shared.models.files.weights import load
-from shared.models.lowrank.bank import AdaptedNetwork, Bank, Use
-from shared.models.lowrank.weights import Adapter
+from shared.models.lowrank.bank import AdaptedModule, AdaptedNetwork, Bank
 
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
@@ -25,7 +24,7 @@ tokens are many."""
 Block = Callable[[Stream, Context], Stream]
 
 
-class FluxTransformer:
+class FluxTransformer(AdaptedModule):
     """Implements `Network`: diffusers' `FluxTransformer2DModel` on latents that are not packed.
 
     `blocks` in their order: the double ones, in which image and text have weights of their own,
@@ -152,15 +151,6 @@ class FluxTransformer:
                 normal(images, int(self.guided)).abs() * 4,
             ),
         )
-
-    def check(self, adapter: Adapter) -> None:
-        self.adapted.check(adapter)
-
-    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
-        return self.adapted.bank(images)
-
-    def merge(self, uses: Sequence[Use]) -> None:
-        self.adapted.merge(uses)
 
     def _places(self, tokens: int, rows: int, columns: int) -> Rotary:
         """Of so many tokens of a prompt, which have no place, and an image of so many patches."""

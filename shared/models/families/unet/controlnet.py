@@ -1,7 +1,6 @@
 """A ControlNet: a hint is embedded once; then it says what to add to each step, for many images."""
 
 import copy
-import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -10,13 +9,11 @@ import torch
 from torch import nn
 
 from shared.errors import Misconfigured, NotFinite
-from shared.host.torch_graph import Graph, graph_of
+from shared.host.torch_graph import Graph
 from shared.models.contracts.network import Conditioning
-from shared.models.contracts.traced import TRIALS
+from shared.models.contracts.traced import TRIALS, graph_if_same
 from shared.models.families.unet.inputs import CrossAttention
 from shared.models.files.weights import load
-
-log = logging.getLogger(__name__)
 
 
 class UnetControlNet:
@@ -66,7 +63,7 @@ class UnetControlNet:
     def wide(self) -> Self:
         wide = copy.copy(self)
         wide._module, wide.dtype = copy.deepcopy(self._module).float(), torch.float32
-        wide._graph = None
+        wide._graph = wide._forward
         return wide
 
     @torch.inference_mode()
@@ -85,7 +82,7 @@ class UnetControlNet:
     ) -> list[torch.Tensor]:
         height, width = x.shape[-2:]
         halved = height % self._levels == width % self._levels == 0
-        forward = self._graph if halved and self._graph is not None else self._forward
+        forward = self._graph if halved else self._forward
         found = forward(x, t, hint, *self.inputs.tensors(conditioning))
         return [
             residual * scale.view(-1, 1, 1, 1)
@@ -119,25 +116,11 @@ class UnetControlNet:
         )
         return *down, middle
 
-    def _traced(self) -> Graph | None:
-        """Its graph, if it is on the CPU and the graph gives the same bits on all `TRIALS`."""
+    def _traced(self) -> Graph:
+        """Its graph, if it is on the CPU and the graph can be trusted."""
         if self.device.type != "cpu":
-            return None
-        try:
-            graph = graph_of(self._forward, self._example(*TRIALS[0]))
-            agrees = all(self._agrees(graph, *trial) for trial in TRIALS)
-        except Exception as error:  # whatever it is, the interpreter can do without
-            log.warning("the ControlNet cannot be traced: %s", error)
-            return None
-        if not agrees:
-            log.warning("the traced ControlNet gives other answers; it is run by the interpreter")
-        return graph if agrees else None
-
-    @torch.inference_mode()
-    def _agrees(self, graph: Graph, *trial: int) -> bool:
-        example = self._example(*trial)
-        pairs = zip(graph(*example), self._forward(*example), strict=True)
-        return all(torch.equal(one, other) for one, other in pairs)
+            return self._forward
+        return graph_if_same(self._forward, [self._example(*trial) for trial in TRIALS])
 
     def _example(
         self, images: int, height: int, width: int, tokens: int

@@ -1,6 +1,5 @@
 """A UNet, run in two halves."""
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -9,14 +8,13 @@ from shared.models.contracts.network import Conditioning, Control
 from shared.models.contracts.traced import Example
 from shared.models.families.unet.inputs import CrossAttention
 from shared.models.files.weights import load
-from shared.models.lowrank.bank import AdaptedNetwork, Bank, Use
-from shared.models.lowrank.weights import Adapter
+from shared.models.lowrank.bank import AdaptedModule, AdaptedNetwork, Bank
 
 Halfway = tuple[torch.Tensor, ...]
 """The middle block's output, the time embedding, and the encoder half's outputs."""
 
 
-class Unet:
+class Unet(AdaptedModule):
     """Implements `Network`: diffusers' `UNet2DConditionModel`."""
 
     inputs = CrossAttention()
@@ -116,15 +114,6 @@ class Unet:
         if unet.conv_norm_out is not None:
             sample = unet.conv_act(unet.conv_norm_out(sample))
         return unet.conv_out(sample)  # type: ignore[no-any-return]
-
-    def check(self, adapter: Adapter) -> None:
-        self.adapted.check(adapter)
-
-    def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
-        return self.adapted.bank(images)
-
-    def merge(self, uses: Sequence[Use]) -> None:
-        self.adapted.merge(uses)
 
     def example(self, images: int, height: int, width: int, tokens: int) -> Example:
         """See `Traceable`."""
