@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Final
 
 from benchmarks.harness.numbers import percentile
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from loadgen.simulator.denoisers import (
     COST,
     STEPS,
@@ -93,13 +93,12 @@ def worst(cases: Sequence[Results]) -> dict[str, float]:
     return {name: max(case["policies"][name]["imbalance"] for case in cases) for name in POLICIES}
 
 
-def rows(results: Results) -> list[list[str]]:
-    lines = [["", "imbalance", "of busy time", "mean s", "p95 s"]]
-    lines += [[f"worst: {name}", str(n), "", "", ""] for name, n in results["imbalance"].items()]
+def rows(results: Results) -> Cells:
+    lines: Cells = [["", "imbalance", "of busy time", "mean s", "p95 s"]]
+    lines += [[f"worst: {name}", number] for name, number in results["imbalance"].items()]
     for case in results["cases"]:
         for name, found in case["policies"].items():
-            title = f"{case['mix']}, {case['share']}: {name}"
-            lines.append([title, *(str(value) for value in found.values())])
+            lines.append([f"{case['mix']}, {case['share']}: {name}", *found.values()])
     return lines
 
 

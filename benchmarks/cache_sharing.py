@@ -22,7 +22,7 @@ from typing import Final
 from benchmarks.harness.edited_scenes import Original, SceneEdit, edit, originals, token_share
 from benchmarks.harness.fleet import OwnFleet, denoisers, own_fleet, render
 from benchmarks.harness.flux_model import MODEL
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from benchmarks.harness.second_host import REACHABLE, second_host
 from loadgen.simulator.edit_mix import zipf
 from shared.errors import Misconfigured
@@ -203,15 +203,14 @@ def summary(ample: Mapping[str, Results], tight: Mapping[str, Results]) -> Resul
     }
 
 
-def rows(report: Results) -> list[list[str]]:
-    table = [["room for caches", "hit rate", "templates", "MB", "recorded", "evicted"]]
+def rows(report: Results) -> Cells:
+    table: Cells = [["room for caches", "hit rate", "templates", "MB", "recorded", "evicted"]]
     for room in ("ample", "tight"):
         for way, found in report[room].items():
-            counts = [str(found[name]) for name in ("recorded", "evictions")]
-            size = f"{found['bytes'] / MB:.1f}"
-            hits = str(found["hit_rate"])
-            table.append([f"{room}, {way}", hits, str(found["templates"]), size, *counts])
-    return [*table, ["bytes apart, of shared", str(report["memory_ratio"]), "", "", "", ""]]
+            hits, size = found["hit_rate"], f"{found['bytes'] / MB:.1f}"
+            counts = [found["recorded"], found["evictions"]]
+            table.append([f"{room}, {way}", hits, found["templates"], size, *counts])
+    return [*table, ["bytes apart, of shared", report["memory_ratio"]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

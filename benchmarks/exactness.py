@@ -17,7 +17,7 @@ from benchmarks.harness import requests
 from benchmarks.harness.filler_jobs import filler_jobs
 from benchmarks.harness.fleet import Rendered, own_fleet, render
 from benchmarks.harness.pixels import Difference, difference, total
-from benchmarks.harness.program import Options, Results, cores, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
 from shared.client import Darkroom
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
@@ -107,13 +107,15 @@ def _line(case: Case) -> str:
     )
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     titles = ["", "max_abs_diff", "pixels", "off by 1", "off by 2", "off by more", "rows per step"]
-    lines = [
-        [name, str(results[f"max_abs_diff_{name}"]), *map(str, results[name].values()), mean_rows]
-        for name, mean_rows in (("alone", "1"), ("shared", str(results["mean_rows_shared"])))
+    return [
+        titles,
+        *(
+            [name, results[f"max_abs_diff_{name}"], *results[name].values(), mean_rows]
+            for name, mean_rows in (("alone", 1), ("shared", results["mean_rows_shared"]))
+        ),
     ]
-    return [titles, *lines]
 
 
 if __name__ == "__main__":

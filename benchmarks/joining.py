@@ -30,7 +30,7 @@ from benchmarks.harness.filler_jobs import Companion, filler_jobs
 from benchmarks.harness.fleet import Rendered, own_fleet, render
 from benchmarks.harness.numbers import percentile
 from benchmarks.harness.pixels import Difference, difference, total
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from shared.client import Darkroom
 from shared.messages import GenerationRequest
 from shared.models.catalogue import Catalogue
@@ -151,7 +151,7 @@ def summary(arrivals: Sequence[Arrival], worst: Difference) -> Results:
     }
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     shown = [
         "p50_steps_to_join",
         "p95_steps_to_join",
@@ -163,7 +163,7 @@ def rows(results: Results) -> list[list[str]]:
         "arrivals",
         "max_abs_diff",
     ]
-    return [["", "value"], *([name.replace("_", " "), str(results[name])] for name in shown)]
+    return [["", "value"], *([name.replace("_", " "), results[name]] for name in shown)]
 
 
 if __name__ == "__main__":

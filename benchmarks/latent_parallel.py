@@ -28,7 +28,7 @@ from benchmarks.harness.fleet import OwnFleet, Rendered, denoisers, own_fleet, r
 from benchmarks.harness.large_model import LARGE, SMALL, large_model, parameters
 from benchmarks.harness.numbers import MILLISECONDS, between
 from benchmarks.harness.pixels import difference
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from shared.messages import GenerationRequest
 
 WARM_UP: Final = 3
@@ -143,18 +143,13 @@ def summary(turns: Sequence[Turn], engines: Sequence[Mapping[str, Any]], size: S
     }
 
 
-def rows(report: Results) -> list[list[str]]:
+def rows(report: Results) -> Cells:
     return [
         ["", "one denoiser", "two", "ratio"],
-        [
-            "step, ms",
-            str(report["step_alone_ms"]),
-            str(report["step_shared_ms"]),
-            str(report["ratio"]),
-        ],
-        ["whole job", "", "", str(report["job_ratio"])],
-        ["largest difference, of 255", "", "", str(report["max_abs_diff"])],
-        ["steps that were shared", "", f"{report['shared_share']:.0%}", ""],
+        ["step, ms", report["step_alone_ms"], report["step_shared_ms"], report["ratio"]],
+        ["whole job", "", "", report["job_ratio"]],
+        ["largest difference, of 255", "", "", report["max_abs_diff"]],
+        ["steps that were shared", "", f"{report['shared_share']:.0%}"],
     ]
 
 

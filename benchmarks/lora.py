@@ -26,7 +26,7 @@ from benchmarks.harness import requests
 from benchmarks.harness.fleet import Rendered, own_fleet, render
 from benchmarks.harness.numbers import mean_rows
 from benchmarks.harness.pixels import difference, total
-from benchmarks.harness.program import Options, Results, cores, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
 from services.fleet.plan.processes import default_loras
 from shared.client import Darkroom
 from shared.errors import Misconfigured
@@ -154,15 +154,15 @@ def summary(rounds: Sequence[Round], size: Size) -> Results:
     }
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     seconds = results["seconds"]
     return [
         ["", "seconds", "of the throughput without LoRAs"],
-        ["no LoRAs", str(seconds["plain"]), "1"],
-        ["one LoRA for all", str(seconds["agreed"]), str(results["agreed_throughput_ratio"])],
-        ["in one batch", str(seconds["mixed"]), str(results["mixed_throughput_ratio"])],
-        ["one batch for each", str(seconds["apart"]), str(results["apart_throughput_ratio"])],
-        ["max_abs_diff", "", str(results["max_abs_diff"])],
+        ["no LoRAs", seconds["plain"], 1],
+        ["one LoRA for all", seconds["agreed"], results["agreed_throughput_ratio"]],
+        ["in one batch", seconds["mixed"], results["mixed_throughput_ratio"]],
+        ["one batch for each", seconds["apart"], results["apart_throughput_ratio"]],
+        ["max_abs_diff", "", results["max_abs_diff"]],
         *cold_results.rows(results),
     ]
 

@@ -22,7 +22,7 @@ from typing import Final
 import torch
 
 from benchmarks.harness.flux_model import Shape, random_transformer
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from shared.models.contracts.network import FULL_FROM, Conditioning, MaskedNetwork, Mode, Partial
 from shared.models.families.flux.traced import traced
 from shared.models.families.flux.transformer import FluxTransformer
@@ -155,11 +155,11 @@ def summary(steps: dict[str, dict[str, list[float]]]) -> Results:
     }
 
 
-def rows(report: Results) -> list[list[str]]:
+def rows(report: Results) -> Cells:
     batches = list(report["of_full"])
     table = [["share of a full step, at a mask of", *(f"batch {b}" for b in batches)]]
-    table += [[name, *(str(report["of_full"][b][name]) for b in batches)] for name in NAMES]
-    return [*table, ["a full step, ms", *(str(report["full_ms"][b]) for b in batches)]]
+    table += [[name, *(report["of_full"][b][name] for b in batches)] for name in NAMES]
+    return [*table, ["a full step, ms", *(report["full_ms"][b] for b in batches)]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from benchmarks.baselines.reference import TRIALS, Baseline, add_eager_baseline
 from benchmarks.harness import requests
 from benchmarks.harness.fleet import own_fleet, render
 from benchmarks.harness.numbers import spread
-from benchmarks.harness.program import Options, Results, cores, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
 from shared.client import Darkroom
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
@@ -96,10 +96,10 @@ def summary(turns: Sequence[Turn]) -> Results:
     }
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     parts = {"fleet": results["ours"], "pipeline": results["baseline"], **results["stages"]}
     lines = [[name, *(f"{ms:.1f}" for ms in part.values())] for name, part in parts.items()]
-    return [["", "p50 ms", "p95 ms"], *lines, ["ratio", str(results["ratio"]), ""]]
+    return [["", "p50 ms", "p95 ms"], *lines, ["ratio", results["ratio"]]]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.harness.fleet import own_fleet
-from benchmarks.harness.program import Options, Results, cores, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
 from loadgen.outcomes.limits import Limits
 from loadgen.outcomes.occupancy import Key, NatsSource, Steps
 from loadgen.outcomes.outcome import Outcome, RequestTemplate
@@ -166,16 +166,16 @@ def summary(calm: Sequence[Sequence[Window]], hurried: Sequence[Sequence[Window]
     }
 
 
-def rows(report: Results) -> list[list[str]]:
-    table = [["fleet", "start /s", "rows", "then /s", "rows", "in time", "then"]]
+def rows(report: Results) -> Cells:
+    table: Cells = [["fleet", "start /s", "rows", "then /s", "rows", "in time", "then"]]
     both = zip(report["fleets"], report["fleets_with_deadlines"], strict=True)
     for number, (calm, hurried) in enumerate(both, start=1):
-        line = [str(number)]
+        line = [number]
         for one in calm:
-            line += [str(one["images_per_second"]), ", ".join(map(str, one["rows"]))]
+            line += [one["images_per_second"], ", ".join(map(str, one["rows"]))]
         table.append([*line, *(f"{one['in_time']:.0%}" for one in hurried)])
     names = ("worst_over_median_throughput", "fewest_rows_per_step", "worst_deadline_share")
-    return [*table, *([name, str(report[name]), *[""] * 5] for name in names)]
+    return [*table, *([name, report[name]] for name in names)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

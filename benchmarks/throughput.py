@@ -21,7 +21,7 @@ from benchmarks.baselines.reference import TRIALS, Baseline, add_eager_baseline
 from benchmarks.harness import requests
 from benchmarks.harness.fleet import own_fleet, render
 from benchmarks.harness.numbers import mean_rows
-from benchmarks.harness.program import Options, Results, cores, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
 from shared.client import Darkroom
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest
@@ -142,12 +142,12 @@ def summary(rounds: Sequence[Round], size: Size) -> Results:
     }
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     return [
         ["", "images per second", "rows per step"],
-        ["fleet", str(results["images_per_second"]), str(results["mean_rows_per_step"])],
-        ["pipeline", str(results["baseline_images_per_second"]), "1"],
-        ["ratio", str(results["ratio"]), ""],
+        ["fleet", results["images_per_second"], results["mean_rows_per_step"]],
+        ["pipeline", results["baseline_images_per_second"], 1],
+        ["ratio", results["ratio"]],
     ]
 
 

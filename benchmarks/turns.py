@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from loadgen.simulator.denoisers import STEPS, RoundRobin, cost_model, row_work
 from loadgen.simulator.edit_mix import MOST, Edit, arrivals, mixed
 from shared.policy.cost_model import CostModel
@@ -90,10 +90,10 @@ def _ratios(found: dict[str, float]) -> dict[str, float]:
     }
 
 
-def rows(results: Results) -> list[list[str]]:
-    table = [["", "saved", "busy", "together, s", "ours", "in order"]]
+def rows(results: Results) -> Cells:
     names = ("mix", "saved", "busy", "together_seconds", "ours", "in_order")
-    return table + [[str(case[name]) for name in names] for case in results["cases"]]
+    lines = [[case[name] for name in names] for case in results["cases"]]
+    return [["", "saved", "busy", "together, s", "ours", "in order"], *lines]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.harness.program import Results
+from benchmarks.harness.program import Cells, Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,11 @@ def _theirs(found: Sequence[Theirs], rounds: Sequence[Round]) -> Results:
     }
 
 
-def rows(report: Results) -> list[list[str]]:
+def rows(report: Results) -> Cells:
     """Further lines of the table of `benchmarks.lora`."""
-    plain = str(report["cold_plain_seconds"])
-    lines = [["cold, no LoRA: seconds", plain, ""]]
+    lines: Cells = [["cold, no LoRA: seconds", report["cold_plain_seconds"]]]
     for name, one in report["cold"].items():
-        lines.append([f"cold, {name}", str(one["seconds"]), str(report[f"cold_ratio_{name}"])])
-        lines += [
-            [f"cold, {name}, {side}", str(one[side]["seconds"]), str(one[side]["ratio"])]
-            for side in ("diffusers", "diffusers_fused")
-        ]
+        lines.append([f"cold, {name}", one["seconds"], report[f"cold_ratio_{name}"]])
+        for side in ("diffusers", "diffusers_fused"):
+            lines.append([f"cold, {name}, {side}", one[side]["seconds"], one[side]["ratio"]])
     return lines

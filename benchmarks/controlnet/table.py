@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.controlnet.counters import Counters
 from benchmarks.harness.numbers import MILLISECONDS
-from benchmarks.harness.program import Results
+from benchmarks.harness.program import Cells, Results
 
 MOST: Final = 2
 """ControlNets at once."""
@@ -56,16 +56,16 @@ def summary(rounds: Sequence[Round]) -> Results:
     }
 
 
-def rows(results: Results) -> list[list[str]]:
-    lines = [["", "large: 0", "1", "2", "pocket: 0", "1", "2"]]
+def rows(results: Results) -> Cells:
+    lines: Cells = [["", "large: 0", "1", "2", "pocket: 0", "1", "2"]]
     parts = (results, results["pocket"])
     for side in SIDES:
         times = [f"{ms:.1f}" for part in parts for ms in part["step_ms"][side]]
         lines.append([f"{side}, ms a step", *times])
     for ratio in SIDES.values():
         pairs = [[part[f"{ratio}_{name}"] for name in COUNTS] for part in parts]
-        lines.append([ratio, *(str(value) for pair in pairs for value in ("", *pair))])
+        lines.append([ratio, *(value for pair in pairs for value in ("", *pair))])
     for field in results["questions"]["one"]:
         pairs = [[part["questions"][name][field] for name in COUNTS] for part in parts]
-        lines.append([field, *(str(value) for pair in pairs for value in ("", *pair))])
-    return [*lines, ["max_abs_diff", "", "", "", str(results["max_abs_diff"]), "", ""]]
+        lines.append([field, *(value for pair in pairs for value in ("", *pair))])
+    return [*lines, ["max_abs_diff", "", "", "", results["max_abs_diff"]]]

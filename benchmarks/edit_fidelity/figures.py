@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.harness.edited_scenes import Original, Picture, SceneEdit, outside_difference
 from benchmarks.harness.numbers import percentile
-from benchmarks.harness.program import Results
+from benchmarks.harness.program import Cells, Results
 from benchmarks.harness.ssim import ssim, ssim_within
 from benchmarks.quality import SHEET_COLUMNS, SHEET_ROWS, contact_sheet
 from pocket.scenes import Scene
@@ -107,21 +107,19 @@ def sheet(drawn: Sequence[Drawn]) -> Image.Image:
     return contact_sheet(pictures, captions)
 
 
-def rows(report: Results) -> list[list[str]]:
+def rows(report: Results) -> Cells:
     accuracy = report["accuracy"]
-    cached, other = str(accuracy["cached"]), str(accuracy["other_seed"])
+    edits = report["edits"]
+    likeness = [report[name] for name in ("ssim", "ssim_other_seed", "ssim_noise")]
     return [
         ["", "cached", "exact, other seed", "other noise outside"],
-        [
-            "SSIM to the exact edit, in the mask",
-            *(str(report[name]) for name in ("ssim", "ssim_other_seed", "ssim_noise")),
-        ],
-        ["SSIM, whole picture", str(report["ssim_picture"]), "", ""],
-        ["SSIM in the mask, 5th percentile", str(report["ssim_p5"]), "", ""],
-        [f"accuracy (exact: {accuracy['exact']})", cached, other, ""],
-        ["accuracy drop", str(report["accuracy_drop"]), "", ""],
-        ["largest difference outside, of 255", str(report["outside_max_abs_diff"]), "", ""],
-        ["edits", str(report["edits"]), str(report["edits"]), str(report["edits_in_full"])],
+        ["SSIM to the exact edit, in the mask", *likeness],
+        ["SSIM, whole picture", report["ssim_picture"]],
+        ["SSIM in the mask, 5th percentile", report["ssim_p5"]],
+        [f"accuracy (exact: {accuracy['exact']})", accuracy["cached"], accuracy["other_seed"]],
+        ["accuracy drop", report["accuracy_drop"]],
+        ["largest difference outside, of 255", report["outside_max_abs_diff"]],
+        ["edits", edits, edits, report["edits_in_full"]],
     ]
 
 

@@ -31,7 +31,7 @@ from benchmarks.editing.sides import BASELINES, SIDES, TRIED_STEPS, Sides, open_
 from benchmarks.harness.flux_model import MODEL, Shape, flux_model
 from benchmarks.harness.numbers import percentile
 from benchmarks.harness.pixels import difference
-from benchmarks.harness.program import Options, Results, cores, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
 from shared.errors import Misconfigured
 from shared.messages import GenerationRequest
 from shared.models.cards import ModelCard
@@ -216,20 +216,18 @@ def _of_side(found: Found, name: str) -> Results:
     }
 
 
-def rows(report: Results) -> list[list[str]]:
-    table = [["", "edits/s", "mean s", "p95 s", "share of tokens", "with a template"]]
+def rows(report: Results) -> Cells:
+    table: Cells = [["", "edits/s", "mean s", "p95 s", "share of tokens", "with a template"]]
     for denoisers, one in report["denoisers"].items():
         for name, side in one["sides"].items():
-            seconds = [
-                str(side[key]) for key in ("edits_per_second", "mean_seconds", "p95_seconds")
-            ]
+            keys = ("edits_per_second", "mean_seconds", "p95_seconds", "computed_share")
             cached = f"{side['with_template']} of {side['edits']}"
-            table.append([f"{denoisers} x {name}", *seconds, str(side["computed_share"]), cached])
+            table.append([f"{denoisers} x {name}", *(side[key] for key in keys), cached])
         for name, first in one["firsts"].items():
-            line = [str(first["edits_per_second"]), "", "", str(first["computed_share"]), ""]
+            line = [first["edits_per_second"], "", "", first["computed_share"]]
             table.append([f"{denoisers} x cached, {name}", *line])
-        ratios = [str(one["throughput_ratio"]), str(one["mean_latency_ratio"])]
-        table.append([f"{denoisers} x: ours, better than", *ratios, "", "", ""])
+        ratios = [one["throughput_ratio"], one["mean_latency_ratio"]]
+        table.append([f"{denoisers} x: ours, better than", *ratios])
     return table
 
 

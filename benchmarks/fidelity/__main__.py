@@ -32,7 +32,7 @@ from benchmarks.fidelity.plot import late_plot
 from benchmarks.harness import requests
 from benchmarks.harness.fleet import own_fleet, render
 from benchmarks.harness.pixels import rgb
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from benchmarks.harness.ssim import ssim
 from pocket.captions import paraphrase, vague
 from pocket.gallery import follows
@@ -208,28 +208,20 @@ def summary(loras: Mapping[str, Results], controls: Mapping[str, Results]) -> Re
     }
 
 
-def rows(report: Results) -> list[list[str]]:
-    table = [
+def rows(report: Results) -> Cells:
+    table: Cells = [
         ["", "SSIM", "without", "accuracy: exact, approximate", "own number: the same, without"]
     ]
     for name, one in (report["loras"] | report["controls"]).items():
         late = f" after {one['late_steps']} steps" if "late_steps" in one else ", control_lag"
         exact, near, without = one["number"].values()
-        accuracy = list(one["accuracy"].values())[:2]
-        table.append(
-            [
-                name + late,
-                str(one["ssim"]),
-                str(one["ssim_without"]),
-                "{}, {}".format(*accuracy),
-                f"{exact}, {near}, {without}",
-            ]
-        )
-    return [
-        *table,
-        ["LoRAs", str(report["bal_ssim"]), "", f"drop {report['bal_accuracy_drop']}", ""],
-        ["control_lag", str(report["lag_ssim"]), "", f"drop {report['lag_accuracy_drop']}", ""],
-    ]
+        accuracy = "{}, {}".format(*list(one["accuracy"].values())[:2])
+        numbers = f"{exact}, {near}, {without}"
+        table.append([name + late, one["ssim"], one["ssim_without"], accuracy, numbers])
+    for title, kind in (("LoRAs", "bal"), ("control_lag", "lag")):
+        drop = f"drop {report[f'{kind}_accuracy_drop']}"
+        table.append([title, report[f"{kind}_ssim"], "", drop])
+    return table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,8 @@ from shared.shipped import DEFAULT_MODEL
 
 Results = dict[str, Any]
 """What a program found out: the one JSON object that it prints."""
+Cells = list[list[Any]]
+"""A table: its titles, then its lines, which may be shorter, of anything that has a text."""
 Measure = Callable[["Options"], Coroutine[None, None, Results]]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
@@ -60,11 +62,10 @@ def run_program(
     name: str,
     about: str,
     measure: Measure,
-    rows: Callable[[Results], Sequence[Sequence[str]]],
+    rows: Callable[[Results], Cells],
     add: AddArguments | None = None,
 ) -> None:
-    """Measure and print. `rows` makes of the results a table: its titles, then its lines. `add`:
-    see `parse`."""
+    """Measure and print. `rows` makes a table of the results. `add`: see `parse`."""
     options = parse(name, about, add=add)
     try:
         results = asyncio.run(_until_stopped(measure(options)))
@@ -105,10 +106,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
+def _table(title: str, rows: Cells) -> Table:
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(rows[0]):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(str(heading), justify="right" if number else "left")
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*map(str, row))
     return table

@@ -24,7 +24,7 @@ import uvloop
 from benchmarks.harness import requests
 from benchmarks.harness.fleet import OwnFleet, Rendered, own_fleet, render
 from benchmarks.harness.numbers import MILLISECONDS, spread
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from benchmarks.hops.handles import Sender, sender
 
 JOBS: Final = 60
@@ -112,13 +112,13 @@ def tensor(nbytes: int, by_handle: Sequence[float], inline: Sequence[float]) -> 
     }
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     hops = [
-        [f"before {stage}", str(found["p50_ms"]), str(found["p95_ms"]), ""]
+        [f"before {stage}", found["p50_ms"], found["p95_ms"]]
         for stage, found in results["stages"].items()
     ]
     tensors = [
-        [f"{name} by handle, inline", *(str(f[k]) for k in ("handle_ms", "inline_ms", "ratio"))]
+        [f"{name} by handle, inline", f["handle_ms"], f["inline_ms"], f["ratio"]]
         for name, f in results["tensors"].items()
     ]
     return [["", "p50 ms / handle ms", "p95 ms / inline ms", "ratio"], *hops, *tensors]

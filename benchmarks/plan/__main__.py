@@ -18,7 +18,7 @@ from statistics import mean, median
 from typing import Final
 
 from benchmarks.harness.numbers import percentile
-from benchmarks.harness.program import Options, Results, run_program, say
+from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from benchmarks.plan.rules import (
     Rule,
     different_blocks,
@@ -138,18 +138,17 @@ def _mean_step(
     return total / STEPS
 
 
-def rows(results: Results) -> list[list[str]]:
-    lines = [["makespan over the best", "mean", "worst"]]
-    lines.append(["optimal", "", f"{results['optimal_over_bruteforce']}"])
+def rows(results: Results) -> Cells:
+    lines: Cells = [["makespan over the best", "mean", "worst"]]
+    lines.append(["optimal", "", results["optimal_over_bruteforce"]])
     for name, found in {"all": results, **results["families"]}.items():
         for rule in ("greedy", "cached", "none"):
-            means, worst = (found[f"{rule}_over_bruteforce_{which}"] for which in ("mean", "worst"))
-            lines.append([f"{rule}, {name}", str(means), str(worst)])
+            both = (found[f"{rule}_over_bruteforce_{which}"] for which in ("mean", "worst"))
+            lines.append([f"{rule}, {name}", *both])
     lines.append(["planning of 57 blocks", "p50 us", "p95 us"])
-    lines += [[n, str(t["p50_us"]), str(t["p95_us"])] for n, t in results["planning"].items()]
-    lines.append(["mean step over the optimal one's", "", ""])
-    lines += [[name, str(ratio), ""] for name, ratio in results["steps"].items()]
-    return lines
+    lines += [[n, t["p50_us"], t["p95_us"]] for n, t in results["planning"].items()]
+    lines.append(["mean step over the optimal one's"])
+    return [*lines, *([name, ratio] for name, ratio in results["steps"].items())]
 
 
 if __name__ == "__main__":

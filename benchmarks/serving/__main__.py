@@ -1,25 +1,34 @@
 """`python -m benchmarks.serving`"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from benchmarks import serving
-from benchmarks.harness.program import Results, run_program
+from benchmarks.harness.program import Cells, Results, run_program
 from benchmarks.serving.measure import measure
 from benchmarks.serving.settings import add_arguments
 
+FIGURES: Final = (
+    "rate_ratio",
+    "p95_ratio",
+    "burst_attainment",
+    "burst_recovery_seconds",
+    "cpu_overhead",
+)
 
-def rows(results: Results) -> list[list[str]]:
-    titles = [
-        "",
-        "requests/s",
-        "p95 s at own 70%",
-        "p95 s at our 70%",
-        "burst",
-        "recovery s",
-        "CPU s",
+
+def rows(results: Results) -> Cells:
+    lines: Cells = [
+        [
+            "",
+            "requests/s",
+            "p95 s at own 70%",
+            "p95 s at our 70%",
+            "burst",
+            "recovery s",
+            "CPU s",
+        ]
     ]
-    lines = []
     for name, found in results["systems"].items():
         visits = found["rounds"]
         lines.append(
@@ -33,14 +42,9 @@ def rows(results: Results) -> list[list[str]]:
                 _each(visits, "saturation", lambda v: v["cpu_per_image"]),
             ]
         )
-    names = (
-        "rate_ratio",
-        "p95_ratio",
-        "burst_attainment",
-        "burst_recovery_seconds",
-        "cpu_overhead",
-    )
-    return [titles, *lines, *([name, str(results[name]), "", "", "", "", ""] for name in names)]
+    for name in FIGURES:
+        lines.append([name, results[name]])
+    return lines
 
 
 def _rate(found: dict[str, Any]) -> str:

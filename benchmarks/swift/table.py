@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.harness.program import Results
+from benchmarks.harness.program import Cells, Results
 from benchmarks.swift.model import (
     Asked,
     BaselineParts,
@@ -131,20 +131,19 @@ def _rounded(parts: Mapping[str, float]) -> dict[str, float]:
     return {name: round(seconds, 4) for name, seconds in parts.items()}
 
 
-def rows(results: Results) -> list[list[str]]:
+def rows(results: Results) -> Cells:
     table = results["table"]
-    lines = [["", *table]]
+    lines: Cells = [["", *table]]
     for figure in ("seconds", "images_per_core_second", "images_per_cpu_second"):
         for side in SIDES:
-            values = [str(cell[side][figure]) for cell in table.values()]
+            values = [cell[side][figure] for cell in table.values()]
             lines.append([f"{side}, {figure.replace('_', ' ')}", *values])
     here = results["model"]["here"]
     for side in ("diffusers", "fleet"):
-        values = [f"{cell[side]:.2f} ({cell[f'{side}_error']:+.0%})" for cell in here.values()]
-        lines.append([f"{side}, seconds by the model", *values])
+        told = [f"{cell[side]:.2f} ({cell[f'{side}_error']:+.0%})" for cell in here.values()]
+        lines.append([f"{side}, seconds by the model", *told])
     for count, found in results["model"]["devices"].items():
-        values = [f"{seconds:.2f}" for seconds in found["seconds"].values()]
-        lines.append([f"fleet, seconds by the model with {count} devices", *values])
+        told = [f"{seconds:.2f}" for seconds in found["seconds"].values()]
+        lines.append([f"fleet, seconds by the model with {count} devices", *told])
     empty = [""] * (len(table) - 1)
-    lines += [[name, *empty, str(results[name])] for name in ("ratio_3c2l", "ratio_3c2l_all_cores")]
-    return lines
+    return [*lines, *([n, *empty, results[n]] for n in ("ratio_3c2l", "ratio_3c2l_all_cores"))]

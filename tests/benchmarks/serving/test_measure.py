@@ -299,7 +299,7 @@ def test_an_interrupted_run_tells_what_it_has() -> None:
 
 def test_the_table_has_a_line_for_each_system_and_each_figure() -> None:
     table = rows(results())
-    assert {len(line) for line in table} == {len(table[0])}
+    assert max(len(line) for line in table) == len(table[0])
     assert {line[0] for line in table[1:]} == {
         "serial",
         "request_batching",
