@@ -24,7 +24,16 @@ from statistics import median
 from typing import Final
 
 from benchmarks.harness.fleet import own_fleet
-from benchmarks.harness.program import Cells, Options, Results, cores, run_program, say
+from benchmarks.harness.program import (
+    Cells,
+    Options,
+    Results,
+    cores,
+    count_to,
+    positive_seconds,
+    run_program,
+    say,
+)
 from loadgen.outcomes.limits import Limits
 from loadgen.outcomes.occupancy import Key, NatsSource, Steps
 from loadgen.outcomes.outcome import Outcome, RequestTemplate
@@ -179,8 +188,8 @@ def rows(report: Results) -> Cells:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fleets", type=_fleets, help="of each kind (default 12)")
-    parser.add_argument("--seconds", type=_seconds, help="of a window (default 10)")
+    parser.add_argument("--fleets", type=count_to(1000), help="of each kind (default 12)")
+    parser.add_argument("--seconds", type=positive_seconds, help="of a window (default 10)")
     parser.add_argument(
         "--replicas",
         action="append",
@@ -188,18 +197,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SERVICE=N",
         help="another layout than that of `darkroom up`; repeat for several",
     )
-
-
-def _fleets(text: str) -> int:
-    if not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 1 to 1000")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not 0 < float(text) < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: seconds above 0")
-    return float(text)
 
 
 if __name__ == "__main__":

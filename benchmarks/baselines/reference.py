@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -82,6 +83,15 @@ class Baseline:
             lambda: self._loaded.draw([spec], on_step=lambda: ends.append(time.perf_counter()))
         )
         return between(ends)
+
+    async def median_step(
+        self, spec: JobSpec, guides: Sequence[Guide], cores: Collection[int]
+    ) -> float:
+        """Seconds of a step of `spec`, steered by `guides`, on these cores with a thread for
+        each."""
+        await self.settle(cores, len(cores))
+        await self.steer(guides)
+        return median(await self.step_seconds(spec))
 
     async def choose_layout(self, spec: JobSpec, trials: int = TRIALS) -> dict[Layout, float]:
         """Try both ways to lay out the networks' weights on `spec`, and keep the faster one.

@@ -17,15 +17,14 @@ from typing import Final
 
 from aiohttp import web
 
+from benchmarks.harness.child import child, first_line
 from shared.errors import Misconfigured
-from shared.host.die_with_parent import command_that_dies_with_us
 
 RATE: Final = 100_000_000
 """Bytes per second."""
 BLOCK_BYTES: Final = 256 * 1024
 SLACK_SECONDS: Final = 0.02
 """A sender that wakes up late may catch up on so much."""
-STOP_SECONDS: Final = 10.0
 
 
 class Pace:
@@ -74,28 +73,13 @@ def application(directory: Path, rate: float) -> web.Application:
 @asynccontextmanager
 async def slow_storage(directory: Path, rate: float = RATE) -> AsyncIterator[str]:
     """The address of a process of its own that serves `directory`."""
-    command = (
-        sys.executable,
-        "-m",
-        "benchmarks.cold_lora.storage",
-        str(directory),
-        "--rate",
-        str(rate),
-    )
-    process = await asyncio.create_subprocess_exec(
-        *command_that_dies_with_us(command, signal.SIGTERM), stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        address = (await process.stdout.readline()).decode().strip()
+    module = ("-m", "benchmarks.cold_lora.storage")
+    command = (sys.executable, *module, str(directory), "--rate", str(rate))
+    async with child(*command, stdout=asyncio.subprocess.PIPE) as process:
+        address = await first_line(process)
         if not address:
             raise Misconfigured("the slow storage did not start")
         yield address
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
 
 
 async def serve(directory: Path, rate: float) -> None:

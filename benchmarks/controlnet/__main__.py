@@ -23,11 +23,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 from benchmarks.baselines.reference import Baseline
-from benchmarks.controlnet.counters import Counters
 from benchmarks.controlnet.fleet import ControlFleet, control_fleet
 from benchmarks.controlnet.requests import guides, with_controls
 from benchmarks.controlnet.table import MOST, SIDES, Round, rows, summary
@@ -36,13 +34,11 @@ from benchmarks.harness.budget import Budget
 from benchmarks.harness.cpu_pinning import keeping_to
 from benchmarks.harness.fleet import render
 from benchmarks.harness.large_model import LARGE, SMALL, controlnet, large_model, parameters
-from benchmarks.harness.numbers import between
 from benchmarks.harness.pixels import Difference, difference, total
 from benchmarks.harness.program import Options, Results, cores, run_program, say
 from services.fleet.plan.processes import default_controls
 from shared.errors import Misconfigured
 from shared.jobs.validate import validate
-from shared.messages import GenerationRequest
 from shared.models.catalogue import Catalogue
 
 KINDS: Final = ("edges", "blocks")
@@ -106,9 +102,8 @@ class _Sides:
         self._fleet, self._baseline = fleet, baseline
         self._catalogue, self._size = catalogue, size
         self._names = list(catalogue.controls)
-        cpu_pinning = fleet.cpu_pinning
-        self._all = sorted({cpu_pinning.denoiser, *cpu_pinning.controls, *cpu_pinning.others})
-        self._cores = {"baseline": [cpu_pinning.denoiser], "baseline_all_cores": self._all}
+        self._all = fleet.cpu_pinning.every
+        self._cores = {"baseline": [fleet.cpu_pinning.denoiser], "baseline_all_cores": self._all}
 
     async def measured(self) -> Results:
         size, rounds = self._size, []
@@ -132,24 +127,16 @@ class _Sides:
             request = with_controls(plain, *((name, {}) for name in self._names[:count]))
             for side in SIDES if number % 2 else reversed(SIDES):
                 if side == "fleet":
-                    seconds, asked = await self._drawn(request)
+                    _, seconds, asked = await self._fleet.looked_at(request)
                     questions.append(asked)
                 else:
-                    seconds = await self._pipeline(request, self._cores[side])
+                    spec, steering = (
+                        validate(request, self._catalogue),
+                        guides(request, self._catalogue),
+                    )
+                    seconds = await self._baseline.median_step(spec, steering, self._cores[side])
                 steps[side].append(seconds)
         return Round(steps, questions)
-
-    async def _drawn(self, request: GenerationRequest) -> tuple[float, Counters]:
-        before = await self._fleet.engine()
-        drawn = await render(self._fleet.darkroom, requests.again(request))
-        asked = Counters.between(before, await self._fleet.engine())
-        return median(between([step.at for step in drawn.steps])), asked
-
-    async def _pipeline(self, request: GenerationRequest, on: Sequence[int]) -> float:
-        """Median seconds of a step on these cores, with a thread for each."""
-        await self._baseline.settle(on, len(on))
-        await self._baseline.steer(guides(request, self._catalogue))
-        return median(await self._baseline.step_seconds(validate(request, self._catalogue)))
 
     async def compared(self) -> Results:
         """Pictures of both sides."""

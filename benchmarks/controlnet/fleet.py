@@ -4,25 +4,28 @@ this machine carries."""
 
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
+from benchmarks.controlnet.counters import Counters
+from benchmarks.harness import requests
+from benchmarks.harness.child import child
 from benchmarks.harness.cpu_pinning import CpuPinning, cpu_pinning, pin
-from benchmarks.harness.fleet import OwnFleet, own_fleet
+from benchmarks.harness.fleet import OwnFleet, Rendered, own_fleet, render
+from benchmarks.harness.numbers import between
 from shared.bus.discovery import ready_pids
 from shared.bus.service import data_of
 from shared.client import Darkroom
 from shared.errors import Misconfigured
-from shared.host.die_with_parent import command_that_dies_with_us
+from shared.messages import GenerationRequest
 
 START_SECONDS: Final = 300.0
-STOP_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.1
 """Pause between two looks who is ready."""
@@ -50,9 +53,7 @@ class ControlFleet:
 
     def pids(self) -> list[int]:
         """Of all its processes, the bus included."""
-        children = [child.pid for child in self.own.fleet.children]
-        controls = [control.process.pid for control in self.controls]
-        return [self.own.fleet.nats.pid, *(pid for pid in children if pid is not None), *controls]
+        return [*self.own.pids(), *(control.process.pid for control in self.controls)]
 
     async def engine(self) -> dict[str, Any]:
         """The `EngineStatistics` of the denoiser's only model."""
@@ -61,6 +62,13 @@ class ControlFleet:
         engines: Any = data_of(answer)["engines"]
         [found] = engines.values()
         return dict(found)
+
+    async def looked_at(self, request: GenerationRequest) -> tuple[Rendered, float, Counters]:
+        """An image of `request`, its median seconds of a step, and what the denoiser asked."""
+        before = await self.engine()
+        drawn = await render(self.darkroom, requests.again(request))
+        asked = Counters.between(before, await self.engine())
+        return drawn, median(between([step.at for step in drawn.steps])), asked
 
 
 @asynccontextmanager
@@ -94,9 +102,9 @@ async def control_fleet(
 def _settle(fleet: ControlFleet) -> None:
     for pid in fleet.pids():
         pin(pid, fleet.cpu_pinning.others)
-    for child in fleet.own.fleet.children:
-        if child.spec.service == "denoiser" and child.pid is not None:
-            pin(child.pid, {fleet.cpu_pinning.denoiser})
+    for service in fleet.own.fleet.children:
+        if service.spec.service == "denoiser" and service.pid is not None:
+            pin(service.pid, {fleet.cpu_pinning.denoiser})
     for control, core in zip(fleet.controls, fleet.cpu_pinning.controls, strict=True):
         pin(control.process.pid, {core})
 
@@ -123,21 +131,7 @@ def _end_of(log: Path) -> str:
 async def _control(source: str, inherited: Mapping[str, str], log: Path) -> AsyncIterator[Control]:
     """A process that holds the ControlNet `source` alone, and `inherited` settings."""
     command = (sys.executable, "-m", "services.controlnet")
+    environment = {**inherited, "DARKROOM_CONTROLS": source}
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command_that_dies_with_us(command, signal.SIGTERM),
-            env={**inherited, "DARKROOM_CONTROLS": source},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield Control(process, log)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        async with child(*command, env=environment, stdout=output, stderr=output) as process:
+            yield Control(process, log)

@@ -1,6 +1,5 @@
 """Requests with ControlNets, the pictures that they steer by drawn from the captions."""
 
-import io
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import msgspec
 from PIL import Image
 
 from benchmarks.baselines.pipeline import Guide
+from benchmarks.harness.pixels import png
 from pocket.captions import parse
 from pocket.hints import HINTS
 from pocket.render import lay_out, to_bytes
@@ -21,9 +21,7 @@ def hint(kind: str, caption: str, seed: int = 0) -> bytes:
     """A PNG of `HINTS[kind]`, or of edges if there is no such kind; of a layout of `caption`."""
     layout = lay_out(parse(caption), random.Random(seed))
     drawn = HINTS.get(kind, HINTS["edges"])(layout)
-    file = io.BytesIO()
-    Image.fromarray(to_bytes(drawn * 255)).save(file, format="png")
-    return file.getvalue()
+    return png(Image.fromarray(to_bytes(drawn * 255)))
 
 
 def with_controls(

@@ -7,7 +7,6 @@ ones in the order of their sizes, so that a short list has the mean and the tail
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.harness.pixels import png
 from benchmarks.masked_step import ellipse
 from loadgen.simulator.edit_mix import arrivals, mixed, zipf
 from pocket.captions import sample_captions
@@ -122,9 +122,3 @@ def requests_of(
 def in_mode(request: GenerationRequest, mode: str) -> GenerationRequest:
     """The same under a new job id, with this `mask_mode`."""
     return msgspec.structs.replace(request, job_id=new_job_id(), mask_mode=mode)
-
-
-def png(picture: Image.Image) -> bytes:
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()

@@ -17,6 +17,10 @@ class CpuPinning:
     others: frozenset[int]
     """For the bus, the other services, and whoever measures."""
 
+    @property
+    def every(self) -> list[int]:
+        return sorted({self.denoiser, *self.controls, *self.others})
+
     def held(self, controls: int) -> int:
         """How many cores the denoiser and the first `controls` ControlNets have between them."""
         return len({self.denoiser, *self.controls[:controls]})

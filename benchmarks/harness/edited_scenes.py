@@ -7,7 +7,6 @@ covers the old shape and the new one; how much of the picture it covers is drawn
 says all of the new scene. Neither scene was seen in training.
 """
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.harness.pixels import png
 from loadgen.simulator.edit_mix import mixed
 from pocket.captions import paraphrase
 from pocket.render import Jitter, render
@@ -79,7 +79,7 @@ class Original:
         return GenerationRequest(
             job_id=new_job_id(),
             prompt=edit.prompt,
-            image=_png(self.picture),
+            image=png(Image.fromarray(self.picture)),
             mask=mask_png(edit.mask),
             mask_mode=mask_mode,
             seed=seed,
@@ -157,7 +157,7 @@ def mask_png(mask: Mask) -> bytes:
     """Fully transparent where the picture is drawn anew, black elsewhere."""
     pixels = np.zeros((*mask.shape, 4), np.uint8)
     pixels[..., 3] = np.where(mask, 0, 255)
-    return _png(pixels)
+    return png(Image.fromarray(pixels))
 
 
 def outside_difference(original: Picture, result: Picture, mask: Mask) -> int:
@@ -173,9 +173,3 @@ def _drawn(scene: Scene, lot: Random) -> SceneEdit:
     old, new, after = lot.choice([one for one in possible if reach(*one[:2]) <= least])
     mask = mask_at(new.place, reach(old, new), ratio, lot)
     return SceneEdit(after, new, paraphrase(after, lot), mask)
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="png")
-    return file.getvalue()

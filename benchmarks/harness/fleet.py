@@ -31,6 +31,11 @@ class OwnFleet:
     arenas: Path
     fleet: Fleet
 
+    def pids(self) -> list[int]:
+        """Of all its processes, the bus included."""
+        children = [child.pid for child in self.fleet.children]
+        return [self.fleet.nats.pid, *(pid for pid in children if pid is not None)]
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:

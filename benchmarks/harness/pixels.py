@@ -55,6 +55,13 @@ def total(differences: Sequence[Difference]) -> Difference:
     )
 
 
+def png(picture: Image.Image) -> bytes:
+    """Its file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
 def rgb(data: bytes) -> NDArray[np.uint8]:
     """Of an image file: (height, width, 3)."""
     with Image.open(io.BytesIO(data)) as image:

@@ -58,6 +58,24 @@ def parse(
     return Options(model=found.model, quick=found.quick, json=found.json, own=found)
 
 
+def positive_seconds(text: str) -> float:
+    """An option's value."""
+    if not 0 < float(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: seconds above 0")
+    return float(text)
+
+
+def count_to(most: int) -> Callable[[str], int]:
+    """Reads an option's value, from 1 to `most`."""
+
+    def number(text: str) -> int:
+        if not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 1 to {most}")
+        return int(text)
+
+    return number
+
+
 def run_program(
     name: str,
     about: str,

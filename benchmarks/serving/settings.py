@@ -1,8 +1,10 @@
 """What `python -m benchmarks.serving` takes beside the options of all programs."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+from benchmarks.harness.program import count_to, positive_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +24,28 @@ class Settings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget-seconds",
-        type=_seconds,
+        dest="budget",
+        metavar="BUDGET_SECONDS",
+        type=positive_seconds,
         default=1500.0,
         help="for the whole run; what does not fit is done for a shorter time, or left out "
         "(default 1500)",
     )
-    parser.add_argument("--rounds", type=_count, default=2, help="of all measurements (default 2)")
     parser.add_argument(
-        "--denoisers", type=_count, help="of ours (default: as `darkroom up` chooses)"
+        "--rounds", type=count_to(64), default=2, help="of all measurements (default 2)"
     )
     parser.add_argument(
-        "--no-deadlines", action="store_true", help="requests do not say when they must be done"
+        "--denoisers", type=count_to(64), help="of ours (default: as `darkroom up` chooses)"
+    )
+    parser.add_argument(
+        "--no-deadlines",
+        dest="deadlines",
+        action="store_false",
+        help="requests do not say when they must be done",
     )
     parser.add_argument(
         "--eager-baselines",
+        dest="eager",
         action="store_true",
         help="run the baselines' UNet as diffusers does, without the graph of our denoisers",
     )
@@ -45,25 +55,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(found: argparse.Namespace) -> Settings:
-    return Settings(
-        budget=found.budget_seconds,
-        rounds=found.rounds,
-        denoisers=found.denoisers,
-        deadlines=not found.no_deadlines,
-        eager=found.eager_baselines,
-        out=found.out,
-    )
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: seconds above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 64:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 1 to 64")
-    return value
+    return Settings(**{field.name: getattr(found, field.name) for field in fields(Settings)})

@@ -24,10 +24,10 @@ NO_GUIDANCE: Final = 1.0
 async def fleet_parts(sides: ColdSides, probe: Asked, most: int) -> Parts:
     """From images of `probe`, which has no add-ons, with 0, 1 and `most` ControlNets, and a LoRA
     that is read and merged in this process, on the denoiser's core."""
-    _, half, _ = await sides.looked_at(sides.request(probe, guidance=NO_GUIDANCE))
-    plain, base, _ = await sides.looked_at(sides.request(probe))
+    _, half, _ = await sides.fleet.looked_at(sides.request(probe, guidance=NO_GUIDANCE))
+    plain, base, _ = await sides.fleet.looked_at(sides.request(probe))
     one, all_of_them = [
-        (await sides.looked_at(sides.request(replace(probe, controls=count))))[2]
+        (await sides.fleet.looked_at(sides.request(replace(probe, controls=count))))[2]
         for count in (1, most)
     ]
     spent = {stage.kind: 0.0 for stage in plain.done.stages}

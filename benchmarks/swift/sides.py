@@ -13,13 +13,11 @@ from statistics import median
 import msgspec
 
 from benchmarks.baselines.reference import Baseline
-from benchmarks.controlnet.counters import Counters
 from benchmarks.controlnet.fleet import ControlFleet
 from benchmarks.controlnet.requests import guides, with_controls
 from benchmarks.harness import requests
-from benchmarks.harness.fleet import Rendered, render
+from benchmarks.harness.fleet import render
 from benchmarks.harness.large_model import lora_file
-from benchmarks.harness.numbers import between
 from benchmarks.harness.processor import cpu_seconds
 from benchmarks.lora import with_loras
 from benchmarks.swift.model import Asked
@@ -65,13 +63,13 @@ class ColdSides:
         lora_directory: Path,
         nbytes: int,
     ) -> None:
-        self._fleet, self._baseline, self.model = fleet, baseline, model
+        self.fleet, self._baseline, self.model = fleet, baseline, model
         self._catalogue, self._lora_directory, self._nbytes = catalogue, lora_directory, nbytes
         self._numbers = itertools.count()
         self.fuse = False
-        cpu_pinning = self.cpu_pinning = fleet.cpu_pinning
-        self.one_core = [cpu_pinning.denoiser]
-        self.all_cores = sorted({cpu_pinning.denoiser, *cpu_pinning.controls, *cpu_pinning.others})
+        self.cpu_pinning = fleet.cpu_pinning
+        self.one_core = [self.cpu_pinning.denoiser]
+        self.all_cores = self.cpu_pinning.every
 
     @asynccontextmanager
     async def loras(self, count: int) -> AsyncIterator[Mapping[str, Path]]:
@@ -97,9 +95,9 @@ class ColdSides:
         return with_loras(with_control, *((name, 1.0) for name in loras))
 
     async def ours(self, request: GenerationRequest) -> Drawn:
-        before = cpu_seconds(self._fleet.pids())
-        drawn = await render(self._fleet.darkroom, requests.again(request))
-        cpu = cpu_seconds(self._fleet.pids()) - before
+        before = cpu_seconds(self.fleet.pids())
+        drawn = await render(self.fleet.darkroom, requests.again(request))
+        cpu = cpu_seconds(self.fleet.pids()) - before
         return Drawn(drawn.seconds, cpu, late_steps(drawn.done.approximations))
 
     async def pipeline(
@@ -131,17 +129,9 @@ class ColdSides:
 
     async def step(self, request: GenerationRequest) -> float:
         """Median seconds of a step by diffusers on one core, without LoRAs."""
-        await self._baseline.settle(self.one_core, 1)
         await self._baseline.adapt({})
-        await self._baseline.steer(guides(request, self._catalogue))
-        return median(await self._baseline.step_seconds(validate(request, self._catalogue)))
-
-    async def looked_at(self, request: GenerationRequest) -> tuple[Rendered, float, Counters]:
-        """Our image of `request`, its median seconds of a step, and what the denoiser asked."""
-        before = await self._fleet.engine()
-        drawn = await render(self._fleet.darkroom, requests.again(request))
-        asked = Counters.between(before, await self._fleet.engine())
-        return drawn, median(between([step.at for step in drawn.steps])), asked
+        spec, steering = validate(request, self._catalogue), guides(request, self._catalogue)
+        return await self._baseline.median_step(spec, steering, self.one_core)
 
     async def _trial(self, spec: JobSpec, fuse: bool) -> Trial:
         async with self.loras(1) as files:
