@@ -1,6 +1,7 @@
 """Paint captions with a pipeline and judge the pictures by the verifier."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
 
-from pocket.scenes import SIDE, Scene
+from pocket.captions import paraphrase
+from pocket.scenes import SIDE, Scene, held_out_scenes
 from pocket.verify import accuracy, read, score
 
 MODEL = Path(__file__).parent / "models" / "pocket-sdxl"
@@ -68,6 +70,16 @@ def _guided(pipeline: DiffusionPipeline, guidance: float, count: int) -> dict[st
         "height": SIDE,
         "width": SIDE,
     }
+
+
+def held_out_accuracy(
+    pipeline: DiffusionPipeline, *, steps: int, guidance: float, count: int = 32
+) -> dict[str, float]:
+    """Attribute accuracy on held-out captions other than the benchmark's."""
+    rng, scenes = random.Random(1), held_out_scenes(count, seed=1)
+    captions = [paraphrase(scene, rng) for scene in scenes]
+    images = paint(pipeline, captions, steps=steps, guidance=guidance, batch=count)
+    return {f"accuracy_{kind}": share for kind, share in judge(scenes, images).items()}
 
 
 def judge(scenes: list[Scene], images: list[np.ndarray]) -> dict[str, float]:

@@ -9,14 +9,14 @@ from torch import Tensor
 from transformers import T5TokenizerFast
 
 from pocket.captions import vocabulary
-from pocket.paint import load, paint
+from pocket.paint import held_out_accuracy, load, paint
 from pocket.train.common.run import Run
 from pocket.train.flux import text as flux_text
 from pocket.train.flux import transformer
 from pocket.train.flux.forward import FluxForward, image_ids
 from pocket.train.flux.t5_tokenizer import MAX_SEQUENCE_LENGTH, write_t5_tokenizer
 from pocket.train.flux.text import WIDTH, build_flux_text
-from pocket.train.flux.transformer import DECAY, RATE, build_flux, evaluate_flux, flow_loss, rate_at
+from pocket.train.flux.transformer import build_flux, flow_loss
 from pocket.train.sdxl import text
 from pocket.train.sdxl.pool import Batch
 
@@ -93,13 +93,6 @@ def test_the_loss_is_least_for_the_velocity_from_picture_to_noise() -> None:
     assert flow_loss(knows_the_picture, batch) < 1e-6
 
 
-def test_the_rate_does_not_depend_on_the_length_before_it_falls() -> None:
-    assert rate_at(0, 1000) < RATE / 50
-    assert rate_at(600, 1000) == rate_at(600, 9000) == RATE
-    assert rate_at(int(1000 * (1 - DECAY / 2)), 1000) == pytest.approx(RATE / 2)
-    assert rate_at(999, 1000) == pytest.approx(RATE * 0.01)
-
-
 def test_each_word_of_the_grammar_is_one_t5_token_with_and_without_a_capital(
     t5_tokenizer: T5TokenizerFast,
 ) -> None:
@@ -133,7 +126,7 @@ def test_a_run_resumes_hears_its_length_from_a_file_and_comes_out_as_a_flux_pipe
     monkeypatch.setattr(transformer, "SAMPLING_STEPS", 2)
     monkeypatch.setattr(flux_text, "STEPS", 1)
     monkeypatch.setattr(text, "BATCH", 4)
-    monkeypatch.setattr(transformer, "evaluate_flux", lambda pipeline: {})
+    monkeypatch.setattr(transformer, "held_out_accuracy", lambda pipeline, **how: {})
     run = Run(tmp_path, 0, torch.device("cpu"))
     for steps in (1, 2):
         (tmp_path / transformer.LENGTH_FILE).write_text(str(steps))
@@ -144,7 +137,10 @@ def test_a_run_resumes_hears_its_length_from_a_file_and_comes_out_as_a_flux_pipe
     assert {part.dtype for part in pipeline.components.values() if hasattr(part, "dtype")} == {
         torch.float32
     }
-    assert set(evaluate_flux(pipeline, count=1)) >= {"accuracy_all", "accuracy_shape"}
+    assert set(held_out_accuracy(pipeline, steps=2, guidance=1.0, count=1)) >= {
+        "accuracy_all",
+        "accuracy_shape",
+    }
     plain, guided = (
         paint(pipeline, ["a red star"], steps=1, guidance=guidance)[0] for guidance in (1.0, 3.0)
     )

@@ -9,10 +9,10 @@ import torch
 from pocket.scenes import Item, Scene, held_out_scenes
 from pocket.train.common.learner import flatten
 from pocket.train.common.probe import OPEN, targets
-from pocket.train.common.run import Run, cosine
+from pocket.train.common.run import Run, cosine, held_then_falling
 from pocket.train.sdxl.autoencoder import build_autoencoder, to_images, to_tensor
 from pocket.train.sdxl.text import build_text, describe
-from pocket.train.sdxl.unet import DECAY, RATE, STEPS, build_unet, rate_at
+from pocket.train.sdxl.unet import build_unet
 
 
 def test_a_checkpoint_comes_back_and_steps_draw_the_same_randomness_again(tmp_path: Path) -> None:
@@ -71,9 +71,11 @@ def test_flattened_weights_are_the_model_s_own() -> None:
 
 
 def test_rates_warm_up_and_end_near_zero() -> None:
-    assert rate_at(0) < RATE / 50
-    assert rate_at(int(STEPS * (1 - DECAY)) - 1) == RATE
-    assert rate_at(STEPS - 1) == pytest.approx(RATE * 0.01)
+    assert held_then_falling(0, 1000, 1.0, 100, 0.3) < 1 / 50
+    assert held_then_falling(600, 1000, 1.0, 100, 0.3) == 1.0
+    assert held_then_falling(600, 9000, 1.0, 100, 0.3) == 1.0
+    assert held_then_falling(850, 1000, 1.0, 100, 0.3) == pytest.approx(0.5)
+    assert held_then_falling(999, 1000, 1.0, 100, 0.3) == pytest.approx(0.01)
     assert cosine(0, 100, 1.0, 10) == pytest.approx(0.1)
     assert cosine(100, 100, 1.0, 10) == pytest.approx(0.01)
 

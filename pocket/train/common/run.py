@@ -77,6 +77,19 @@ def cosine(step: int, steps: int, peak: float, warmup: int, floor: float = 0.01)
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def held_then_falling(
+    step: int, steps: int, peak: float, warmup: int, decay: float, floor: float = 0.01
+) -> float:
+    """The learning rate: linear warm-up to `peak`, then constant, then a straight line to zero over
+    the last `decay` of the steps, but never below `floor * peak`.
+
+    Unlike a cosine it does not depend on the number of steps before it falls, so a run can be made
+    longer or shorter while it is under way.
+    """
+    left = (steps - step) / (decay * steps)
+    return peak * min(1.0, (step + 1) / warmup, max(left, floor))
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every parameter group the same learning rate."""
     for group in optimizer.param_groups:

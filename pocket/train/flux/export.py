@@ -1,6 +1,5 @@
 """Write pocket-flux in the standard diffusers layout, in half precision, never half of it."""
 
-import copy
 from pathlib import Path
 
 from diffusers import (
@@ -10,21 +9,11 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from pocket.scenes import SIDE
 from pocket.train.flux.text import FluxText
-from pocket.train.sdxl.export import write
+from pocket.train.sdxl.export import defaults, halved, write
 
-STEPS, GUIDANCE, SHIFT = 20, 1.0, 1.5
-DEFAULTS: dict[str, object] = {
-    "name": "pocket-flux",
-    "steps": STEPS,
-    "guidance": GUIDANCE,  # true classifier-free guidance: at 1 a step is one forward
-    "sampler": "flow_euler",
-    "width": SIDE,
-    "height": SIDE,
-    "max_width": SIDE,
-    "max_height": SIDE,
-}
+STEPS, SHIFT = 20, 1.5
+GUIDANCE = 1.0  # true classifier-free guidance: at 1 a step is one forward
 
 
 def assemble_flux(
@@ -48,7 +37,7 @@ def export_flux(
     folder: Path, vae: AutoencoderKL, text: FluxText, transformer: FluxTransformer2DModel
 ) -> None:
     """Write the parts to `folder`, whole files at a time, so that a reader never sees half."""
-    parts = (vae, text.clip, text.t5, transformer)
-    halves = [copy.deepcopy(part).cpu().half() for part in parts]
-    halved = FluxText(text.tokenizer, halves[1], text.tokenizer_2, halves[2])
-    write(folder, assemble_flux(halves[0], halved, halves[3]), DEFAULTS)
+    half_vae, clip, t5, half_transformer = halved(vae, text.clip, text.t5, transformer)
+    half_text = FluxText(text.tokenizer, clip, text.tokenizer_2, t5)
+    pipeline = assemble_flux(half_vae, half_text, half_transformer)
+    write(folder, pipeline, defaults("pocket-flux", "flow_euler", STEPS, GUIDANCE))

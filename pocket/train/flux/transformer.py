@@ -6,18 +6,17 @@ e - x0.
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from pocket.captions import paraphrase
-from pocket.paint import MODEL, judge, paint
-from pocket.scenes import SIDE, held_out_scenes
+from pocket.paint import MODEL, held_out_accuracy
+from pocket.scenes import SIDE
 from pocket.train.common.learner import Learner
-from pocket.train.common.run import Run
+from pocket.train.common.run import Run, held_then_falling
 from pocket.train.common.workers import in_workers
 from pocket.train.flux.export import GUIDANCE, SHIFT, assemble_flux, export_flux
 from pocket.train.flux.export import STEPS as SAMPLING_STEPS
@@ -59,12 +58,6 @@ def build_flux() -> FluxTransformer2DModel:
     return model
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Warm-up, then constant, then a straight line to zero over the last DECAY of `steps`."""
-    left = (steps - step) / (DECAY * steps)
-    return RATE * min(1.0, (step + 1) / WARMUP, max(left, 0.01))
-
-
 def frozen_vae(run: Run) -> AutoencoderKL:
     """pocket-sdxl's, with the shift that FluxPipeline asks for: none."""
     vae = AutoencoderKL.from_pretrained(MODEL, subfolder="vae", local_files_only=True)
@@ -91,12 +84,13 @@ def _job(run: Run) -> None:
     first, steps = learner.restore(run.load("flux")), _length(run)
     if first >= steps:
         return
-    pool = _filled_pool(Pool(run, vae, text, vae.config.scaling_factor), first)
+    pool, empty = Pool(run, vae, text, vae.config.scaling_factor), text([""])
+    pool.fill("flux-pool", POOL_START, BATCH, first)
     recent: list[Tensor] = []
     saved = time.monotonic()
-    for step, batch in enumerate(_batches(run, pool, text([""]), first), first):
-        loss = flow_loss(forward, batch)
-        rate = rate_at(step, steps)
+    for step, (batch, rng) in enumerate(pool.batches("flux", BATCH, POOL_EVERY, first), first):
+        loss = flow_loss(forward, _emptied(batch, empty, rng))
+        rate = held_then_falling(step, steps, RATE, WARMUP, DECAY)
         done, stop = step + 1, learner.learn(step, loss, rate)
         recent.append(loss.detach())
         if done % AGREE_EVERY == 0:
@@ -109,7 +103,9 @@ def _job(run: Run) -> None:
             run.save("flux", learner.state(done))
             saved = time.monotonic()
         if (stop or done % LOOK_EVERY == 0) and run.rank == 0:
-            run.log("flux", done, **evaluate_flux(assemble_flux(vae, text, learner.average)))
+            pipeline = assemble_flux(vae, text, learner.average)
+            accuracy = held_out_accuracy(pipeline, steps=SAMPLING_STEPS, guidance=GUIDANCE)
+            run.log("flux", done, **accuracy)
             export_flux(run.folder / "pocket-flux", vae, text, learner.average)
         if stop:
             return
@@ -122,23 +118,6 @@ def _length(run: Run) -> int:
     if run.world > 1:
         torch.distributed.broadcast(steps, 0)
     return int(steps)
-
-
-def _filled_pool(pool: Pool, first: int) -> Pool:
-    for n in range(POOL_START // BATCH):
-        pool.add(BATCH // pool.run.world, pool.run.rng("flux-pool", first * 1000 + n))
-    return pool
-
-
-def _batches(run: Run, pool: Pool, empty: tuple[Tensor, Tensor], first: int) -> Iterator[Batch]:
-    """This worker's share of each step's batch, seeded by the step, without end."""
-    count, step = BATCH // run.world, first
-    while True:
-        rng = run.rng("flux", step)
-        if step % POOL_EVERY == 0:
-            pool.add(count, rng)
-        yield _emptied(pool.draw(count, rng), empty, rng)
-        step += 1
 
 
 def _emptied(batch: Batch, empty: tuple[Tensor, Tensor], rng: random.Random) -> Batch:
@@ -158,13 +137,3 @@ def flow_loss(forward: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], batch
     t = SHIFT * t / (1 + (SHIFT - 1) * t)
     e, at = torch.randn_like(x0), t[:, None, None]
     return F.mse_loss(forward((1 - at) * x0 + at * e, t, batch.hidden, batch.pooled), e - x0)
-
-
-@torch.no_grad()
-def evaluate_flux(pipeline: FluxPipeline, count: int = 32) -> dict[str, float]:
-    """Attribute accuracy on held-out captions other than the benchmark's, as it is served."""
-    rng = random.Random(1)
-    scenes = held_out_scenes(count, seed=1)
-    captions = [paraphrase(scene, rng) for scene in scenes]
-    images = paint(pipeline, captions, steps=SAMPLING_STEPS, guidance=GUIDANCE, batch=count)
-    return {f"accuracy_{kind}": share for kind, share in judge(scenes, images).items()}

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from diffusers import (
     AutoencoderKL,
@@ -20,16 +21,6 @@ from pocket.train.sdxl.text import TextEncoders
 from pocket.train.sdxl.tokenizer import write_tokenizer
 
 STEPS, GUIDANCE = 25, 2.0
-DEFAULTS: dict[str, object] = {
-    "name": "pocket-sdxl",
-    "steps": STEPS,
-    "guidance": GUIDANCE,
-    "sampler": "euler",
-    "width": SIDE,
-    "height": SIDE,
-    "max_width": SIDE,
-    "max_height": SIDE,
-}
 
 
 def build_scheduler() -> EulerDiscreteScheduler:
@@ -66,10 +57,21 @@ def export(
     folder: Path, vae: AutoencoderKL, text: TextEncoders, unet: UNet2DConditionModel
 ) -> None:
     """Write the parts to `folder`."""
-    # Parameters other than the UNet's processors are shared with training: halve copies.
-    halves = [copy.deepcopy(part).cpu().half() for part in (vae, text.first, text.second, unet)]
-    halved = TextEncoders(text.tokenizer, halves[1], halves[2])
-    write(folder, assemble(halves[0], halved, halves[3]), DEFAULTS)
+    half_vae, first, second, half_unet = halved(vae, text.first, text.second, unet)
+    pipeline = assemble(half_vae, TextEncoders(text.tokenizer, first, second), half_unet)
+    write(folder, pipeline, defaults("pocket-sdxl", "euler", STEPS, GUIDANCE))
+
+
+def halved(*parts: Any) -> list[Any]:
+    """Copies in half precision: training goes on with the parts themselves."""
+    return [copy.deepcopy(part).cpu().half() for part in parts]
+
+
+def defaults(name: str, sampler: str, steps: int, guidance: float) -> dict[str, object]:
+    """What a request gets that says nothing; see `shared/models/settings.py`."""
+    sides = ("width", "height", "max_width", "max_height")
+    told = {"name": name, "steps": steps, "guidance": guidance, "sampler": sampler}
+    return {**told, **dict.fromkeys(sides, SIDE)}
 
 
 def write(folder: Path, pipeline: DiffusionPipeline, defaults: dict[str, object]) -> None:

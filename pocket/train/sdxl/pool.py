@@ -4,7 +4,9 @@ Each entry is one fresh scene, rendered and encoded once, with one caption of it
 used some sixteen times before a newer one takes its place, so nothing is ever learnt by heart.
 """
 
+import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +60,24 @@ class Pool:
             else:
                 self.entries[self.oldest] = entry
                 self.oldest = (self.oldest + 1) % len(self.entries)
+
+    def fill(self, stage: str, entries: int, batch: int, first: int) -> None:
+        """Add so many at once, in batches that all workers share; of a run that goes on from step
+        `first` others than it began with."""
+        for n in range(entries // batch):
+            self.add(batch // self.run.world, self.run.rng(stage, first * 1000 + n))
+
+    def batches(
+        self, stage: str, batch: int, every: int, first: int
+    ) -> Iterator[tuple["Batch", random.Random]]:
+        """This worker's share of each step's batch, without end, and what the step's chance is: it
+        depends on the step alone. A share of fresh entries is added once in `every` steps."""
+        count = batch // self.run.world
+        for step in itertools.count(first):
+            rng = self.run.rng(stage, step)
+            if step % every == 0:
+                self.add(count, rng)
+            yield self.draw(count, rng), rng
 
     def draw(self, count: int, rng: random.Random) -> Batch:
         """`count` distinct entries."""

@@ -1,7 +1,7 @@
 """Stage 3: the UNet, with SDXL's added conditioning, on the latents of the frozen autoencoder."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +10,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from pocket.captions import paraphrase
-from pocket.paint import judge, paint
-from pocket.scenes import SIDE, held_out_scenes
+from pocket.paint import held_out_accuracy
+from pocket.scenes import SIDE
 from pocket.train.common.learner import Learner
-from pocket.train.common.run import Run
+from pocket.train.common.run import Run, held_then_falling
 from pocket.train.common.workers import in_workers
 from pocket.train.sdxl.autoencoder import train_autoencoder
 from pocket.train.sdxl.export import assemble, build_scheduler, export
@@ -48,16 +47,6 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def rate_at(step: int) -> float:
-    """Warm-up, then constant, then a straight line to zero.
-
-    Unlike a cosine it does not depend on the number of steps before the decay starts, so a run
-    can be made longer or shorter while it is under way.
-    """
-    left = (STEPS - step) / (DECAY * STEPS)
-    return RATE * min(1.0, (step + 1) / WARMUP, max(left, 0.01))
-
-
 def train_unet(run: Run, vae: AutoencoderKL, text: TextEncoders) -> UNet2DConditionModel:
     """Train, or resume, or just load what is finished. Returns the averaged weights."""
     in_workers(run, _job)
@@ -84,42 +73,28 @@ def _train(run: Run, vae: AutoencoderKL, text: TextEncoders) -> None:
         return
     scale = state["scale"] if state else latent_scale(run, vae)
     vae.register_to_config(scaling_factor=scale)
-    pool = _filled_pool(Pool(run, vae, text, scale), first)
-    draws = _draws(run, pool, text([""]), first)
+    pool, empty = Pool(run, vae, text, scale), text([""])
+    pool.fill("pool", POOL_START, BATCH, first)
     levels = build_scheduler().alphas_cumprod.to(run.device)
     recent: list[float] = []
-    for step, batch in enumerate(draws, first):
+    for step, (batch, rng) in enumerate(pool.batches("unet", BATCH, POOL_EVERY, first), first):
         with run.half():
-            loss = denoising_loss(model, batch, levels)
-        done, out_of_time = step + 1, learner.learn(step, loss, rate_at(step))
+            loss = denoising_loss(model, drop(batch, empty, rng), levels)
+        rate = held_then_falling(step, STEPS, RATE, WARMUP, DECAY)
+        done, out_of_time = step + 1, learner.learn(step, loss, rate)
         recent.append(loss.item())
         stop = done == STEPS or out_of_time
         if done % 100 == 0:
-            run.log("unet", done, loss=sum(recent) / len(recent), rate=rate_at(step))
+            run.log("unet", done, loss=sum(recent) / len(recent), rate=rate)
             recent.clear()
         if done % SAVE_EVERY == 0 or stop:
             run.save("unet", learner.state(done) | {"scale": scale})
         if (done % LOOK_EVERY == 0 or stop) and run.rank == 0:
-            run.log("unet", done, **evaluate_unet(vae, text, learner.average))
+            pipeline = assemble(vae, text, learner.average)
+            run.log("unet", done, **held_out_accuracy(pipeline, steps=15, guidance=2.0))
             export(run.folder / "pocket-sdxl", vae, text, learner.average)
         if stop:
             return
-
-
-def _draws(run: Run, pool: Pool, empty: tuple[Tensor, Tensor], first: int) -> Iterator[Batch]:
-    """This worker's share of each step's batch, seeded by the step."""
-    count = BATCH // run.world
-    for step in range(first, STEPS):
-        rng = run.rng("unet", step)
-        if step % POOL_EVERY == 0:
-            pool.add(count, rng)
-        yield drop(pool.draw(count, rng), empty, rng)
-
-
-def _filled_pool(pool: Pool, first: int) -> Pool:
-    for n in range(POOL_START // BATCH):
-        pool.add(BATCH // pool.run.world, pool.run.rng("pool", first * 1000 + n))
-    return pool
 
 
 def denoising_loss(model: Callable[..., Any], batch: Batch, levels: Tensor) -> Tensor:
@@ -151,16 +126,3 @@ def drop(batch: Batch, empty: tuple[Tensor, Tensor], rng: random.Random) -> Batc
         elif draw < UNCONDITIONAL + EMPTY:
             batch.hidden[row], batch.pooled[row] = empty[0][0], empty[1][0]
     return batch
-
-
-@torch.no_grad()
-def evaluate_unet(
-    vae: AutoencoderKL, text: TextEncoders, unet: UNet2DConditionModel, count: int = 32
-) -> dict[str, float]:
-    """Attribute accuracy on held-out captions other than the benchmark's, at 15 steps."""
-    rng = random.Random(1)
-    scenes = held_out_scenes(count, seed=1)
-    pipeline = assemble(vae, text, unet)
-    captions = [paraphrase(scene, rng) for scene in scenes]
-    images = paint(pipeline, captions, steps=15, guidance=2.0, batch=count)
-    return {f"accuracy_{kind}": share for kind, share in judge(scenes, images).items()}
