@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from benchmarks.baselines.pipeline import LAYOUTS, Guide, Layout, Pipeline, Setup
@@ -49,12 +48,7 @@ class Baseline:
         )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         self._executor.shutdown()
 
     async def draw(self, spec: JobSpec) -> bytes:

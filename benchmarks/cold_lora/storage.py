@@ -17,7 +17,7 @@ from typing import Final
 
 from aiohttp import web
 
-from benchmarks.harness.child import child, first_line
+from benchmarks.harness.processes import child, first_line
 from shared.errors import Misconfigured
 
 RATE: Final = 100_000_000

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from benchmarks.controlnet.counters import Counters
 from benchmarks.harness import requests
-from benchmarks.harness.child import child
 from benchmarks.harness.cpu_pinning import CpuPinning, cpu_pinning, pin
 from benchmarks.harness.fleet import OwnFleet, Rendered, own_fleet, render
 from benchmarks.harness.numbers import between
+from benchmarks.harness.processes import child
 from shared.bus.discovery import ready_pids
 from shared.bus.service import data_of
 from shared.client import Darkroom

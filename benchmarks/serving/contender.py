@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.harness.processor import cpu_seconds
+from benchmarks.harness.processes import cpu_seconds
 from benchmarks.harness.traffic_mix import (
     images_through_network,
     steps_of,

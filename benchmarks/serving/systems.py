@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.baselines.__main__ import POLICIES
-from benchmarks.harness.child import child, first_line
 from benchmarks.harness.fleet import denoisers, own_fleet
+from benchmarks.harness.processes import child, first_line
 from loadgen.outcomes.occupancy import Steps
 from shared.bus.base import Bus
 from shared.errors import Misconfigured

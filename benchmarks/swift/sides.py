@@ -18,7 +18,7 @@ from benchmarks.controlnet.requests import guides, with_controls
 from benchmarks.harness import requests
 from benchmarks.harness.fleet import render
 from benchmarks.harness.large_model import lora_file
-from benchmarks.harness.processor import cpu_seconds
+from benchmarks.harness.processes import cpu_seconds
 from benchmarks.lora import with_loras
 from benchmarks.swift.model import Asked
 from shared.jobs.validate import validate

@@ -12,7 +12,6 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Final, Self
 
 from shared import subjects
@@ -101,15 +100,10 @@ class Darkroom:
         await self._tasks.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         for task in self._watched:
             task.cancel()
-        # The group is not told of `error`: it would come out wrapped in an ExceptionGroup.
+        # The group is not told of the exception: it would come out wrapped in an ExceptionGroup.
         await self._tasks.__aexit__(None, None, None)
 
     def __repr__(self) -> str:

@@ -4,7 +4,6 @@ ones leave when they take too much room."""
 import asyncio
 import functools
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from shared.host.lru import LruCache
 from shared.messages import LoraChoice
 from shared.models.contracts.family import Family
 from shared.models.loras.files import LoraFiles, Version, version
@@ -62,16 +62,15 @@ class AdapterLibrary:
         self._files = files
         self._family = family
         self._check = check
-        self._max_bytes = max_bytes
         self._parts = parts
-        self._held: OrderedDict[_Key, Adapter] = OrderedDict()
+        self._held: LruCache[_Key, Adapter] = LruCache(max_bytes)
         self._reading: dict[_Key, asyncio.Task[Adapter]] = {}
-        self._nothing: OrderedDict[LoraChoice, tuple[float, Adapter]] = OrderedDict()
+        self._nothing: LruCache[LoraChoice, tuple[float, Adapter]] = LruCache(MAX_NOTHING)
         """Adapters (of scale 1) with nothing for `parts`, and when that was seen (monotonic)."""
-        self._bytes = self._hits = self._reads = self._evictions = self._failures = 0
+        self._hits = self._reads = self._failures = 0
 
     def __repr__(self) -> str:
-        return f"<AdapterLibrary {len(self._held)} adapters, {self._bytes}/{self._max_bytes} bytes>"
+        return f"<AdapterLibrary {self._held}>"
 
     def reading(self) -> CacheReading:
         found = self.statistics()
@@ -80,11 +79,11 @@ class AdapterLibrary:
     def statistics(self) -> LibraryStatistics:
         return LibraryStatistics(
             adapters=len(self._held),
-            bytes=self._bytes,
-            bound=self._max_bytes,
+            bytes=self._held.weight,
+            bound=self._held.bound,
             hits=self._hits,
             reads=self._reads,
-            evictions=self._evictions,
+            evictions=self._held.evictions,
             failures=self._failures,
         )
 
@@ -124,9 +123,9 @@ class AdapterLibrary:
     async def _nothing_of(self, choice: LoraChoice, parts: Sequence[str]) -> Adapter | None:
         """The adapter in a file elsewhere whose header says that it has nothing for `parts`."""
         key = msgspec.structs.replace(choice, scale=1.0)
-        seen, known = self._nothing.get(key, (0.0, None))
-        if known is not None and time.monotonic() - seen < NOTHING_SECONDS:
-            return known
+        known = self._nothing.get(key)
+        if known is not None and time.monotonic() - known[0] < NOTHING_SECONDS:
+            return known[1]
         header = await self._files.header(choice)
         if header is None:
             return None
@@ -136,10 +135,7 @@ class AdapterLibrary:
         if found.parts.intersection(parts):
             return None
         nothing = Adapter(label(choice), {}, found.said())
-        self._nothing[key] = time.monotonic(), nothing
-        self._nothing.move_to_end(key)
-        if len(self._nothing) > MAX_NOTHING:
-            self._nothing.popitem(last=False)
+        self._nothing.put(key, (time.monotonic(), nothing))
         return nothing
 
     async def _got(self, name: str, partial: bool, path: Path) -> Adapter:
@@ -147,7 +143,6 @@ class AdapterLibrary:
         held = self._held.get(key)
         if held is not None:
             self._hits += 1
-            self._held.move_to_end(key)
             return held
         reading = self._reading.get(key)
         if reading is None:
@@ -171,10 +166,5 @@ class AdapterLibrary:
         except BaseException:
             self._failures += 1
             raise
-        self._held[key] = adapter
-        self._bytes += adapter.nbytes
-        while self._bytes > self._max_bytes and len(self._held) > 1:
-            _, oldest = self._held.popitem(last=False)
-            self._bytes -= oldest.nbytes
-            self._evictions += 1
+        self._held.put(key, adapter, adapter.nbytes)
         return adapter

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.harness.processor import cpu_seconds
+from benchmarks.harness.processes import cpu_seconds
 from benchmarks.harness.traffic_mix import images_through_network, mix, workload
 from benchmarks.serving.__main__ import rows
 from benchmarks.serving.burst import Burst, Recovery, attainment, recovery

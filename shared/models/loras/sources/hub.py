@@ -2,13 +2,13 @@
 
 import re
 import time
-from collections import OrderedDict
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
 from shared.errors import AdapterUnusable
+from shared.host.lru import LruCache
 from shared.models.loras.sources.directory import SUFFIX
 from shared.models.loras.sources.hosts import Hosts
 from shared.models.loras.sources.http import body, expect, opened
@@ -40,7 +40,9 @@ class Hub:
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
-        self._revisions: OrderedDict[tuple[str, str], tuple[float, Revision]] = OrderedDict()
+        self._revisions: LruCache[tuple[str, str], tuple[float, Revision]] = LruCache(
+            MAX_REMEMBERED
+        )
 
     async def address(self, label: str, wanted: HubId) -> str:
         """Of the file, in a commit: it never changes. Raises `AdapterUnusable` about `label`."""
@@ -55,14 +57,11 @@ class Hub:
 
     async def _revision(self, label: str, wanted: HubId) -> Revision:
         key = wanted.repo, wanted.revision
-        asked, known = self._revisions.get(key, (0.0, None))
-        if known is not None and time.monotonic() - asked < FRESH_SECONDS:
-            return known
+        known = self._revisions.get(key)
+        if known is not None and time.monotonic() - known[0] < FRESH_SECONDS:
+            return known[1]
         found = await self._asked(label, wanted)
-        self._revisions[key] = time.monotonic(), found
-        self._revisions.move_to_end(key)
-        if len(self._revisions) > MAX_REMEMBERED:
-            self._revisions.popitem(last=False)
+        self._revisions.put(key, (time.monotonic(), found))
         return found
 
     async def _asked(self, label: str, wanted: HubId) -> Revision:

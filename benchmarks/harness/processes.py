@@ -1,15 +1,22 @@
-"""A process of one's own for as long as a context is open."""
+"""Processes of one's own for as long as a context is open, and how much processor time they use.
+Linux."""
 
 import asyncio
+import os
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
+from shared.errors import Misconfigured
 from shared.host.die_with_parent import command_that_dies_with_us
 
 STOP_SECONDS: Final = 10.0
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_USER, _SYSTEM = 11, 12
+"""Places in /proc/PID/stat after the name, which may contain anything (proc(5): utime, stime)."""
 
 
 @asynccontextmanager
@@ -36,3 +43,18 @@ async def first_line(process: Process) -> str:
     """That it writes to its standard output, a pipe; empty if it ends before."""
     assert process.stdout is not None
     return (await process.stdout.readline()).decode().strip()
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time of all threads of `pids` since they started. Raises `Misconfigured` if
+    one of them is gone: a process that was started again has lost its count."""
+    return sum(_of(pid) for pid in pids)
+
+
+def _of(pid: int) -> float:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text()
+    except OSError as error:
+        raise Misconfigured(f"process {pid} has ended while it was measured") from error
+    fields = line.rsplit(")", 1)[1].split()
+    return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
