@@ -4,13 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from shared import messages, subjects
 from shared.bus.base import Bus
 from shared.errors import DarkroomError, InvalidRequest
 from shared.jobs.record import JobRecord
-from shared.messages.handle import TensorHandle
+from shared.tensors.transport import Transport
 
 AUDIT_SECONDS: Final = 15.0
 AUDITED: Final = 512
@@ -19,20 +19,9 @@ AUDITED: Final = 512
 log = logging.getLogger(__name__)
 
 
-class SlotOwner(Protocol):
-    """An arena, or a transport."""
-
-    @property
-    def name(self) -> str: ...
-    def free(self, handle: TensorHandle) -> bool: ...
-    def release_job(self, job_id: str) -> int: ...
-    def expire(self, now: float) -> int: ...
-    def jobs(self) -> frozenset[str]: ...
-
-
 async def keep_released(
     bus: Bus,
-    owner: SlotOwner,
+    owner: Transport,
     expire_every: float = 5.0,
     audit_every: float = AUDIT_SECONDS,
     clock: Callable[[], float] = time.time,
@@ -45,7 +34,7 @@ async def keep_released(
         tasks.create_task(_audit(bus, owner, audit_every))
 
 
-async def _obey(bus: Bus, owner: SlotOwner) -> None:
+async def _obey(bus: Bus, owner: Transport) -> None:
     async with bus.subscribe(subjects.release(owner.name)) as received:
         async for message in received:
             try:
@@ -59,13 +48,13 @@ async def _obey(bus: Bus, owner: SlotOwner) -> None:
                 owner.release_job(release.job_id)
 
 
-async def _expire(owner: SlotOwner, every: float, clock: Callable[[], float]) -> None:
+async def _expire(owner: Transport, every: float, clock: Callable[[], float]) -> None:
     while True:
         owner.expire(clock())
         await asyncio.sleep(every)
 
 
-async def _audit(bus: Bus, owner: SlotOwner, every: float) -> None:
+async def _audit(bus: Bus, owner: Transport, every: float) -> None:
     """Release what is held for jobs that ended, if it was held at the last look already."""
     seen: frozenset[str] = frozenset()
     while True:
