@@ -30,7 +30,7 @@ from benchmarks.controlnet.fleet import ControlFleet, control_fleet
 from benchmarks.controlnet.requests import guides, with_controls
 from benchmarks.controlnet.table import MOST, SIDES, Round, rows, summary
 from benchmarks.harness import requests
-from benchmarks.harness.budget import Budget
+from benchmarks.harness.budget import rounds_within
 from benchmarks.harness.cpu_pinning import keeping_to
 from benchmarks.harness.fleet import render
 from benchmarks.harness.large_model import LARGE, SMALL, controlnet, large_model, parameters
@@ -110,7 +110,7 @@ class _Sides:
         await self._baseline.settle(self._all, len(self._all))
         [first] = requests.plain(1, size.steps)
         await self._baseline.choose_layout(validate(first, self._catalogue), size.trials)
-        for number in Budget(size.seconds).rounds(size.rounds, size.seconds):
+        for number in rounds_within(size.seconds, size.rounds):
             found = await self._round(number)
             if number:  # the first one warms up
                 rounds.append(found)

@@ -3,11 +3,12 @@
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 from services.fleet.plan.machine import with_layout
 from services.fleet.plan.processes import FleetOptions
@@ -71,12 +72,14 @@ async def own_fleet(
         tempfile.TemporaryDirectory(
             prefix="darkroom-benchmark-", dir=Settings().arena_dir.parent
         ) as shared,
-        _environment(
+        # The fleet hands its own environment on to its processes.
+        patch.dict(
+            os.environ,
             {
                 **(environment or {}),
                 "DARKROOM_ARENA_DIR": str(arenas := Path(shared) / "arenas"),
                 "DARKROOM_TEMPLATE_DIR": str(Path(here) / "templates"),
-            }
+            },
         ),
     ):
         options, _ = with_layout(FleetOptions(models=(model,), replicas=asked))
@@ -114,18 +117,3 @@ async def render(darkroom: Darkroom, request: GenerationRequest) -> Rendered:
     done = await job.outcome()
     assert isinstance(done, JobDone)  # or images() would have raised
     return Rendered(image.data, done, tuple(steps), submitted_at, seconds, ended_at)
-
-
-@contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """The fleet hands its own environment on to its processes."""
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.harness.program import say
 from benchmarks.serving.search import Next, Search, bracket, next_trial
-from loadgen.runs.find_rate import Level, pooled
+from loadgen.runs.find_rate import Level, pooled, surely
 from loadgen.runs.find_rate import Trial as RateTrial
 
 
@@ -66,9 +66,6 @@ class PeakSearch:
         levels, share = pooled(self.trials), self.search.share
         good, _ = bracket(levels, share)
         level = good or levels[0]
-        sure = [one.rate for one in levels if one.low >= share and one.rate <= level.rate]
-        low = max(sure, default=0.0)
-        bad = [one.rate for one in levels if one.high < share and one.rate > low]
         return Peak(
             sustained=level.rate,
             found=good is not None,
@@ -76,7 +73,7 @@ class PeakSearch:
             low=level.low,
             high=level.high,
             requests=level.of,
-            surely=(low, min(bad, default=None)),
+            surely=surely(levels, share, level.rate),
             levels=tuple(levels),
         )
 

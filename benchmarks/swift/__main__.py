@@ -27,7 +27,7 @@ from typing import Final
 
 from benchmarks.baselines.reference import Baseline
 from benchmarks.controlnet.fleet import control_fleet
-from benchmarks.harness.budget import Budget
+from benchmarks.harness.budget import rounds_within
 from benchmarks.harness.cpu_pinning import keeping_to
 from benchmarks.harness.large_model import LARGE, SMALL, controlnet, large_model, parameters
 from benchmarks.harness.large_model import Size as ModelSize
@@ -109,7 +109,7 @@ async def _sides(size: Size) -> AsyncIterator[ColdSides]:
 
 async def _rounds(sides: ColdSides, cells: Sequence[Asked], size: Size) -> list[list[Cell]]:
     rounds = []
-    for number in Budget(size.seconds).rounds(size.rounds, size.seconds):
+    for number in rounds_within(size.seconds, size.rounds):
         if not number:  # warms up
             short = [replace(asked, steps=2, late=min(asked.late, 1)) for asked in cells]
             await _round(sides, short, number)

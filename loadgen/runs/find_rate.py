@@ -122,17 +122,24 @@ def pooled(trials: Sequence[Trial]) -> list[Level]:
 def found(levels: Sequence[Level], trials: Sequence[Trial], search: Search) -> Found:
     """What the trials so far say, whether the search is over or was stopped."""
     best, _ = _bracket(levels, search)
-    sure = [level.rate for level in levels if level.low >= search.share and level.rate <= best]
-    low = max(sure, default=0.0)
-    bad = [level.rate for level in levels if level.high < search.share and level.rate > low]
+    low, high = surely(levels, search.share, best)
     return Found(
         rate=best,
         low=low,
-        high=min(bad, default=None),
+        high=high,
         share=search.share,
         levels=list(levels),
         trials=list(trials),
     )
+
+
+def surely(levels: Sequence[Level], share: float, rate: float) -> tuple[float, float | None]:
+    """The highest rate, `rate` or below, whose interval is above `share`, and the lowest above that
+    one whose interval is below it: `Found.low` and `Found.high`."""
+    good = [level.rate for level in levels if level.low >= share and level.rate <= rate]
+    low = max(good, default=0.0)
+    bad = [level.rate for level in levels if level.high < share and level.rate > low]
+    return low, min(bad, default=None)
 
 
 def _next_rate(levels: Sequence[Level], search: Search) -> float | None:

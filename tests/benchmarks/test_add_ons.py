@@ -10,7 +10,7 @@ from benchmarks.controlnet.counters import Counters
 from benchmarks.controlnet.table import SIDES, Round
 from benchmarks.controlnet.table import rows as controlnet_rows
 from benchmarks.controlnet.table import summary as controlnet_summary
-from benchmarks.harness.budget import Budget
+from benchmarks.harness.budget import rounds_within
 from benchmarks.harness.cpu_pinning import cpu_pinning, keeping_to
 from benchmarks.latent_parallel import FULL, Turn
 from benchmarks.latent_parallel import summary as latent_summary
@@ -68,8 +68,8 @@ def test_who_kept_to_a_core_may_use_all_of_them_afterwards() -> None:
 
 
 def test_a_warm_up_and_one_round_take_place_even_without_time() -> None:
-    assert list(Budget(0.0).rounds(5, 0.0)) == [0, 1]
-    assert list(Budget(3600.0).rounds(3, 3600.0)) == [0, 1, 2, 3]
+    assert list(rounds_within(0.0, 5)) == [0, 1]
+    assert list(rounds_within(3600.0, 3)) == [0, 1, 2, 3]
 
 
 def engine(**counts: float) -> dict[str, float]:
