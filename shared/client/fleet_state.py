@@ -126,6 +126,3 @@ def clear(directory: Path) -> None:
     state = read(directory)
     if state is not None and state.pid == os.getpid():
         (directory / STATE_FILE).unlink()
-
-
-CONNECT_SECONDS: Final = 3.0

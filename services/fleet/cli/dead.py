@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from services.fleet.access.admin_bus import bus_at
 from services.fleet.cli.options import Url
 from services.fleet.dead_letters import actions, report
 from shared.errors import InvalidRequest
@@ -18,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+NAME: Final = "darkroom-dead"
+"""Of its connections to the bus."""
 NONE: Final = "There are no dead letters."
 FILE_WIDTH: Final = 200
 """Columns of a table that goes to a file or another program."""
@@ -44,7 +47,7 @@ def list_(
     """Which jobs were given up, the newest first."""
 
     async def look() -> actions.Headlines:
-        async with actions.bus_at(url, keys) as bus:
+        async with bus_at(url, NAME, keys) as bus:
             return await actions.headlines(bus, limit, code)
 
     with exit_codes(Console(stderr=True)):
@@ -69,7 +72,7 @@ def show(
     """Why a job was given up: what was asked for, and what went wrong where."""
 
     async def look() -> DeadLetter:
-        async with actions.bus_at(url, keys) as bus:
+        async with bus_at(url, NAME, keys) as bus:
             return await actions.letter_of(bus, job)
 
     with exit_codes(Console(stderr=True)):
@@ -132,12 +135,12 @@ async def _letters(
     chosen: Sequence[str] | None, url: str | None, keys: Path | None
 ) -> Sequence[str]:
     """Each id once. Raises `DeadLetterUnusable` for one that has no letter."""
-    async with actions.bus_at(url, keys) as bus:
+    async with bus_at(url, NAME, keys) as bus:
         return await actions.having_letters(bus, chosen)
 
 
 async def _drop(jobs: Sequence[str], url: str | None, keys: Path | None) -> None:
-    async with actions.bus_at(url, keys) as bus:
+    async with bus_at(url, NAME, keys) as bus:
         for job in jobs:
             await actions.drop(bus, job)
 
@@ -150,7 +153,7 @@ async def _retry(
     tell: Callable[[actions.Retried], None],
 ) -> Sequence[actions.Retried]:
     """What became of each; `tell` hears it as soon as it is known."""
-    async with actions.bus_at(url, keys) as bus:
+    async with bus_at(url, NAME, keys) as bus:
         done: list[actions.Retried] = []
         async for retried in actions.retry_all(bus, await actions.having_letters(bus, chosen)):
             done.append(retried)

@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from services.fleet.access.admin_bus import bus_at
 from services.fleet.plan.processes import catalogue_of, served_models
 from shared import subjects
 from shared.bus.discovery import Service, services, unusable_of
-from shared.bus.nats import connect
 from shared.bus.unusable import Unusable
 from shared.client import fleet_state
-from shared.client.fleet_state import CONNECT_SECONDS
 from shared.errors import Misconfigured
 from shared.models.loras import fits
 
@@ -25,19 +24,12 @@ ANSWER_SECONDS: Final = 0.5
 
 async def show_status(url: str | None, console: Console) -> None:
     """Raises `Misconfigured` if there is no fleet, `BusUnavailable` if its bus does not answer."""
-    running = fleet_state.running_at(url)
-    address = url or (running.nats_url if running else None)
-    if address is None:
-        raise Misconfigured("no fleet is running here; start one with: darkroom up")
-    credentials = running.credentials("admin") if running else None
-    bus = await connect(address, "darkroom-status", budget=CONNECT_SECONDS, credentials=credentials)
-    try:
+    async with bus_at(url, "darkroom-status") as bus:
         found = await services(bus, ANSWER_SECONDS)
         submitted = await bus.depth(subjects.JOBS, subjects.ALL_SUBMITS)
         queued = await bus.depth(subjects.WORK, subjects.ALL_WORK)
-    finally:
-        await bus.close()
-    console.print(f"NATS  {address}", highlight=False)
+    running = fleet_state.running_at(url)
+    console.print(f"NATS  {url or (running.nats_url if running else '')}", highlight=False)
     if running and running.http:
         console.print(f"HTTP  {running.http_url or f'http://{running.http}'}", highlight=False)
     console.print(f"jobs without a planner: {submitted}; nodes waiting or running: {queued}")

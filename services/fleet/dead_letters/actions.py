@@ -7,9 +7,7 @@ so that a job may be tried twice, but is never lost."""
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -26,13 +24,10 @@ from services.fleet.dead_letters.letters import (
 )
 from shared import subjects
 from shared.bus.base import Bus
-from shared.bus.nats import connect
-from shared.client import Darkroom, checked_job_id, fleet_state
-from shared.client.fleet_state import CONNECT_SECONDS
-from shared.errors import BusUnavailable, DarkroomError, InvalidRequest, Misconfigured
+from shared.client import Darkroom, checked_job_id
+from shared.errors import BusUnavailable, DarkroomError, InvalidRequest
 from shared.jobs.dead import DeadLetter
 from shared.messages import JobCancelled, JobDone, JobFailed, decode, decode_outcome
-from shared.security.keys import Credentials
 
 ACCEPT_SECONDS: Final = 5.0
 """How long a planner may take to accept a job that is tried again."""
@@ -68,24 +63,6 @@ class Headlines:
 
     newest: Sequence[Headline]
     total: int
-
-
-@asynccontextmanager
-async def bus_at(url: str | None, keys: Path | None) -> AsyncIterator[Bus]:
-    """The bus at `url`, or of the fleet that runs here. Raises `Misconfigured` if none does,
-    `BusUnavailable` if it does not answer."""
-    running = fleet_state.running_at(url)
-    address = url or (running.nats_url if running else None)
-    if address is None:
-        raise Misconfigured("no fleet is running here; start one with: darkroom up")
-    credentials = running.credentials("admin") if running else None
-    if keys is not None:
-        credentials = Credentials.of_directory(keys / "admin")
-    bus = await connect(address, "darkroom-dead", budget=CONNECT_SECONDS, credentials=credentials)
-    try:
-        yield bus
-    finally:
-        await bus.close()
 
 
 async def headlines(bus: Bus, limit: int, code: str | None = None) -> Headlines:
