@@ -34,7 +34,7 @@ from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
 from shared.tensors.janitor import keep_swept
 from shared.tensors.tcp import serving
-from shared.tensors.transport import ArenaTransport, Transport
+from shared.tensors.transport import Transport
 from shared.worker.memory_budget import MemoryBudget
 from shared.worker.pull import willing
 
@@ -153,7 +153,7 @@ async def arena(running: Process) -> AsyncIterator[Transport]:
     """This process's arena, whose slots are freed as jobs end and leases expire. Meanwhile the
     arenas of owners that died are removed."""
     settings = running.settings
-    transport = ArenaTransport.create(settings.arena_dir, settings.arena_bytes, running.service)
+    transport = Transport.create(settings.arena_dir, settings.arena_bytes, running.service)
     try:
         running.metrics.watch_arena(
             transport.name,
@@ -182,7 +182,7 @@ async def arena(running: Process) -> AsyncIterator[Transport]:
 
 
 @asynccontextmanager
-async def _reachable(local: ArenaTransport, settings: Settings) -> AsyncIterator[Transport]:
+async def _reachable(local: Transport, settings: Settings) -> AsyncIterator[Transport]:
     """`local`, also from other hosts if the settings say where."""
     if not settings.tensor_host:
         yield local

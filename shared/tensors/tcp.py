@@ -83,7 +83,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve what `reader` can read while the context is open; port 0 is any free one.
 
-    Yields the address for `ArenaTransport`, of the host that `advertise` names (`host` otherwise).
+    Yields the address for `Transport`, of the host that `advertise` names (`host` otherwise).
     Raises `Misconfigured` if `host` is not loopback and there is no secret."""
     secret = secret or secret_in_force()
     protection = {"DARKROOM_TENSOR_SECRET (openssl rand -hex 32)": secret is not None}

@@ -18,7 +18,7 @@ from shared.messages.handle import DTYPE_BYTES, INLINE_LIMIT, Buffer, TensorHand
 from shared.tensors.reader import ArenaReader
 from shared.tensors.tcp import serving
 from shared.tensors.torch_io import get_tensor, put_tensor
-from shared.tensors.transport import ArenaTransport, Transport
+from shared.tensors.transport import Transport
 from tests.helpers.memory_transport import MemoryTransport
 
 CAPACITY = 8 << 20
@@ -31,7 +31,7 @@ Pair = tuple[Transport, Transport]
 
 def arenas(directory: Path, stack: ExitStack) -> Pair:
     first, second = (
-        ArenaTransport.create(directory / "arenas", CAPACITY, "test", clock=lambda: NOW)
+        Transport.create(directory / "arenas", CAPACITY, "test", clock=lambda: NOW)
         for _ in range(2)
     )
     stack.callback(first.close)
@@ -51,7 +51,7 @@ def hosts(directory: Path, stack: ExitStack) -> Pair:
     first, second = (
         local.served_at(stack.enter_context(server_thread(local.reader)))
         for local in (
-            ArenaTransport.create(directory / name, CAPACITY, "test", clock=lambda: NOW)
+            Transport.create(directory / name, CAPACITY, "test", clock=lambda: NOW)
             for name in ("first", "second")
         )
     )

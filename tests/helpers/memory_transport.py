@@ -7,11 +7,12 @@ from zlib import crc32
 
 from shared.errors import ArenaFull, HandleLost
 from shared.messages.handle import INLINE_LIMIT, ArenaSlot, Buffer, TensorHandle, byte_view
+from shared.tensors.transport import Transport
 
 
-class MemoryTransport:
-    """A fake within one process. Those that share a `store` have different names, and read
-    each other's tensors."""
+class MemoryTransport(Transport):
+    """A fake within one process: it keeps the promises of a `Transport`, and has nothing else.
+    Those that share a `store` have different names, and read each other's tensors."""
 
     HOST = "memory"
 
