@@ -13,39 +13,40 @@ from loadgen.runs.find_rate import Trial as RateTrial
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """`sustained`: the highest rate that was sustained; if none was, the lowest that was tried,
-    which is to a system's credit. `share`, `low`, `high`: of requests in time at that rate, and the
-    95% Wilson interval of that share. `surely`: the highest rate that is good enough even at the
-    lower end of its interval, and the lowest that is not even at the upper end of its own."""
+    """`level`: of the highest rate that was sustained; if none was (not `found`), of the lowest
+    that was tried, which is to a system's credit. `surely`: see `find_rate.surely`."""
 
-    sustained: float
+    level: Level
     found: bool
-    share: float
-    low: float
-    high: float
-    requests: int
     surely: tuple[float, float | None]
-    levels: tuple[Level, ...]
+    levels: tuple[Level, ...] = ()
+
+    @property
+    def sustained(self) -> float:
+        return self.level.rate
 
     def as_json(self) -> dict[str, Any]:
-        levels = [
-            {
-                "rate": round(level.rate, 4),
-                "met": level.met,
-                "of": level.of,
-                "interval": [round(level.low, 4), round(level.high, 4)],
-            }
-            for level in self.levels
-        ]
         return {
             "rate": self.sustained,
             "rate_was_sustained": self.found,
-            "rate_share_in_time": round(self.share, 4),
-            "rate_share_interval": [round(self.low, 4), round(self.high, 4)],
-            "rate_requests": self.requests,
+            "rate_share_in_time": round(self.level.share, 4),
+            "rate_share_interval": _interval(self.level),
+            "rate_requests": self.level.of,
             "rate_surely": list(self.surely),
-            "levels": levels,
+            "levels": [
+                {
+                    "rate": round(level.rate, 4),
+                    "met": level.met,
+                    "of": level.of,
+                    "interval": _interval(level),
+                }
+                for level in self.levels
+            ],
         }
+
+
+def _interval(level: Level) -> list[float]:
+    return [round(level.low, 4), round(level.high, 4)]
 
 
 @dataclass
@@ -66,16 +67,8 @@ class PeakSearch:
         levels, share = pooled(self.trials), self.search.share
         good, _ = bracket(levels, share)
         level = good or levels[0]
-        return Peak(
-            sustained=level.rate,
-            found=good is not None,
-            share=level.share,
-            low=level.low,
-            high=level.high,
-            requests=level.of,
-            surely=surely(levels, share, level.rate),
-            levels=tuple(levels),
-        )
+        sure = surely(levels, share, level.rate)
+        return Peak(level, good is not None, sure, tuple(levels))
 
     async def go_on(
         self,

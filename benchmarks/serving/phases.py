@@ -123,7 +123,8 @@ class Run:
 
 def _line(peak: Peak) -> str:
     verb = "sustains" if peak.found else "is credited with"
+    level = peak.level
     return (
-        f"{verb} {peak.sustained:.3f} requests/s: {peak.share:.1%} of {peak.requests} in time "
-        f"({peak.low:.1%} to {peak.high:.1%})"
+        f"{verb} {level.rate:.3f} requests/s: {level.share:.1%} of {level.of} in time "
+        f"({level.low:.1%} to {level.high:.1%})"
     )

@@ -29,7 +29,7 @@ from benchmarks.serving.systems import System
 from loadgen.outcomes.outcome import Outcome, RequestTemplate, Shot
 from loadgen.report.statistics.slo import Absolute, TimesSolo
 from loadgen.report.statistics.wilson import wilson
-from loadgen.runs.find_rate import Trial
+from loadgen.runs.find_rate import Level, Trial
 from loadgen.targets.base import Answer
 from loadgen.workload.arrivals import Poisson
 from loadgen.workload.workload import schedule
@@ -104,8 +104,8 @@ def search_of(*trials: tuple[float, int]) -> PeakSearch:
 
 def test_the_rate_is_the_highest_that_was_sustained_with_its_wilson_interval() -> None:
     peak = search_of((1.0, 99), (2.0, 95), (4.0, 10)).peak
-    assert (peak.sustained, peak.found, peak.share, peak.requests) == (2.0, True, 0.95, 100)
-    assert (peak.low, peak.high) == wilson(95, 100)
+    assert (peak.sustained, peak.found, peak.level.share, peak.level.of) == (2.0, True, 0.95, 100)
+    assert (peak.level.low, peak.level.high) == wilson(95, 100)
     assert peak.surely == (1.0, 4.0)
     assert json.loads(json.dumps(peak.as_json()))["rate_share_interval"] == [0.8882, 0.9785]
 
@@ -250,7 +250,8 @@ def visit(p95: float, met: int, seconds: float, cpu: float, network: float | Non
 
 
 def rate(value: float, found: bool = True) -> Peak:
-    return Peak(value, found, 0.92, 0.86, 0.96, 100, (0.0, None), ())
+    level = Level(rate=value, trials=1, met=92, of=100, share=0.92, low=0.86, high=0.96)
+    return Peak(level, found, (0.0, None))
 
 
 def results() -> dict[str, object]:
