@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.harness.processes import cpu_seconds
 from benchmarks.harness.traffic_mix import (
@@ -167,13 +167,7 @@ class Contender:
         bare = await network_time(
             self.model, batch, self.system.denoisers, self.plan.network_seconds
         )
-        return Saturation(
-            images=found.images,
-            images_per_second=found.images_per_second,
-            cpu_per_image=found.cpu_per_image,
-            rows_per_step=rows,
-            network_per_image=bare.per_image(steps / images),
-        )
+        return replace(found, rows_per_step=rows, network_per_image=bare.per_image(steps / images))
 
 
 @dataclass(frozen=True, slots=True)

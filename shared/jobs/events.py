@@ -65,38 +65,32 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """The node came again to somebody, who last saw it under `lease`."""
+class _OfLease:
+    """About who holds the node, who last saw it under `lease`."""
 
     node: str
     attempt: int
     lease: int
     at: float
     holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed(_OfLease):
+    """The node came again to somebody."""
+
     alone: bool = False
     """Whether it will be the only one that its process computes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(_OfLease):
     """The holder gives the node back of its own accord: it leaves, or has no room."""
-
-    node: str
-    attempt: int
-    lease: int
-    at: float
-    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Isolated:
+class Isolated(_OfLease):
     """From now on the node is the only one that its process computes."""
-
-    node: str
-    attempt: int
-    lease: int
-    at: float
-    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
