@@ -348,7 +348,6 @@ def test_after_closing_every_call_raises(play: Play) -> None:
             lambda: bus.consumer(world.work, "c", f"{world.work}.>", LONG),
             lambda: consumer.fetch(1, 0),
             lambda: consumer.fetch(1, 1),
-            consumer.pending,
             lambda: bus.depth(world.work, subject),
             lambda: bus.get(world.bucket, "job"),
             lambda: bus.create(world.bucket, "job", b""),
