@@ -179,7 +179,7 @@ def rows(report: Results) -> Cells:
     table: Cells = [["fleet", "start /s", "rows", "then /s", "rows", "in time", "then"]]
     both = zip(report["fleets"], report["fleets_with_deadlines"], strict=True)
     for number, (calm, hurried) in enumerate(both, start=1):
-        line = [number]
+        line: list[object] = [number]
         for one in calm:
             line += [one["images_per_second"], ", ".join(map(str, one["rows"]))]
         table.append([*line, *(f"{one['in_time']:.0%}" for one in hurried)])
