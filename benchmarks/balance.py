@@ -1,6 +1,6 @@
 """How evenly edits of very different cost load several denoisers: a simulation of the real policy.
 
-8 denoisers, Poisson arrivals, masks as production has them (`loadgen/simulator/edit_mix.py`).
+8 denoisers, Poisson arrivals, masks as production has them (`loadgen/workload/masks.py`).
 `imbalance` is the predicted work that the busiest denoiser was given, over the mean, less 1: ours,
 where who has the fewest predicted seconds in hand pulls first; the same with the number of rows
 told instead; round robin; and least requests. The worst of all mixes and rates is given. Time is

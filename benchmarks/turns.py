@@ -19,7 +19,8 @@ import msgspec
 
 from benchmarks.harness.program import Cells, Options, Results, run_program, say
 from loadgen.simulator.denoisers import STEPS, RoundRobin, cost_model, row_work
-from loadgen.simulator.edit_mix import MOST, Edit, arrivals, mixed
+from loadgen.simulator.edit_mix import Edit, arrivals, mixed
+from loadgen.workload.masks import MOST
 from shared.policy.cost_model import CostModel
 from shared.policy.step_scheduler import Limits
 

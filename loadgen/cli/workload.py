@@ -12,7 +12,7 @@ from loadgen.cli.options import KINDS, LoadOptions
 from loadgen.outcomes.outcome import RequestTemplate
 from loadgen.workload.arrivals import Arrivals, Burst, Constant, Gamma, Poisson, Ramp, Steps
 from loadgen.workload.files import load_trace, load_workload
-from loadgen.workload.masks import KNOTS, MaskUse
+from loadgen.workload.masks import USES, MaskUse
 from loadgen.workload.strict import refuse
 from loadgen.workload.workload import Entry, Workload, kind_of
 from shared.errors import InvalidRequest
@@ -125,10 +125,10 @@ def _name(lists: Sequence[Sequence[Fields]], parts: Sequence[Fields]) -> str:
 def _mask_use(text: str | None) -> MaskUse | None:
     if text is None:
         return None
-    for use in KNOTS:
+    for use in USES:
         if use == text:
             return use
-    raise InvalidRequest("--masks", text, "one of " + ", ".join(KNOTS))
+    raise InvalidRequest("--masks", text, "one of " + ", ".join(USES))
 
 
 def _values(

@@ -1,35 +1,11 @@
-"""Edits as production has them: how much of the image their masks cover. Pure.
-
-Three kinds of use, of which mean and percentiles of the mask ratio are known (derived from what
-InstGenIE, arXiv 2505.20600, published):
-
-| kind | mean | p50 | p90 | p95 | drawn from | mean and p95 then |
-|---|---|---|---|---|---|---|
-| face swap | 0.112 | 0.095 | 0.208 | 0.245 | log-normal, sigma 0.60 | 0.114, 0.255 |
-| detail fixing | 0.029 | 0.023 | | 0.065 | log-normal, sigma 0.62 | 0.028, 0.064 |
-| inpainting | 0.354 | 0.221 | 0.873 | 0.916 | straight lines between quantiles | 0.354, 0.916 |
-"""
+"""Edits as production has them (`loadgen/workload/masks.py`), and when they come. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import log
 from random import Random
 from typing import Final
 
-LEAST: Final = 0.002
-"""No mask covers less of an image,"""
-MOST: Final = 1.0
-"""nor more."""
-INPAINTING: Final = (
-    (0.0, 0.005),
-    (0.5, 0.221),
-    (0.75, 0.56),
-    (0.9, 0.873),
-    (0.95, 0.916),
-    (1.0, 1.0),
-)
-"""Shares of all masks that cover at most so much; the one at 0.75 makes the mean right."""
+from loadgen.workload.masks import detail_fixing, face_swap, inpainting
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +14,6 @@ class Edit:
     """Seconds since the start."""
     mask: float
     """Share of the image that is edited."""
-
-
-def face_swap(lot: Random) -> float:
-    return _within(lot.lognormvariate(log(0.095), 0.60))
-
-
-def detail_fixing(lot: Random) -> float:
-    return _within(lot.lognormvariate(log(0.023), 0.62))
-
-
-def inpainting(lot: Random) -> float:
-    place = lot.random()
-    for (below, low), (above, high) in pairwise(INPAINTING):
-        if place <= above:
-            return low + (high - low) * (place - below) / (above - below)
-    return MOST
 
 
 def mixed(lot: Random) -> float:
@@ -81,7 +41,3 @@ def arrivals(masks: Sequence[float], rate: float, lot: Random) -> list[Edit]:
 def zipf(count: int) -> list[float]:
     """How often each of `count` things is asked for: the k-th 1/k times as often as the first."""
     return [1.0 / place for place in range(1, count + 1)]
-
-
-def _within(ratio: float) -> float:
-    return min(MOST, max(LEAST, ratio))

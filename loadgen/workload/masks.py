@@ -1,45 +1,61 @@
-"""How much of an image edits mask, as production traces show it (FlashPS, arXiv 2505.20600).
+"""How much of an image edits mask, as in production. Pure.
 
-Each use is a quantile function, linear between knots. Knots at published percentiles are the
-published values; the ends, and the knot at 0.7 of inpainting, are chosen so that the mean is the
-published one as well.
+Three kinds of use, of which mean and percentiles of the mask ratio are known (derived from what
+InstGenIE, arXiv 2505.20600, published):
+
+| kind | mean | p50 | p90 | p95 | drawn from | mean and p95 then |
+|---|---|---|---|---|---|---|
+| face swap | 0.112 | 0.095 | 0.208 | 0.245 | log-normal, sigma 0.60 | 0.114, 0.255 |
+| detail fixing | 0.029 | 0.023 | | 0.065 | log-normal, sigma 0.62 | 0.028, 0.064 |
+| inpainting | 0.354 | 0.221 | 0.873 | 0.916 | straight lines between quantiles | 0.354, 0.916 |
 """
 
+from collections.abc import Callable
 from itertools import pairwise
+from math import log
 from random import Random
 from typing import Final, Literal
 
 MaskUse = Literal["face_swap", "detail_fixing", "inpainting"]
 
-Knots = tuple[tuple[float, float], ...]
-"""(probability, mask ratio), both ascending, from probability 0 to 1."""
+LEAST: Final = 0.002
+"""No mask covers less of a image,"""
+MOST: Final = 1.0
+"""nor more."""
+INPAINTING: Final = (
+    (0.0, 0.005),
+    (0.5, 0.221),
+    (0.75, 0.56),
+    (0.9, 0.873),
+    (0.95, 0.916),
+    (1.0, 1.0),
+)
+"""Shares of all masks that cover at most so much; the one at 0.75 makes the mean right."""
 
-KNOTS: Final[dict[MaskUse, Knots]] = {
-    "face_swap": ((0, 0.0108), (0.5, 0.095), (0.9, 0.208), (0.95, 0.245), (1, 0.300)),
-    "detail_fixing": ((0, 0.0004), (0.5, 0.023), (0.95, 0.065), (1, 0.069)),
-    "inpainting": (
-        (0, 0.010),
-        (0.5, 0.221),
-        (0.7, 0.4736),
-        (0.9, 0.873),
-        (0.95, 0.916),
-        (1, 0.980),
-    ),
+
+def face_swap(lot: Random) -> float:
+    return _within(lot.lognormvariate(log(0.095), 0.60))
+
+
+def detail_fixing(lot: Random) -> float:
+    return _within(lot.lognormvariate(log(0.023), 0.62))
+
+
+def inpainting(lot: Random) -> float:
+    place = lot.random()
+    for (below, low), (above, high) in pairwise(INPAINTING):
+        if place <= above:
+            return low + (high - low) * (place - below) / (above - below)
+    return MOST
+
+
+def _within(ratio: float) -> float:
+    return min(MOST, max(LEAST, ratio))
+
+
+USES: Final[dict[MaskUse, Callable[[Random], float]]] = {
+    "face_swap": face_swap,
+    "detail_fixing": detail_fixing,
+    "inpainting": inpainting,
 }
-
-
-def quantile(use: MaskUse, probability: float) -> float:
-    """The mask ratio that a share of `probability` (0 to 1) of edits stays below."""
-    for (p0, r0), (p1, r1) in pairwise(KNOTS[use]):
-        if probability <= p1:
-            return r0 + (r1 - r0) * (probability - p0) / (p1 - p0)
-    raise ValueError(f"probability {probability} is not within 0 and 1")
-
-
-def mean(use: MaskUse) -> float:
-    """Of the whole distribution: the integral of the quantile function."""
-    return sum((p1 - p0) * (r0 + r1) / 2 for (p0, r0), (p1, r1) in pairwise(KNOTS[use]))
-
-
-def draw(use: MaskUse, random: Random) -> float:
-    return quantile(use, random.random())
+"""Each draws the masked part of a image, by lot."""

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from loadgen.outcomes.outcome import RequestTemplate, Shot
 from loadgen.workload.arrivals import Arrivals, Poisson, Seconds, times
-from loadgen.workload.masks import MaskUse, draw
+from loadgen.workload.masks import USES, MaskUse
 from loadgen.workload.trace import Arrival
 
 MAX_SEED: Final = 2**31 - 1
@@ -97,7 +97,7 @@ def _filled(entry: Entry, random: Random) -> RequestTemplate:
     if entry.request.seed is None:
         changes["seed"] = seed
     if entry.masks is not None:
-        changes["mask_ratio"] = draw(entry.masks, masked)
+        changes["mask_ratio"] = USES[entry.masks](masked)
     return msgspec.structs.replace(entry.request, **changes)
 
 
