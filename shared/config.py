@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, get_args, get_type_hints
 import msgspec
 
 from shared.errors import Misconfigured
+from shared.services import SERVICES, reading
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, located
 
 
@@ -28,40 +29,44 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, extra={"unit": "seconds"})
 Interval = Annotated[float, msgspec.Meta(gt=0, le=1e9, extra={"unit": "seconds"})]
 """Seconds that have to pass."""
 
-GATEWAY: Final = ReadBy(("gateway",))
-DENOISER: Final = ReadBy(("denoiser",))
-LORAS: Final = ReadBy(("prompt_encoder", "denoiser"))
-"""Those that apply LoRAs."""
-COMPUTING: Final = ReadBy(("prompt_encoder", "controlnet", "denoiser", "vae"))
-"""Those that hold weights, and share tensors."""
-WORKING: Final = ReadBy(("planner", *COMPUTING.services))
-"""Those that take work from queues."""
-EVERY: Final = ReadBy(("gateway", *WORKING.services))
-CATALOGUE: Final = ReadBy(("gateway", "planner", *LORAS.services, "fleet"))
-"""Those that know what is served."""
-ACCESS: Final = ReadBy(("gateway", "fleet"))
+FLEET: Final = "fleet"
+GATEWAY: Final = ReadBy(reading("http"))
+ACCESS: Final = ReadBy((*reading("http"), FLEET))
 """What the gateway lets in; `darkroom up` looks whether it can."""
+PLANNING: Final = ReadBy(reading("planning"))
+DENOISING: Final = ReadBy(reading("denoising"))
+LORAS: Final = ReadBy(reading("loras"))
+"""Those that apply LoRAs."""
+COMPUTING: Final = ReadBy(reading("tensors"))
+"""Those that hold weights, and share tensors."""
+LAID_OUT: Final = ReadBy((*reading("tensors"), FLEET))
+"""By which `darkroom up` lays out a fleet, too."""
+WORKING: Final = ReadBy(reading("work"))
+"""Those that take work from queues."""
+CATALOGUE: Final = ReadBy((*reading("catalogue"), FLEET))
+"""Those that know what is served,"""
+MODELS: Final = ReadBy((*reading("models"), FLEET))
+CONTROLS: Final = ReadBy((*reading("controls"), FLEET))
+"""and those that know of a part of it."""
+EVERY: Final = ReadBy(tuple(SERVICES))
+CONNECTING: Final = ReadBy((*SERVICES, FLEET))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is read from `DARKROOM_<FIELD>` in capitals; `docs/settings.md` is made of their
     types, defaults and docstrings (`make settings`)."""
 
-    nats_url: Annotated[str, ReadBy((*EVERY.services, "fleet"))] = "nats://127.0.0.1:4222"
+    nats_url: Annotated[str, CONNECTING] = "nats://127.0.0.1:4222"
     """Where the bus is. The addresses of several servers of one cluster are separated by commas."""
     replicas: Annotated[int, at_least(1, "servers"), EVERY] = 1
     """How many servers of a cluster keep each stream; 3 survive the loss of one."""
-    models: Annotated[
-        str, ReadBy(("gateway", "planner", "prompt_encoder", "denoiser", "vae", "fleet"))
-    ] = DEFAULT_MODEL
+    models: Annotated[str, MODELS] = DEFAULT_MODEL
     """The models that are served: directories, hub ids or names of models that ship, separated as
     in PATH."""
     model_aliases: Annotated[str, CATALOGUE] = ""
     """Other names that requests may call models by: `ALIAS=MODEL`, separated by commas, with the
     name, hub id or path of a model that is served."""
-    model_settings: Annotated[
-        str, ReadBy(("gateway", "planner", "prompt_encoder", "denoiser", "vae", "fleet"))
-    ] = ""
+    model_settings: Annotated[str, MODELS] = ""
     """A file (JSON) with the settings of models, by hub id, directory or name: see
     [models.md](models.md)."""
     loras: Annotated[str, CATALOGUE] = DEFAULT_LORAS
@@ -84,30 +89,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     directory."""
     lora_disk_bytes: Annotated[Bytes, LORAS] = 8 * 1024 * 1024 * 1024
     """How much of fetched LoRAs is kept there."""
-    controls: Annotated[str, ReadBy(("gateway", "planner", *COMPUTING.services[:3], "fleet"))] = (
-        DEFAULT_CONTROLS
-    )
+    controls: Annotated[str, CONTROLS] = DEFAULT_CONTROLS
     """The ControlNets that are served: directories or hub ids, or folders of directories, separated
     as in PATH."""
-    control_seconds: Annotated[Interval, DENOISER] = 30.0
+    control_seconds: Annotated[Interval, DENOISING] = 30.0
     """After so long without an answer from any ControlNet, the rows that wait for it fail."""
-    arena_dir: Annotated[Path, ReadBy((*COMPUTING.services, "fleet"))] = Path(
-        f"/dev/shm/darkroom-{os.getuid()}"
-    )
+    arena_dir: Annotated[Path, LAID_OUT] = Path(f"/dev/shm/darkroom-{os.getuid()}")
     """Where processes of this host keep tensors for each other: a directory in shared memory, and
     nobody else's. It has one file for each process."""
-    arena_bytes: Annotated[int, at_least(1, "bytes"), ReadBy((*COMPUTING.services, "fleet"))] = (
-        256 * 1024 * 1024
-    )
+    arena_bytes: Annotated[int, at_least(1, "bytes"), LAID_OUT] = 256 * 1024 * 1024
     """How much of tensors one process keeps there. Work that needs more waits."""
-    template_bytes: Annotated[Bytes, DENOISER] = 256 * 1024 * 1024
+    template_bytes: Annotated[Bytes, DENOISING] = 256 * 1024 * 1024
     """How much memory the activation caches of edited images may take, for all denoisers of this
     host together, in a directory beside `DARKROOM_ARENA_DIR`. 0: there are none, and edits with
     cached masks are computed in full."""
-    template_disk_bytes: Annotated[Bytes, DENOISER] = 4 * 1024 * 1024 * 1024
+    template_disk_bytes: Annotated[Bytes, DENOISING] = 4 * 1024 * 1024 * 1024
     """How much disk the activation caches that had to leave memory may take. 0: they are
     dropped."""
-    template_dir: Annotated[Path, DENOISER] = Path(f"/var/tmp/darkroom-templates-{os.getuid()}")
+    template_dir: Annotated[Path, DENOISING] = Path(f"/var/tmp/darkroom-templates-{os.getuid()}")
     """Where activation caches lie on disk. The directory must belong to the fleet's user alone."""
     audit_seconds: Annotated[Interval, COMPUTING] = 15.0
     """The pause between two looks for tensors of jobs that ended, whose release was missed."""
@@ -120,7 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The port of that address. 0: a free one."""
     tensor_secret: Annotated[str, COMPUTING] = ""
     """A file with the secret that all hosts share, to prove themselves when they pull tensors."""
-    credentials: Annotated[str, ReadBy((*EVERY.services, "fleet"))] = ""
+    credentials: Annotated[str, CONNECTING] = ""
     """The directory with this process's `nkey` for the bus, and `ca.crt` if the bus speaks TLS."""
     nats_monitor: Annotated[str, EVERY] = ""
     """The address of the monitoring port of a bus that is not the fleet's own
@@ -144,22 +143,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory_budget: Annotated[Bytes, COMPUTING] = 0
     """The resident memory above which a process takes no more work. 0: any. A process that is over
     95% of it before any work does not start."""
-    threads: Annotated[int, at_least(0, "threads"), ReadBy((*COMPUTING.services, "fleet"))] = 0
+    threads: Annotated[int, at_least(0, "threads"), LAID_OUT] = 0
     """How many threads torch uses in this process. 0: as torch decides; `darkroom up` decides by
     the machine."""
-    device: Annotated[str, ReadBy((*COMPUTING.services, "fleet"))] = "cpu"
+    device: Annotated[str, LAID_OUT] = "cpu"
     """The torch device that computes, such as `cpu` or `cuda`."""
     dtype: Annotated[Literal["float32", "float16", "bfloat16"], COMPUTING] = "float32"
     """The type of numbers that weights are loaded as and computed in."""
-    max_rows: Annotated[int, at_least(1, "rows"), DENOISER] = 32
+    max_rows: Annotated[int, at_least(1, "rows"), DENOISING] = 32
     """How many rows (images) a denoiser takes into one step."""
-    max_step_seconds: Annotated[Interval, DENOISER] = 10.0
+    max_step_seconds: Annotated[Interval, DENOISING] = 10.0
     """How long one denoising step may take at most, as it is predicted."""
-    deadline_margin: Annotated[Seconds, DENOISER] = 0.1
+    deadline_margin: Annotated[Seconds, DENOISING] = 0.1
     """How long before a job's deadline its denoising should be over: decoding follows."""
-    checkpoint_every: Annotated[int, at_least(1, "steps"), DENOISER] = 5
+    checkpoint_every: Annotated[int, at_least(1, "steps"), DENOISING] = 5
     """How many steps lie between two checkpoints of a row, at least."""
-    checkpoint_seconds: Annotated[Seconds, DENOISER] = 1.0
+    checkpoint_seconds: Annotated[Seconds, DENOISING] = 1.0
     """How long those steps took, at least; a row that was lost before is not spared."""
     ack_wait: Annotated[Interval, WORKING] = 10.0
     """The lease: after so long without a sign of life, a node's work goes to another process."""
@@ -172,7 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_seconds: Annotated[Interval, WORKING] = 2.0
     """The longest wait of one fetch, and so for a quiet process to leave: fetches are not
     cancelled."""
-    max_queued: Annotated[int, at_least(1, "nodes"), ReadBy(("planner",))] = 1024
+    max_queued: Annotated[int, at_least(1, "nodes"), PLANNING] = 1024
     """How many nodes may wait for one model; above that, new jobs are refused."""
     http_host: Annotated[str, GATEWAY] = "127.0.0.1"
     """Where the gateway listens; `darkroom up` has `--host` instead."""

@@ -12,9 +12,6 @@ DEAD: Final = "DEAD"
 INPUTS: Final = "INPUTS"
 RECORDS: Final = "records"
 
-CLASSES: Final = ("interactive", "standard", "batch")
-"""Service classes, in the order in which workers pull them."""
-
 ALL_SUBMITS: Final = f"{PREFIX}.submit.*"
 ALL_WORK: Final = f"{PREFIX}.work.>"
 ALL_RESULTS: Final = f"{PREFIX}.result.>"

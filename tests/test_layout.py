@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from shared.services import SERVICES
+
 ROOT: Final = Path(__file__).parent.parent
 PACKAGES: Final = ("pocket", "shared", "darkroom", "loadgen", "services", "benchmarks")
 
@@ -88,8 +90,10 @@ MOST_MODULES: Final = 15
 """In one folder, `__init__.py` not counted."""
 CROWDED: Final[Mapping[str, tuple[int, str]]] = {}
 """Folders that may have more: how many, and why."""
-ALONE: Final = ("controlnet", "denoiser", "gateway", "planner", "prompt_encoder", "vae")
+ALONE: Final = tuple(SERVICES)
 """Services that import no other one; the fleet starts and checks them."""
+MOST_PARAMETERS: Final = 7
+"""Of a constructor."""
 NOT_PURE: Final = frozenset(
     {"asyncio", "nats", "services", "socket", "subprocess", "time", "torch"}
 )
@@ -137,6 +141,8 @@ class Source:
     imports: Sequence[ast.Import | ast.ImportFrom]
     """At any place in it."""
     classes: Sequence[str]
+    constructors: Mapping[int, int]
+    """How many parameters each has, by its line."""
 
 
 @cache
@@ -145,6 +151,11 @@ def source(path: Path) -> Source:
     return Source(
         [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)],
         [node.name for node in nodes if isinstance(node, ast.ClassDef)],
+        {
+            node.lineno: len([*node.args.args[1:], *node.args.kwonlyargs])
+            for node in nodes
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+        },
     )
 
 
@@ -341,3 +352,14 @@ def test_the_exceptions_name_features_and_the_words_are_those_of_all_of_them() -
     for folder_name in ("cfg_parallel", "controlnet", "loras", "mask_cache"):
         assert FEATURE.search(folder_name)
         assert f"services/denoiser/{folder_name}" in LAYERS
+
+
+def test_no_constructor_takes_more_than_seven_parameters() -> None:
+    """Those that would are made of objects which have a name of their own."""
+    crowded = {
+        f"{name}:{line}": count
+        for name, path in modules().items()
+        for line, count in source(path).constructors.items()
+        if count > MOST_PARAMETERS
+    }
+    assert crowded == {}

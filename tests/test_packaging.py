@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from shared.policy.fleet_layout import Machine, Weights, choose_layout
+from shared.services import SERVICES
 
 ROOT = Path(__file__).parent.parent
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)$")
@@ -98,8 +99,9 @@ def test_compose_has_a_scalable_block_per_service_on_one_shared_memory() -> None
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     services = compose["services"]
     present = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")} - {"fleet"}
-    assert services.keys() == {"nats", "keys"} | present
-    for name in present:
+    assert SERVICES.keys() == present
+    assert services.keys() == {"nats", "keys", *SERVICES}
+    for name in SERVICES:
         block = services[name]
         assert block["command"] == [f"services.{name}"]
         assert block["healthcheck"]["test"][-1] == name

@@ -9,6 +9,7 @@ import typer
 
 from loadgen.outcomes.limits import Limits
 from loadgen.targets.choose import KINDS as TARGETS
+from shared.service_classes import CLASSES
 
 KINDS: Final = ("constant", "poisson", "gamma", "steps", "ramp", "burst")
 """Of arrivals."""
@@ -117,7 +118,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     classes: Annotated[
         str | None,
-        _mix("--class", metavar="CLASS[,…]", help="Service classes: interactive, standard, batch."),
+        _mix("--class", metavar="CLASS[,…]", help=f"Service classes: {', '.join(CLASSES)}."),
     ] = None
     deadline: Annotated[
         float | None, _mix(help="A deadline in seconds, sent with each request.")

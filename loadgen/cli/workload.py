@@ -16,6 +16,7 @@ from loadgen.workload.masks import USES, MaskUse
 from loadgen.workload.strict import refuse
 from loadgen.workload.workload import Entry, Workload, kind_of
 from shared.errors import InvalidRequest
+from shared.service_classes import ALLOWED, service_class
 
 T = TypeVar("T")
 Fields = dict[str, Any]
@@ -96,7 +97,7 @@ def _mix(options: LoadOptions) -> tuple[Entry, ...] | None:
         [{}] if options.size is None else [_size(size) for size in options.size.split(",")],
         _values("--steps", options.steps, int, "steps", "whole numbers such as 10,20,40"),
         _values("--guidance", options.guidance, float, "guidance", "numbers such as 1,5"),
-        _values("--class", options.classes, str.strip, "service_class", "classes"),
+        _values("--class", options.classes, service_class, "service_class", ALLOWED),
     ]
     fixed = {
         name: value

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadgen.outcomes.outcome import Sample
 from shared import subjects
 from shared.bus.base import Bus, Message
-from shared.bus.discovery import NAME_PREFIX
 from shared.errors import DarkroomError
+from shared.services import bus_name
 
 EVERY_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 0.25
@@ -129,7 +129,7 @@ def from_stats(answers: Iterable[Message], stored: int) -> Reading:
             stats = msgspec.json.decode(answer.data, type=_Stats)
         except msgspec.DecodeError:
             continue  # somebody else's service, which may say what it likes
-        if stats.name.startswith(NAME_PREFIX):
+        if stats.name.startswith(bus_name("")):
             for endpoint in stats.endpoints:
                 working += endpoint.data.in_flight
                 for model, engine in endpoint.data.engines.items():

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from loadgen.outcomes.lacks import REASONS
-from shared.messages import ServiceClass
+from shared.service_classes import DEFAULT_CLASS, ServiceClass
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -37,7 +37,7 @@ class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     sampler: str | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
     n: Positive = 1
-    service_class: ServiceClass = "standard"
+    service_class: ServiceClass = DEFAULT_CLASS
     deadline: Annotated[float, Meta(gt=0)] | None = None
     mask_ratio: Annotated[float, Meta(gt=0, le=1)] | None = None
     controls: tuple[str, ...] = ()

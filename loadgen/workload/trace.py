@@ -19,8 +19,9 @@ from msgspec import Meta
 
 from loadgen.outcomes.outcome import Positive, RequestTemplate
 from loadgen.workload.strict import refuse
+from shared import service_classes
 from shared.errors import InvalidRequest
-from shared.messages import ServiceClass
+from shared.service_classes import ServiceClass
 
 MAX_LINES: Final = 1_000_000
 """Of one trace: a schedule is held in memory."""
@@ -68,7 +69,7 @@ ALLOWED: Final = {
     "guidance": "a number from 0",
     "seed": "a whole number from 0",
     "n": "a whole number from 1",
-    "service_class": '"interactive", "standard" or "batch"',
+    "service_class": service_classes.ALLOWED,
     "deadline": "seconds, more than 0",
     "mask_ratio": "a number over 0, at most 1",
     "controls": "a list of NAME=FILE or NAME=FILE:SCALE",

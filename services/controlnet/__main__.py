@@ -62,9 +62,7 @@ async def main(running: Process) -> None:
     )
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)
-        worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget
-        )
+        worker = Worker(running, handler, transport)
 
         def statistics() -> Mapping[str, object]:
             return {**dataclasses.asdict(worker.statistics()), **handler.statistics()}

@@ -15,15 +15,15 @@ from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError, HandleLost, InvalidRequest, NotFinite, QueueFull
-from shared.jobs.graph import NodeKind
 from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.controlnet import ControlNet
+from shared.services import NodeKind
 from shared.tensors.cache import TensorCache
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.tensors.transport import Transport
 from shared.worker.batched_compute import BatchedCompute
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Handler, Task
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +33,18 @@ MAX_STEPS: Final = 64
 """Steps in hand, of one ControlNet; further ones are refused, to be asked elsewhere or again."""
 MAX_BATCH: Final = 16
 """Steps computed together."""
-LIFETIME: Final = 3600.0
-"""Seconds after which an embedded hint may be dropped, if nobody released it,"""
 ANSWER_LIFETIME: Final = 30.0
-"""and an answer."""
+"""Seconds after which an answer may be dropped, if nobody released it."""
 DRAIN_SECONDS: Final = 5.0
 """How long the steps in hand may take when the process is asked to leave."""
 
 
-class ControlNetService:
+class ControlNetService(Handler):
     """Holds the ControlNets of `networks` (by name). It keeps nothing that another replica could
     not read from the same handles."""
 
     kind: NodeKind = "hint"
     capacity = CAPACITY
-    burst_capacity = 0
-    isolates = False
 
     def __init__(self, networks: Mapping[str, ControlNet], bus: Bus, transport: Transport) -> None:
         self.models = tuple(networks)
@@ -91,24 +87,7 @@ class ControlNetService:
         hint = await asyncio.to_thread(read_hint, data, spec.width, spec.height)
         embedded = await self._embedding[task.node.model].submit(hint)
         task.progressed()
-        handle = put_tensor(
-            self._transport,
-            embedded,
-            job_id=task.job_id,
-            attempt=task.state.attempt,
-            lifetime=LIFETIME,
-        )
-        return {task.node.name: handle}
-
-    def discard(self, outputs: Tensors) -> None:
-        for handle in outputs.values():
-            self._transport.free(handle)
-
-    def has_capacity(self) -> bool:
-        return True
-
-    async def drain(self) -> None:
-        """What is in hand is soon finished."""
+        return {task.node.name: task.put(embedded)}
 
     async def serve_steps(self, model: str) -> None:
         """Answer the steps of `model` for as long as this runs; when cancelled, those in hand."""

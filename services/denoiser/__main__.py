@@ -62,15 +62,7 @@ async def main(running: Process) -> None:
             interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
             occupation=features.occupation,
         )
-        worker = Worker(
-            running.bus,
-            handler,
-            settings,
-            running.metrics,
-            running.name,
-            running.budget,
-            load=handler.load,
-        )
+        worker = Worker(running, handler, transport)
         await running.serve(
             worker.run,
             statistics=lambda: {

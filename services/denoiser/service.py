@@ -22,23 +22,19 @@ from services.denoiser.node.quarantine import mark, quarantine_steps, serve_alon
 from services.denoiser.rows.feature import Reading, Running
 from services.denoiser.rows.row import Row
 from shared.errors import HandedOver, NoLongerWanted
-from shared.jobs.graph import NodeKind
 from shared.messages.handle import TensorHandle
 from shared.policy.checkpoint_interval import Interval
 from shared.policy.reported_load import level, seconds_in_hand
+from shared.services import NodeKind
 from shared.telemetry.tracing import current_span, step_event
-from shared.tensors.torch_io import put_tensor
 from shared.tensors.transport import Transport
-from shared.worker.task import Task, Tensors
-
-LIFETIME: Final = 3600.0
-"""Seconds after which final latents and checkpoints may be dropped, if nobody released them."""
+from shared.worker.task import Handler, Task
 
 USUAL_SECONDS: Final = 1.0
 """What a row is taken to need before there was any."""
 
 
-class Denoiser:
+class Denoiser(Handler):
     """Holds the networks of `models` (by name), each with an engine of its own."""
 
     kind: NodeKind = "denoise"
@@ -61,7 +57,7 @@ class Denoiser:
         self.burst_capacity = burst_capacity
         self._models = dict(models)
         self._transport = transport
-        self._progress = ProgressReports(transport, publisher)
+        self._progress = ProgressReports(publisher)
         self._interval = interval
         self._exclusive_run = ExclusiveRun([model.engine for model in models.values()])
         self._occupation = occupation or Occupation()
@@ -74,7 +70,7 @@ class Denoiser:
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Output `latents`, float32 (channels, height, width), as the autoencoder wants them."""
         model = self._models[task.spec.model]
-        keeper = CheckpointKeeper(task, self._transport, LIFETIME)
+        keeper = CheckpointKeeper(task)
         on_step = self._on_step(task, keeper)
         with self._alive(task):
             try:
@@ -91,7 +87,7 @@ class Denoiser:
                 raise HandedOver(task.job_id, task.node.name) from stopped
             finally:
                 await keeper.settle()
-        return {"latents": self._put(task, latents)}
+        return {"latents": task.put(latents[0])}
 
     def has_capacity(self) -> bool:
         """What an engine would keep waiting is better off in the queue, where another denoiser may
@@ -210,19 +206,6 @@ class Denoiser:
         for tasks in alive:
             for task in tasks:
                 task.progressed()
-
-    def _put(self, task: Task, latents: torch.Tensor) -> TensorHandle:
-        return put_tensor(
-            self._transport,
-            latents[0],
-            job_id=task.job_id,
-            attempt=task.state.attempt,
-            lifetime=LIFETIME,
-        )
-
-    def discard(self, outputs: Tensors) -> None:
-        for handle in outputs.values():
-            self._transport.free(handle)
 
 
 def _said(task: Task, row: Row, steps: int) -> Said:

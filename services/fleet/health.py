@@ -16,6 +16,7 @@ from shared.bus.nats import connect
 from shared.bus.readiness import common
 from shared.config import Settings
 from shared.errors import DarkroomError
+from shared.services import SERVICES
 
 ANSWER_SECONDS: Final = 2.0
 
@@ -53,7 +54,9 @@ async def greets(url: str) -> bool:
 
 
 def main() -> None:
-    service = sys.argv[1]
+    service = " ".join(sys.argv[1:])
+    if service not in (*SERVICES, "nats"):
+        sys.exit(f"SERVICE is {service!r}; allowed: {', '.join(SERVICES)} or nats")
     try:
         why = asyncio.run(trouble(service))
     except DarkroomError as error:

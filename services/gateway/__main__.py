@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
-from services.gateway.app import serving
+from services.gateway.app import HttpOptions, serving
 from services.gateway.http.access import AccessControl
 from services.gateway.http.core import OPEN_FILES
 from services.gateway.http.watched_file import keep_following
@@ -24,14 +24,8 @@ async def main(running: Process) -> None:
         log.warning("open files are limited to %d of %d; see ulimit -Hn", allowed, OPEN_FILES)
     catalogue = Catalogue.of(settings)
     access = AccessControl.of(settings)
-    async with serving(
-        running.bus,
-        catalogue,
-        running.metrics,
-        settings.http_host,
-        settings.http_port,
-        access=access,
-    ) as gateway:
+    http = HttpOptions(settings.http_host, settings.http_port, access)
+    async with serving(running.bus, catalogue, running.metrics, http) as gateway:
 
         async def until_stopped(stop: asyncio.Event, ready: Callable[[], None]) -> None:
             ready()

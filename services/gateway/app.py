@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
@@ -32,7 +32,6 @@ from shared.telemetry.tracing import inject
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS: Final = 3.0
-"""How long requests may take to finish when the gateway leaves; then their jobs are cancelled."""
 
 
 def make_app(gateway: Gateway) -> web.Application:
@@ -62,42 +61,45 @@ def make_app(gateway: Gateway) -> web.Application:
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """Where HTTP is served (port 0: a free one; the gateway's `address` says which), and to whom:
+    as it is, to anybody on this machine."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    access: AccessControl = field(default_factory=AccessControl)
+    max_requests: int = MAX_REQUESTS
+    grace: float = GRACE_SECONDS
+    """How long requests may take to finish when the gateway leaves; then their jobs are
+    cancelled."""
+
+
 @asynccontextmanager
 async def serving(
-    bus: Bus,
-    catalogue: Catalogue,
-    metrics: Metrics,
-    host: str,
-    port: int,
-    *,
-    access: AccessControl | None = None,
-    max_requests: int = MAX_REQUESTS,
-    grace: float = GRACE_SECONDS,
+    bus: Bus, catalogue: Catalogue, metrics: Metrics, http: HttpOptions | None = None
 ) -> AsyncIterator[Gateway]:
-    """Serve HTTP on `host`:`port` (0: a free one; the gateway's `address` says which), to whoever
-    `access` lets in: without one, to anybody on this machine.
-
-    Raises `Misconfigured` if `host` is not loopback and `access` does not bring TLS and tokens.
-    Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs may
-    finish, then it is cancelled together with its job."""
-    access = access or AccessControl()
-    access.refuse_unprotected(host)
+    """Raises `Misconfigured` if the host is not loopback and `access` does not bring TLS and
+    tokens. Leaving takes at most 2 `grace` + `CANCEL_SECONDS`: nothing new is accepted, what runs
+    may finish, then it is cancelled together with its job."""
+    http = http or HttpOptions()
+    http.access.refuse_unprotected(http.host)
     async with (
         # Twice the requests: watching ends a moment after the request it was for.
-        Darkroom(bus, max_jobs=2 * max_requests, headers=inject) as darkroom,
+        Darkroom(bus, max_jobs=2 * http.max_requests, headers=inject) as darkroom,
         asyncio.TaskGroup() as tasks,
     ):
-        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, max_requests, access)
+        gateway = Gateway(bus, darkroom, catalogue, metrics, tasks, http.max_requests, http.access)
         runner = web.AppRunner(
             make_app(gateway),
             access_log=None,
             handler_cancellation=True,
             auto_decompress=False,  # a request is small; see `body.read_json`
-            shutdown_timeout=grace,
+            shutdown_timeout=http.grace,
         )
         await runner.setup()
         try:
-            gateway.address = await _listen(runner, host, port, access.tls)
+            gateway.address = await _listen(runner, http)
             yield gateway
         finally:
             log.info("leaving: %r", gateway)
@@ -107,14 +109,14 @@ async def serving(
             )  # handlers whose clients disconnected have begun to cancel jobs by then
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> str:
+async def _listen(runner: web.AppRunner, http: HttpOptions) -> str:
     """Raises `Misconfigured` if the address cannot be had."""
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        await web.TCPSite(runner, http.host, http.port, ssl_context=http.access.tls).start()
     except OSError as error:
         raise Misconfigured(
-            f"cannot listen on {host}:{port}: {error.strerror}; set DARKROOM_HTTP_HOST and "
-            "DARKROOM_HTTP_PORT (0: a free port)"
+            f"cannot listen on {http.host}:{http.port}: {error.strerror}; set DARKROOM_HTTP_HOST "
+            "and DARKROOM_HTTP_PORT (0: a free port)"
         ) from error
     taken: tuple[str, int] = runner.addresses[0][:2]
     return authority(*taken)

@@ -27,7 +27,7 @@ from shared.host.one_thread import OneThread
 from shared.jobs.advance import new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, DeadlinePassed
-from shared.jobs.graph import KINDS_OF_MODELS, Graph, workflow
+from shared.jobs.graph import Graph, workflow
 from shared.jobs.record import JobRecord
 from shared.jobs.record_store import RecordStore
 from shared.jobs.validate import validate
@@ -44,11 +44,12 @@ from shared.messages import (
 from shared.models.catalogue import Catalogue
 from shared.policy.admission import admit
 from shared.policy.expiry import Deadlines
+from shared.services import KINDS_OF_MODELS
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
-from shared.telemetry.tracing import inject
+from shared.telemetry.tracing import NodeAttempt, inject
 from shared.worker.exclusive import ExclusiveLock
-from shared.worker.pull import PullLoop, PullStatistics, Source, Work
+from shared.worker.pull import Puller, PullLoop, PullStatistics, Source, Work
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +107,8 @@ class Planner:
         )
         self._loop = PullLoop(
             [Source(consumer, CAPACITY)],
-            self._plan,
-            ack_wait=self._settings.ack_wait,
-            stall_seconds=self._settings.stall_seconds,
-            drain_seconds=self._settings.drain_seconds,
-            poll_seconds=self._settings.poll_seconds,
-            decline=_decline,
+            self._settings,
+            Puller(handle=self._plan, decline=_decline),
         )
         async with (
             self._bus.subscribe(subjects.ALL_CANCELS, subjects.PLANNERS) as cancels,
@@ -131,16 +128,15 @@ class Planner:
         """Validate, decide admission, write the record, publish what is ready, acknowledge."""
         delivery = work.delivery
         job_id = subjects.job_of(delivery.subject)
-        with observed(
-            self._metrics,
+        attempt = NodeAttempt(
             job_id=job_id,
             node="plan",
             kind="plan",
             model="",
             attempt=delivery.deliveries,
             headers=delivery.headers,
-            ready_at=None,
-        ):
+        )
+        with observed(self._metrics, attempt):
             try:
                 await self._plan_among_others(job_id, delivery)
             except QueueFull as error:

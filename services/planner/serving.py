@@ -3,26 +3,20 @@ reason to let jobs wait for it. Who is merely absent may be back in a moment: jo
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 from shared.bus.base import Bus
 from shared.bus.discovery import Service, refusals, services
 from shared.bus.readiness import common
 from shared.errors import DarkroomError, NotServed
-from shared.jobs.graph import Graph, NodeKind
+from shared.jobs.graph import Graph
 from shared.models.catalogue import Catalogue
 from shared.models.usable import as_found
+from shared.services import SERVICE_OF
 
 log = logging.getLogger(__name__)
 
-SERVICE_OF: Final[Mapping[NodeKind, str]] = {
-    "encode": "prompt_encoder",
-    "encode_image": "vae",
-    "hint": "controlnet",
-    "denoise": "denoiser",
-    "decode": "vae",
-}
 WATCH_SECONDS: Final = 1.0
 """Pause between two questions who takes work."""
 ANSWER_SECONDS: Final = 0.25

@@ -63,14 +63,11 @@ async def main(running: Process) -> None:
         handler = PromptEncoder(
             encoders,
             libraries,
-            transport,
             (lambda name: families[name].text_encoder(settings.device, torch.float32))
             if narrow
             else None,
         )
-        worker = Worker(
-            running.bus, handler, settings, running.metrics, running.name, running.budget
-        )
+        worker = Worker(running, handler, transport)
 
         def statistics() -> Mapping[str, object]:
             loras = {name: dataclasses.asdict(one.statistics()) for name, one in libraries.items()}

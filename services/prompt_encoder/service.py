@@ -5,47 +5,38 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-import torch
-
 from services.prompt_encoder.encoding import Once, Prompt, Wide, encode_each
-from shared.errors import ArenaFull, NotFinite
-from shared.jobs.graph import NEGATIVE, NodeKind
+from shared.errors import NotFinite
+from shared.jobs.graph import NEGATIVE
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.text_encoder import Encoded, TextEncoder, Unread
 from shared.models.loras.library import AdapterLibrary
 from shared.models.lowrank.bank import Use
-from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import Transport
+from shared.services import NodeKind
 from shared.worker.batched_compute import BatchedCompute
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Handler, Task
 
 MAX_BATCH: Final = 16
 """Prompts per forward pass."""
 CAPACITY: Final = 32
 """Jobs in hand."""
-LIFETIME: Final = 3600.0
-"""Seconds after which embeddings may be dropped, if nobody released them."""
 
 
-class PromptEncoder:
+class PromptEncoder(Handler):
     """Holds the text encoders of `encoders` (by model name)."""
 
     kind: NodeKind = "encode"
     capacity = CAPACITY
-    burst_capacity = 0
-    isolates = False
 
     def __init__(
         self,
         encoders: Mapping[str, TextEncoder],
         libraries: Mapping[str, AdapterLibrary],
-        transport: Transport,
         wide: Callable[[str], TextEncoder] | None = None,
     ) -> None:
         """`libraries`: the adapters of each model. `wide`: loads a model's encoders in float32;
         None: they are."""
         self.models = tuple(encoders)
-        self._transport = transport
         self._encoders = dict(encoders)
         self._libraries = dict(libraries)
         self._compute: dict[str, BatchedCompute[Prompt, Once | NotFinite]] = {
@@ -69,15 +60,13 @@ class PromptEncoder:
         for prefix, half in encoded.items():
             task.warnings.update(cut_warnings(f"{prefix}prompt", half.unread))
         task.text_tokens = sum(half.tokens for half in encoded.values())
-        outputs: dict[str, TensorHandle] = {}
-        try:
-            for prefix, half in encoded.items():
-                for name, tensor in half.tensors.items():
-                    outputs[f"{prefix}{name}"] = self._put(task, tensor)
-        except ArenaFull:
-            self.discard(outputs)
-            raise
-        return outputs
+        return task.put_all(
+            {
+                f"{prefix}{name}": tensor
+                for prefix, half in encoded.items()
+                for name, tensor in half.tensors.items()
+            }
+        )
 
     async def _encode(self, task: Task, prompt: Prompt) -> Encoded:
         """Raises `NotFinite`."""
@@ -96,25 +85,6 @@ class PromptEncoder:
         if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
             return positive.zeros()
         return await self._encode(task, Prompt(negative or "", uses))
-
-    def _put(self, task: Task, tensor: torch.Tensor) -> TensorHandle:
-        return put_tensor(
-            self._transport,
-            tensor,
-            job_id=task.job_id,
-            attempt=task.state.attempt,
-            lifetime=LIFETIME,
-        )
-
-    def discard(self, outputs: Tensors) -> None:
-        for handle in outputs.values():
-            self._transport.free(handle)
-
-    def has_capacity(self) -> bool:
-        return True
-
-    async def drain(self) -> None:
-        """What is in hand is soon finished."""
 
     def close(self) -> None:
         for compute in self._compute.values():

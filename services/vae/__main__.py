@@ -42,18 +42,10 @@ async def main(running: Process) -> None:
             lambda name: load(catalogue.cards[name], settings.device, settings.dtype),
         )
         decoder = ImageDecoder(autoencoders, running.bus, transport)
-        encoder = ImageEncoder(autoencoders, running.bus, transport)
+        encoder = ImageEncoder(autoencoders, running.bus)
         exclusive_lock = ExclusiveLock()
         workers = [
-            Worker(
-                running.bus,
-                handler,
-                settings,
-                running.metrics,
-                running.name,
-                running.budget,
-                exclusive_lock=exclusive_lock,
-            )
+            Worker(running, handler, transport, exclusive_lock=exclusive_lock)
             for handler in (decoder, encoder)
         ]
         await running.serve(

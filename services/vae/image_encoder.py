@@ -11,14 +11,12 @@ from services.vae.autoencoder import WIDENED, Autoencoder, Posterior
 from services.vae.source_image import SourceImage, read_source_image, refuse_nothing
 from shared import subjects
 from shared.bus.base import Bus
-from shared.errors import ArenaFull, InvalidRequest, NotFinite
+from shared.errors import InvalidRequest, NotFinite
 from shared.host.lru import LruCache
-from shared.jobs.graph import NodeKind
 from shared.messages.handle import TensorHandle
-from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import Transport
+from shared.services import NodeKind
 from shared.worker.batched_compute import BatchedCompute
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Handler, Task
 
 MAX_BATCH: Final = 1
 """Images per forward pass; an image is encoded once, however many begin from it."""
@@ -26,24 +24,17 @@ CAPACITY: Final = 4
 """Images in hand."""
 MAX_REMEMBERED: Final = 64 * 1024 * 1024
 """Bytes of what images were encoded to: those that are edited again are not encoded again."""
-LIFETIME: Final = 3600.0
-"""Seconds after which what was made of an image may be dropped, if nobody released it."""
 
 
-class ImageEncoder:
+class ImageEncoder(Handler):
     """Encodes with `autoencoders` (by model name)."""
 
     kind: NodeKind = "encode_image"
     capacity = CAPACITY
-    burst_capacity = 0
-    isolates = False
 
-    def __init__(
-        self, autoencoders: Mapping[str, Autoencoder], bus: Bus, transport: Transport
-    ) -> None:
+    def __init__(self, autoencoders: Mapping[str, Autoencoder], bus: Bus) -> None:
         self.models = tuple(autoencoders)
         self._bus = bus
-        self._transport = transport
         self._compute: dict[str, BatchedCompute[torch.Tensor, Posterior | NotFinite]] = {
             name: BatchedCompute(
                 f"encode-image-{name}",
@@ -72,7 +63,7 @@ class ImageEncoder:
         task.progressed()
         if posterior.widened:
             task.warnings.add(f"image: {WIDENED}")
-        return self._put(task, _tensors(task, source, posterior))
+        return task.put_all(_tensors(task, source, posterior))
 
     async def _posterior(self, model: str, pixels: torch.Tensor) -> Posterior:
         """Raises `NotFinite`."""
@@ -92,32 +83,6 @@ class ImageEncoder:
         if data is None:
             raise InvalidRequest(name, name, "one that has not been dropped yet")
         return data
-
-    def _put(self, task: Task, tensors: Mapping[str, torch.Tensor]) -> dict[str, TensorHandle]:
-        outputs: dict[str, TensorHandle] = {}
-        try:
-            for name, tensor in tensors.items():
-                outputs[name] = put_tensor(
-                    self._transport,
-                    tensor,
-                    job_id=task.job_id,
-                    attempt=task.state.attempt,
-                    lifetime=LIFETIME,
-                )
-        except ArenaFull:
-            self.discard(outputs)
-            raise
-        return outputs
-
-    def discard(self, outputs: Tensors) -> None:
-        for handle in outputs.values():
-            self._transport.free(handle)
-
-    def has_capacity(self) -> bool:
-        return True
-
-    async def drain(self) -> None:
-        """What is in hand is soon finished."""
 
     def close(self) -> None:
         for compute in self._compute.values():

@@ -15,15 +15,15 @@ from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import NotFinite
 from shared.host.crash_points import reached
-from shared.jobs.graph import NodeKind
 from shared.media.profiles import from_srgb
 from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
 from shared.messages.handle import TensorHandle
 from shared.models.cards import ModelCard
+from shared.services import NodeKind
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
 from shared.worker.batched_compute import BatchedCompute
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Handler, Task, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,11 @@ MAX_PREVIEWS: Final = 4
 """Previews in hand; further ones are dropped."""
 
 
-class ImageDecoder:
+class ImageDecoder(Handler):
     """Decodes with `autoencoders` (by model name)."""
 
     kind: NodeKind = "decode"
     capacity = CAPACITY
-    burst_capacity = 0
-    isolates = False
 
     def __init__(
         self, autoencoders: Mapping[str, Autoencoder], bus: Bus, transport: Transport
@@ -111,15 +109,6 @@ class ImageDecoder:
             drawn = from_srgb(Image.fromarray(pixels.numpy()), profile)
             pixels = torch.from_numpy(np.array(drawn))
         return torch.where(shown[..., None] > 0, pixels, source), profile
-
-    def discard(self, outputs: Tensors) -> None:
-        """Nothing to free: a second image was refused by the stream."""
-
-    def has_capacity(self) -> bool:
-        return True
-
-    async def drain(self) -> None:
-        """What is in hand is soon finished."""
 
     async def serve_previews(self, model: str) -> None:
         """Answer preview tasks of `model` for as long as this runs. Lossy, by design."""

@@ -14,10 +14,8 @@ from shared.bus.service import data_of
 from shared.bus.unusable import Unusable, distinct, unusable_in
 from shared.errors import BusUnavailable
 from shared.media.sizes import ModelSizes
+from shared.services import bus_name
 
-NAME_PREFIX: Final = "darkroom-"
-NEEDED: Final = ("planner", "prompt_encoder", "denoiser", "vae")
-"""Services that every model needs."""
 SIZES: Final = "sizes"
 """Its name in the metadata of a planner."""
 
@@ -108,7 +106,7 @@ def _service(message: Message) -> Service | None:
     try:
         answer: dict[str, Any] = json.loads(message.data)
         metadata: dict[str, str] = answer.get("metadata") or {}
-        if not answer["name"].startswith(NAME_PREFIX):
+        if not answer["name"].startswith(bus_name("")):
             return None
         data = data_of(message)
         warnings = data.get(WARNINGS)

@@ -1,14 +1,11 @@
 """Workflows compiled to graphs of nodes (LegoDiffusion §4: a workflow is a DAG of model nodes)."""
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from shared.messages import JobSpec
-
-NodeKind = Literal["encode", "encode_image", "hint", "denoise", "decode"]
-KINDS_OF_MODELS: Final[tuple[NodeKind, ...]] = ("encode", "encode_image", "denoise", "decode")
-"""Those that every model has a queue of; a ControlNet has one of hints."""
+from shared.services import NodeKind
 
 NEGATIVE: Final = "negative_"
 """Before the name of an output that is the negative prompt's."""

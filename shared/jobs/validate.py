@@ -20,6 +20,7 @@ from shared.models.cards import ModelCard
 from shared.models.catalogue import Catalogue
 from shared.models.loras.fits import check_fits
 from shared.models.loras.sources.origins import check as check_origin
+from shared.models.samplers.samplers import sampler_named
 from shared.models.settings import MAX_GUIDANCE, MAX_STEPS
 
 MAX_PROMPT_CHARACTERS: Final = 32_000
@@ -47,9 +48,9 @@ def validate(request: GenerationRequest, catalogue: Catalogue) -> JobSpec:
     source = read_source_image(request)
     width, height = wanted_size(request, card, None if source is None else source.size)
     output_format = format_of(request.output_format, (width, height), card)
-    sampler = request.sampler or card.default_sampler
+    sampler = sampler_named(request.sampler or card.default_sampler)
     if sampler not in card.samplers:
-        raise InvalidRequest("sampler", sampler, "one of " + ", ".join(card.samplers))
+        raise InvalidRequest("sampler", request.sampler, "one of " + ", ".join(card.samplers))
     steps = _within("steps", request.steps, 1, MAX_STEPS, card.default_steps)
     return JobSpec(
         prompt=_text("prompt", request.prompt, empty=False),

@@ -21,7 +21,6 @@ from shared.messages.requests import (
     ImageFormat,
     LoraChoice,
     MaskSource,
-    ServiceClass,
 )
 from shared.messages.results import (
     Failure,
@@ -52,6 +51,7 @@ from shared.messages.work import (
     TextHandles,
     named_handles,
 )
+from shared.service_classes import ServiceClass
 
 __all__ = [
     "JOB_ID_PATTERN",

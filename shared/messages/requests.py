@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
-ServiceClass = Literal["interactive", "standard", "batch"]
+from shared.service_classes import DEFAULT_CLASS, ServiceClass
+
 ImageFormat = Literal["png", "jpeg", "webp"]
 MaskSource = Literal["none", "file", "alpha"]
 """Where an edit's mask is: nowhere, in a file of its own, or in its image's alpha channel."""
@@ -76,7 +77,7 @@ class GenerationRequest(
     sampler: str | None = None
     seed: int | None = None
     """Image i is drawn from seed + i. None: derived from the job id."""
-    service_class: ServiceClass = "standard"
+    service_class: ServiceClass = DEFAULT_CLASS
     deadline: float | None = None
     """Unix seconds after which the result is of no use."""
     loras: tuple[LoraChoice, ...] = ()

@@ -6,8 +6,9 @@ import msgspec
 
 from shared.errors import InvalidRequest
 from shared.messages.handle import TensorHandle
-from shared.messages.requests import ImageFormat, LoraChoice, MaskSource, ServiceClass
+from shared.messages.requests import ImageFormat, LoraChoice, MaskSource
 from shared.messages.results import Failure
+from shared.service_classes import ServiceClass
 
 
 class ControlSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from shared.models.samplers.samplers import (
     own_sampler,
     prediction_of,
     refuse_unreadable,
+    sampler_named,
     samplers_for,
 )
 from shared.models.settings import CARD_FILE, ModelSettings, name_of, settings_of
@@ -156,11 +157,12 @@ def _default_sampler(family: Family, settings: ModelSettings) -> str:
         except Misconfigured as error:
             others = f"another may be chosen as the sampler in {CARD_FILE}: {', '.join(usable)}"
             raise Misconfigured(f"{error.message}; {others}") from error
-    if settings.sampler not in usable:
+    chosen = sampler_named(settings.sampler)
+    if chosen not in usable:
         raise Misconfigured(
             f"{CARD_FILE}: sampler is {settings.sampler!r}; allowed: {', '.join(usable)}"
         )
-    return settings.sampler
+    return chosen
 
 
 def _check_sizes(card: ModelCard) -> None:

@@ -4,8 +4,9 @@ that nobody could load is not the default."""
 import logging
 from collections.abc import Collection
 
-from shared.bus.discovery import NEEDED, Service, unusable_of
+from shared.bus.discovery import Service, unusable_of
 from shared.models.catalogue import Catalogue
+from shared.services import NEEDED
 
 log = logging.getLogger(__name__)
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from shared.messages import ServiceClass
 from shared.policy.batch_key import ShapeKey
 from shared.policy.step_work import StepWork
+from shared.service_classes import CLASSES, ServiceClass
 
 ALONE_RANK: Final = -1
-RANK: Final[dict[ServiceClass, int]] = {"interactive": 0, "standard": 1, "batch": 2}
+RANK: Final = {name: rank for rank, name in enumerate(CLASSES)}
 
 
 @dataclass(frozen=True, slots=True)

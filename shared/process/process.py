@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 import uvloop
 
-from shared.bus.base import Bus, ServiceInfo
+from shared.bus.base import ServiceInfo
 from shared.bus.nats import NatsBus, connect
 from shared.bus.readiness import REFUSAL, Refusal
 from shared.bus.topology import TOPOLOGY
@@ -29,12 +29,14 @@ from shared.host.exits import exit_in_words, leave
 from shared.host.terminate import terminate
 from shared.jobs.releases import keep_released
 from shared.process.payload import refuse_small_payload
+from shared.services import bus_name
 from shared.telemetry import telemetry
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
 from shared.tensors.janitor import keep_swept
 from shared.tensors.tcp import serving
 from shared.tensors.transport import Transport
+from shared.worker.context import Context
 from shared.worker.memory_budget import MemoryBudget
 from shared.worker.pull import willing
 
@@ -45,15 +47,10 @@ Statistics = Callable[[], Mapping[str, object]]
 
 
 @dataclass(slots=True)
-class Process:
-    """A connected process. `name` is unique in the fleet."""
+class Process(Context):
+    """A connected process."""
 
-    service: str
-    name: str
-    settings: Settings
-    metrics: Metrics
-    bus: Bus
-    budget: MemoryBudget
+    service: str = field(kw_only=True)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(
@@ -77,7 +74,7 @@ class Process:
             return {**statistics(), REFUSAL: current and asdict(current), UNUSABLE: listed}
 
         info = ServiceInfo(
-            name=f"darkroom-{self.service.replace('_', '-')}",
+            name=bus_name(self.service),
             version=version("darkroom"),
             description=f"Darkroom {self.service}",
             metadata={
@@ -133,7 +130,7 @@ async def _connected(
         refuse_small_payload(bus.max_payload)
         await bus.ensure(TOPOLOGY)
         budget = MemoryBudget(settings.memory_budget, metrics.refused)
-        running = Process(service, name, settings, metrics, bus, budget)
+        running = Process(name, settings, metrics, bus, budget, service=service)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop.set)

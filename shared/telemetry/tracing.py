@@ -10,6 +10,7 @@ import time
 from asyncio import CancelledError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
@@ -69,35 +70,41 @@ def request_span(name: str, headers: Headers) -> Iterator[trace.Span]:
         yield span
 
 
-@contextmanager
-def node_span(
-    *,
-    job_id: str,
-    node: str,
-    kind: str,
-    model: str,
-    attempt: int,
-    headers: Headers,
-    ready_at: float | None = None,
-) -> Iterator[trace.Span]:
-    """One attempt of one node, as a child of the context in `headers`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAttempt:
+    """One attempt of one node, which is a child of the context in `headers`."""
 
-    `ready_at` (Unix seconds) is when the node entered its queue, None if it never waited in one.
-    An error that leaves the block marks the span failed, a cancellation marks it cancelled.
+    job_id: str
+    node: str
+    kind: str
+    model: str
+    attempt: int
+    headers: Headers
+    ready_at: float | None = None
+    """When the node entered its queue (Unix seconds); None if it never waited in one."""
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds until now. Another host's clock may run ahead of ours."""
+        return None if self.ready_at is None else max(0.0, time.time() - self.ready_at)
+
+
+@contextmanager
+def node_span(one: NodeAttempt) -> Iterator[trace.Span]:
+    """An error that leaves the block marks the span failed, a cancellation marks it cancelled.
     Tasks started inside belong to it; it must be opened and closed by one task."""
     attributes: dict[str, str | int | float] = {
-        "darkroom.job_id": job_id,
-        "darkroom.node": node,
-        "darkroom.kind": kind,
-        "darkroom.model": model,
-        "darkroom.attempt": attempt,
+        "darkroom.job_id": one.job_id,
+        "darkroom.node": one.node,
+        "darkroom.kind": one.kind,
+        "darkroom.model": one.model,
+        "darkroom.attempt": one.attempt,
     }
-    if ready_at is not None:
-        # Another host's clock may run ahead of ours.
-        attributes["darkroom.queue_wait_seconds"] = max(0.0, time.time() - ready_at)
+    if (waited := one.waited) is not None:
+        attributes["darkroom.queue_wait_seconds"] = waited
     started = time.perf_counter()
     with _tracer.start_as_current_span(
-        kind, extract(headers), trace.SpanKind.CONSUMER, attributes
+        one.kind, extract(one.headers), trace.SpanKind.CONSUMER, attributes
     ) as span:
         try:
             yield span

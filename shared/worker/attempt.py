@@ -112,7 +112,7 @@ class Attempts:
             if accepted:
                 await self._tell(task, "finished", event.at)
             else:
-                self._handler.discard(event.outputs)
+                task.discard(event.outputs)
 
     async def _tell(self, task: Task, state: Literal["started", "finished"], at: float) -> None:
         progress = NodeProgress(

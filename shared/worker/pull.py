@@ -11,6 +11,7 @@ from typing import Final
 
 from shared.bus.base import Consumer, Delivery
 from shared.bus.readiness import Refusal
+from shared.config import Settings
 from shared.errors import BusUnavailable, DarkroomError
 from shared.host.terminate import terminate
 
@@ -72,44 +73,35 @@ def willing() -> None:
     """The refusal of a process that always takes work."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Puller:
+    """Whose deliveries a `PullLoop` pulls: what it calls, and when."""
+
+    handle: Callable[[Work], Awaitable[None]]
+    """For each delivery. It acknowledges; what it leaves unacknowledged is delivered again."""
+    decline: Callable[[Work], Awaitable[None]]
+    """For what arrives after `stop`: gives it back."""
+    drain: Callable[[], Coroutine[None, None, None]] = _nothing
+    """Once, after `stop`."""
+    refusal: Callable[[], Refusal | None] = willing
+    """Before each pull: nothing is pulled while it gives a reason."""
+    on_stall: Callable[[str], None] = end_stalled
+    """With a subject whose handler made no progress for so long that others have it."""
+    load: Callable[[int], int] = number
+    """Makes of the number of deliveries in hand what a pull tells: of the processes that wait, the
+    one with the least is served first."""
+
+
 class PullLoop:
-    """Hands each delivery of `sources` to `handle`, while a source has capacity (and up to one per
-    source above that, when fetches that were already waiting deliver at the same moment).
+    """Hands each delivery of `sources` to its `puller`, while a source has capacity (and up to one
+    per source above that, when fetches that were already waiting deliver at the same moment).
 
-    Sources come in order of priority: the first one that has something is served. `handle`
-    acknowledges; what it leaves unacknowledged is delivered again."""
+    Sources come in order of priority: the first one that has something is served."""
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        handle: Callable[[Work], Awaitable[None]],
-        *,
-        ack_wait: float,
-        stall_seconds: float,
-        drain_seconds: float,
-        poll_seconds: float,
-        decline: Callable[[Work], Awaitable[None]],
-        drain: Callable[[], Coroutine[None, None, None]] = _nothing,
-        refusal: Callable[[], Refusal | None] = willing,
-        on_stall: Callable[[str], None] = end_stalled,
-        load: Callable[[int], int] = number,
-    ) -> None:
-        """`decline` gives back what arrives after `stop`, `drain` is awaited then. Nothing is
-        pulled while `refusal` gives a reason. `on_stall` is called with a subject whose handler
-        made no progress for so long that others have it. `load` makes of the number of deliveries
-        in hand what a pull tells: of the processes that wait, the one with the least is served
-        first."""
+    def __init__(self, sources: Sequence[Source], settings: Settings, puller: Puller) -> None:
         self._sources = sources
-        self._handle = handle
-        self._ack_wait = ack_wait
-        self._stall_seconds = stall_seconds
-        self._drain_seconds = drain_seconds
-        self._poll_seconds = poll_seconds
-        self._decline = decline
-        self._drain_handler = drain
-        self._process_refusal = refusal
-        self._on_stall = on_stall
-        self._load = load
+        self._settings = settings
+        self._puller = puller
         self._in_flight: dict[asyncio.Task[None], Work] = {}
         self._polls: dict[asyncio.Task[Sequence[Delivery]], Source] = {}
         self._unpulled: dict[Consumer, str] = {}
@@ -129,7 +121,7 @@ class PullLoop:
         """None while it takes work, or has some that gets on."""
         now = _now()
         for work in self._in_flight.values():
-            if now - work.last_progress >= self._stall_seconds:
+            if now - work.last_progress >= self._settings.stall_seconds:
                 return Refusal(
                     f"{work.delivery.subject} has made no progress for "
                     f"{now - work.last_progress:.0f} s (DARKROOM_STALL_SECONDS)"
@@ -137,7 +129,7 @@ class PullLoop:
         if self._in_flight:
             return None
         unpulled = next(iter(self._unpulled.values()), None)
-        return self._process_refusal() or (Refusal(unpulled) if unpulled else None)
+        return self._puller.refusal() or (Refusal(unpulled) if unpulled else None)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what is in flight gets `drain_seconds` to finish."""
@@ -151,7 +143,7 @@ class PullLoop:
 
     async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
         """Start what waits, or sleep until something arrives, ends, or we are to stop."""
-        if self._process_refusal() is not None:
+        if self._puller.refusal() is not None:
             await asyncio.wait((stopped,), timeout=CAPACITY_RETRY_SECONDS)
             return
         accepting = [source for source in self._sources if source.has_capacity()]
@@ -162,8 +154,9 @@ class PullLoop:
             if await self._start_waiting(group, source):
                 return
         for source in unpolled:
-            longest = BUSY_POLL_SECONDS if self._in_flight else self._poll_seconds
-            wait = min(longest, self._poll_seconds)
+            wait = self._settings.poll_seconds
+            if self._in_flight:
+                wait = min(wait, BUSY_POLL_SECONDS)
             poll = group.create_task(self._fetch(source.consumer, 1, wait))
             self._polls[poll] = source
         wake: set[asyncio.Task[object]] = {stopped, *self._polls}
@@ -188,7 +181,7 @@ class PullLoop:
 
     async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
         try:
-            found = await consumer.fetch(limit, wait, load=self._load(len(self._in_flight)))
+            found = await consumer.fetch(limit, wait, load=self._puller.load(len(self._in_flight)))
         except BusUnavailable as error:
             self._unpulled[consumer] = f"no work can be pulled: {error}"
             log.warning("no work can be pulled: %s", error)
@@ -206,7 +199,7 @@ class PullLoop:
     async def _guarded(self, work: Work) -> None:
         """One delivery's trouble is its own: it is logged, and the delivery comes again."""
         try:
-            await self._handle(work)
+            await self._puller.handle(work)
             self._handled += 1
         except Exception:
             self._failed += 1
@@ -215,15 +208,16 @@ class PullLoop:
     async def _keep_alive(self) -> None:
         """Extend what made progress of late; what did not is lost to somebody else. What has not
         for so long that it must be somebody else's by now hangs."""
+        ack_wait, stall_seconds = self._settings.ack_wait, self._settings.stall_seconds
         while True:
-            await asyncio.sleep(self._ack_wait / 3)
+            await asyncio.sleep(ack_wait / 3)
             now = _now()
             for work in list(self._in_flight.values()):
                 silent = now - work.last_progress
-                if silent < self._stall_seconds:
+                if silent < stall_seconds:
                     await self._extend(work.delivery)
-                elif silent > self._stall_seconds + 2 * self._ack_wait:
-                    self._on_stall(work.delivery.subject)
+                elif silent > stall_seconds + 2 * ack_wait:
+                    self._puller.on_stall(work.delivery.subject)
 
     async def _extend(self, delivery: Delivery) -> None:
         try:
@@ -233,7 +227,7 @@ class PullLoop:
 
     async def _drain(self, group: asyncio.TaskGroup) -> None:
         """Give back what still arrives, and let what runs finish or be handed over."""
-        draining = group.create_task(self._drain_handler())
+        draining = group.create_task(self._puller.drain())
         if self._polls:
             await asyncio.wait(self._polls)
             for poll in self._polls:
@@ -241,13 +235,13 @@ class PullLoop:
                     await self._give_back(delivery)
         await draining
         if self._in_flight:
-            await asyncio.wait(self._in_flight, timeout=self._drain_seconds)
+            await asyncio.wait(self._in_flight, timeout=self._settings.drain_seconds)
         for task in list(self._in_flight):
             task.cancel()
 
     async def _give_back(self, delivery: Delivery) -> None:
         try:
-            await self._decline(Work(delivery))
+            await self._puller.decline(Work(delivery))
         except DarkroomError as error:
             log.warning("%s comes again when its lease ends: %s", delivery.subject, error)
 

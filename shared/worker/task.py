@@ -4,22 +4,30 @@ import asyncio
 import logging
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.errors import BusUnavailable
 from shared.host.crash_points import reached
 from shared.jobs.events import Checkpointed, Claimed, Event, Isolated, Returned
-from shared.jobs.graph import Node, NodeKind
+from shared.jobs.graph import Node
 from shared.jobs.leases import is_suspect
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.jobs.record_store import RecordStore, Revisioned
 from shared.messages import JobSpec
 from shared.messages.handle import TensorHandle
+from shared.services import NodeKind
+from shared.tensors.transport import Transport
 from shared.worker.pull import Work
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
+LIFETIME: Final = 3600.0
+"""Seconds after which what was written for a job may be dropped, if nobody released it."""
 RETRY_SECONDS: Final = 0.5
 """Pause between two tries of what must not be lost."""
 
@@ -43,11 +51,17 @@ class Task:
     """One attempt of one node under one lease, as its handler sees it."""
 
     def __init__(
-        self, revisioned: Revisioned, state: NodeState, work: Work, records: RecordStore
+        self,
+        revisioned: Revisioned,
+        state: NodeState,
+        work: Work,
+        records: RecordStore,
+        transport: Transport,
     ) -> None:
         self._revisioned = revisioned
         self._work = work
         self._records = records
+        self._transport = transport
         self.state = state
         self.holder = secrets.token_hex(6)
         """Ours, under whatever lease."""
@@ -109,6 +123,35 @@ class Task:
         """A sign of life: without one for `stall_seconds`, somebody else gets the work."""
         self._work.progressed()
 
+    def put(self, tensor: "torch.Tensor", lifetime: float = LIFETIME) -> TensorHandle:
+        """Write `tensor` where others can read it, until the job ends, or for `lifetime` seconds.
+        Raises `ArenaFull`."""
+        from shared.tensors.torch_io import put_tensor  # not every worker has torch
+
+        return put_tensor(
+            self._transport,
+            tensor,
+            job_id=self.job_id,
+            attempt=self.state.attempt,
+            lifetime=lifetime,
+        )
+
+    def put_all(self, tensors: Mapping[str, "torch.Tensor"]) -> dict[str, TensorHandle]:
+        """All of them, or none: raises `ArenaFull`."""
+        written: dict[str, TensorHandle] = {}
+        try:
+            for name, tensor in tensors.items():
+                written[name] = self.put(tensor)
+        except Exception:
+            self.discard(written)
+            raise
+        return written
+
+    def discard(self, tensors: Tensors) -> None:
+        """Free what `put` has written."""
+        for handle in tensors.values():
+            self._transport.free(handle)
+
     async def checkpoint(self, checkpoint: Checkpoint, alone: bool = False) -> bool:
         """Make `checkpoint` the place to continue from; `alone`: the node still runs alone.
         False: this attempt is not wanted now, or not from us."""
@@ -151,32 +194,32 @@ class Task:
         return self.node.name, self.state.attempt, self.state.lease
 
 
-class Handler(Protocol):
+class Handler(ABC):
     """What a model service provides."""
 
     kind: NodeKind
     models: tuple[str, ...]
     capacity: int
     """Nodes it wants to hold at a time,"""
-    burst_capacity: int
+    burst_capacity: int = 0
     """and interactive ones beyond that."""
-    isolates: bool
+    isolates: bool = False
     """Whether it sees to it itself that a suspect runs alone; if not, the worker does."""
 
     def has_capacity(self) -> bool:
         """Whether it wants more nodes now, but for interactive ones, which are offered anyway."""
-        ...
+        return True
 
+    def load(self, in_hand: int) -> int:
+        """What a pull tells while `in_hand` nodes are; see `Puller`."""
+        return in_hand
+
+    @abstractmethod
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Do the node's work and write its outputs. Raises `DarkroomError` (retryable or not),
         above all `HandleLost` for an input that cannot be read, and after `drain` `HandedOver`.
         May be cancelled anywhere."""
         ...
 
-    def discard(self, outputs: Tensors) -> None:
-        """Free outputs that came too late to be wanted."""
-        ...
-
-    async def drain(self) -> None:
+    async def drain(self) -> None:  # noqa: B027 (most have nothing to do)
         """The process is to leave, and pulls nothing more: be done with what runs soon."""
-        ...

@@ -14,21 +14,20 @@ from functools import partial
 from typing import Final
 
 from shared import subjects
-from shared.bus.base import Bus
 from shared.bus.readiness import Refusal
-from shared.config import Settings
 from shared.errors import ArenaFull, HandedOver, InvalidRequest, JobNotFound
 from shared.host.crash_points import reached
 from shared.jobs.events import CancelRequested, Event, NodeFinished
 from shared.jobs.record_store import RecordStore
 from shared.messages import NodeTask, decode
-from shared.telemetry.metrics import Metrics
+from shared.service_classes import CLASSES, URGENT
 from shared.telemetry.nodes import observed
-from shared.telemetry.tracing import carry, inject
+from shared.telemetry.tracing import NodeAttempt, carry, inject
+from shared.tensors.transport import Transport
 from shared.worker.attempt import Attempts
+from shared.worker.context import Context
 from shared.worker.exclusive import ExclusiveLock
-from shared.worker.memory_budget import MemoryBudget
-from shared.worker.pull import PullLoop, PullStatistics, Source, Work, end_stalled, number
+from shared.worker.pull import Puller, PullLoop, PullStatistics, Source, Work, end_stalled
 from shared.worker.task import Handler, Task, retry_until_written
 
 log = logging.getLogger(__name__)
@@ -49,31 +48,26 @@ class Worker:
 
     def __init__(
         self,
-        bus: Bus,
+        context: Context,
         handler: Handler,
-        settings: Settings,
-        metrics: Metrics,
-        name: str,
-        budget: MemoryBudget | None = None,
+        transport: Transport,
+        *,
         on_stall: Callable[[str], None] = end_stalled,
-        load: Callable[[int], int] = number,
         exclusive_lock: ExclusiveLock | None = None,
     ) -> None:
-        """`budget`: over it, nothing is taken. `on_stall`, `load`: see `PullLoop`.
+        """`transport`: into which outputs are written. `on_stall`: see `Puller`.
         `exclusive_lock`: what it has in common with the other workers of the process, so that a
         node which may end the process runs beside none of theirs either."""
-        self._bus = bus
+        self._context = context
         self._handler = handler
-        self._settings = settings
-        self._metrics = metrics
-        self._name = name
-        self._budget = budget or MemoryBudget(0)
+        self._transport = transport
         self._on_stall = on_stall
-        self._load = load
-        self._records = RecordStore(bus, inject, metrics.job_ended)
+        self._records = RecordStore(context.bus, inject, context.metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
-        self._attempts = Attempts(bus, handler, name, exclusive_lock or ExclusiveLock())
+        self._attempts = Attempts(
+            context.bus, handler, context.name, exclusive_lock or ExclusiveLock()
+        )
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -85,28 +79,24 @@ class Worker:
         return None if self._loop is None else self._loop.refusal()
 
     def __repr__(self) -> str:
-        return f"<Worker {self._name} {self._handler.kind} {self._loop!r}>"
+        return f"<Worker {self._context.name} {self._handler.kind} {self._loop!r}>"
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Until `stop`. `ready` is called once work can arrive. Raises `MemoryBudgetExceeded` if
         none ever could."""
-        models = ", ".join(self._handler.models)
-        self._budget.refuse_unreachable(f"{self._name} with {models} and no work in hand")
-        self._loop = PullLoop(
-            await self._sources(),
-            self._handle,
-            ack_wait=self._settings.ack_wait,
-            stall_seconds=self._settings.stall_seconds,
-            drain_seconds=self._settings.drain_seconds,
-            poll_seconds=self._settings.poll_seconds,
+        context, models = self._context, ", ".join(self._handler.models)
+        context.budget.refuse_unreachable(f"{context.name} with {models} and no work in hand")
+        puller = Puller(
+            handle=self._handle,
             decline=self._decline,
             drain=self._handler.drain,
-            refusal=self._budget.refusal,
+            refusal=context.budget.refusal,
             on_stall=self._on_stall,
-            load=self._load,
+            load=self._handler.load,
         )
+        self._loop = PullLoop(await self._sources(), context.settings, puller)
         async with (
-            self._bus.subscribe(subjects.ALL_CANCELS) as cancels,
+            context.bus.subscribe(subjects.ALL_CANCELS) as cancels,
             asyncio.TaskGroup() as group,
         ):
 
@@ -121,16 +111,16 @@ class Worker:
 
     async def _sources(self) -> list[Source]:
         """The queues of all models and classes, the most urgent first."""
-        capacity, ack_wait = self._handler.capacity, self._settings.ack_wait
+        capacity, ack_wait = self._handler.capacity, self._context.settings.ack_wait
         sources: list[Source] = []
-        for service_class in subjects.CLASSES:
-            urgent = service_class == "interactive"
+        for service_class in CLASSES:
+            urgent = service_class == URGENT
             size = capacity + (self._handler.burst_capacity if urgent else 0)
             has_capacity = _always if urgent else self._handler.has_capacity
             for model in self._handler.models:
                 name = subjects.work_consumer(self._handler.kind, model, service_class)
                 queue = subjects.work_filter(self._handler.kind, model, service_class)
-                consumer = await self._bus.consumer(subjects.WORK, name, queue, ack_wait)
+                consumer = await self._context.bus.consumer(subjects.WORK, name, queue, ack_wait)
                 sources.append(Source(consumer, size, has_capacity))
         return sources
 
@@ -182,7 +172,7 @@ class Worker:
                 await self._records.publish_outstanding(revisioned)
             await work.delivery.ack()
             return None
-        return Task(revisioned, state, work, self._records)
+        return Task(revisioned, state, work, self._records, self._transport)
 
     async def _acknowledge(self, task: Task, work: Work) -> None:
         """Unless somebody still has to do it: then the delivery is theirs, under another lease."""
@@ -203,8 +193,7 @@ class Worker:
             if task.unclaimed and not task.suspect and not await task.claim():
                 await self._acknowledge(task, work)
                 return
-            with observed(
-                self._metrics,
+            attempt = NodeAttempt(
                 job_id=task.job_id,
                 node=task.node.name,
                 kind=task.node.kind,
@@ -212,7 +201,8 @@ class Worker:
                 attempt=task.state.attempt,
                 headers=work.delivery.headers,
                 ready_at=task.state.ready_at,
-            ):
+            )
+            with observed(self._context.metrics, attempt):
                 event = await self._attempts.run(task)
                 await retry_until_written(
                     partial(self._attempts.settle, task, event), task.progressed
@@ -220,7 +210,7 @@ class Worker:
                 await retry_until_written(partial(self._acknowledge, task, work), task.progressed)
         except ArenaFull as error:
             log.warning("%s waits for capacity: %s", task.node.name, error)
-            self._metrics.refused(error.code)
+            self._context.metrics.refused(error.code)
             await retry_until_written(
                 partial(task.give_back, CAPACITY_RETRY_SECONDS), task.progressed
             )
@@ -232,7 +222,7 @@ class Worker:
                 raise
             current.uncancel()
             if isinstance(event, NodeFinished):
-                self._handler.discard(event.outputs)
+                task.discard(event.outputs)
             await task.advance(CancelRequested(time.time()))
             await self._acknowledge(task, work)
         finally:

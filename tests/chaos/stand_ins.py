@@ -12,7 +12,6 @@ import io
 import os
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -22,14 +21,14 @@ import shared.host.start_up  # noqa: F401 (as the services do)
 from shared import subjects
 from shared.errors import DarkroomError, HandedOver
 from shared.host.crash_points import reached
-from shared.jobs.graph import NodeKind
 from shared.jobs.record import Checkpoint
 from shared.messages import ImageResult, StepProgress, encode
 from shared.messages.handle import INLINE_LIMIT, TensorHandle
 from shared.models.catalogue import Catalogue
 from shared.process.process import Process, arena, run_process
+from shared.services import NodeKind
 from shared.tensors.transport import Transport
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Handler, Task
 from shared.worker.worker import Worker
 from tests.chaos.fleet import injection
 
@@ -47,31 +46,15 @@ class Unwanted(DarkroomError):
     code = "no_longer_wanted"
 
 
-class StandIn(ABC):
+class StandIn(Handler):
     """What the three have in common; `models` are their names."""
 
-    kind: NodeKind
     capacity = 8
-    burst_capacity = 0
-    isolates = False
 
     def __init__(self, running: Process, transport: Transport, models: tuple[str, ...]) -> None:
         self.models = models
         self._running = running
         self._transport = transport
-
-    def discard(self, outputs: Tensors) -> None:
-        for handle in outputs.values():
-            self._transport.free(handle)
-
-    @abstractmethod
-    async def run(self, task: Task) -> dict[str, TensorHandle]: ...
-
-    def has_capacity(self) -> bool:
-        return True
-
-    async def drain(self) -> None:  # noqa: B027 (most have nothing to do)
-        """What is in hand is soon finished."""
 
     def _put(self, task: Task, digest: bytes) -> TensorHandle:
         reached("write.before")
@@ -206,7 +189,7 @@ def main(service: str) -> None:
         models = tuple(Catalogue.load(running.settings.sources).cards)
         async with arena(running) as transport:
             handler = HANDLERS[service](running, transport, models)
-            worker = Worker(running.bus, handler, running.settings, running.metrics, running.name)
+            worker = Worker(running, handler, transport)
             await running.serve(
                 worker.run,
                 statistics=lambda: dataclasses.asdict(worker.statistics()),

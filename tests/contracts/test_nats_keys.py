@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from services.fleet.access.keys import make_keys, server_access
-from services.fleet.access.permissions import Served
 from shared import subjects
 from shared.bus.embedded import NatsServer, nats_server
 from shared.bus.nats import NatsBus, connect
 from shared.bus.topology import TOPOLOGY
 from shared.errors import Misconfigured, NotPermitted
 from shared.security.keys import ANONYMOUS, Credentials
+from shared.services import Served
 from tests.conftest import HANG_SECONDS, run
 
 SERVED = Served(("pocket",), ("edges",))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.plan.processes import SERVICES
+from shared.services import SERVICES
 from tests.conftest import HANG_SECONDS
 from tests.e2e.helpers.running import DARKROOM
 

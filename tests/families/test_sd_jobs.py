@@ -30,7 +30,7 @@ MODEL = "toy"
 async def task(world: World, job_id: str, node: str) -> Task:
     revisioned = await world.records.load(job_id)
     work = Work(Delivered(1))  # type: ignore[arg-type]  # all else is the worker's
-    return Task(revisioned, revisioned.record.nodes[node], work, world.records)
+    return Task(revisioned, revisioned.record.nodes[node], work, world.records, world.transport)
 
 
 def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> N
             guidance=wish.guidance,
         )
         await world.records.open(new_record("job", spec, workflow(spec), at=0.0))
-        encoder = PromptEncoder({MODEL: atelier.encoder}, {MODEL: library}, world.transport)
+        encoder = PromptEncoder({MODEL: atelier.encoder}, {MODEL: library})
         encode = await task(world, "job", "encode")
         outputs = await encoder.run(encode)
         encoder.close()

@@ -117,6 +117,7 @@ def test_a_server_that_refuses_the_first_request_is_not_loaded() -> None:
         (("--find-rate",), "slo: 'none' is not allowed"),
         (("--find-rate", "--slo", "2x", "--arrivals", "burst"), "arrivals: 'burst'"),
         (("--json", "/nowhere/at/all.json"), "a file in a directory you may write to"),
+        (("--class", "standard,fast"), 'allowed: "interactive", "standard" or "batch"'),
         (("--target", "grpc"), "--target: 'grpc' is not allowed"),
     ],
 )

@@ -21,7 +21,6 @@ from loadgen.targets.images import ResponseFormat, answer, base_url, body
 from loadgen.targets.nats import NatsTarget, job_request
 from services.fleet.access.certificates import issue
 from services.fleet.access.keys import make_keys
-from services.fleet.access.permissions import Served
 from services.gateway.http.access import AccessControl
 from services.gateway.http.certificate import server_context
 from services.gateway.openai.fields import ImagesRequest
@@ -30,6 +29,7 @@ from shared.client import Darkroom
 from shared.client.fleet_state import FleetState, state_directory, write
 from shared.errors import HandleLost, InvalidRequest, Misconfigured, QueueFull
 from shared.messages import ControlChoice, GenerationRequest, LoraChoice
+from shared.services import Served
 from shared.tensors.owners import start_time
 from tests.conftest import eventually, run
 from tests.loadgen.servers import Server

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import subjects
+from shared.service_classes import CLASSES
 
 
 @given(st.text(min_size=1).filter(lambda text: text.isprintable()))
@@ -32,6 +33,6 @@ def test_the_job_id_of_work_can_be_read_from_its_subject() -> None:
 
 
 def test_queues_of_different_classes_do_not_overlap() -> None:
-    filters = {subjects.work_filter("denoise", "m", c) for c in subjects.CLASSES}
-    names = {subjects.work_consumer("denoise", "m", c) for c in subjects.CLASSES}
-    assert len(filters) == len(names) == len(subjects.CLASSES)
+    filters = {subjects.work_filter("denoise", "m", c) for c in CLASSES}
+    names = {subjects.work_consumer("denoise", "m", c) for c in CLASSES}
+    assert len(filters) == len(names) == len(CLASSES)

@@ -10,10 +10,7 @@ import torch
 
 from shared.errors import NoLongerWanted
 from shared.jobs.record import Checkpoint
-from shared.messages.handle import TensorHandle
-from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import Transport
-from shared.worker.task import Task, retry_until_written
+from shared.worker.task import Task, Tensors, retry_until_written
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +25,11 @@ class Said(NamedTuple):
 class CheckpointKeeper:
     """Writes a row's checkpoints into the arena and its record, one at a time, newest first."""
 
-    def __init__(self, task: Task, transport: Transport, lifetime: float) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
-        self._transport = transport
-        self._lifetime = lifetime
         self._next: tuple[int, dict[str, torch.Tensor], Said] | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._written: list[TensorHandle] = []
+        self._written: Tensors = {}
         self.said: Callable[[int], Said] = lambda step: Said()
         """What there is to say after so many steps: whoever goes on from there has to repeat it."""
         self.unwanted = False
@@ -81,28 +76,14 @@ class CheckpointKeeper:
         alone: bool = False,
     ) -> bool:
         """The slots of the checkpoint before it are freed, or its own if it is not taken."""
-        written: list[TensorHandle] = []
+        written = self._task.put_all(tensors)
         kept = False
         try:
-            handles = {}
-            for name, tensor in tensors.items():
-                handles[name] = self._put(tensor)
-                written.append(handles[name])
-            checkpoint = Checkpoint(step=step, tensors=handles, **said._asdict())
+            checkpoint = Checkpoint(step=step, tensors=written, **said._asdict())
             kept = await self._task.checkpoint(checkpoint, alone)
             self.unwanted = self.unwanted or not kept
             return kept
         finally:
             superseded = self._written if kept else written
             self._written = written if kept else self._written
-            for handle in superseded:
-                self._transport.free(handle)
-
-    def _put(self, tensor: torch.Tensor) -> TensorHandle:
-        return put_tensor(
-            self._transport,
-            tensor,
-            job_id=self._task.job_id,
-            attempt=self._task.state.attempt,
-            lifetime=self._lifetime,
-        )
+            self._task.discard(superseded)

@@ -16,7 +16,7 @@ from shared.config import Settings
 from shared.models.cards import ModelCard
 from shared.models.families.registry import family_of
 from shared.policy.step_scheduler import Limits
-from shared.subjects import CLASSES
+from shared.service_classes import CLASSES
 from shared.telemetry.metrics import Metrics
 
 

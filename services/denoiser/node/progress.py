@@ -12,8 +12,6 @@ from services.denoiser.node.event_publisher import EventPublisher
 from shared import subjects
 from shared.errors import ArenaFull
 from shared.messages import PreviewTask, StepProgress
-from shared.tensors.torch_io import put_tensor
-from shared.tensors.transport import Transport
 from shared.worker.task import Task
 
 log = logging.getLogger(__name__)
@@ -23,8 +21,7 @@ PREVIEW_LIFETIME: Final = 60.0
 
 
 class ProgressReports:
-    def __init__(self, transport: Transport, publisher: EventPublisher) -> None:
-        self._transport = transport
+    def __init__(self, publisher: EventPublisher) -> None:
         self._publisher = publisher
 
     def publish(self, task: Task, report: StepReport) -> None:
@@ -44,13 +41,7 @@ class ProgressReports:
     def _preview(self, task: Task, report: StepReport, latents: torch.Tensor) -> None:
         spec = task.spec
         try:
-            handle = put_tensor(
-                self._transport,
-                latents,
-                job_id=task.job_id,
-                attempt=task.state.attempt,
-                lifetime=PREVIEW_LIFETIME,
-            )
+            handle = task.put(latents, PREVIEW_LIFETIME)
         except ArenaFull as error:
             log.info("a preview was dropped: %s", error)
             return

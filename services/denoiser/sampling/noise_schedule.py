@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from shared.errors import InvalidRequest, Misconfigured
 from shared.models.samplers.samplers import Sampler
-from shared.models.samplers.schedulers import SCHEDULERS
 
 Array = npt.NDArray[np.float64]
 
@@ -69,7 +68,7 @@ def read_schedule(
     if not 1 <= steps <= most:
         raise InvalidRequest("steps", steps, f"1 to {most}")
     settings = _shift(scheduler.config, tokens)
-    if even_sigmas and sampler.scheduler == "FlowMatchEulerDiscreteScheduler":
+    if even_sigmas and sampler.kind.trained == "flow":
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), **settings)
     else:
         scheduler.set_timesteps(steps, **settings)
@@ -80,26 +79,25 @@ def read_schedule(
 
 
 def _read(scheduler: Any, sampler: Sampler, steps: int) -> Schedule:
-    match sampler.scheduler:
-        case "DDIMScheduler":
+    match sampler.kind.levels:
+        case "ddim":
             return _ddim(scheduler, steps)
-        case "LCMScheduler" | "TCDScheduler":
-            return _consistency(scheduler, sampler)
-        case _:
+        case "distilled":
+            return _distilled(scheduler, sampler)
+        case "sigmas":
             return _from_sigmas(scheduler, sampler)
 
 
 def _most_steps(config: Any, sampler: Sampler) -> int:
     """Consistency models step on the times that they were distilled at."""
-    if sampler.scheduler in ("LCMScheduler", "TCDScheduler"):
+    if sampler.kind.levels == "distilled":
         return int(config.original_inference_steps or config.num_train_timesteps)
     return int(config.num_train_timesteps)
 
 
 def make_scheduler(scheduler_config: Mapping[str, Any], sampler: Sampler) -> Any:
     """The diffusers scheduler that `sampler` stands for, on a model with this scheduler config."""
-    name = SCHEDULERS[sampler.scheduler].module
-    module = importlib.import_module(f"diffusers.schedulers.{name}")
+    module = importlib.import_module(f"diffusers.schedulers.{sampler.kind.module}")
     logger = logging.getLogger("diffusers.configuration_utils")
     level = logger.level
     # A config saved by one scheduler class always holds settings that another does not know.
@@ -109,7 +107,7 @@ def make_scheduler(scheduler_config: Mapping[str, Any], sampler: Sampler) -> Any
         # One class calls `flow_shift` what the other calls `shift`: without it the levels would be
         # another model's.
         names = ("shift", "flow_shift")
-        own, other = names if sampler.scheduler.startswith("FlowMatch") else names[::-1]
+        own, other = names if sampler.kind.trained == "flow" else names[::-1]
         settings[own] = scheduler_config.get(own, scheduler_config.get(other, 1.0))
     try:
         return getattr(module, sampler.scheduler).from_config(dict(scheduler_config), **settings)
@@ -122,7 +120,7 @@ def _from_sigmas(scheduler: Any, sampler: Sampler) -> Schedule:
     alphas = np.ones_like(sigmas)
     if "flow" in sampler.predictions:
         alphas = 1.0 - sigmas
-    elif sampler.scheduler == "DPMSolverMultistepScheduler":
+    elif sampler.kind.update == "multistep" and sampler.kind.trained == "variance_preserving":
         alphas = 1.0 / np.sqrt(sigmas**2 + 1.0)
         sigmas = sigmas * alphas
     steps = len(scheduler.timesteps)  # log-linear interpolation leaves sigmas never reached
@@ -148,13 +146,13 @@ def _ddim(scheduler: Any, steps: int) -> Schedule:
     return _of_signal(scheduler, timesteps, now, after)
 
 
-def _consistency(scheduler: Any, sampler: Sampler) -> Schedule:
+def _distilled(scheduler: Any, sampler: Sampler) -> Schedule:
     """Each step goes to the next of the times; the last one to the clean image, or (TCD) to the
     least noise that there is."""
     timesteps = scheduler.timesteps.numpy()
     signal = scheduler.alphas_cumprod.double().numpy()
     now = signal[timesteps]
-    last = 1.0 if sampler.scheduler == "LCMScheduler" else signal[0]
+    last = 1.0 if sampler.kind.update == "consistency" else signal[0]
     after = np.append(now[1:], last)
     schedule = _of_signal(scheduler, timesteps, now, after)
     return replace(schedule, timestep_scaling=float(scheduler.config.timestep_scaling))

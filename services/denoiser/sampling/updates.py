@@ -32,17 +32,17 @@ def denoiser(prediction: Prediction, s: Schedule) -> tuple[Array, Array, Array]:
 
 def update(sampler: Sampler, s: Schedule) -> Update:
     """How x and x0 become the next x."""
-    match sampler.scheduler:
-        case "EulerAncestralDiscreteScheduler":
-            return _ancestral(s)
-        case "DPMSolverMultistepScheduler" | "EDMDPMSolverMultistepScheduler":
-            return _multistep(s, _stochastic(s) if sampler.stochastic else _straight(s))
-        case "HeunDiscreteScheduler":
-            return _heun(s)
-        case "LCMScheduler":
-            return _consistent(s)
-        case _:
+    match sampler.kind.update:
+        case "straight":
             return _straight(s)
+        case "ancestral":
+            return _ancestral(s)
+        case "multistep":
+            return _multistep(s, _stochastic(s) if sampler.stochastic else _straight(s))
+        case "heun":
+            return _heun(s)
+        case "consistency":
+            return _consistent(s)
 
 
 def _straight(s: Schedule) -> Update:

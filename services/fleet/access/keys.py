@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from services.fleet.access.certificates import issue
-from services.fleet.access.permissions import HOLDERS, Served, permissions
+from services.fleet.access.permissions import HOLDERS, permissions
 from shared.bus.embedded import SIGN_IN_SECONDS, ServerAccess
 from shared.errors import Misconfigured
 from shared.security.keys import CA_FILE, SEED_FILE, TOKEN_FILE, Credentials, new_seed
 from shared.security.private_files import private_directory, write_private
 from shared.security.tokens import add_token
+from shared.services import Served
 
 AUTHORIZATION: Final = "authorization.conf"
 SERVER: Final = ("server.crt", "server.key")

@@ -1,47 +1,39 @@
-"""What each service may do on the bus; whatever is not listed here is denied. Pure.
+"""What each service may do on the bus, as its row in `shared/services.py` says; whatever does not
+follow from it is denied. Pure.
 
-`darkroom keys` writes this table into the configuration of nats-server. Answers to a request need
+`darkroom keys` writes this into the configuration of nats-server. Answers to a request need
 no row: whoever receives one may answer it once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from shared import subjects
-from shared.bus.discovery import NAME_PREFIX
 from shared.bus.nats import grants
-from shared.bus.nats.grants import EVERYTHING, Grants
+from shared.bus.nats.grants import EVERYTHING, NOTHING, Grants
 from shared.bus.service import PREFIX as DISCOVERY
 from shared.bus.service import VERBS
+from shared.bus.topology import TOPOLOGY
 from shared.security.keys import inbox_of
+from shared.service_classes import CLASSES
+from shared.services import ANY, SERVICES, Served, ServiceSpec, bus_name
 
-STREAMS: Final = (
-    subjects.JOBS,
-    subjects.WORK,
-    subjects.RESULTS,
-    subjects.INPUTS,
-    subjects.DEAD,
-)
-ANY: Final = "*"
+STREAMS: Final = tuple(stream.name for stream in TOPOLOGY.streams)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Names of what a fleet holds: each has queues of its own."""
-
-    models: Sequence[str]
-    controls: Sequence[str] = ()
+def permissions(holder: str, public_key: str, served: Served) -> Grants:
+    """What `holder` of this key may do, in a fleet that holds `served`."""
+    return _granted(holder, served) + grants.own_inbox(inbox_of(public_key))
 
 
-def permissions(service: str, public_key: str, served: Served) -> Grants:
-    """What the holder of this key may do as `service`, in a fleet that holds `served`."""
-    return _TABLE[service](service, served) + grants.own_inbox(inbox_of(public_key))
+def _granted(holder: str, served: Served) -> Grants:
+    if holder in SERVICES:
+        return _process(holder) + _service(SERVICES[holder], served)
+    return {"placement": _process(holder), "client": _submit(), "admin": EVERYTHING}[holder]
 
 
 def _process(service: str) -> Grants:
     """What every process of a fleet does: make sure of the streams, show itself and be asked."""
-    name = f"{NAME_PREFIX}{service.replace('_', '-')}"
+    name = bus_name(service)
     return grants.total(
         grants.make_streams(*STREAMS),
         grants.make_bucket(subjects.RECORDS),
@@ -73,7 +65,7 @@ def _records() -> Grants:
     )
 
 
-def _user(service: str, served: Served) -> Grants:
+def _submit() -> Grants:
     """Submit jobs, follow them, cancel them."""
     return grants.total(
         grants.look_at_streams(*STREAMS),
@@ -86,96 +78,43 @@ def _user(service: str, served: Served) -> Grants:
     )
 
 
-def _gateway(service: str, served: Served) -> Grants:
+def _plan() -> Grants:
+    """Take submissions, and change what streams are like."""
     return grants.total(
-        _process(service), _user(service, served), grants.publish(subjects.ALL_METRICS)
-    )
-
-
-def _planner(service: str, served: Served) -> Grants:
-    return grants.total(
-        _process(service),
         _records(),
         grants.change_streams(*STREAMS),
         grants.change_bucket(subjects.RECORDS),
         grants.consume(subjects.JOBS, subjects.PLANNERS),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
         grants.subscribe(subjects.ALL_CANCELS),
-        grants.publish(subjects.ALL_INPUTS),
-        grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
     )
 
 
-def _worker(service: str, names: Sequence[str], *kinds: str) -> Grants:
-    """Runs the nodes of these kinds, for the models (or ControlNets) of these names."""
+def _work(spec: ServiceSpec, served: Served) -> Grants:
+    """Run nodes of its kinds, for the models (or ControlNets) that it holds."""
     queues = [
         subjects.work_consumer(kind, name, service_class)
-        for kind in kinds
-        for name in names
-        for service_class in subjects.CLASSES
+        for kind in spec.nodes
+        for name in getattr(served, spec.holds)
+        for service_class in CLASSES
     ]
     return grants.total(
-        _process(service),
         _records(),
         grants.consume(subjects.WORK, *queues),
         grants.subscribe(subjects.ALL_CANCELS, subjects.release(ANY)),
     )
 
 
-def _prompt_encoder(service: str, served: Served) -> Grants:
-    return _worker(service, served.models, "encode")
-
-
-def _controlnet(service: str, served: Served) -> Grants:
+def _service(spec: ServiceSpec, served: Served) -> Grants:
     return grants.total(
-        _worker(service, served.controls, "hint"),
-        grants.subscribe(*(subjects.control(control) for control in served.controls)),
-        grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
+        _submit() if spec.submits else NOTHING,
+        _plan() if spec.plans else NOTHING,
+        _work(spec, served) if spec.nodes else NOTHING,
+        grants.publish(*spec.publishes(served)),
+        grants.subscribe(*spec.subscribes(served)),
+        *(grants.read(stream, subject) for stream, subject in spec.fetches),
     )
 
 
-def _denoiser(service: str, served: Served) -> Grants:
-    """It frees what ControlNets answer as it frees what jobs leave behind."""
-    return grants.total(
-        _worker(service, served.models, "denoise"),
-        grants.publish(*(subjects.preview(model) for model in served.models)),
-        grants.publish(*(subjects.control(control) for control in served.controls)),
-        grants.publish(*(subjects.assist(model) for model in served.models)),
-        grants.subscribe(*(subjects.assist(model) for model in served.models)),
-    )
-
-
-def _vae(service: str, served: Served) -> Grants:
-    return grants.total(
-        _worker(service, served.models, "decode", "encode_image"),
-        grants.read(subjects.INPUTS, subjects.ALL_INPUTS),
-        grants.subscribe(*(subjects.preview(model) for model in served.models)),
-        grants.publish(subjects.results(ANY)),
-        grants.read(subjects.RESULTS, subjects.results(ANY)),
-    )
-
-
-def _idle(service: str, served: Served) -> Grants:
-    """Shows itself, and does nothing yet."""
-    return _process(service)
-
-
-def _admin(service: str, served: Served) -> Grants:
-    """The fleet itself, and the commands that mend it."""
-    return EVERYTHING
-
-
-_TABLE: Final[Mapping[str, Callable[[str, Served], Grants]]] = {
-    "gateway": _gateway,
-    "planner": _planner,
-    "prompt_encoder": _prompt_encoder,
-    "controlnet": _controlnet,
-    "denoiser": _denoiser,
-    "vae": _vae,
-    "placement": _idle,
-    "client": _user,
-    "admin": _admin,
-}
-
-HOLDERS: Final = tuple(_TABLE)
-"""Who gets a key."""
+HOLDERS: Final = tuple(dict.fromkeys((*SERVICES, "placement", "client", "admin")))
+"""Who gets a key. Placement is no service yet: it may show itself."""

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from loadgen.cli.app import load
 from services.fleet.access.keys import make_keys
-from services.fleet.access.permissions import Served
 from services.fleet.cli import status as status_command
 from services.fleet.cli import up as up_command
 from services.fleet.cli.dead import app as dead_app
@@ -27,6 +26,7 @@ from services.fleet.plan.processes import (
 )
 from shared.host.command_exits import exit_codes, run
 from shared.security.tokens import add_token
+from shared.services import Served
 
 app = typer.Typer(
     help="Image generation as services over NATS, batched step by step.",

@@ -39,7 +39,7 @@ class DrawOptions:
         ),
     ] = None
     sampler: Annotated[
-        str | None, typer.Option(help="One of the model's samplers; see `darkroom models`.")
+        str | None, typer.Option(help="See `darkroom models`; or as clients show it.")
     ] = None
     seed: Annotated[
         int | None,

@@ -16,10 +16,11 @@ from services.fleet.plan.machine import with_layout
 from services.fleet.plan.processes import FleetOptions
 from services.fleet.supervisor.child import Child
 from services.fleet.supervisor.running import Fleet, running_fleet
-from shared.bus.discovery import NEEDED, services
+from shared.bus.discovery import services
 from shared.client import fleet_state
 from shared.errors import Misconfigured
 from shared.policy.fleet_layout import Layout
+from shared.services import NEEDED
 from shared.tensors.owners import start_time
 
 NATS_PORT: Final = 4222

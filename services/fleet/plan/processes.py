@@ -15,9 +15,9 @@ from shared.models.catalogue import Catalogue, control_sources, read_controls
 from shared.models.files.directory import is_hub_id
 from shared.models.loras.sources.hosts import Hosts
 from shared.policy.fleet_layout import threads_each
+from shared.services import SERVICES
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, MODELS, located
 
-SERVICES: Final = ("gateway", "planner", "prompt_encoder", "controlnet", "denoiser", "vae")
 MOST_REPLICAS: Final = 64
 
 
@@ -125,11 +125,11 @@ def plan_processes(
 ) -> tuple[ProcessSpec, ...]:
     """The fleet's processes, in the order in which they are listed everywhere."""
     specs: list[ProcessSpec] = []
-    for service in SERVICES:
+    for service, spec in SERVICES.items():
         count = options.replicas.get(service, 1)
         shares = {service: inherited}
-        if service == "controlnet":
-            shares = _control_shares(options, inherited)
+        if spec.holds == "controls":
+            shares = _control_shares(service, options, inherited)
         for name, share in shares.items():
             environment = _environment(service, options, nats_url, count * len(shares), share)
             specs.extend(
@@ -145,14 +145,14 @@ def plan_processes(
 
 
 def _control_shares(
-    options: FleetOptions, inherited: Mapping[str, str]
+    service: str, options: FleetOptions, inherited: Mapping[str, str]
 ) -> dict[str, Mapping[str, str]]:
     """Which processes ControlNets have, by name, and what each inherits: its share of them."""
     own = _usable(default_controls(inherited))
     if not options.controls_apart:
-        return {"controlnet": inherited} if own else {}
+        return {service: inherited} if own else {}
     return {
-        f"controlnet-{Path(source).name}": {**inherited, "DARKROOM_CONTROLS": source}
+        f"{service}-{Path(source).name}": {**inherited, "DARKROOM_CONTROLS": source}
         for source in own
     }
 
@@ -166,7 +166,7 @@ def _usable(controls: Sequence[str]) -> list[str]:
 
 
 def _device(service: str, devices: tuple[str, ...], number: int) -> dict[str, str]:
-    if service != "denoiser" or not devices:
+    if SERVICES[service].cores != "most" or not devices:
         return {}
     return {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]}
 
@@ -211,8 +211,10 @@ def _identity(service: str, keys: Path | None, inherited: Mapping[str, str]) -> 
 
 def _threads(service: str, cores: int, replicas: int) -> int:
     """Denoising takes nearly all the time. A ControlNet computes beside it, for half as long."""
-    if service == "denoiser":
-        return threads_each(cores, replicas)
-    if service in ("prompt_encoder", "controlnet", "vae"):
-        return max(1, cores // 2 // max(1, replicas))
-    return 1
+    match SERVICES[service].cores:
+        case "most":
+            return threads_each(cores, replicas)
+        case "half":
+            return max(1, cores // 2 // max(1, replicas))
+        case "one":
+            return 1

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from services.fleet.access.keys import fleet_access
-from services.fleet.access.permissions import Served
 from services.fleet.plan.checks import free_port, refuse_unusable
 from services.fleet.plan.processes import FleetOptions, catalogue_of, plan_processes
 from services.fleet.supervisor.bus_server import Access, BusServer, bus_server
@@ -23,6 +22,7 @@ from shared.bus.nats import connect
 from shared.bus.topology import TOPOLOGY
 from shared.config import Settings
 from shared.security.keys import ANONYMOUS, Credentials
+from shared.services import Served
 from shared.tensors.janitor import remove_all_of
 
 START_SECONDS: Final = 600.0

@@ -1,6 +1,5 @@
 """What image clients call fields of ours, brought under one name."""
 
-import re
 from typing import Final, TypeVar
 
 import msgspec
@@ -8,19 +7,11 @@ import msgspec
 from services.gateway.openai.fields import ALIASES, ImagesRequest
 from services.gateway.openai.refusals import InvalidField
 from services.gateway.openai.undone import refuse_undone
-from shared.models.samplers.samplers import SAMPLERS, SPACINGS
+from shared.models.samplers.samplers import SPACINGS, sampler_named
 
 R = TypeVar("R", bound=ImagesRequest)
 
 _OWN_SPACING: Final = frozenset({"automatic", "default"})
-_CLASSES: Final[dict[str, str]] = {
-    **{
-        sampler.scheduler.removesuffix("Scheduler").lower(): name
-        for name, sampler in reversed(list(SAMPLERS.items()))
-    },
-    "karrasdpm": "dpmpp_2m_karras",
-}
-"""The first sampler of each class of diffusers."""
 
 
 def resolved(wanted: R) -> R:
@@ -47,14 +38,6 @@ def resolved(wanted: R) -> R:
     if wanted.output_quality is not None and wanted.output_format not in (None, "png"):
         said["output_compression"] = _quality(wanted)
     return msgspec.structs.replace(wanted, **said)
-
-
-def sampler_named(shown: str) -> str:
-    """The sampler that image clients show so: `DPM++ 2M Karras`, or that libraries call so:
-    `EulerDiscreteScheduler`, `K_EULER`."""
-    name = re.sub(r"[\s_-]+", "_", shown.strip().lower().replace("++", "pp")).removeprefix("k_")
-    name = re.sub(r"^euler_a(?=_|$)", "euler_ancestral", name)
-    return _CLASSES.get(name.removesuffix("scheduler"), name)
 
 
 def _spacing(scheduler: str | None) -> str | None:

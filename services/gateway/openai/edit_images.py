@@ -4,16 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.gateway.openai.data_urls import MAX_HEAD, file_of
+from services.gateway.openai.data_urls import file_of, is_text
 from services.gateway.openai.fields import FILE_FIELDS, IMAGE_ALIASES
+from services.gateway.openai.kinds.generation import AS_TEXT
 from services.gateway.openai.refusals import InvalidField, Shown, in_json
 from shared.errors import InvalidRequest
 
 IMAGE_FIELDS: Final = (*FILE_FIELDS, *IMAGE_ALIASES)
-AS_TEXT: Final = "a png, jpeg or webp file in base64, bare or as a data URL; none is fetched"
-_BASE64: Final = (b"iVBORw0KGgo", b"/9j/", b"UklGR")
-"""How a png, a jpeg and a webp begin in base64."""
-_ADDRESSES: Final = (b"http://", b"https://", b"file:", b"blob:")
+ALLOWED: Final = f"{AS_TEXT}; none is fetched"
 _IN_OBJECTS: Final = ("image_url", "url", "b64_json")
 """What holds the text where an image is an object, as OpenAI's API has it."""
 
@@ -52,30 +50,18 @@ def _files(name: str, value: object) -> Iterator[bytes]:
         case None | "":
             return
         case str():
-            yield _from_text(name, value)
+            yield file_of(name, value, ALLOWED)
         case list():
             for one in value:
                 yield from _files(name, one)
         case dict() if len(value) == 1 and next(iter(value)) in _IN_OBJECTS:
             yield from _files(name, next(iter(value.values())))
         case _:
-            raise InvalidField(name, in_json(value), AS_TEXT)
-
-
-def _from_text(name: str, text: str) -> bytes:
-    try:
-        return file_of(text)
-    except ValueError as error:
-        raise InvalidField(name, text[:MAX_HEAD], AS_TEXT) from error
+            raise InvalidField(name, in_json(value), ALLOWED)
 
 
 def _sent(name: str, content: bytes) -> bytes:
     """The file itself; some clients send its text in its place."""
-    start = content[:11].lower()
-    if start.startswith((b"data:", *_ADDRESSES)) or content.startswith(_BASE64):
-        try:
-            return file_of(content.decode("ascii"))
-        except ValueError as error:
-            allowed = f"{FILE_FIELDS[name]}; no address is fetched"
-            raise InvalidRequest(name, content[:MAX_HEAD], allowed) from error
-    return content
+    if not is_text(content):
+        return content
+    return file_of(name, content.decode("latin-1"), f"{FILE_FIELDS[name]}; no address is fetched")

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from services.gateway.openai.aliases import resolved
+from services.gateway.openai.data_urls import IN_JSON
 from services.gateway.openai.edit_images import IMAGE_FIELDS, files_of
 from services.gateway.openai.fields import (
     ALIASES,
@@ -28,9 +29,6 @@ from shared.errors import InvalidRequest
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 """Some clients begin a body in UTF-8 with it."""
-
-_FILE: Final = re.compile(rb'"(?:data:[a-z/+.;=-]*,)?[A-Za-z0-9+/=_-]{1000,}"(?!\s*:)')
-"""A file in base64, which no name in an object is."""
 
 Body = bytes | bytearray
 R = TypeVar("R", bound=ImagesRequest)
@@ -63,7 +61,7 @@ def _object(body: Body, struct: type[ImagesRequest]) -> dict[str, Any]:
     try:
         values = _values(body, _allowed(struct))
         with suppress(RecursionError):
-            _ONCE.decode(_FILE.sub(b'""', body).decode())
+            _ONCE.decode(IN_JSON.sub(b'""', body).decode())
     except msgspec.ValidationError as error:
         raise InvalidRequest("body", Shown(str(error)), "one JSON object") from error
     except RecursionError as error:

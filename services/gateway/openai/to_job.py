@@ -10,7 +10,7 @@ from services.gateway.openai.aliases import name_as_sent
 from services.gateway.openai.data_urls import file_of
 from services.gateway.openai.edit_images import Edit
 from services.gateway.openai.fields import STEPS_FACTOR, EditsRequest, ImagesRequest
-from services.gateway.openai.kinds.generation import IMAGE
+from services.gateway.openai.kinds.generation import AS_TEXT
 from services.gateway.openai.kinds.objects import Control, ImageSize
 from services.gateway.openai.refusals import InvalidField, Shown, in_json
 from services.gateway.openai.sizes import SIDES, said_as, size_of
@@ -21,6 +21,7 @@ from shared.messages import ControlChoice, GenerationRequest, JobSpec, LoraChoic
 from shared.models.cards import ModelCard
 from shared.models.catalogue import Catalogue
 from shared.models.settings import MAX_STEPS
+from shared.service_classes import DEFAULT_CLASS
 
 _PARAMETERS: Final = {
     "steps": "num_inference_steps",
@@ -56,7 +57,7 @@ def to_job(
         guidance=wanted.guidance_scale,
         sampler=wanted.sampler,
         seed=wanted.seed,
-        service_class=wanted.service_class or "standard",
+        service_class=wanted.service_class or DEFAULT_CLASS,
         deadline=None if wanted.deadline is None else clock() + wanted.deadline,
         loras=tuple(LoraChoice(**msgspec.structs.asdict(one)) for one in wanted.loras or ()),
         lora_late_steps=wanted.lora_late_steps or 0,
@@ -138,19 +139,12 @@ def _check_combinations(wanted: ImagesRequest) -> None:
 def _control(one: Control) -> ControlChoice:
     return ControlChoice(
         model=one.model,
-        image=_file(one.image),
+        image=file_of("controls", one.image, f"for image, {AS_TEXT}"),
         scale=one.scale,
         start=one.start,
         end=one.end,
         guess_mode=one.guess_mode,
     )
-
-
-def _file(text: str) -> bytes:
-    try:
-        return file_of(text)
-    except ValueError as error:
-        raise InvalidRequest("controls", text, f"for image, {IMAGE}") from error
 
 
 def _steps(wanted: ImagesRequest, card: ModelCard | None) -> int | None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from services.gateway.openai.edit_images import AS_TEXT
+from services.gateway.openai.edit_images import ALLOWED
 from services.gateway.openai.fields import FILE_FIELDS, EditsRequest, ImagesRequest
 from services.gateway.openai.schemas import (
     CompletedEvent,
@@ -88,7 +88,7 @@ def _as_form(request: Json) -> None:
 
 def json_edit() -> Json:
     """A body in which images are texts."""
-    image = {"description": f"Allowed: {AS_TEXT}; or a list of one such, or an object around it."}
+    image = {"description": f"Allowed: {ALLOWED}; or a list of one such, or an object around it."}
     return {
         "type": "object",
         "description": "The fields of the form; loras and controls are lists.",

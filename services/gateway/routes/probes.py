@@ -10,10 +10,11 @@ from services.gateway.http.core import ANSWER_SECONDS, GATEWAY, Gateway
 from services.gateway.openai.schemas import Health, Readiness
 from services.gateway.replies.json import struct_reply
 from shared.bus.base import Bus
-from shared.bus.discovery import NEEDED, Service, refusals, services, unusable_of
+from shared.bus.discovery import Service, refusals, services, unusable_of
 from shared.bus.readiness import common
 from shared.bus.topology import TOPOLOGY
 from shared.errors import DarkroomError
+from shared.services import NEEDED
 from shared.telemetry.exposition import CONTENT_TYPE, gather_metrics
 
 LOOKS: Final = (ANSWER_SECONDS, 0.6)

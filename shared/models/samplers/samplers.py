@@ -5,13 +5,20 @@ comes from the model's own `scheduler/scheduler_config.json`. Which of those are
 `shared/models/samplers/schedulers.py`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from shared.errors import InvalidRequest, Misconfigured
-from shared.models.samplers.schedulers import CONVERTIBLE, SCHEDULERS, misread, setting
+from shared.models.samplers.schedulers import (
+    CONVERTIBLE,
+    SCHEDULERS,
+    SchedulerClass,
+    misread,
+    setting,
+)
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm_epsilon", "edm_v_prediction"]
 """What a network was trained to return: the noise, the velocity of a variance-preserving process,
@@ -21,17 +28,22 @@ al. have it (EDM), the residue of the clean image, or its negative."""
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """`scheduler` is a class of diffusers, `settings` overrules the model's scheduler config."""
+    """`scheduler` is a class of diffusers, `settings` overrules the model's scheduler config.
+    `aliases`: other names, beside those that `sampler_named` makes of its own and its class's."""
 
     scheduler: str
     settings: Mapping[str, Any]
     predictions: frozenset[Prediction]
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> SchedulerClass:
+        return SCHEDULERS[self.scheduler]
 
     @property
     def draws(self) -> bool:
         """Whether its steps add noise."""
-        drawing = ("EulerAncestralDiscreteScheduler", "LCMScheduler")
-        return self.scheduler in drawing or self.stochastic
+        return self.kind.update in ("ancestral", "consistency") or self.stochastic
 
     @property
     def stochastic(self) -> bool:
@@ -41,7 +53,7 @@ class Sampler:
     @property
     def order(self) -> int:
         """Forwards that a step takes, but for the last one."""
-        return 2 if self.scheduler == "HeunDiscreteScheduler" else 1
+        return 2 if self.kind.update == "heun" else 1
 
 
 _NOISE: Final[frozenset[Prediction]] = frozenset({"epsilon", "v_prediction"})
@@ -75,14 +87,14 @@ def _solver(algorithm: str = "dpmsolver++") -> dict[str, Any]:
     }
 
 
-def _dpmpp_2m(spacing: str = "", algorithm: str = "dpmsolver++") -> Sampler:
+def _dpmpp_2m(spacing: str = "", algorithm: str = "dpmsolver++", *aliases: str) -> Sampler:
     settings = _sigmas(spacing) | _solver(algorithm)
     settings |= {
         "use_lu_lambdas": spacing == "_lu",
         "use_flow_sigmas": False,
         "variance_type": None,
     }
-    return Sampler("DPMSolverMultistepScheduler", settings, _ANY)
+    return Sampler("DPMSolverMultistepScheduler", settings, _ANY, aliases)
 
 
 # Clipping x0 to [-1, 1] is diffusers' default for some, and meant for pixels: latents lie outside.
@@ -95,9 +107,11 @@ SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
             f"euler{spacing}": Sampler("EulerDiscreteScheduler", _sigmas(spacing), _ANY)
             for spacing in SPACINGS
         },
-        "euler_ancestral": Sampler("EulerAncestralDiscreteScheduler", {}, _NOISE),
+        "euler_ancestral": Sampler("EulerAncestralDiscreteScheduler", {}, _NOISE, ("euler_a",)),
         "ddim": Sampler("DDIMScheduler", _UNBOUNDED, _ANY),
-        **{f"dpmpp_2m{spacing}": _dpmpp_2m(spacing) for spacing in (*SPACINGS, "_lu")},
+        "dpmpp_2m": _dpmpp_2m(),
+        "dpmpp_2m_karras": _dpmpp_2m("_karras", "dpmsolver++", "karrasdpm"),
+        **{f"dpmpp_2m{spacing}": _dpmpp_2m(spacing) for spacing in (*SPACINGS[2:], "_lu")},
         **{f"dpmpp_2m_sde{spacing}": _dpmpp_2m(spacing, "sde-dpmsolver++") for spacing in SPACINGS},
         **{
             f"heun{spacing}": Sampler(
@@ -133,14 +147,29 @@ SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
 )
 
 
+_ALIASES: Final[Mapping[str, str]] = {
+    alias: name
+    for name, sampler in reversed(list(SAMPLERS.items()))  # of a class, the first one is meant
+    for alias in (sampler.scheduler.removesuffix("Scheduler").lower(), *sampler.aliases)
+}
+
+
+def sampler_named(shown: str) -> str:
+    """The name of the sampler that image clients show so: `DPM++ 2M Karras`, or that libraries call
+    so: `EulerDiscreteScheduler`, `K_EULER`. It may be none."""
+    name = re.sub(r"[\s_-]+", "_", shown.strip().lower().replace("++", "pp")).removeprefix("k_")
+    return _ALIASES.get(name.removesuffix("scheduler"), name)
+
+
 def prediction_of(scheduler_config: Mapping[str, Any]) -> Prediction | None:
     """What a model with this scheduler config predicts; None: nothing a sampler here can use."""
-    kind = str(scheduler_config.get("_class_name"))
-    if kind == "FlowMatchEulerDiscreteScheduler":
+    known = SCHEDULERS.get(str(scheduler_config.get("_class_name")))
+    trained = "variance_preserving" if known is None else known.trained
+    if trained == "flow":
         # Inverted sigmas (clean at 1, noise at 0) would divide by a noise level of zero.
         return None if scheduler_config.get("invert_sigmas") else "flow"
     prediction = scheduler_config.get("prediction_type", "epsilon")
-    if kind.startswith("EDM"):
+    if trained == "edm":
         return _EDM_NAMES.get(str(prediction))
     match prediction:
         case "epsilon" | "v_prediction" | "sample":
@@ -198,18 +227,19 @@ def require_sampler(scheduler_config: Mapping[str, Any], name: str) -> Sampler:
 def _cannot_follow(name: str, config: Mapping[str, Any]) -> bool:
     """Whether a class knows nothing of something that the model was trained with, or cannot compute
     with it."""
-    kind = SAMPLERS[name].scheduler
-    if name == "flow_dpmpp_2m":  # one of the ways in which a flow's levels may depend on the size
+    kind = SAMPLERS[name].kind
+    if SAMPLERS[name].settings.get("use_flow_sigmas"):
+        # One of the ways in which a flow's levels may depend on the size.
         dynamic = bool(config.get("use_dynamic_shifting"))
         return dynamic and config.get("time_shift_type", "exponential") != "exponential"
     if config.get("rescale_betas_zero_snr") and _knows("rescale_betas_zero_snr", config):
         # Noise says nothing of the image then: these would divide by alpha = 0.
-        divides = kind in ("DDIMScheduler", "LCMScheduler", "TCDScheduler")
-        if kind == "HeunDiscreteScheduler" or (divides and prediction_of(config) == "epsilon"):
+        divides = kind.levels != "sigmas"
+        if kind.update == "heun" or (divides and prediction_of(config) == "epsilon"):
             return True
     continuous = config.get("timestep_type") == "continuous" and _knows("timestep_type", config)
     velocity = prediction_of(config) == "v_prediction"
-    return continuous and velocity and kind != "EulerDiscreteScheduler"
+    return continuous and velocity and "timestep_type" not in kind.read
 
 
 def _knows(name: str, config: Mapping[str, Any]) -> bool:
@@ -222,7 +252,7 @@ def _is_own(name: str, config: Mapping[str, Any]) -> bool:
     sampler = SAMPLERS[name]
     if sampler.scheduler != config.get("_class_name"):
         return False
-    fixed = SCHEDULERS[sampler.scheduler].fixed
+    fixed = sampler.kind.fixed
     return all(setting(config, k) == v for k, v in sampler.settings.items() if k in fixed)
 
 

@@ -10,7 +10,11 @@ none of them is not the class's own, and diffusers ignores it too.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+Update = Literal["straight", "ancestral", "multistep", "heun", "consistency"]
+Levels = Literal["sigmas", "ddim", "distilled"]
+Trained = Literal["variance_preserving", "flow", "edm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,13 @@ class SchedulerClass:
     read: frozenset[str]
     fixed: Mapping[str, Any]
     idle: frozenset[str] = frozenset()
+    update: Update = "straight"
+    """How x and x0 become the next x; see `services/denoiser/sampling/updates.py`."""
+    levels: Levels = "sigmas"
+    """Where its noise levels are read: its `sigmas`, or the shares of the signal's variance at its
+    times, which are any (`ddim`) or those that a model was distilled at."""
+    trained: Trained = "variance_preserving"
+    """Which process the models are of that come with it."""
 
 
 _BETAS: Final = frozenset({"beta_start", "beta_end", "beta_schedule", "trained_betas"})
@@ -58,7 +69,7 @@ _EDM: Final = frozenset(
 )
 
 
-def _consistency(module: str) -> SchedulerClass:
+def _distilled(module: str, update: Update) -> SchedulerClass:
     return SchedulerClass(
         module,
         _VP
@@ -70,6 +81,8 @@ def _consistency(module: str) -> SchedulerClass:
         },
         {"clip_sample": False, "thresholding": False},
         _CLIPPING,
+        update,
+        levels="distilled",
     )
 
 
@@ -89,13 +102,17 @@ SCHEDULERS: Final[Mapping[str, SchedulerClass]] = MappingProxyType(
             _SPACED_SIGMAS,
         ),
         "EulerAncestralDiscreteScheduler": SchedulerClass(
-            "scheduling_euler_ancestral_discrete", _VP | {"rescale_betas_zero_snr"}, {}
+            "scheduling_euler_ancestral_discrete",
+            _VP | {"rescale_betas_zero_snr"},
+            {},
+            update="ancestral",
         ),
         "DDIMScheduler": SchedulerClass(
             "scheduling_ddim",
             _VP | {"set_alpha_to_one", "rescale_betas_zero_snr"},
             {"clip_sample": True, "thresholding": False},
             _CLIPPING,
+            levels="ddim",
         ),
         "DPMSolverMultistepScheduler": SchedulerClass(
             "scheduling_dpmsolver_multistep",
@@ -114,21 +131,25 @@ SCHEDULERS: Final[Mapping[str, SchedulerClass]] = MappingProxyType(
             | _SOLVER
             | {"use_lu_lambdas": False, "use_flow_sigmas": False, "variance_type": None},
             _CLIPPING - {"clip_sample_range"},
+            update="multistep",
         ),
         "HeunDiscreteScheduler": SchedulerClass(
             "scheduling_heun_discrete",
             _VP,
             _SPACED_SIGMAS | {"clip_sample": False},
             frozenset({"clip_sample_range"}),
+            update="heun",
         ),
-        "LCMScheduler": _consistency("scheduling_lcm"),
-        "TCDScheduler": _consistency("scheduling_tcd"),
-        "EDMEulerScheduler": SchedulerClass("scheduling_edm_euler", _EDM, {}),
+        "LCMScheduler": _distilled("scheduling_lcm", "consistency"),
+        "TCDScheduler": _distilled("scheduling_tcd", "straight"),
+        "EDMEulerScheduler": SchedulerClass("scheduling_edm_euler", _EDM, {}, trained="edm"),
         "EDMDPMSolverMultistepScheduler": SchedulerClass(
             "scheduling_edm_dpmsolver_multistep",
             _EDM | {"lower_order_final", "euler_at_final"},
             _SOLVER,
             _CLIPPING - {"clip_sample_range"},
+            update="multistep",
+            trained="edm",
         ),
         "FlowMatchEulerDiscreteScheduler": SchedulerClass(
             "scheduling_flow_match_euler_discrete",
@@ -146,6 +167,7 @@ SCHEDULERS: Final[Mapping[str, SchedulerClass]] = MappingProxyType(
                 }
             ),
             _SPACED_SIGMAS | {"invert_sigmas": False, "stochastic_sampling": False},
+            trained="flow",
         ),
     }
 )
@@ -229,7 +251,7 @@ def misread(config: Mapping[str, Any]) -> str | None:
         if name in SWITCHES and not isinstance(value, bool | None):
             return f"{name} is {value!r}; allowed: true or false"
     shifted = config.get("use_dynamic_shifting") and config.get("time_shift_type") == "linear"
-    if shifted and config.get("_class_name") == "DPMSolverMultistepScheduler":
+    if shifted and known is not None and "flow_shift" in known.read:
         return "time_shift_type is 'linear'; allowed with use_dynamic_shifting: exponential"
     steps = config.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:

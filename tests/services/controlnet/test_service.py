@@ -62,13 +62,13 @@ def latents(rows: int) -> torch.Tensor:
     return torch.randn(rows, *SHAPE, generator=torch.Generator().manual_seed(rows))
 
 
-async def _task(bus: MemoryBus, job_id: str) -> Task:
+async def _task(bus: MemoryBus, transport: MemoryTransport, job_id: str) -> Task:
     records = RecordStore(bus)
     wanted = spec(job_id=job_id, width=64, height=64)
     wanted = msgspec.structs.replace(wanted, controls=(EDGES, EDGES))
     revisioned = await records.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
     work = Work(Delivered(1))  # type: ignore[arg-type]
-    return Task(revisioned, revisioned.record.nodes["hint-1"], work, records)
+    return Task(revisioned, revisioned.record.nodes["hint-1"], work, records, transport)
 
 
 def test_a_jobs_picture_is_embedded() -> None:
@@ -77,12 +77,11 @@ def test_a_jobs_picture_is_embedded() -> None:
         await bus.ensure(TOPOLOGY)
         await bus.store(subjects.job_input("job-1", 1), encoded(picture(size=(64, 64))))
         service = ControlNetService({"edges": control("edges")}, bus, transport)
-        outputs = await service.run(await _task(bus, "job-1"))
+        outputs = await service.run(await _task(bus, transport, "job-1"))
         assert list(outputs) == ["hint-1"]
         assert get_tensor(transport, outputs["hint-1"]).shape == (8, 8, 8)
-        service.discard(outputs)
         with pytest.raises(InvalidRequest, match=r"controls.*dropped"):
-            await service.run(await _task(bus, "job-2"))
+            await service.run(await _task(bus, transport, "job-2"))
         service.close()
 
     run(main())

@@ -168,7 +168,9 @@ class World:
     async def _delivered(self, job_id: str, deliveries: int) -> WatchedTask:
         revisioned = await self.records.load(job_id)
         work = Work(Delivered(deliveries))  # type: ignore[arg-type]  # all else is the worker's
-        return WatchedTask(revisioned, revisioned.record.nodes["denoise-0"], work, self.records)
+        return WatchedTask(
+            revisioned, revisioned.record.nodes["denoise-0"], work, self.records, self.transport
+        )
 
     async def state(self, job_id: str = "job-1") -> NodeState:
         return (await self.records.load(job_id)).record.nodes["denoise-0"]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from services.fleet.access.keys import AUTHORIZATION, SERVER, fleet_access, make_keys, server_access
-from services.fleet.access.permissions import Served
 from services.fleet.health import trouble
 from services.fleet.supervisor.bus_server import BusServer, bus_server
 from shared.bus.base import ServiceInfo
@@ -15,6 +14,7 @@ from shared.bus.nats import connect
 from shared.bus.topology import TOPOLOGY
 from shared.errors import BusUnavailable, Misconfigured
 from shared.security.keys import SEED_FILE, Credentials
+from shared.services import Served
 from shared.tensors.owners import start_time
 from tests.conftest import eventually, run
 

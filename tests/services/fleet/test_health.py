@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from services.fleet.access.keys import make_keys, server_access
-from services.fleet.access.permissions import Served
-from services.fleet.health import greets
+from services.fleet.health import greets, main
 from shared.bus.embedded import nats_server
+from shared.services import Served
 from tests.conftest import run
 
 
@@ -20,3 +22,12 @@ def test_a_bus_greets_whoever_asks_even_under_keys(tmp_path: Path) -> None:
             assert await greets(server.url)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("arguments", [[], ["denoise"], ["vae", "planner"]])
+def test_only_a_service_is_asked_after(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["health", *arguments])
+    with pytest.raises(SystemExit, match=r"allowed: gateway, planner, .* or nats"):
+        main()

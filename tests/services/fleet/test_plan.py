@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from services.fleet.plan.processes import (
-    SERVICES,
     FleetOptions,
     ProcessSpec,
     default_controls,
@@ -15,6 +14,7 @@ from services.fleet.plan.processes import (
 )
 from shared.config import Settings
 from shared.errors import InvalidRequest
+from shared.services import SERVICES
 from shared.shipped import DEFAULT_MODEL, MODELS
 
 
@@ -30,7 +30,7 @@ def threads(specs: dict[str, ProcessSpec]) -> dict[str, int]:
 
 
 def test_a_fleet_is_one_process_of_every_service() -> None:
-    assert tuple(plan()) == SERVICES
+    assert tuple(plan()) == tuple(SERVICES)
 
 
 def test_denoising_gets_every_core_but_one_and_the_rest_half() -> None:

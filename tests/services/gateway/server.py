@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 from openai import AsyncOpenAI
 
-from services.gateway.app import serving
+from services.gateway.app import HttpOptions, serving
 from services.gateway.http.core import Gateway
 from shared.bus.memory import MemoryBus
 from shared.telemetry.metrics import Metrics
@@ -81,5 +81,5 @@ async def served(
     """A gateway that leaves before its pipeline does. `aliases`: of its models."""
     settings = {"grace": 0.2} | options
     catalogue = factories.catalogue().with_aliases(settings.pop("aliases", {}))
-    async with serving(bus, catalogue, Metrics("gateway"), "127.0.0.1", 0, **settings) as gateway:
+    async with serving(bus, catalogue, Metrics("gateway"), HttpOptions(**settings)) as gateway:
         yield Server(gateway, line, bus, http)

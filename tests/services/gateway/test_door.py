@@ -159,14 +159,16 @@ def test_beyond_loopback_tokens_and_tls_are_required_by_name() -> None:
 
 def test_a_gateway_beyond_loopback_does_not_start_unprotected() -> None:
     async def scenario() -> None:
-        from services.gateway.app import serving
+        from services.gateway.app import HttpOptions, serving
         from shared.bus.memory import MemoryBroker
         from shared.telemetry.metrics import Metrics
         from tests.helpers import factories
 
         bus = MemoryBroker().connect("gateway")
         with pytest.raises(Misconfigured, match="the gateway would listen on"):
-            async with serving(bus, factories.catalogue(), Metrics("gateway"), "0.0.0.0", 0):
+            async with serving(
+                bus, factories.catalogue(), Metrics("gateway"), HttpOptions("0.0.0.0")
+            ):
                 pass
 
     run(scenario())

@@ -13,12 +13,11 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from services.gateway.app import serving
+from services.gateway.app import HttpOptions, serving
 from services.gateway.http import body, core
 from services.gateway.http.body import MAX_BODY_BYTES, SMALL_BODY_BYTES
 from services.gateway.routes import jobs
 from shared import subjects
-from shared.bus.discovery import NEEDED
 from shared.bus.memory import MemoryBroker
 from shared.bus.topology import TOPOLOGY
 from shared.errors import (
@@ -33,6 +32,7 @@ from shared.errors import (
 )
 from shared.jobs.travel import MAX_IMAGE_BYTES
 from shared.messages import CancelReply, encode
+from shared.services import NEEDED
 from shared.telemetry.exposition import serve_metrics
 from shared.telemetry.metrics import Metrics
 from tests.conftest import eventually, run
@@ -307,7 +307,7 @@ def test_a_full_queue_of_submissions_is_said_with_when_to_try_again_and_passes()
         await bus.store(subjects.submit("somebody-elses"), b"")
         async with (
             serving(
-                bus, factories.catalogue(), Metrics("gateway"), "127.0.0.1", 0, grace=0.1
+                bus, factories.catalogue(), Metrics("gateway"), HttpOptions(grace=0.1)
             ) as gateway,
             aiohttp.ClientSession(f"http://{gateway.address}") as http,
             asyncio.TaskGroup() as tasks,
@@ -342,7 +342,7 @@ def test_cancelling_a_job_that_no_planner_takes_is_unavailable_by_name(
         await bus.store(subjects.submit("job-1"), b"")
         async with (
             busy.subscribe(subjects.ALL_CANCELS) as requests,
-            serving(bus, factories.catalogue(), Metrics("gateway"), "127.0.0.1", 0) as gateway,
+            serving(bus, factories.catalogue(), Metrics("gateway")) as gateway,
             aiohttp.ClientSession(f"http://{gateway.address}") as http,
             asyncio.TaskGroup() as tasks,
         ):

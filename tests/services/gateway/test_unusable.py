@@ -9,10 +9,11 @@ import aiohttp
 from services.gateway.app import serving
 from services.gateway.routes.probes import missing_services
 from shared.bus.base import ServiceInfo
-from shared.bus.discovery import NEEDED, Service
+from shared.bus.discovery import Service
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.unusable import Unusable
 from shared.models.catalogue import Catalogue
+from shared.services import NEEDED
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from shared.telemetry.metrics import Metrics
 from tests.conftest import eventually, run
@@ -71,7 +72,7 @@ def test_a_request_that_names_no_model_gets_the_first_that_somebody_could_load()
     async def main() -> None:
         bus = MemoryBus(MemoryBroker(), "test")
         async with (
-            serving(bus, two, Metrics("gateway"), "127.0.0.1", 0) as gateway,
+            serving(bus, two, Metrics("gateway")) as gateway,
             bus.service(info, lambda: told),
             asyncio.TaskGroup() as group,
         ):
@@ -97,7 +98,7 @@ def test_loras_that_fit_no_model_are_listed_apart(tmp_path: Path) -> None:
         async with (
             pipeline() as (_, bus),
             aiohttp.ClientSession() as http,
-            serving(bus, catalogue, Metrics("gateway"), "127.0.0.1", 0) as gateway,
+            serving(bus, catalogue, Metrics("gateway")) as gateway,
             http.get(f"http://{gateway.address}/v1/models") as reply,
         ):
             told = await reply.json()

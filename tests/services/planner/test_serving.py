@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from services.planner.serving import SERVICE_OF, Serving, unserved
+from services.planner.serving import Serving, unserved
 from shared.bus.base import ServiceInfo
 from shared.bus.discovery import Service
 from shared.bus.memory import MemoryBroker, MemoryBus
@@ -16,6 +16,7 @@ from shared.bus.readiness import Refusal
 from shared.bus.unusable import Unusable
 from shared.errors import NotServed
 from shared.jobs.graph import text_to_image
+from shared.services import SERVICE_OF
 from tests.conftest import eventually, run
 from tests.helpers.factories import catalogue, spec
 

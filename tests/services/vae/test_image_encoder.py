@@ -48,7 +48,7 @@ class World:
         self.bus, self.fields = bus, fields
         self.transport = MemoryTransport()
         autoencoders = {MODEL: load(read_card(DEFAULT_MODEL), "cpu", "float32")}
-        self.encoder = ImageEncoder(autoencoders, bus, self.transport)
+        self.encoder = ImageEncoder(autoencoders, bus)
         self.decoder = ImageDecoder(autoencoders, bus, self.transport)
         self.outputs: dict[str, dict[str, TensorHandle]] = {}
 
@@ -68,7 +68,8 @@ class World:
         revisioned = await records.open(new_record("job-1", wanted, workflow(wanted), at=0.0))
         for name, outputs in self.outputs.items():
             await records.advance(revisioned, NodeFinished(name, 1, outputs, "w", 1.0, 2.0))
-        return Task(revisioned, revisioned.record.nodes[node], Work(Delivered(1)), records)  # type: ignore[arg-type]
+        work = Work(Delivered(1))  # type: ignore[arg-type]  # all else is the worker's
+        return Task(revisioned, revisioned.record.nodes[node], work, records, self.transport)
 
     async def encode(self) -> dict[str, torch.Tensor]:
         self.outputs["encode_image"] = await self.encoder.run(await self.task("encode_image"))
@@ -131,7 +132,7 @@ def test_an_edit_is_encoded_once_and_equals_the_original_outside_its_mask() -> N
         inside = np.asarray(mask)[..., 3] == 0
         assert (found[~inside] == np.asarray(image)[~inside]).all()
         assert (found[inside] != np.asarray(image)[inside]).mean() > 0.9
-        world.encoder.discard(world.outputs["encode_image"])
+        (await world.task("encode_image")).discard(world.outputs["encode_image"])
         with pytest.raises(HandleLost):
             get_tensor(world.transport, world.outputs["encode_image"]["original"])
         world.close()
@@ -198,7 +199,7 @@ def test_an_image_that_is_edited_again_is_not_encoded_again() -> None:
         files = [pictures.file(pictures.picture(seed=seed)) for seed in (0, 1)]
         counting, found = Counting(), []
         world = await World.create(image=files[0])
-        encoder = ImageEncoder({MODEL: counting}, world.bus, world.transport)
+        encoder = ImageEncoder({MODEL: counting}, world.bus)
         for image in (*files, *files):
             another = await World.create(image=image)
             encoder._bus = another.bus

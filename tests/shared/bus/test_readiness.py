@@ -11,7 +11,6 @@ from shared.bus.readiness import REFUSAL, Refusal, common
 from shared.config import Settings
 from shared.process.process import Process
 from shared.telemetry.metrics import Metrics
-from shared.worker.memory_budget import MemoryBudget
 from tests.conftest import eventually, run
 
 LASTING, PASSING = Refusal("no memory", lasting=True), Refusal("leaving")
@@ -44,7 +43,7 @@ def test_what_is_no_refusal_is_none(told: object) -> None:
 def test_a_process_tells_why_it_takes_no_work() -> None:
     async def scenario() -> None:
         bus = MemoryBus(MemoryBroker(), "test")
-        process = Process("vae", "vae-1", Settings(), Metrics("test"), bus, MemoryBudget(0))
+        process = Process("vae-1", Settings(), Metrics("test"), bus, service="vae")
         now: list[Refusal | None] = [None]
 
         async def work(stop: asyncio.Event, ready: Callable[[], None]) -> None:

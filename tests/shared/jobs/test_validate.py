@@ -29,6 +29,12 @@ def test_the_seed_of_a_request_without_one_depends_on_its_job_id_alone() -> None
     assert first.seed == again.seed != other.seed
 
 
+@pytest.mark.parametrize("shown", ["DPM++ 2M", "dpmpp-2m", "DPMSolverMultistepScheduler"])
+def test_a_sampler_goes_by_all_the_names_that_it_is_known_by(shown: str) -> None:
+    one = catalogue(card(samplers=("euler", "dpmpp_2m")))
+    assert validate(request(sampler=shown), one).sampler == "dpmpp_2m"
+
+
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0])
 def test_a_guidance_of_one_or_less_means_none(guidance: float) -> None:
     assert not validate(request(guidance=guidance), catalogue()).guided

@@ -1,9 +1,10 @@
 """A model that nobody could load is not the default one."""
 
-from shared.bus.discovery import NEEDED, Service
+from shared.bus.discovery import Service
 from shared.bus.unusable import Unusable
 from shared.models.catalogue import Catalogue
 from shared.models.usable import as_found
+from shared.services import NEEDED
 from tests.helpers.factories import card, catalogue
 
 BROKEN = Unusable(name="bad", source="x", kind="model", reason="no numbers")

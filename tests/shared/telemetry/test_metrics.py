@@ -18,6 +18,7 @@ from shared.telemetry.exposition import gather_metrics, merge, serve_metrics
 from shared.telemetry.logs import bound
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.nodes import observed
+from shared.telemetry.tracing import NodeAttempt
 from tests.conftest import eventually, run
 
 
@@ -240,8 +241,7 @@ def test_an_observed_node_counts_its_wait_and_its_run_even_when_it_fails() -> No
     metrics = Metrics("vae")
 
     def decode(ready_at: float | None) -> AbstractContextManager[Span]:
-        return observed(
-            metrics,
+        one = NodeAttempt(
             job_id="job-1",
             node="decode-0",
             kind="decode",
@@ -250,6 +250,7 @@ def test_an_observed_node_counts_its_wait_and_its_run_even_when_it_fails() -> No
             headers={},
             ready_at=ready_at,
         )
+        return observed(metrics, one)
 
     with decode(ready_at=time.time() - 10.0):
         assert bound() == {"job_id": "job-1", "node": "decode-0"}

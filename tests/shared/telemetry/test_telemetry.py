@@ -103,13 +103,15 @@ def denoise(
     headers: dict[str, str], ready_at: float | None = None, job_id: str = "job-1"
 ) -> AbstractContextManager[trace.Span]:
     return tracing.node_span(
-        job_id=job_id,
-        node="denoise-0",
-        kind="denoise",
-        model="pocket",
-        attempt=2,
-        headers=headers,
-        ready_at=ready_at,
+        tracing.NodeAttempt(
+            job_id=job_id,
+            node="denoise-0",
+            kind="denoise",
+            model="pocket",
+            attempt=2,
+            headers=headers,
+            ready_at=ready_at,
+        )
     )
 
 
@@ -284,7 +286,8 @@ def test_nothing_of_the_sdk_is_imported_while_nobody_listens() -> None:
 import sys
 from shared.telemetry import telemetry, tracing
 with telemetry("vae"):
-    with tracing.node_span(job_id="j", node="n", kind="k", model="m", attempt=1, headers={}) as s:
+    one = tracing.NodeAttempt(job_id="j", node="n", kind="k", model="m", attempt=1, headers={})
+    with tracing.node_span(one) as s:
         tracing.step_event(s, 1, 1, 0.1)
         assert tracing.inject() == {}
 heavy = ("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "requests", "torch")

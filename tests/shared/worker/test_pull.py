@@ -9,8 +9,10 @@ from shared.bus.base import Delivery
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.readiness import Refusal
 from shared.bus.topology import TOPOLOGY
+from shared.config import Settings
 from shared.errors import BusUnavailable
-from shared.worker.pull import PullLoop, Source, Work, willing
+from shared.service_classes import CLASSES
+from shared.worker.pull import Puller, PullLoop, Source, Work, willing
 from tests.conftest import eventually, run
 from tests.loadgen.virtual_time import run_virtually
 
@@ -55,7 +57,7 @@ async def pulling(
             ),
             capacity + (burst_capacity if c == "interactive" else 0),
         )
-        for c in subjects.CLASSES
+        for c in CLASSES
     ]
 
     async def nothing() -> None:
@@ -63,16 +65,20 @@ async def pulling(
 
     loop = PullLoop(
         [*sources, *also],
-        handle,
-        decline=give_back,
-        drain=drain or nothing,
-        on_stall=(hung if hung is not None else []).append,
-        ack_wait=ACK_WAIT,
-        stall_seconds=stall_seconds,
-        drain_seconds=drain_seconds,
-        poll_seconds=0.1,
-        load=load,
-        refusal=refusal,
+        Settings(
+            ack_wait=ACK_WAIT,
+            stall_seconds=stall_seconds,
+            drain_seconds=drain_seconds,
+            poll_seconds=0.1,
+        ),
+        Puller(
+            handle=handle,
+            decline=give_back,
+            drain=drain or nothing,
+            on_stall=(hung if hung is not None else []).append,
+            load=load,
+            refusal=refusal,
+        ),
     )
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:

@@ -18,7 +18,7 @@ from shared.errors import ArenaFull, HandedOver, HandleLost, InvalidRequest, Mem
 from shared.jobs.advance import MAX_FAILURES, new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, Claimed, InputsLost, NodeFailed, NodeFinished
-from shared.jobs.graph import NodeKind, text_to_image
+from shared.jobs.graph import text_to_image
 from shared.jobs.record_store import RecordStore
 from shared.messages import (
     CancelRequest,
@@ -32,10 +32,12 @@ from shared.messages import (
     encode,
 )
 from shared.messages.handle import TensorHandle
+from shared.services import NodeKind
 from shared.telemetry.metrics import Metrics
+from shared.worker.context import Context
 from shared.worker.memory_budget import MemoryBudget
 from shared.worker.pull import Work
-from shared.worker.task import Task, Tensors
+from shared.worker.task import Handler, Task
 from shared.worker.worker import Worker
 from tests.conftest import eventually, run
 from tests.helpers.factories import spec
@@ -46,31 +48,31 @@ SETTINGS = Settings(ack_wait=0.5, poll_seconds=0.1)
 Run = Callable[[Task], Awaitable[dict[str, TensorHandle]]]
 
 
-class StubHandler:
+class Noting(MemoryTransport):
+    """Keeps what was freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.freed: list[TensorHandle] = []
+
+    def free(self, handle: TensorHandle) -> bool:
+        self.freed.append(handle)
+        return super().free(handle)
+
+
+class StubHandler(Handler):
     """A handler of `kind` whose work is `do`."""
 
     models: tuple[str, ...] = ("pocket-sdxl",)
     capacity = 4
-    burst_capacity = 0
-    isolates = False
 
     def __init__(self, kind: NodeKind, do: Run) -> None:
         self.kind = kind
         self.do = do
-        self.transport = MemoryTransport()
-        self.discarded: list[TensorHandle] = []
+        self.transport = Noting()
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         return await self.do(task)
-
-    def discard(self, outputs: Tensors) -> None:
-        self.discarded.extend(outputs.values())
-
-    def has_capacity(self) -> bool:
-        return True
-
-    async def drain(self) -> None:
-        pass
 
 
 def put(handler: StubHandler, task: Task) -> dict[str, TensorHandle]:
@@ -101,13 +103,22 @@ async def submit(bus: MemoryBus, **changes: Any) -> None:
     await RecordStore(bus).open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
 
 
+def worker_of(
+    bus: MemoryBus,
+    handler: StubHandler,
+    settings: Settings = SETTINGS,
+    name: str = "worker-1",
+    budget: MemoryBudget | None = None,
+) -> Worker:
+    context = Context(name, settings, Metrics("test"), bus, budget or MemoryBudget(0))
+    return Worker(context, handler, handler.transport, on_stall=lambda subject: None)
+
+
 @asynccontextmanager
 async def working(
     bus: MemoryBus, handler: StubHandler, settings: Settings = SETTINGS
 ) -> AsyncIterator[Worker]:
-    worker = Worker(
-        bus, handler, settings, Metrics("test"), "worker-1", on_stall=lambda subject: None
-    )
+    worker = worker_of(bus, handler, settings)
     stop, ready = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.run(stop, ready.set))
@@ -143,7 +154,7 @@ def test_a_finished_node_advances_the_record_and_publishes_the_next() -> None:
             assert revisioned.record.nodes["encode"].status == "done"
             assert revisioned.record.nodes["encode"].worker == "worker-1"
             await eventually(lambda: _none_waits(bus, "encode"))
-        assert handler.discarded == []
+        assert handler.transport.freed == []
 
     run_virtually(scenario())
 
@@ -186,7 +197,7 @@ def test_a_result_that_comes_too_late_is_discarded_and_its_slots_freed() -> None
             await eventually(lambda: _none_waits(bus, "encode"))
         revisioned = await records.load("job-1")
         assert revisioned.record.nodes["encode"].worker == "faster"
-        assert len(handler.discarded) == 1
+        assert len(handler.transport.freed) == 1
 
     run_virtually(scenario())
 
@@ -277,7 +288,7 @@ def test_a_worker_whose_memory_budget_could_never_be_met_does_not_begin() -> Non
         ready = asyncio.Event()
         budget = MemoryBudget(1000, resident=lambda: 1000)
         handler = StubHandler("encode", _unused)
-        worker = Worker(bus, handler, SETTINGS, Metrics("test"), "encoder-1", budget)
+        worker = worker_of(bus, handler, name="encoder-1", budget=budget)
         with pytest.raises(MemoryBudgetExceeded, match="encoder-1 with pocket-sdxl"):
             await worker.run(asyncio.Event(), ready.set)
         assert not ready.is_set()
@@ -291,7 +302,7 @@ def test_a_worker_over_its_budget_says_so_and_takes_nothing() -> None:
         used = 0
         budget = MemoryBudget(1000, resident=lambda: used)
         handler = StubHandler("encode", _unused)
-        worker = Worker(bus, handler, SETTINGS, Metrics("test"), "encoder-1", budget)
+        worker = worker_of(bus, handler, name="encoder-1", budget=budget)
         stop, ready = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop, ready.set))
@@ -471,13 +482,8 @@ def test_a_leaving_process_hands_its_unfinished_node_back_at_once() -> None:
 
         await submit(bus)
         handler = StubHandler("encode", hangs)
-        leaving = Worker(
-            bus,
-            handler,
-            msgspec.structs.replace(SETTINGS, drain_seconds=0.0),
-            Metrics("test"),
-            "leaving",
-        )
+        settings = msgspec.structs.replace(SETTINGS, drain_seconds=0.0)
+        leaving = worker_of(bus, handler, settings, name="leaving")
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(leaving.run(stop))
@@ -607,10 +613,12 @@ def test_who_loses_a_claim_to_another_does_not_run_the_node() -> None:
         handler = StubHandler("encode", do)
         await submit(bus)
         revisioned = await RecordStore(bus).load("job-1")
-        worker = Worker(bus, handler, SETTINGS, Metrics("test"), "worker-1")
+        worker = worker_of(bus, handler)
         delivery = Noted(deliveries=2)
         work = Work(delivery)  # type: ignore[arg-type]  # all that a task does to one is noted
-        late = Task(revisioned, revisioned.record.nodes["encode"], work, RecordStore(bus))
+        late = Task(
+            revisioned, revisioned.record.nodes["encode"], work, RecordStore(bus), handler.transport
+        )
         await RecordStore(bus).advance(
             await RecordStore(bus).load("job-1"), Claimed("encode", 1, 1, 1.0, "another")
         )
@@ -646,7 +654,7 @@ def test_who_lost_its_lease_changes_nothing_and_acknowledges_nothing() -> None:
             async with working(bus, taker, patient):
                 await claimed.wait()
                 wake.set()
-                await eventually(lambda: _true(len(sleeper.discarded) == 1))
+                await eventually(lambda: _true(len(sleeper.transport.freed) == 1))
                 revisioned = await RecordStore(bus).load("job-1")
                 state = revisioned.record.nodes["encode"]
                 assert (state.status, state.lease) == ("ready", 2)
@@ -715,7 +723,7 @@ async def task_of(bus: MemoryBus, delivery: Noted) -> Task:
     records = RecordStore(bus)
     revisioned = await records.load("job-1")
     work = Work(delivery)  # type: ignore[arg-type]  # all that a task does to one is noted
-    return Task(revisioned, revisioned.record.nodes["encode"], work, records)
+    return Task(revisioned, revisioned.record.nodes["encode"], work, records, MemoryTransport())
 
 
 def test_who_lost_its_lease_cannot_give_the_work_of_its_successor_back() -> None:

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from services.gateway.openai.kinds.meta import described, number, sentence, text
 from services.gateway.openai.kinds.objects import Control, Lora
+from shared import service_classes
 from shared.jobs.travel import MAX_UPLOAD_BYTES
 from shared.jobs.validate import (
     MAX_CONTROL_LAG,
@@ -20,8 +21,9 @@ from shared.jobs.validate import (
     MAX_USER_CHARACTERS,
     RANDOM_SEED,
 )
-from shared.messages import ImageFormat, ServiceClass
+from shared.messages import ImageFormat
 from shared.models.settings import MAX_GUIDANCE, MAX_STEPS
+from shared.service_classes import DEFAULT_CLASS, ServiceClass
 
 MAX_DEADLINE: Final = 24 * 3600
 """Seconds; results are kept no longer."""
@@ -113,14 +115,14 @@ LateSteps = Annotated[
         MAX_STEPS,
     ),
 ]
-IMAGE: Final = "a png, jpeg or webp file in base64, bare or as a data URL"
+AS_TEXT: Final = "a png, jpeg or webp file in base64, bare or as a data URL"
 Controls = Annotated[
     list[Control],
     described(
         "ControlNets to apply, each with its control image.",
         f'a list of up to {MAX_CONTROLS} objects {{"model": ..., "image": ..., "scale": ..., '
         '"start": ..., "end": ..., "guess_mode": ...}, with models from the controls in GET '
-        f"/v1/models, images that are {IMAGE}, together at most {MAX_UPLOAD_BYTES} bytes, scales "
+        f"/v1/models, images that are {AS_TEXT}, together at most {MAX_UPLOAD_BYTES} bytes, scales "
         f"(default 1) from {-MAX_CONTROL_SCALE:g} to {MAX_CONTROL_SCALE:g}, a start (default 0) "
         "and a later end (default 1) from 0 to 1",
     ),
@@ -137,8 +139,8 @@ ControlLag = Annotated[
 Class = Annotated[
     ServiceClass,
     described(
-        "Interactive jobs go first, batch jobs last. Default: standard.",
-        '"interactive", "standard" or "batch"',
+        f"Interactive jobs go first, batch jobs last. Default: {DEFAULT_CLASS}.",
+        service_classes.ALLOWED,
     ),
 ]
 Deadline = Annotated[

@@ -8,7 +8,7 @@ from services.denoiser.engine.engine import Engine
 from services.denoiser.node.model import burst_capacity, limits
 from shared.config import Settings
 from shared.policy.step_scheduler import Limits
-from shared.subjects import CLASSES
+from shared.service_classes import CLASSES
 from tests.conftest import run
 from tests.services.denoiser.models import Gated, make_row, network, with_diffusers
 from tests.services.denoiser.world import settled

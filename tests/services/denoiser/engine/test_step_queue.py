@@ -21,7 +21,7 @@ from shared.errors import QueueFull
 from shared.policy.checkpoint_interval import NEVER
 from shared.policy.cost_model import CostModel
 from shared.policy.step_scheduler import Limits
-from shared.subjects import CLASSES
+from shared.service_classes import CLASSES
 from tests.services.denoiser.models import make_row
 
 LIMITS = Limits(max_rows=2, max_admitted=3, max_waiting=4)

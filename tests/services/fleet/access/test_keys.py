@@ -7,12 +7,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from services.fleet.access.keys import make_keys, server_access
-from services.fleet.access.permissions import HOLDERS, Served
+from services.fleet.access.permissions import HOLDERS
 from services.fleet.cli.app import app
 from services.fleet.plan.processes import FleetOptions, plan_processes
 from shared.errors import Misconfigured
 from shared.security.keys import Credentials
 from shared.security.tokens import Tokens
+from shared.services import Served
 
 SERVED = Served(("pocket",), ("edges",))
 

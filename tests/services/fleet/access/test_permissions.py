@@ -2,21 +2,17 @@
 
 import pytest
 
-from services.fleet.access.permissions import HOLDERS, Served, permissions
+from services.fleet.access.permissions import HOLDERS, permissions
 from shared import subjects
 from shared.bus.nats.grants import EVERYTHING, Grants
 from shared.bus.patterns import matches
 from shared.security.keys import inbox_of, new_seed, public_key
+from shared.services import SERVICES, Served
 
 KEY = public_key(new_seed())
 MODELS = ("pocket-sdxl", "a.b/c d")
 CONTROLS = ("edges", "c.d e")
-WORKERS = {
-    "prompt_encoder": "encode",
-    "controlnet": "hint",
-    "denoiser": "denoise",
-    "vae": "decode",
-}
+WORKERS = {name: spec.nodes for name, spec in SERVICES.items() if spec.nodes}
 
 
 def granted(holder: str) -> Grants:
@@ -69,15 +65,17 @@ def test_the_vae_encodes_images_too() -> None:
     assert {one for one in HOLDERS if may_publish(one, pull)} == {"vae", "admin"}
 
 
-@pytest.mark.parametrize(("holder", "kind"), WORKERS.items())
-def test_a_service_pulls_from_the_queues_of_its_own_kind_and_models(holder: str, kind: str) -> None:
-    own = CONTROLS if kind == "hint" else MODELS
-    for other in WORKERS.values():
+@pytest.mark.parametrize(("holder", "kinds"), WORKERS.items())
+def test_a_service_pulls_from_the_queues_of_its_own_kinds_and_models(
+    holder: str, kinds: tuple[str, ...]
+) -> None:
+    own = CONTROLS if holder == "controlnet" else MODELS
+    for other in [kind for each in WORKERS.values() for kind in each]:
         for model in (*MODELS, *CONTROLS, "unknown"):
             queue = subjects.work_consumer(other, model, "batch")
             pull = f"$JS.API.CONSUMER.MSG.NEXT.WORK.{queue}"
             acknowledge = f"$JS.ACK.WORK.{queue}.1.2.3.4.5"
-            expected = other == kind and model in own
+            expected = other in kinds and model in own
             assert may_publish(holder, pull) is expected
             assert may_publish(holder, acknowledge) is expected
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from services.gateway.openai.aliases import sampler_named
 from services.gateway.openai.fields import ALIASES
 from services.gateway.openai.ignored import IGNORED
 from services.gateway.openai.notes import notes
@@ -16,6 +15,7 @@ from services.gateway.openai.undone import UNDONE
 from services.gateway.replies.errors import problem_of
 from shared.errors import InvalidRequest
 from shared.messages import GenerationRequest
+from shared.models.samplers.samplers import sampler_named
 from tests.helpers import factories
 
 
@@ -202,6 +202,11 @@ def test_what_an_image_client_sends_with_all_its_defaults_is_taken() -> None:
         ("DPM++ 2M SDE Exponential", "dpmpp_2m_sde_exponential"),
         ("dpmpp-2m", "dpmpp_2m"),
         ("LCM", "lcm"),
+        ("K_EULER", "euler"),
+        ("KarrasDPM", "dpmpp_2m_karras"),
+        ("DPMSolverMultistep", "dpmpp_2m"),
+        ("EulerDiscreteScheduler", "euler"),
+        ("FlowMatchEulerDiscreteScheduler", "flow_euler"),
     ],
 )
 def test_samplers_go_by_the_names_that_image_clients_show(shown: str, name: str) -> None:
