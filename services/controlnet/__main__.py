@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,10 +14,8 @@ from shared.models.catalogue import sort_controls
 from shared.models.contracts.controlnet import ControlNet
 from shared.models.families.registry import control_family
 from shared.models.files.directory import read_json
-from shared.models.files.loading import load_each
 from shared.process.process import Process, arena, run_process
-from shared.worker.memory_budget import component_bytes
-from shared.worker.worker import Worker
+from shared.process.serving import load_components, serve_nodes
 
 if TYPE_CHECKING:
     import torch
@@ -50,28 +46,22 @@ async def main(running: Process) -> None:
         raise Misconfigured(
             f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}: {reasons}"
         )
-    weights = sum(component_bytes(card.source, "") for card in cards.values())
-    what = f"the ControlNets {', '.join(cards)}"
-    running.budget.refuse_larger(what, weights)
     dtype = getattr(torch, settings.dtype)
-    networks, unloaded = load_each(
-        {name: card.source for name, card in cards.items()},
-        "controlnet",
+    networks, unloaded = load_components(
+        running,
         "the ControlNet",
+        {name: card.source for name, card in cards.items()},
+        dict.fromkeys(cards, ("",)),
         lambda name: load_checked(cards[name].source, dtype, settings.device),
+        kind="controlnet",
     )
     async with arena(running) as transport:
         handler = ControlNetService(networks, running.bus, transport)
-        worker = Worker(running, handler, transport)
-
-        def statistics() -> Mapping[str, object]:
-            return {**dataclasses.asdict(worker.statistics()), **handler.statistics()}
-
-        await running.serve(
-            worker.run,
-            statistics=statistics,
-            refusal=worker.refusal,
-            metadata={"models": " ".join(handler.models)},
+        await serve_nodes(
+            running,
+            transport,
+            (handler,),
+            statistics=handler.statistics,
             unusable=(*unusable, *unloaded),
             background=[partial(handler.serve_steps, name) for name in handler.models],
         )

@@ -1,7 +1,6 @@
 """`python -m services.denoiser`"""
 
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.denoiser.node.event_publisher import EventPublisher
@@ -13,11 +12,9 @@ from shared.host.terminate import terminate
 from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import Catalogue
 from shared.models.families.registry import family_of
-from shared.models.files.loading import load_each
 from shared.policy.checkpoint_interval import Interval
 from shared.process.process import Process, arena, run_process
-from shared.worker.memory_budget import component_bytes
-from shared.worker.worker import Worker
+from shared.process.serving import load_components, serve_nodes
 
 
 def die(error: BaseException) -> None:
@@ -37,17 +34,16 @@ async def main(running: Process) -> None:
     preload()
     catalogue = Catalogue.of(settings)
     cards = catalogue.cards
-    families = [family_of(card.source) for card in cards.values()]
-    weights = sum(component_bytes(family.source, family.denoiser) for family in families)
-    running.budget.refuse_larger(f"the denoising network of {', '.join(cards)}", weights)
+    families = {name: family_of(card.source) for name, card in cards.items()}
     async with arena(running) as transport, AsyncExitStack() as engines:
-        features = Features(running, transport, catalogue, families)
+        features = Features(running, transport, catalogue, families.values())
         bounds = limits(settings, len(cards))
         loader = ModelLoader(settings, running.metrics, bounds, features, die)
-        models, unusable = load_each(
-            {name: card.source for name, card in cards.items()},
-            "model",
+        models, unusable = load_components(
+            running,
             "the denoising network",
+            {name: family.source for name, family in families.items()},
+            {name: (family.denoiser,) for name, family in families.items()},
             lambda name: loader.load(cards[name]),
         )
         for model in models.values():
@@ -62,21 +58,14 @@ async def main(running: Process) -> None:
             interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
             occupation=features.occupation,
         )
-        worker = Worker(running, handler, transport)
-        await running.serve(
-            worker.run,
-            statistics=lambda: {
-                **asdict(worker.statistics()),
-                **handler.statistics(),
-                **features.statistics(),
-            },
-            refusal=worker.refusal,
-            metadata={"models": " ".join(handler.models)},
+        engines_by_name = {name: model.engine for name, model in models.items()}
+        await serve_nodes(
+            running,
+            transport,
+            (handler,),
+            statistics=lambda: {**handler.statistics(), **features.statistics()},
             unusable=unusable,
-            background=[
-                publisher.run,
-                *features.background({n: m.engine for n, m in models.items()}),
-            ],
+            background=[publisher.run, *features.background(engines_by_name)],
         )
 
 

@@ -23,9 +23,7 @@ from shared.config import Settings
 from shared.models.catalogue import Catalogue
 from shared.models.contracts.family import Family
 from shared.models.contracts.network import MaskedNetwork, Network
-from shared.models.loras.files import LoraFiles
-from shared.models.loras.library import AdapterLibrary
-from shared.models.loras.sources.fetch import Fetcher
+from shared.models.loras.libraries import AdapterLibraries
 from shared.process.process import Process
 from shared.tensors.transport import Transport
 
@@ -52,13 +50,11 @@ class Features:
         settings, bus, metrics = running.settings, running.bus, running.metrics
         self._running, self._transport = running, transport
         self._controls = ControlNets(bus, transport, settings.control_seconds)
-        self._files = LoraFiles(catalogue.lora_directory, Fetcher.of(settings))
-        self._libraries: dict[str, AdapterLibrary] = {}
+        self._libraries = AdapterLibraries(catalogue.lora_directory, settings, metrics)
         self._conditioning: dict[str, Collection[str]] = {}
         self._store = activation_store(settings, families)
         self.occupation = Occupation()
         self._cfg_worker = CfgWorker(bus, transport, self.occupation)
-        metrics.watch_cache("fetched_loras", self._files.reading)
         if self._store is not None:
             metrics.watch_cache("templates", self._store.in_memory)
             metrics.watch_cache("spilled_templates", self._store.on_disk)
@@ -66,9 +62,7 @@ class Features:
     def of_model(self, name: str, family: Family, network: Network) -> ModelFeatures:
         """Those of the model of this name, whose network was loaded just now."""
         running = self._running
-        library = AdapterLibrary(
-            self._files, family, network.check, running.settings.lora_bytes, (family.denoiser,)
-        )
+        library = self._libraries.add(name, family, network.check, (family.denoiser,))
         rows: tuple[RowFeature, ...] = (Loras(library), Controls())
         if self._store is not None and isinstance(network, MaskedNetwork):
             lookup = CacheLookup(self._store, family, network)
@@ -80,8 +74,7 @@ class Features:
             CfgParallel(branches, given=lambda: self._cfg_worker.halves[name]),
             MaskedSteps(),
         )
-        running.metrics.watch_cache("loras", library.reading, name)
-        self._libraries[name], self._conditioning[name] = library, family.conditioning
+        self._conditioning[name] = family.conditioning
         return ModelFeatures(predictors, rows)
 
     def background(
@@ -97,8 +90,7 @@ class Features:
         """But for what the predictors count."""
         store = self._store
         return {
-            "loras": {name: asdict(one.statistics()) for name, one in self._libraries.items()},
-            "fetched_loras": asdict(self._files.statistics()),
+            **self._libraries.statistics(),
             "templates": None if store is None else asdict(store.statistics()),
             "control_retries": self._controls.retries,
         }

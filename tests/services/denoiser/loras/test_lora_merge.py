@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from services.denoiser.engine.engine import Engine
 from services.denoiser.engine.events import StepReport
-from services.denoiser.loras.extension import LateLoras
+from services.denoiser.forward.step import Batch
+from services.denoiser.loras.extension import LateLoras, give
 from services.denoiser.loras.merging import Merging, agreed, worth_merging
 from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.rows.row import Row
@@ -184,3 +185,40 @@ def test_an_engine_that_ends_leaves_the_weights_as_it_found_them(tmp_path: Path)
 
     run(main())
     assert same(before, weights(network))
+
+
+def test_batches_are_made_anew_when_the_weights_change_also_because_a_change_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = SdxlUnet(make_unet())
+    before = weights(network)
+    row, other = (
+        make_row(steps=50, adapters=((adapter(tmp_path, name, number), 1.0),))
+        for number, name in enumerate(("one", "two"))
+    )
+    lora_weights = LoraWeights(network)
+    assert lora_weights.settle([row])
+    assert not lora_weights.settle([row])
+    merged = Batch.of([row], network)
+    lora_weights.batched(merged, network)
+    assert merged.beside == {}
+
+    def scarce(tensor: torch.Tensor) -> torch.Tensor:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "clone", scarce)
+        assert lora_weights.settle([other])
+    assert same(before, weights(network))
+    beside = Batch.of([row], network)
+    lora_weights.batched(beside, network)
+    assert list(beside.beside) == ["bank"]
+
+
+def test_a_row_that_is_given_other_adapters_is_another_one_to_its_batch(tmp_path: Path) -> None:
+    network, row = SdxlUnet(make_unet()), make_row(extensions=(LateLoras(2, ("one",)),))
+    batch = Batch.of([row], network)
+    assert batch.still_is([row])
+    give(row, ((adapter(tmp_path, "one"), 1.0),))
+    assert not batch.still_is([row])
+    assert row.local
