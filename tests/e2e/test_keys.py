@@ -19,7 +19,12 @@ from shared.bus.nats import connect
 from shared.errors import Misconfigured, NotPermitted
 from shared.security.tokens import add_token
 from tests.conftest import HANG_SECONDS, eventually, run
-from tests.e2e.helpers.secured import Secured
+from tests.e2e.helpers.guide import ROOT, Reader, assert_shows, steps
+from tests.e2e.helpers.secured import MAKING, STARTING, Secured
+
+README = ROOT / "README.md"
+BEYOND = "Beyond this machine"
+"""Its section about keys."""
 
 
 def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -> None:
@@ -34,6 +39,20 @@ def test_a_fleet_under_keys_draws_over_http_and_over_the_bus(secured: Secured) -
     status = secured.fleet.darkroom("status", "--url", secured.nats_url)
     assert status.returncode == 0
     assert "denoiser" in status.stdout
+
+
+def test_what_the_readme_does_beyond_this_machine_is_this_fleet_and_draws(
+    secured: Secured,
+) -> None:
+    keys, token, up, *used = (step for step in steps(README) if step.under == BEYOND)
+    assert keys.command == " ".join(("darkroom keys keys", *MAKING))
+    assert up.command == " ".join(("darkroom up --keys keys", *STARTING))
+    here = secured.keys.parent
+    assert secured.keys.name == "keys"
+    reader = Reader.beginning(here, secured.environment)
+    for step in (token, *used):
+        reader.follow(step)
+    assert_shows(here / "secret.png", "a large red circle left on white")
 
 
 def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:
@@ -70,7 +89,7 @@ def test_a_load_finds_the_keys_of_the_fleet_that_runs_here(
     secured: Secured, target: str, named: bool
 ) -> None:
     short = ("--users", "1", "--duration", "1", "--steps", "2")
-    own = secured.nats_url if target == "nats" else secured.state.http_url
+    own = secured.nats_url if target == "nats" else secured.state.local_url
     address = ("--url", own.replace("127.0.0.1", "localhost")) if named else ()
     done = secured.fleet.darkroom("load", "--target", target, *address, *short, "--json", "-")
     assert done.returncode == 0, done.stderr
@@ -108,7 +127,7 @@ def test_new_tokens_count_in_a_running_fleet_and_a_broken_file_is_told(secured: 
         headers = {"Authorization": f"Bearer {token}"}
         async with (
             aiohttp.ClientSession(headers=headers) as http,
-            http.get(f"{secured.state.http_url}/v1/models", ssl=secured.trusted) as answer,
+            http.get(f"{secured.state.local_url}/v1/models", ssl=secured.trusted) as answer,
         ):
             return answer.status == 200
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared.client import Darkroom, new_job_id
-from shared.messages import GenerationRequest, ImageResult, StepProgress
+from shared.messages import GenerationRequest, StepProgress
 from tests.conftest import eventually, run, until
 from tests.e2e.helpers.running import RunningFleet, checkpointed
 
@@ -34,9 +34,16 @@ def largest_difference(first: bytes, second: bytes) -> int:
     return int(np.abs(pixels[0].astype(int) - pixels[1].astype(int)).max())
 
 
-async def undisturbed(darkroom: Darkroom) -> ImageResult:
-    job = await darkroom.submit(request())
-    return (await job.images())[0]
+@pytest.fixture(scope="module")
+def undisturbed(fleet: RunningFleet) -> bytes:
+    """The picture of `request()` from a fleet that nobody harms."""
+
+    async def scenario() -> bytes:
+        async with Darkroom.connect(fleet.nats_url) as darkroom:
+            job = await darkroom.submit(request())
+            return (await job.images())[0].data
+
+    return run(scenario())
 
 
 PLACES = {
@@ -50,17 +57,16 @@ PLACES = {
 
 @pytest.mark.parametrize("service", PLACES)
 def test_a_job_outlives_the_kill_of_a_service_whose_restart_is_shown_and_its_image_is_the_same(
-    fleet: RunningFleet, service: str
+    fleet: RunningFleet, undisturbed: bytes, service: str
 ) -> None:
     async def scenario() -> None:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
-            expected = await undisturbed(darkroom)
             with fleet.hold(PLACES[service]) as held:
                 job = await darkroom.submit(request())
                 await held.reached()
                 fleet.kill(service)
             (image,) = await job.images()
-            assert largest_difference(image.data, expected.data) <= 1
+            assert largest_difference(image.data, undisturbed) <= 1
 
     before = fleet.member(service)
     run(scenario())
@@ -72,11 +78,10 @@ def test_a_job_outlives_the_kill_of_a_service_whose_restart_is_shown_and_its_ima
 
 
 def test_a_killed_denoiser_s_row_continues_from_its_checkpoint_to_the_same_image(
-    fleet: RunningFleet,
+    fleet: RunningFleet, undisturbed: bytes
 ) -> None:
     async def scenario() -> list[int]:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
-            expected = await undisturbed(darkroom)
             with fleet.hold(f"step-{STEPS // 2}@denoiser") as held:
                 job = await darkroom.submit(request())
                 await held.reached()
@@ -84,7 +89,7 @@ def test_a_killed_denoiser_s_row_continues_from_its_checkpoint_to_the_same_image
                 fleet.kill("denoiser")
             steps = [event.step async for event in job.events() if isinstance(event, StepProgress)]
             (image,) = await job.images()
-            assert largest_difference(image.data, expected.data) <= 1
+            assert largest_difference(image.data, undisturbed) <= 1
             return steps
 
     steps = run(scenario())

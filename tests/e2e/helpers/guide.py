@@ -5,20 +5,24 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from PIL import Image
+from typer.testing import CliRunner
 
 from pocket.captions import parse
 from pocket.verify import read as read_scene
 from pocket.verify import score
+from services.fleet.cli.app import app
 from shared.client.fleet_state import FleetState, read
 from tests.conftest import eventually, run
 
@@ -35,6 +39,13 @@ class Step:
 
     kind: Literal["command", "program"]
     text: str
+    under: str = ""
+    """The heading of the section that it stands in."""
+
+    @property
+    def command(self) -> str:
+        """A command on one line, without the comment behind it."""
+        return shlex.join(shlex.split(self.text.replace("\\\n", " "), comments=True))
 
     @property
     def file(self) -> str:
@@ -49,11 +60,14 @@ def steps(page: Path) -> list[Step]:
     found: list[Step] = []
     text = page.read_text()
     fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    for language, block in fence.findall(text):
+    for part in fence.finditer(text):
+        language, block = part.groups()
+        headings = re.findall(r"^#+ (.*)$", fence.sub("", text[: part.start()]), re.MULTILINE)
+        under = headings[-1] if headings else ""
         if language in SHELL:
-            found += [Step("command", line) for line in _command_lines(block)]
+            found += [Step("command", line, under) for line in _command_lines(block)]
         elif language == "python":
-            found.append(Step("program", block))
+            found.append(Step("program", block, under))
         else:
             _refuse_commands(page, block)
     _refuse_commands(page, "\n".join(re.findall(r"^    .*$", fence.sub("", text), re.M)))
@@ -81,6 +95,11 @@ def _refuse_commands(page: Path, text: str) -> None:
         assert line.split(" ")[0] not in COMMANDS, f"{page.name}: {line!r} is not in a ```sh block"
 
 
+def _is_plain(text: str) -> bool:
+    """`darkroom` with words that a shell would hand it as they are, but for quotes."""
+    return text.startswith("darkroom ") and not re.search(r"[|&;<>$`*~]", text)
+
+
 def shortened(text: str) -> str:
     """A command that puts load on a fleet, for two seconds."""
     return re.sub(r"(--duration |--run-time )\d+", r"\g<1>2", text)
@@ -93,7 +112,9 @@ class Reader:
     The usual ports may be taken on this machine: the fleets of this reader get free ones by
     DARKROOM_HTTP_PORT and DARKROOM_NATS_PORT, and the two addresses that the pages speak of are
     replaced in what is run. Loads last two seconds. A fleet that serves the models that a page asks
-    for is not started anew. This is all that differs from what is printed."""
+    for is not started anew. `darkroom` is asked in this process, unless a shell has to put its line
+    together; what is installed under that name is tried by `test_wheel.py` and by `darkroom up`.
+    This is all that differs from what is printed."""
 
     here: Path
     environment: dict[str, str]
@@ -126,7 +147,18 @@ class Reader:
             if step.file:
                 return ""  # the page has a command that runs it
             text = "python program.py"
-        done = subprocess.run(
+        done = self._asked(text) if _is_plain(text) else self._run(text)
+        assert done.returncode == 0, f"{step.text}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def _asked(self, text: str) -> subprocess.CompletedProcess[str]:
+        _, *arguments = shlex.split(Step("command", text).command)
+        with chdir(self.here):
+            done = CliRunner().invoke(app, arguments, env=self.environment, catch_exceptions=False)
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    def _run(self, text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["bash", "-c", text],
             cwd=self.here,
             env=self.environment,
@@ -134,8 +166,6 @@ class Reader:
             text=True,
             timeout=LONGEST,
         )
-        assert done.returncode == 0, f"{step.text}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
 
     def stop(self) -> None:
         """Ctrl-C in the terminal of the fleet, if one runs."""

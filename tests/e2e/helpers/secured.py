@@ -2,7 +2,6 @@
 
 import json
 import ssl
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
@@ -10,13 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from services.fleet.cli.app import app
 from shared.client import Darkroom
 from shared.client.fleet_state import FleetState
 from shared.security.keys import Credentials
 from tests.chaos.fleet.holds import Hold
 from tests.conftest import HANG_SECONDS
-from tests.e2e.helpers.running import DARKROOM, RunningFleet, running_fleet
+from tests.e2e.helpers.running import RunningFleet, running_fleet
 
+MAKING = ("--tls", "my.host")
+STARTING = ("--host", "0.0.0.0")
+"""What README.md has `darkroom keys` and `darkroom up` do beyond this machine."""
 TWO_OF_EACH = ("--replicas", "denoiser=2", "--replicas", "controlnet=2")
 
 
@@ -53,7 +58,7 @@ class Secured:
         return self.fleet.hold(place)
 
     def ask(self, path: str, body: object = None, token: bool = True) -> Any:
-        request = urllib.request.Request(self.state.http_url + path)
+        request = urllib.request.Request(self.state.local_url + path)
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
@@ -67,6 +72,7 @@ class Secured:
 @contextmanager
 def secured_fleet(keys: Path) -> Iterator[Secured]:
     """`keys`: a directory that is not there yet."""
-    subprocess.run([*DARKROOM, "keys", str(keys), "--tls", "localhost"], check=True)
-    with running_fleet("--keys", str(keys), replicas=TWO_OF_EACH) as fleet:
+    made = CliRunner().invoke(app, ["keys", str(keys), *MAKING], catch_exceptions=False)
+    assert made.exit_code == 0, made.stderr
+    with running_fleet("--keys", str(keys), *STARTING, replicas=TWO_OF_EACH) as fleet:
         yield Secured(fleet, keys)
