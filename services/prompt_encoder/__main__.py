@@ -16,7 +16,8 @@ from shared.process.serving import load_components, serve_nodes
 
 def preload() -> None:
     """Import what every start needs, before anything is known of a model."""
-    importlib.import_module("transformers.modeling_utils")
+    importlib.import_module("shared.models.contracts.clip")
+    importlib.import_module("transformers.models.clip.modeling_clip")
 
 
 async def main(running: Process) -> None:

@@ -2,12 +2,14 @@
 
 import io
 import re
+from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 from PIL import Image
 
+from services.fleet.supervisor.forks import can_fork
 from shared.client import Darkroom, new_job_id
 from shared.messages import GenerationRequest, StepProgress
 from tests.conftest import eventually, run, until
@@ -53,6 +55,16 @@ PLACES = {
     "gateway": f"step-{STEPS // 2}@denoiser",
 }
 """Service -> where somebody holds the job while that service is killed."""
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
+def test_every_service_is_forked(fleet: RunningFleet) -> None:
+    """What is executed keeps the name of the interpreter."""
+    shown = {
+        member.name: Path(f"/proc/{member.pid}/comm").read_text().strip()
+        for member in fleet.state.members
+    }
+    assert shown == {name: name for name in shown}
 
 
 @pytest.mark.parametrize("service", PLACES)

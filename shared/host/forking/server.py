@@ -62,6 +62,8 @@ class ForkServer:
             except Exception as error:
                 traceback.print_exc()
                 refusal = f"it cannot be imported: {error!r}"
+            if refusal:
+                print(f"{module} is not forked: {refusal}", file=sys.stderr, flush=True)
             self._preloaded[module] = refusal
             gc.freeze()  # no collector writes to what is shared
         return self._preloaded[module]
