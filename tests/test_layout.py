@@ -47,9 +47,10 @@ _LAYERS: Final = """
     loadgen/outcomes
     loadgen/workload
     loadgen/report/statistics loadgen/report/page loadgen/report
-    loadgen/simulator
     loadgen/targets
     loadgen/runs
+    loadgen/simulator/profiles loadgen/simulator/cluster loadgen/simulator/systems
+    loadgen/simulator/studies loadgen/simulator
     loadgen/cli
     loadgen
 

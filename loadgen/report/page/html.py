@@ -33,19 +33,31 @@ HEAD: Final = Markup(
 def render_html(report: Report) -> str:
     """A whole document, to be written as UTF-8."""
     title = f"Load report: {report.about.get('target', 'a run')}"
+    return document(title, *sections(report))
+
+
+def document(title: str, *parts: Markup) -> str:
+    """`parts` below a title, and what all reports have to say of their numbers."""
     head = element("head", HEAD, element("title", title), element("style", STYLE))
-    body = element(
-        "body",
-        element("h1", title),
+    body = element("body", element("h1", title), *parts, _footer())
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def sections(report: Report) -> tuple[Markup, ...]:
+    """All that is said of one run."""
+    return (
         *(element("p", warning, class_="warning") for warning in warnings(report)),
         _tiles(report),
         _facts(report),
         *_latencies(report),
         *_over_time(report),
         *_tables(report),
-        _footer(),
     )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """The first column names the rows."""
+    return _table(titles, [element("tbody", *map(_row, rows))])
 
 
 def _tiles(report: Report) -> Markup:

@@ -1,0 +1,1 @@
+"""Processes and devices in virtual time. Deterministic."""

@@ -1,0 +1,322 @@
+"""A denoiser: rows join and leave at step boundaries, as the product's step scheduler decides.
+
+The counterpart of `services/denoiser/engine/step_queue.py`. Between two decisions lies one step; or
+several, at most `STEPS_AHEAD`, while all rows in hand take part in each: then nothing that the
+scheduler looks at changes but the steps that are left, and whoever comes ends that at the next
+boundary.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+from loadgen.simulator.cluster.controls import ControlServer, ask_all
+from loadgen.simulator.cluster.device import Computation
+from loadgen.simulator.cluster.job import Job
+from loadgen.simulator.cluster.queue import Node, Place
+from loadgen.simulator.profiles.profile import Overheads
+from shared.policy.cost_model import CostModel
+from shared.policy.reported_load import has_capacity, level, seconds_in_hand
+from shared.policy.row_view import RowView
+from shared.policy.step_scheduler import Limits, RoundRobinState, StepPlan, schedule_step
+from shared.policy.step_work import StepWork, total
+
+STEPS_AHEAD: Final = 10
+SURPRISE: Final = 0.05
+"""A step that took as long as predicted within this share is not learnt from."""
+HAIR: Final = 1e-6
+"""Of a step: what is left of it then is rounding."""
+
+Schedule = Callable[..., StepPlan]
+"""`schedule_step`, or what is measured in its place."""
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A picture in a denoiser."""
+
+    number: int
+    node: Node
+    steps_left: int
+    work: StepWork
+    came: float
+    passed_over: int = 0
+    parked: bool = False
+
+    @property
+    def job(self) -> Job:
+        return self.node.job
+
+    @property
+    def kept_waiting(self) -> bool:
+        """As `Slot.is_kept_waiting` of the denoiser."""
+        return self.passed_over > 0 and (not self.parked or self.job.deadline is not None)
+
+    def view(self, now: float, grace: float) -> RowView:
+        job = self.node.job
+        deadline = job.deadline
+        return RowView(
+            self.number,
+            job.wanted.shape,
+            job.wanted.forwards,
+            job.wanted.service_class,
+            self.passed_over,
+            steps_left=self.steps_left,
+            seconds_left=None if deadline is None else deadline - now - grace,
+            grace=grace,
+            asks=bool(job.wanted.workflow.controls),
+            waited=now - self.came,
+            part=self.work,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """`steps` steps of `rows`, `seconds` each if nobody else computes, which began at `began`."""
+
+    rows: tuple[Row, ...]
+    steps: int
+    seconds: float
+    began: float
+    controlled: bool
+    """It is taken step by step, for ControlNets are asked in each."""
+    taken: int = 0
+    """Of those, steps that are over."""
+    waited: float = 0.0
+    """Seconds in which only ControlNets computed."""
+    computation: Computation | None = None
+
+
+@dataclass(slots=True)
+class StepCounts:
+    steps: int = 0
+    row_steps: int = 0
+    decisions: int = 0
+    seconds: float = 0.0
+    """Of steps, as they would have taken alone on their device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What is called with rows that are finished, and with jobs that cannot be in time any more."""
+
+    finished: Callable[[Node], None]
+    infeasible: Callable[[Job], None]
+
+
+class Stepper:
+    """`limits.max_rows` rows are in hand at most."""
+
+    def __init__(
+        self,
+        place: Place,
+        cost: CostModel,
+        limits: Limits,
+        overheads: Overheads,
+        controls: Mapping[str, ControlServer],
+        ends: Ends,
+        schedule: Schedule = schedule_step,
+    ) -> None:
+        """`cost`: what it believes at first; its steps take what the component's profile says, and
+        longer while others compute on the same device, from which it learns."""
+        self.limits, self.cost, self.counts = limits, cost, StepCounts()
+        self._clock, self._device, self._queue = place.clock, place.device, place.queue
+        self._component, self._overheads, self._controls = place.component, overheads, controls
+        self._ends, self._schedule = ends, schedule
+        self._admitted: dict[int, Row] = {}
+        self._waiting: dict[int, Row] = {}
+        self._round_robin = RoundRobinState()
+        self._run: Run | None = None
+        self._next = 0
+
+    def __repr__(self) -> str:
+        return f"<Stepper {self._queue.name} {len(self._admitted)} + {len(self._waiting)}>"
+
+    def __len__(self) -> int:
+        return len(self._admitted) + len(self._waiting)
+
+    # ------------------------------------------------------------------------ as a puller
+
+    def room(self) -> int:
+        free = self.limits.max_rows - len(self)
+        if free <= 0 or any(row.kept_waiting for row in self._waiting.values()):
+            return 0
+        views = self.views()
+        return free if has_capacity(views, 0, self.cost, self.limits.max_step_seconds) else 0
+
+    def load(self) -> int:
+        return level(seconds_in_hand(self.views(), self.cost), len(self))
+
+    def take(self, node: Node) -> None:
+        self._add(node)
+        self._awake()
+        self.pull()
+
+    def pull(self) -> None:
+        """What waits in the queue, as far as there is room."""
+        while found := self._queue.pull(self):
+            for node in found:
+                self._add(node)
+            self._awake()
+
+    # ------------------------------------------------------------------------ rows
+
+    def views(self) -> list[RowView]:
+        """All that are in hand, now."""
+        return self._views(self._admitted) + self._views(self._waiting)
+
+    def withdraw(self, job: Job) -> None:
+        """Nobody waits for it any more: its rows leave at the next boundary."""
+        self._forget_ended(self._waiting)
+        if any(row.job is job for row in self._admitted.values()):
+            self._cut_short()
+
+    def _forget_ended(self, rows: dict[int, Row]) -> None:
+        for row in [row for row in rows.values() if row.job.ended]:
+            del rows[row.number]
+
+    def _views(self, rows: Mapping[int, Row]) -> list[RowView]:
+        now, grace = self._clock.now, self.limits.deadline_grace
+        return [row.view(now, grace) for row in rows.values()]
+
+    def _add(self, node: Node) -> None:
+        wanted = node.job.wanted
+        row = Row(self._next, node, wanted.steps, wanted.work, self._clock.now)
+        node.job.holders.append(self)
+        self._waiting[row.number] = row
+        self._next += 1
+
+    # ------------------------------------------------------------------------ steps
+
+    def _awake(self) -> None:
+        """Somebody came: decide at once if nothing runs, else at the next boundary."""
+        if self._run is None:
+            self._decide()
+        else:
+            self._cut_short()
+
+    def _cut_short(self) -> None:
+        """The run ends with the step that is being taken."""
+        run = self._run
+        if run is None or run.steps == 1 or run.seconds <= 0.0:
+            return
+        if run.controlled:
+            run.steps = run.taken + 1
+        elif run.computation is not None:
+            left = self._device.left(run.computation)
+            more = ceil(left / run.seconds - HAIR) - 1
+            if more > 0:
+                run.steps -= more
+                self._device.shorten(run.computation, left - more * run.seconds)
+
+    def _decide(self) -> None:
+        """Until there is nobody, or a step was begun."""
+        while self._run is None and len(self):
+            plan = self._schedule(
+                self._views(self._admitted),
+                self._views(self._waiting),
+                self.limits,
+                self.cost,
+                self._round_robin,
+            )
+            self.counts.decisions += 1
+            self._round_robin = plan.round_robin
+            given_up = [self._remove(number) for number in plan.infeasible]
+            for number in plan.leaves:
+                self._waiting[number] = row = self._admitted.pop(number)
+                row.parked = True
+            for number in plan.joins:
+                self._admitted[number] = row = self._waiting.pop(number)
+                row.parked = False
+            if plan.runs:
+                self._begin(tuple(self._admitted[number] for number in plan.runs))
+            for row in given_up:
+                self._ends.infeasible(row.job)
+            if not plan.runs and not given_up:
+                return
+
+    def _remove(self, number: int) -> Row:
+        return self._admitted.pop(number, None) or self._waiting.pop(number)
+
+    def _begin(self, rows: tuple[Row, ...]) -> None:
+        everybody = len(rows) == len(self)
+        if not everybody:
+            for row in (*self._admitted.values(), *self._waiting.values()):
+                row.passed_over += 1
+        for row in rows:
+            row.passed_over = 0
+        units = sum(row.job.wanted.units for row in rows)
+        seconds = self._component.cost.seconds(units) + self._overheads.step
+        controlled = any(row.job.wanted.workflow.controls for row in rows)
+        steps = min(row.steps_left for row in rows) if everybody else 1
+        steps = min(steps, STEPS_AHEAD)
+        self._run = Run(rows, steps, seconds, self._clock.now, controlled)
+        if controlled:
+            self._take_controlled(self._run)
+        else:
+            self._compute(self._run)
+
+    def _compute(self, run: Run) -> None:
+        run.computation = self._device.begin(run.steps * run.seconds, lambda: self._stepped(run))
+
+    def _take_controlled(self, run: Run) -> None:
+        """One step, in which ControlNets compute beside its first part."""
+        steered = (row.job.wanted.workflow for row in run.rows if row.job.wanted.workflow.controls)
+        first = min(workflow.ahead for workflow in steered) * run.seconds
+        there: list[float] = []
+
+        def one_is_there() -> None:
+            there.append(self._clock.now)
+            if len(there) == 2:
+                self._device.begin(run.seconds - first, lambda: self._stepped_controlled(run))
+
+        def answered() -> None:
+            if there:
+                run.waited += self._clock.now - there[0]
+            one_is_there()
+
+        self._device.begin(first, one_is_there)
+        ask_all(self._clock, self._controls, run.rows, self._overheads.ask, answered)
+
+    def _stepped_controlled(self, run: Run) -> None:
+        run.taken += 1
+        if run.taken < run.steps:
+            self._take_controlled(run)
+        else:
+            self._stepped(run)
+
+    def _stepped(self, run: Run) -> None:
+        counts, seconds = self.counts, run.steps * run.seconds
+        self._learn(run)
+        counts.steps += run.steps
+        counts.row_steps += run.steps * len(run.rows)
+        counts.seconds += seconds
+        units = sum(row.job.wanted.units for row in run.rows)
+        self._run = None
+        done: list[Node] = []
+        for row in run.rows:
+            row.steps_left -= run.steps
+            row.job.spent += seconds * row.job.wanted.units / units
+            if row.steps_left <= 0:
+                del self._admitted[row.number]
+                done.append(row.node)
+        self._forget_ended(self._admitted)
+        for node in done:
+            self._ends.finished(node)
+        self._pull_quietly()
+        self._decide()
+        self.pull()
+
+    def _learn(self, run: Run) -> None:
+        """From steps that took another time than it believed; the others tell nothing new."""
+        took = (self._clock.now - run.began - run.waited) / run.steps
+        work = total(row.work for row in run.rows)
+        if abs(took / max(self.cost.predict(work), 1e-9) - 1.0) > SURPRISE:
+            self.cost = self.cost.observe(work, took)
+
+    def _pull_quietly(self) -> None:
+        """Take what waits before the next step is decided on."""
+        while len(self._queue) and (found := self._queue.pull(self)):
+            for node in found:
+                self._add(node)

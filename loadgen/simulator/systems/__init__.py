@@ -1,0 +1,1 @@
+"""What serves requests in the simulator: Darkroom, and what others do."""

@@ -1,0 +1,169 @@
+"""Darkroom: every component in processes of its own, with queues between them, and the product's
+own decisions: who pulls first, who steps with whom, who is given up.
+
+A device holds a process for each of its components; what they compute at the same time shares it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loadgen.simulator.cluster.batcher import Batcher, Units
+from loadgen.simulator.cluster.belief import learnt
+from loadgen.simulator.cluster.clock import Clock
+from loadgen.simulator.cluster.controls import ControlProcess, ControlServer
+from loadgen.simulator.cluster.device import Device
+from loadgen.simulator.cluster.job import Job
+from loadgen.simulator.cluster.queue import Node, Place, WorkQueue
+from loadgen.simulator.cluster.stepper import Ends, Schedule, Stepper
+from loadgen.simulator.profiles.profile import Profile, Workflow
+from loadgen.simulator.systems.base import System
+from loadgen.simulator.systems.placement import size_of
+from shared.errors import DeadlineExceeded
+from shared.policy.step_scheduler import Limits, schedule_step
+
+LEAST_GRACE: Final = 0.1
+"""Seconds before a deadline at which denoising is over by default (`DARKROOM_DEADLINE_MARGIN`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The product's decisions; a measurement may wrap them."""
+
+    schedule: Schedule = schedule_step
+
+
+class DarkroomSystem(System):
+    """`placement`: the components of each of `devices`."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        profile: Profile,
+        devices: Sequence[Device],
+        placement: Sequence[Sequence[str]],
+        policies: Policies | None = None,
+    ) -> None:
+        super().__init__(clock, profile, devices)
+        self._policies = policies or Policies()
+        self.queues = {name: WorkQueue(name) for name in profile.components}
+        self.steppers: list[Stepper] = []
+        self.batchers: list[Batcher] = []
+        everywhere: dict[str, list[ControlProcess]] = {}
+        here = [self._controls(*at, everywhere) for at in zip(devices, placement, strict=True)]
+        shared = {name: ControlServer(processes) for name, processes in everywhere.items()}
+        for device, names, own in zip(devices, placement, here, strict=True):
+            for name in names:
+                self._hold(device, name, {**shared, **own})
+        for batcher in self.batchers:
+            batcher.pull()
+        for stepper in self.steppers:
+            stepper.pull()
+
+    def came(self, job: Job) -> None:
+        overheads = self.profile.overheads
+        if overheads.cpu > 0.0:
+            self.devices[0].begin(overheads.cpu, _nothing)
+        self.clock.after(overheads.job, self._encode, job)
+
+    def depth(self) -> int:
+        return sum(map(len, self.queues.values()))
+
+    def steps(self) -> tuple[int, int]:
+        counts = [stepper.counts for stepper in self.steppers]
+        return sum(one.steps for one in counts), sum(one.row_steps for one in counts)
+
+    # ------------------------------------------------------------------------ one job's life
+
+    def _encode(self, job: Job) -> None:
+        self._push(job.wanted.workflow.encode, job)
+
+    def _encoded(self, node: Node) -> None:
+        for _ in range(node.job.wanted.images):
+            self._later(node.job.wanted.workflow.denoise, node.job)
+
+    def _denoised(self, node: Node) -> None:
+        self._later(node.job.wanted.workflow.decode, node.job)
+
+    def _decoded(self, node: Node) -> None:
+        node.job.missing -= 1
+        if not node.job.missing:
+            self.end(node.job, "done")
+
+    def _later(self, component: str, job: Job) -> None:
+        self.clock.after(self.profile.overheads.node, self._push, component, job)
+
+    def _push(self, component: str, job: Job) -> None:
+        if not job.ended:
+            self.queues[component].push(Node(job, self.clock.now))
+
+    def _given_up(self, job: Job) -> None:
+        self.end(job, "failed", DeadlineExceeded.code)
+
+    # ------------------------------------------------------------------------ processes
+
+    def _controls(
+        self, device: Device, names: Sequence[str], everywhere: dict[str, list[ControlProcess]]
+    ) -> dict[str, ControlServer]:
+        """Those of a device, which its own denoisers ask first."""
+        found = {}
+        for name in names:
+            component = self.profile.components[name]
+            if component.kind == "controlnet":
+                process = ControlProcess(device, component)
+                everywhere.setdefault(name, []).append(process)
+                found[name] = ControlServer([process])
+        return found
+
+    def _hold(self, device: Device, name: str, controls: Mapping[str, ControlServer]) -> None:
+        match self.profile.components[name].kind:
+            case "encode":
+                self.batchers.append(self._batcher(device, name, _prompts, self._encoded))
+            case "decode":
+                self.batchers.append(self._batcher(device, name, _pictures, self._decoded))
+            case "denoise":
+                self.steppers.append(self._stepper(device, name, controls))
+
+    def _batcher(
+        self, device: Device, name: str, units: Units, done: Callable[[Node], None]
+    ) -> Batcher:
+        return Batcher(self._place(device, name), units, done)
+
+    def _place(self, device: Device, name: str) -> Place:
+        return Place(self.clock, device, self.profile.components[name], self.queues[name])
+
+    def _stepper(self, device: Device, name: str, controls: Mapping[str, ControlServer]) -> Stepper:
+        component = self.profile.components[name]
+        workflow = next(each for each in self.profile.workflows.values() if each.denoise == name)
+        return Stepper(
+            self._place(device, name),
+            learnt(component, workflow.positions, 2 if workflow.guided else 1),
+            Limits(
+                max_rows=component.max_batch,
+                max_admitted=component.max_batch,
+                max_waiting=2 * component.max_batch,
+                max_step_seconds=10.0,
+                deadline_grace=self._grace(workflow),
+            ),
+            self.profile.overheads,
+            controls,
+            Ends(self._denoised, self._given_up),
+            self._policies.schedule,
+        )
+
+    def _grace(self, workflow: Workflow) -> float:
+        """What follows denoising, on an idle device."""
+        decoding = self.profile.components[workflow.decode].cost.seconds(1.0)
+        return max(LEAST_GRACE, self.profile.overheads.node + decoding)
+
+
+def _prompts(node: Node) -> float:
+    return node.job.wanted.forwards
+
+
+def _pictures(node: Node) -> float:
+    return size_of(node.job.wanted)
+
+
+def _nothing() -> None:
+    """What services do for a job beside its nodes is nobody's wait."""
