@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from services.planner import planner as planner_module
+from services.planner import intake
 from services.planner.planner import Planner
 from shared import subjects
 from shared.bus.base import Topology
@@ -188,7 +188,7 @@ def test_a_full_queue_refuses_further_jobs_by_name() -> None:
 def test_room_that_came_free_is_seen_before_a_job_is_turned_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.planner.planner.REFUSAL_SECONDS", -1.0)  # measure every time
+    monkeypatch.setattr("services.planner.queues.REFUSAL_SECONDS", -1.0)  # measure every time
 
     async def scenario() -> None:
         async with planning() as bus:
@@ -287,7 +287,7 @@ def test_a_check_that_breaks_is_an_answer_and_no_redelivery(
             assert "TypeError: what nobody thought of" in ended.failure.message
             await eventually(lambda: _is(bus.depth(subjects.JOBS, subjects.ALL_SUBMITS), 0))
 
-    monkeypatch.setattr(planner_module, "validate", breaks)
+    monkeypatch.setattr(intake, "validate", breaks)
     run(scenario())
 
 

@@ -1,0 +1,78 @@
+"""What a planner makes of a submission: the record of a job, or a refusal that ends it."""
+
+import logging
+import time
+
+from services.planner.images import images_of
+from services.planner.queues import QueueDepths
+from services.planner.serving import Serving
+from shared import subjects
+from shared.bus.base import Bus
+from shared.errors import DarkroomError, DeadlineExceeded, InvalidRequest, Poisoned, QueueFull
+from shared.host.one_thread import OneThread
+from shared.jobs.advance import new_record
+from shared.jobs.dead import DeadLetter
+from shared.jobs.graph import workflow
+from shared.jobs.record import JobRecord
+from shared.jobs.validate import validate
+from shared.messages import GenerationRequest, JobFailed, JobSpec, decode, encode, failure_of
+from shared.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    def __init__(self, bus: Bus, serving: Serving, depths: QueueDepths, metrics: Metrics) -> None:
+        self._bus = bus
+        self._serving = serving
+        self._depths = depths
+        self._metrics = metrics
+        self._validating = OneThread()
+
+    async def accept(self, job_id: str, data: bytes, now: float) -> JobRecord:
+        """The record of a new job, whose images are stored then: whoever reads a record finds
+        them. Raises the refusal, if it is one."""
+        request = decode(data, GenerationRequest)
+        if request.job_id != job_id:
+            raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
+        spec = await self._validated(request)
+        if spec.deadline is not None and spec.deadline <= now:
+            raise DeadlineExceeded(job_id, spec.deadline)
+        graph = workflow(spec)
+        await self._serving.refuse_unserved(graph)
+        await self._depths.admit(graph)
+        for subject, image in images_of(request):  # those of an earlier try stay
+            await self._bus.store(subject, image)
+        return new_record(job_id, spec, graph, now)
+
+    async def _validated(self, request: GenerationRequest) -> JobSpec:
+        """As `validate`; images are decoded one at a time, and hold up nobody else. What `validate`
+        does not foresee would happen to every planner: it is an answer too."""
+        try:
+            if request.image is None:
+                return validate(request, self._serving.catalogue)
+            return await self._validating.call(validate, request, self._serving.catalogue)
+        except (DarkroomError, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("%s cannot be checked", request.job_id)
+            reason = f"{type(error).__name__}: {error}"
+            raise DarkroomError(f"the request cannot be checked: {reason}") from error
+
+    async def refuse(self, job_id: str, refusal: DarkroomError) -> None:
+        """End the job by the refusal, if it has not ended yet."""
+        log.info("refused: %s", refusal)
+        if isinstance(refusal, QueueFull):
+            self._metrics.refused(refusal.code)
+        failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
+        if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":
+            self._metrics.job_ended("", "failed")
+
+    async def dead_letter(self, job_id: str, data: bytes, planners: int) -> None:
+        """Give up a submission that so many planners did not survive."""
+        poisoned = Poisoned(job_id, "plan", 0, planners)
+        letter = DeadLetter(
+            job_id=job_id, buried_at=time.time(), failure=failure_of(poisoned), submission=data
+        )
+        await self._bus.store(subjects.dead(job_id), encode(letter))
+        await self.refuse(job_id, poisoned)
