@@ -7,7 +7,7 @@ image in 50. So whoever is done first pulls first, not whoever has the fewest ro
 
 from collections.abc import Collection, Iterator
 from math import log
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.row_view import RowView, StepCost
@@ -22,7 +22,21 @@ RATIO: Final = 2.0
 """Each further level holds as many times more: the last one begins at 12.8."""
 
 
-def ends(rows: Collection[RowView], cost: StepCost) -> Iterator[tuple[RowView, float]]:
+class StepsAhead(Protocol):
+    """A row, as far as it matters when it is finished."""
+
+    @property
+    def shape(self) -> ShapeKey: ...
+    @property
+    def steps_left(self) -> int: ...
+    @property
+    def work(self) -> StepWork: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=StepsAhead)
+
+
+def ends(rows: Collection[AnyRow], cost: StepCost) -> Iterator[tuple[AnyRow, float]]:
     """Each of `rows` with the seconds until it is finished, if they run together and nobody joins.
 
     Rows leave as they finish, and the steps of those that stay become shorter. Batches of several

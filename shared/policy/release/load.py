@@ -1,0 +1,55 @@
+"""What the services have in hand, as admission sees it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shared.policy.batch_key import ShapeKey
+from shared.policy.release.jobs import Component, WaitingJob
+from shared.policy.row_view import StepCost
+from shared.policy.step_work import StepWork
+
+
+@dataclass(frozen=True, slots=True)
+class RowInHand:
+    """A row that a process has, in its batch or waiting for it."""
+
+    steps_left: int
+    """The one that runs counts in full, whether it takes part or waits for its end."""
+    work: StepWork
+    """Of each step."""
+    shape: ShapeKey
+    due: float | None = None
+    """When it has to be finished; None: it yields to those that have to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLoad:
+    """One component in one process. `process` is unique among those of its component."""
+
+    process: str
+    component: Component
+    cost: StepCost
+    at: float
+    """When this was so."""
+    rows: Sequence[RowInHand] = ()
+    """Only where rows share steps."""
+    seconds: float = 0.0
+    """Until it has finished what it has in hand."""
+    count: int = 0
+    """How much that is: rows or nodes,"""
+    max_rows: int = 1
+    """and how many share a step at most."""
+    max_step_seconds: float = float("inf")
+    memo: dict[object, object] = field(
+        init=False, repr=False, compare=False, hash=False, default_factory=dict
+    )
+    """What was computed from it alone, by whoever did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    processes: Sequence[ProcessLoad] = ()
+    coming: Sequence[WaitingJob] = ()
+    """Jobs that are released, and of which no process has told a row yet."""
+    elsewhere: Sequence[WaitingJob] = ()
+    """Jobs that other planners have promised and not released."""

@@ -1,0 +1,263 @@
+"""Who is released, who waits, and who is refused."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from shared.policy.release.decide import UNHEARD, Bounds, Rules, release
+from shared.policy.release.jobs import Shares, Stage, WaitingJob
+from shared.policy.release.load import Load, ProcessLoad, RowInHand
+from shared.policy.release.plan import Margin
+from shared.policy.release.shares import PATIENCE
+from tests.shared.policy.release.fleet import (
+    COST,
+    DENOISE,
+    EXACT,
+    SHAPE,
+    WORK,
+    Fleet,
+    Linear,
+    job,
+)
+
+SOLO = 10 * COST.predict(WORK)
+"""Seconds of a job of 10 steps that has a process to itself."""
+
+
+def idle(processes: int = 1, max_rows: int = 4) -> Load:
+    return Load(
+        [ProcessLoad(f"d{k}", DENOISE, COST, 0.0, max_rows=max_rows) for k in range(processes)]
+    )
+
+
+def test_a_job_that_can_be_in_time_is_promised_so_and_released_at_once() -> None:
+    found = release([job("a", deadline=SOLO)], idle(), 0.0, rules=EXACT)
+    assert (found.released, found.refused) == (("a",), ())
+    assert found.admitted == {"a": SOLO}
+
+
+def test_a_job_that_cannot_be_in_time_is_refused_with_the_seconds_that_it_would_take() -> None:
+    found = release([job("a", deadline=SOLO - 0.01)], idle(), 0.0, rules=EXACT)
+    assert found.released == ()
+    (refusal,) = found.refused
+    assert (refusal.job_id, refusal.reason) == ("a", "deadline_unreachable")
+    assert refusal.seconds == pytest.approx(SOLO)
+
+
+def test_what_precedes_and_follows_the_steps_counts() -> None:
+    encode, decode = Stage(("encode", "m"), WORK), Stage(("decode", "m"), WORK)
+    others = [
+        ProcessLoad("e", ("encode", "m"), Linear(0.0, 0.2), 0.0, seconds=0.1),
+        ProcessLoad("v", ("decode", "m"), Linear(0.0, 0.3), 0.0),
+    ]
+    load = Load([*idle().processes, *others])
+    wanted = job("a", deadline=SOLO + 0.61, before=(encode,), after=(decode,))
+    assert release([wanted], load, 0.0, rules=EXACT).released == ("a",)
+    wanted = replace(wanted, deadline=SOLO + 0.59)
+    (refusal,) = release([wanted], load, 0.0, rules=EXACT).refused
+    assert refusal.seconds == pytest.approx(SOLO + 0.6)
+
+
+def test_more_decoding_than_can_be_done_in_time_is_not_promised() -> None:
+    decode = Stage(("decode", "m"), WORK)
+    load = Load([*idle(8).processes, ProcessLoad("v", ("decode", "m"), Linear(0.0, 0.5), 0.0)])
+    jobs = [job(str(k), deadline=2.0, after=(decode,)) for k in range(8)]
+    found = release(jobs, load, 0.0, rules=EXACT)
+    assert (len(found.released), len(found.refused)) == (4, 4)
+
+
+def test_a_newcomer_that_would_make_a_promised_row_late_is_refused() -> None:
+    present = RowInHand(10, WORK, SHAPE, due=SOLO + 0.05)
+    one = replace(idle().processes[0], rows=[present], seconds=SOLO, count=1)
+    newcomer = job("a", deadline=SOLO + 0.5)  # beside the other it would take 0.8 s
+    assert release([newcomer], Load([one]), 0.0, rules=EXACT).released == ()
+    easy = replace(present, due=SOLO + 0.1)
+    one = replace(one, rows=[easy])
+    assert release([newcomer], Load([one]), 0.0, rules=EXACT).released == ("a",)
+
+
+def test_a_newcomer_may_begin_when_others_have_left() -> None:
+    present = RowInHand(10, WORK, SHAPE, due=SOLO + 0.05)
+    one = replace(idle().processes[0], rows=[present], seconds=SOLO, count=1)
+    found = release([job("a", deadline=3 * SOLO)], Load([one]), 0.0, rules=EXACT)
+    assert (found.released, found.refused) == ((), ())
+    assert found.admitted == {"a": 3 * SOLO}
+    assert found.predicted["a"].position == 1
+    assert SOLO < (found.predicted["a"].seconds or 0.0) <= 3 * SOLO
+
+
+def test_uncertain_predictions_promise_less() -> None:
+    unsure = replace(idle().processes[0], cost=replace(COST, doubt=0.2))
+    rules = Rules(margin=Margin(seconds=0.0))
+    assert release([job("a", deadline=1.19 * SOLO)], Load([unsure]), 0.0, rules=rules).refused
+    assert release([job("a", deadline=1.21 * SOLO)], Load([unsure]), 0.0, rules=rules).released
+
+
+def test_what_is_on_its_way_and_what_others_promised_counts() -> None:
+    other = job("b", deadline=SOLO + 0.05, promised=SOLO + 0.05, admitted=True)
+    newcomer = job("a", deadline=1.5 * SOLO)
+    for load in (replace(idle(), coming=[other]), replace(idle(), elsewhere=[other])):
+        found = release([newcomer], load, 0.0, rules=EXACT)
+        assert (found.released, len(found.refused)) == ((), 1)
+        assert "b" not in (*found.released, *found.predicted)
+
+
+def test_a_promised_job_that_cannot_be_in_time_any_more_is_refused_before_it_costs_anything() -> (
+    None
+):
+    late = job("a", deadline=SOLO, promised=SOLO, admitted=True)
+    found = release([late], idle(), 0.2, rules=EXACT)
+    assert [each.reason for each in found.refused] == ["deadline_unreachable"]
+    found = release([late], idle(), SOLO, rules=EXACT)
+    assert [each.reason for each in found.refused] == ["deadline_exceeded"]
+
+
+def test_while_nobody_says_how_long_steps_take_nobody_is_refused_for_it() -> None:
+    jobs = [job(f"{k:03}", deadline=0.01) for k in range(UNHEARD + 5)]
+    for load in (Load(), Load([replace(idle().processes[0], cost=replace(COST, known=False))])):
+        found = release(jobs, load, 0.0, rules=EXACT)
+        assert (len(found.released), len(found.predicted)) == (UNHEARD, 5)
+        assert all(each.seconds is None for each in found.predicted.values())
+
+
+def test_jobs_without_a_deadline_are_released_when_there_is_room_and_wait_otherwise() -> None:
+    found = release([job(str(k)) for k in range(7)], idle(), 0.0, rules=EXACT)
+    assert found.released == ("0", "1", "2", "3")
+    assert [found.predicted[str(k)].position for k in (4, 5, 6)] == [1, 2, 3]
+    seconds = [found.predicted[str(k)].seconds or 0.0 for k in (4, 5, 6)]
+    assert seconds == sorted(seconds)
+
+
+def test_the_better_class_goes_first_until_another_has_waited_for_long() -> None:
+    jobs = [
+        job("batch", 0.0, service_class="batch"),
+        job("standard", 1.0),
+        job("interactive", 2.0, service_class="interactive", steps=50),
+    ]
+    one = idle(max_rows=1)
+    assert release(jobs, one, 2.0, rules=EXACT).released == ("interactive",)
+    assert release(jobs[:2], one, 2.0, rules=EXACT).released == ("standard",)
+    jobs[0] = replace(jobs[0], arrival=-3 * PATIENCE)
+    assert release(jobs, one, 2.0, rules=EXACT).released == ("batch",)
+
+
+def test_the_backlog_is_bounded_in_number_and_bytes_in_total_and_for_each_user() -> None:
+    full = replace(idle().processes[0], count=4, seconds=100.0)
+    jobs = [job(str(k), k, user=str(k % 2), size=10, admitted=k < 3) for k in range(8)]
+    for bounds, name in (
+        (Bounds(jobs=5), "jobs"),
+        (Bounds(bytes=50), "bytes"),
+        (Bounds(user_jobs=2), "jobs of one user"),
+        (Bounds(user_bytes=20), "bytes of one user"),
+    ):
+        found = release(jobs, Load([full]), 8.0, rules=replace(EXACT, bounds=bounds))
+        assert {each.bound and each.bound[0] for each in found.refused} == {name}
+        assert len(found.predicted) in (4, 5)
+        assert {"0", "1", "2"} <= set(found.predicted)
+
+
+def test_it_depends_on_nothing_but_what_it_is_given() -> None:
+    jobs = [
+        job(str(k), 0.1 * k, user=str(k % 3), deadline=None if k % 2 else 2.0 + k / 10)
+        for k in range(30)
+    ]
+    first = release(jobs, idle(2), 3.0, rules=EXACT)
+    assert release(list(reversed(jobs)), idle(2), 3.0, rules=EXACT) == first
+
+
+class Draw:
+    """Random jobs."""
+
+    steps = st.integers(1, 20)
+
+    @staticmethod
+    @st.composite
+    def jobs(draw: st.DrawFn, most: int = 40) -> list[WaitingJob]:
+        found, now = [], 0.0
+        for k in range(draw(st.integers(1, most))):
+            now += draw(st.floats(0.0, 0.5))
+            steps = draw(Draw.steps)
+            factor = draw(st.sampled_from((None, 1.0, 1.5, 2.0, 3.0, 10.0)))
+            deadline = factor and now + factor * steps * COST.predict(WORK)
+            name, user = f"{k:02}", draw(st.sampled_from("ab"))
+            rows = draw(st.sampled_from((1, 1, 1, 2)))
+            found.append(job(name, now, steps, deadline, user, rows=rows))
+        return found
+
+
+@given(Draw.jobs(), st.integers(1, 3), st.integers(1, 6))
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.generate])
+def test_what_was_promised_is_kept_and_everybody_ends(
+    jobs: list[WaitingJob], processes: int, max_rows: int
+) -> None:
+    fleet = Fleet(processes, max_rows=max_rows).run(jobs)
+    assert fleet.kept() >= 0.95
+    assert {*fleet.finished, *fleet.refused} == {each.job_id for each in jobs}
+    assert not {*fleet.finished} & {*fleet.refused}
+
+
+def test_what_is_cancelled_in_the_backlog_takes_no_step() -> None:
+    jobs = [job(str(k), steps=20) for k in range(8)]
+    fleet = Fleet(1, cancelled=[(0.5, "6"), (0.5, "7")]).run(jobs)
+    assert {*fleet.finished} == {str(k) for k in range(6)}
+    assert not {"6", "7"} & {*fleet.steps_taken}
+
+
+def test_what_is_refused_takes_no_step() -> None:
+    jobs = [job(str(k), 0.01 * k, 10, 0.01 * k + 2 * SOLO) for k in range(60)]
+    fleet = Fleet(2).run(jobs)
+    assert fleet.refused
+    assert not {*fleet.refused} & {*fleet.steps_taken}
+
+
+def test_a_job_without_a_deadline_ends_beside_an_endless_stream_of_jobs_with_one() -> None:
+    stream = [job(f"d{k}", 0.2 * k, 10, 0.2 * k + 2 * SOLO, "many") for k in range(400)]
+    fleet = Fleet(1).run([*stream, *(job(f"u{k}", 1.0, 10, user="few") for k in range(4))])
+    assert fleet.kept() >= 0.95
+    assert max(fleet.finished[f"u{k}"] for k in range(4)) < 4 * PATIENCE
+
+
+def test_users_get_shares_by_their_weights() -> None:
+    jobs = [job(f"{user}{k:03}", user=user) for user in "ab" for k in range(60)]
+    rules = replace(EXACT, weights={"a": 3.0})
+    fleet = Fleet(1, policy=lambda jobs, load, now, had: release(jobs, load, now, had, rules))
+    fleet.run(jobs, until=15.0)
+    ended = [name[0] for name in fleet.finished]
+    assert 0.7 < ended.count("a") / len(ended) < 0.8
+
+
+def test_a_light_user_does_not_wait_for_a_heavy_one() -> None:
+    heavy = [job(f"h{k:03}", steps=20, user="heavy") for k in range(60)]
+    light = [job(f"l{k}", 5.0 + k, user="light") for k in range(5)]
+    fleet = Fleet(1).run([*heavy, *light])
+    assert max(fleet.finished[each.job_id] - each.arrival for each in light) < 3.5
+    assert max(fleet.finished.values()) > 25.0
+
+
+def test_who_promises_everything_to_one_user_leaves_room_for_others() -> None:
+    """Of jobs that all have deadlines; the light user has been there before."""
+    heavy = [job(f"h{k:04}", 0.05 * k, 10, 0.05 * k + 2 * SOLO, "heavy") for k in range(200)]
+    light = [job(f"l{k}", 0.5 + k, 10, 0.5 + k + 2 * SOLO, "light") for k in range(9)]
+    fleet = Fleet(2).run([*heavy, *light])
+    assert fleet.kept() >= 0.95
+    assert len([name for name in fleet.finished if name[0] == "l"]) >= 7
+    assert len([name for name in fleet.finished if name[0] == "h"]) >= 35
+
+
+def test_planners_that_tell_each_other_promise_no_more_than_one() -> None:
+    """What one promises and has not released, the next one is told."""
+    promised: list[WaitingJob] = []
+    refused = 0
+    for k in range(12):
+        newcomer = job(str(k), deadline=2 * SOLO)
+        load = replace(idle(), elsewhere=promised)
+        found = release([newcomer], load, 0.0, Shares(), EXACT)
+        refused += len(found.refused)
+        if found.admitted:
+            promised.append(replace(newcomer, admitted=True, promised=newcomer.deadline))
+    jobs = [job(str(k), deadline=2 * SOLO) for k in range(12)]
+    together = release(jobs, idle(), 0.0, rules=EXACT)
+    assert len(promised) == 12 - refused
+    assert abs(len(promised) - len(together.admitted)) <= 1
