@@ -234,7 +234,8 @@ def test_the_end_of_the_server_ends_nothing_else(tmp_path: Path) -> None:
             with pytest.raises(NotForked, match="server failed"):
                 await forked(one, output.extend, forks)
             second = await launch(one, output.extend, forks)  # of a new one
-            assert _named("tiny", children_of=os.getpid()) == sorted([first.pid, second.pid])
+            both = sorted([first.pid, second.pid])
+            await eventually(lambda: _holds(_named("tiny", children_of=os.getpid()) == both))
             for launched in (first, second):
                 assert not launched.exited.is_set()
                 launched.signal_group(signal.SIGKILL)
