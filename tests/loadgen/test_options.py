@@ -160,7 +160,7 @@ def test_the_command_line_says_when_requests_come(options: LoadOptions, arrivals
         (LoadOptions(duration=0), "seconds"),
         (LoadOptions(steps="ten"), "--steps"),
         (LoadOptions(size="big"), "--size"),
-        (LoadOptions(classes="urgent"), "service_class"),
+        (LoadOptions(classes="urgent"), "--class"),
         (LoadOptions(masks="cats"), "--masks"),
         (LoadOptions(tenants=["ann=much"]), "--tenant"),
         (LoadOptions(tenants=["ann=0"]), "tenants"),

@@ -109,6 +109,8 @@ class Forks:
                 raise
         if not reply.pid:
             raise NotForked(reply.refusal)
+        with suppress(OSError):  # as it does itself; whoever is first
+            os.setpgid(reply.pid, reply.pid)
         return reply.pid
 
     async def close(self) -> None:
@@ -155,7 +157,7 @@ class Forks:
         return ours
 
     async def _end(self) -> None:
-        """Of the server, if there is one, and of a process of which only its pid has come back."""
+        """Of the server, if there is one, and of what it was about to begin."""
         process, channel = self._process, self._channel
         self._process = self._channel = None
         if process is not None:
@@ -165,12 +167,23 @@ class Forks:
         if channel is not None:
             with channel:
                 _kill_told(channel)
+        if process is not None:
+            _kill_group(process.pid)
 
 
 def _kill_told(channel: socket.socket) -> None:
-    """What was forked, and nobody waited for. It has not begun, as its server is gone."""
+    """What was forked, and nobody waited for."""
     with suppress(OSError):
         while answer := channel.recv(LONGEST):
             if pid := _decode(answer).pid:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+
+
+def _kill_group(leader: int) -> None:
+    """What `leader` had forked when it ended, and told nobody of: children of ours by now."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-leader, 0)

@@ -82,6 +82,7 @@ class ForkServer:
             _close(begin, told, tell)
             if not os.read(go, 1):
                 os._exit(UNADOPTED)
+            os.setpgid(0, 0)  # until now it went with its server
             return True
         os.close(tell)
         pid = int.from_bytes(os.read(told, _PID_BYTES))
@@ -103,7 +104,6 @@ def _is_last(tell: int) -> bool:
     try:
         pid = os.fork()
         if pid:
-            os.setpgid(pid, pid)
             os.write(tell, pid.to_bytes(_PID_BYTES))
     finally:
         if pid:

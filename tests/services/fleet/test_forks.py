@@ -229,6 +229,10 @@ def test_the_end_of_the_server_ends_nothing_else(tmp_path: Path) -> None:
             output = bytearray()
             first = await forked(one, output.extend, forks)
             await eventually(lambda: _holds(bool(output)))
+            # A service has the server's title for a moment.
+            await eventually(
+                lambda: _holds(len(_named("fork_server", children_of=os.getpid())) == 1)
+            )
             [server] = _named("fork_server", children_of=os.getpid())
             os.kill(server, signal.SIGKILL)
             with pytest.raises(NotForked, match="server failed"):
@@ -241,7 +245,7 @@ def test_the_end_of_the_server_ends_nothing_else(tmp_path: Path) -> None:
                 launched.signal_group(signal.SIGKILL)
                 await said(launched, output)
                 assert launched.code == -signal.SIGKILL
-        assert _named("fork_server", children_of=os.getpid()) == []
+        await eventually(lambda: _holds(_named("fork_server", children_of=os.getpid()) == []))
 
     run(scenario())
 
@@ -274,7 +278,9 @@ def test_who_gives_up_waiting_for_a_fork_leaves_no_process(tmp_path: Path) -> No
                 async with asyncio.timeout(0.2):
                     await forked(one, lambda _: None, forks)
             for title in ("tiny", "fork_server"):
-                assert _named(title, children_of=os.getpid()) == []
+                await eventually(
+                    lambda title=title: _holds(_named(title, children_of=os.getpid()) == [])
+                )
 
     run(scenario())
 
