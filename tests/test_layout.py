@@ -82,6 +82,7 @@ _LAYERS: Final = """
     benchmarks/baselines
     benchmarks/serving benchmarks/cold_lora benchmarks/controlnet benchmarks/hops benchmarks/plan
     benchmarks/fidelity
+    benchmarks/simulate
     benchmarks
     benchmarks/editing benchmarks/edit_fidelity benchmarks/swift
 """

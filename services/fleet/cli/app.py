@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from loadgen.cli.app import load
+from loadgen.cli.profile import profile
 from loadgen.cli.simulate import simulate
 from services.fleet.access.keys import make_keys
 from services.fleet.cli import status as status_command
@@ -175,6 +176,7 @@ def token(
 
 app.command()(load)
 app.command()(simulate)
+app.command()(profile)
 
 
 def main() -> None:
