@@ -1,12 +1,13 @@
 """`python -m benchmarks.simulate`"""
 
 import argparse
+from collections.abc import Sequence
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from benchmarks import simulate
 from benchmarks.harness.program import Options, Results, run_program, say
-from benchmarks.simulate.clusters import devices_needed, setting_of, speed, study
+from benchmarks.simulate.clusters import Setting, devices_needed, setting_of, speed, study
 from benchmarks.simulate.reality import against_reality
 from loadgen.simulator.profiles import h800
 from loadgen.simulator.studies.names import OURS, SYSTEMS
@@ -44,7 +45,8 @@ async def measure(options: Options) -> Results:
     for devices in sizes:
         say(f"{devices} devices")
         coarse = options.quick or devices >= LARGE
-        clusters[devices] = study(settings, devices, COARSE if coarse else PRECISION)
+        precision = COARSE if coarse else PRECISION
+        clusters[devices] = study(settings, devices, precision, devices == min(sizes))
         found[f"rate_ratio_{devices}"] = clusters[devices]["rate_ratio"]
     smallest, largest = min(sizes), max(sizes)
     found["burst_ratio"] = clusters[smallest]["burst_ratio"]
@@ -56,7 +58,7 @@ async def measure(options: Options) -> Results:
     return found | {"speed": timed, "clusters": clusters}
 
 
-def _devices_ratio(settings: list[Any], devices: int, clusters: Results) -> float | None:
+def _devices_ratio(settings: Sequence[Setting], devices: int, clusters: Results) -> float | None:
     """The median over settings."""
     ratios = []
     for setting in settings:

@@ -151,7 +151,9 @@ def speed(setting: Setting, devices: int, rate: float) -> Results:
     }
 
 
-def study(settings: Sequence[Setting], devices: int, precision: float) -> Results:
+def study(
+    settings: Sequence[Setting], devices: int, precision: float, with_bursts: bool = True
+) -> Results:
     """Every setting on so many devices."""
     found: dict[str, Results] = {}
     for setting in settings:
@@ -162,7 +164,7 @@ def study(settings: Sequence[Setting], devices: int, precision: float) -> Result
             "rates": _rounded(by_rate),
             "rate_ratio": _round(ratio(by_rate)),
         }
-        if base > 0.0:
+        if with_bursts and base > 0.0:
             by_burst = bursts(setting, devices, base, precision)
             one |= {"bursts": _rounded(by_burst), "burst_ratio": _round(ratio(by_burst))}
         say(f"{setting.name} on {devices}: {one['rates']}, ratio {one['rate_ratio']}")

@@ -35,6 +35,7 @@ PROGRAMS = (
     "controlnet",
     "swift",
     "serving",
+    "simulate",
 )
 
 

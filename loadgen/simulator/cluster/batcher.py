@@ -27,11 +27,20 @@ class Batcher:
     def __repr__(self) -> str:
         return f"<Batcher {self._queue.name} {len(self._batch)} + {len(self._waiting)}>"
 
+    def __len__(self) -> int:
+        """Nodes in hand."""
+        return len(self._batch) + len(self._waiting)
+
+    @property
+    def alone(self) -> float:
+        """Seconds of a node that is computed by itself."""
+        return self._component.cost.seconds(1.0)
+
     def room(self) -> int:
-        return CAPACITY - len(self._batch) - len(self._waiting)
+        return CAPACITY - len(self)
 
     def load(self) -> int:
-        return min(LAST, len(self._batch) + len(self._waiting))
+        return min(LAST, len(self))
 
     def take(self, node: Node) -> None:
         self._waiting.append(node)

@@ -82,7 +82,9 @@ class Job:
     spent: float = 0.0
     """Seconds of computing, its share where it had company."""
     holders: list[Holder] = field(default_factory=list)
-    """Processes that have rows of it."""
+    """Processes that have rows of it, or queues that it waits in."""
+    told: bool = False
+    """Planners were told of a row of it."""
 
     def __post_init__(self) -> None:
         self.missing = self.wanted.images

@@ -129,6 +129,8 @@ class Stepper:
         self._round_robin = RoundRobinState()
         self._run: Run | None = None
         self._next = 0
+        self.changes = 0
+        """How often rows came, left or went on."""
 
     def __repr__(self) -> str:
         return f"<Stepper {self._queue.name} {len(self._admitted)} + {len(self._waiting)}>"
@@ -166,8 +168,13 @@ class Stepper:
         """All that are in hand, now."""
         return self._views(self._admitted) + self._views(self._waiting)
 
+    def jobs(self) -> list[Job]:
+        """Of all rows in hand."""
+        return [row.job for row in (*self._admitted.values(), *self._waiting.values())]
+
     def withdraw(self, job: Job) -> None:
         """Nobody waits for it any more: its rows leave at the next boundary."""
+        self.changes += 1
         self._forget_ended(self._waiting)
         if any(row.job is job for row in self._admitted.values()):
             self._cut_short()
@@ -186,6 +193,7 @@ class Stepper:
         node.job.holders.append(self)
         self._waiting[row.number] = row
         self._next += 1
+        self.changes += 1
 
     # ------------------------------------------------------------------------ steps
 
@@ -287,6 +295,7 @@ class Stepper:
             self._stepped(run)
 
     def _stepped(self, run: Run) -> None:
+        self.changes += 1
         counts, seconds = self.counts, run.steps * run.seconds
         self._learn(run)
         counts.steps += run.steps

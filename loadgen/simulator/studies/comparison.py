@@ -19,6 +19,7 @@ from loadgen.simulator.studies.search import (
     fewest_devices,
     highest_rate,
     largest_burst,
+    likely_rate,
     solo_latencies,
 )
 from loadgen.simulator.studies.users import ClosedLoop
@@ -112,7 +113,8 @@ def _with_solo(study: Study) -> Slo:
 
 def _side(study: Study, cluster: Cluster, slo: Slo) -> Side:
     workload, seconds = study.workload, _seconds(study.workload)
-    search = Search(share=study.share, precision=study.precision, start=study.rate)
+    start = study.rate or likely_rate(cluster, workload)
+    search = Search(share=study.share, precision=study.precision, start=start)
     match study.find:
         case None:
             return _one_run(study, cluster, slo, _offer(study))

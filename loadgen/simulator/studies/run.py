@@ -131,7 +131,7 @@ class _Simulation:
         )
         steps, rows = self._system.steps()
         ended = max((end.ended_at for end in self._ends.values()), default=0.0)
-        devices = set(self._system.devices)
+        devices = list(dict.fromkeys(self._system.devices))
         capacity = sum(device.capacity for device in devices) * max(ended, 1e-9)
         return Statistics(
             devices=len(devices),

@@ -1,6 +1,7 @@
 """How much a cluster can do: the highest rate, the largest burst, the fewest devices."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 from typing import Final
 
 import msgspec
@@ -10,16 +11,20 @@ from loadgen.report.statistics.slo import Slo
 from loadgen.report.statistics.summary import meets
 from loadgen.runs.find_rate import Found, Search, Trial, decide
 from loadgen.runs.solo import examples
+from loadgen.simulator.cluster.job import wanted
 from loadgen.simulator.studies.cluster import Cluster
 from loadgen.simulator.studies.names import MOST_DEVICES, OURS, Name
 from loadgen.simulator.studies.offer import burst, offered
 from loadgen.simulator.studies.run import simulate
 from loadgen.simulator.systems.darkroom import Policies
-from loadgen.workload.workload import Workload, schedule
+from loadgen.simulator.systems.pipelines import pipeline_seconds
+from loadgen.workload.workload import Workload, requests, schedule
 from shared.errors import InvalidRequest
 
 REPEATS: Final = 1
 """Trials of one rate: the same requests come to the same end."""
+LOOKED_AT: Final = 100
+"""Requests by which it is guessed what a workload asks for."""
 SOLO_DEVICES: Final = 8
 """That a request is measured on alone, at most."""
 
@@ -47,6 +52,19 @@ def solo_latencies(
 
 def in_time(outcomes: Sequence[Outcome], slo: Slo) -> int:
     return sum(meets(slo, outcome) is True for outcome in outcomes)
+
+
+def likely_rate(cluster: Cluster, workload: Workload) -> float:
+    """At which about half of the devices would be busy: where a search may begin."""
+    profile = cluster.profile
+    lot = requests(workload, "likely")
+    shots = (
+        schedule(workload)
+        if workload.trace is not None
+        else tuple(Shot(n, 0.0, *next(lot)) for n in range(LOOKED_AT))
+    )
+    load = mean(pipeline_seconds(profile, [wanted(shot, profile)]) for shot in shots)
+    return cluster.devices / (2 * load)
 
 
 def find(trial: Callable[[float], Trial], search: Search) -> Found:

@@ -4,11 +4,11 @@ own decisions: who pulls first, who steps with whom, who is given up.
 A device holds a process for each of its components; what they compute at the same time shares it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadgen.simulator.cluster.batcher import Batcher, Units
+from loadgen.simulator.cluster.batcher import Batcher
 from loadgen.simulator.cluster.belief import learnt
 from loadgen.simulator.cluster.clock import Clock
 from loadgen.simulator.cluster.controls import ControlProcess, ControlServer
@@ -17,13 +17,22 @@ from loadgen.simulator.cluster.job import Job
 from loadgen.simulator.cluster.queue import Node, Place, WorkQueue
 from loadgen.simulator.cluster.stepper import Ends, Schedule, Stepper
 from loadgen.simulator.profiles.profile import Profile, Workflow
+from loadgen.simulator.systems.backlog import (
+    Backlog,
+    BatcherTeller,
+    Release,
+    StepperTeller,
+    Teller,
+)
 from loadgen.simulator.systems.base import System
 from loadgen.simulator.systems.placement import size_of
+from shared.config import Settings
 from shared.errors import DeadlineExceeded
+from shared.policy.release.decide import release
 from shared.policy.step_scheduler import Limits, schedule_step
 
-LEAST_GRACE: Final = 0.1
-"""Seconds before a deadline at which denoising is over by default (`DARKROOM_DEADLINE_MARGIN`)."""
+LEAST_GRACE: Final = Settings().deadline_margin
+"""Seconds before a deadline at which denoising should be over, by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Policies:
     """The product's decisions; a measurement may wrap them."""
 
     schedule: Schedule = schedule_step
+    release: Release | None = release
+    """None: every job is released when it comes."""
 
 
 class DarkroomSystem(System):
@@ -49,12 +60,16 @@ class DarkroomSystem(System):
         self.queues = {name: WorkQueue(name) for name in profile.components}
         self.steppers: list[Stepper] = []
         self.batchers: list[Batcher] = []
+        self._tellers: list[Teller] = []
         everywhere: dict[str, list[ControlProcess]] = {}
         here = [self._controls(*at, everywhere) for at in zip(devices, placement, strict=True)]
         shared = {name: ControlServer(processes) for name, processes in everywhere.items()}
         for device, names, own in zip(devices, placement, here, strict=True):
             for name in names:
                 self._hold(device, name, {**shared, **own})
+        self._backlog = Backlog(
+            clock, self._tellers, self._encode, self._refused, self._policies.release or release
+        )
         for batcher in self.batchers:
             batcher.pull()
         for stepper in self.steppers:
@@ -64,16 +79,27 @@ class DarkroomSystem(System):
         overheads = self.profile.overheads
         if overheads.cpu > 0.0:
             self.devices[0].begin(overheads.cpu, _nothing)
-        self.clock.after(overheads.job, self._encode, job)
+        self.clock.after(overheads.job, self._planned, job)
 
     def depth(self) -> int:
-        return sum(map(len, self.queues.values()))
+        return len(self._backlog) + sum(map(len, self.queues.values()))
 
     def steps(self) -> tuple[int, int]:
         counts = [stepper.counts for stepper in self.steppers]
         return sum(one.steps for one in counts), sum(one.row_steps for one in counts)
 
     # ------------------------------------------------------------------------ one job's life
+
+    def _planned(self, job: Job) -> None:
+        if job.ended:
+            return
+        if self._policies.release is None:
+            self._encode(job)
+        else:
+            self._backlog.submit(job)
+
+    def _refused(self, job: Job, reason: str) -> None:
+        self.end(job, "rejected", reason)
 
     def _encode(self, job: Job) -> None:
         self._push(job.wanted.workflow.encode, job)
@@ -118,16 +144,21 @@ class DarkroomSystem(System):
     def _hold(self, device: Device, name: str, controls: Mapping[str, ControlServer]) -> None:
         match self.profile.components[name].kind:
             case "encode":
-                self.batchers.append(self._batcher(device, name, _prompts, self._encoded))
+                batcher = Batcher(self._place(device, name), _prompts, self._encoded)
+                self.batchers.append(batcher)
+                self._tellers.append(BatcherTeller(self._name(), ("encode", name), batcher))
             case "decode":
-                self.batchers.append(self._batcher(device, name, _pictures, self._decoded))
+                batcher = Batcher(self._place(device, name), _pictures, self._decoded)
+                self.batchers.append(batcher)
+                self._tellers.append(BatcherTeller(self._name(), ("decode", name), batcher))
             case "denoise":
-                self.steppers.append(self._stepper(device, name, controls))
+                stepper = self._stepper(device, name, controls)
+                self.steppers.append(stepper)
+                self._tellers.append(StepperTeller(self._name(), name, stepper))
 
-    def _batcher(
-        self, device: Device, name: str, units: Units, done: Callable[[Node], None]
-    ) -> Batcher:
-        return Batcher(self._place(device, name), units, done)
+    def _name(self) -> str:
+        """Of the next process."""
+        return str(len(self._tellers))
 
     def _place(self, device: Device, name: str) -> Place:
         return Place(self.clock, device, self.profile.components[name], self.queues[name])

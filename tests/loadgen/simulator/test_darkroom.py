@@ -1,7 +1,11 @@
 """Small cases that can be reckoned by hand, and what holds of every run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import mean
 from time import process_time
+from typing import Any
 
 import pytest
 
@@ -11,12 +15,16 @@ from loadgen.simulator.cluster import stepper
 from loadgen.simulator.profiles import h800
 from loadgen.simulator.profiles.profile import Host
 from loadgen.simulator.studies.cluster import Cluster
-from loadgen.simulator.studies.run import simulate
+from loadgen.simulator.studies.run import Simulated, simulate
+from loadgen.simulator.studies.run import simulate as simulated
 from loadgen.simulator.studies.users import ClosedLoop
+from loadgen.simulator.systems.darkroom import Policies
 from loadgen.workload.arrivals import Poisson
 from loadgen.workload.workload import Entry, Workload, schedule
 from shared.errors import InvalidRequest
 from shared.policy import deadlines, step_scheduler
+from shared.policy.release.decide import release
+from shared.policy.release.jobs import Decision, WaitingJob
 from tests.loadgen.simulator.small import (
     DECODE,
     EACH,
@@ -30,6 +38,9 @@ from tests.loadgen.simulator.small import (
     shot,
     small_profile,
 )
+
+AT_ONCE = Policies(release=None)
+"""Every job is released when it comes."""
 
 
 def latencies(outcomes: Sequence[Outcome]) -> dict[int, float]:
@@ -104,7 +115,9 @@ def test_nobody_is_served_after_the_deadline_that_a_request_carries() -> None:
     done = [one for one in outcomes if one.status == "done"]
     assert 1 <= len(done) < len(shots)
     assert all(one.latency <= 2 * SOLO + 1e-9 for one in outcomes)
-    assert {one.failure for one in outcomes if one.status != "done"} == {"deadline_exceeded"}
+    failures = {one.failure for one in outcomes if one.status != "done"}
+    assert failures <= {"deadline_exceeded", "deadline_unreachable"}
+    assert failures
 
 
 def test_deadlines_that_are_not_carried_are_only_judged_by() -> None:
@@ -157,9 +170,11 @@ def test_users_of_a_closed_loop_wait_for_their_answers() -> None:
 
 
 def test_the_products_step_scheduler_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutants of it make another run of the same requests."""
+    """Mutants of it make another run of the same requests, which are all released when they
+    come."""
     shots = crowd(rate=4.0)
     cluster = Cluster(profile=small_profile(), devices=2)
+    simulate = partial(simulated, policies=AT_ONCE)
     found = simulate(cluster, shots)
     with monkeypatch.context() as mutant:
         mutant.setattr(step_scheduler, "would_delay", lambda *_: False)
@@ -174,12 +189,49 @@ def test_the_products_step_scheduler_decides(monkeypatch: pytest.MonkeyPatch) ->
     assert simulate(cluster, shots) == found
 
 
+def test_admission_is_the_products() -> None:
+    """Early refusals leave the others in time; without deadlines, or shares, the run is another."""
+    shots = tuple(shot(n, 0.1 * n, deadline=2 * SOLO) for n in range(100))
+    cluster = Cluster(profile=small_profile(), devices=2)
+    found, late = simulated(cluster, shots), simulated(cluster, shots, policies=AT_ONCE)
+    refused = [one for one in found.outcomes if one.failure == "deadline_unreachable"]
+    assert len(refused) > 50
+    assert sum(one.latency < 0.05 for one in refused) > 0.8 * len(refused)
+    assert found.statistics.wasted_share < late.statistics.wasted_share
+    assert done(found) > done(late)
+
+    def forgets_deadlines(backlog: Sequence[WaitingJob], *told: Any) -> Decision:
+        return release([replace(job, deadline=None) for job in backlog], *told)
+
+    mutant = simulated(cluster, shots, policies=Policies(release=forgets_deadlines))
+    assert done(mutant) < done(found)
+
+
+def test_a_light_user_is_not_shut_out() -> None:
+    """Beside one with many jobs; one who forgets shares serves them in order of arrival."""
+    heavy = [shot(3 * n, 0.0, steps=20) for n in range(40)]
+    light = [shot(3 * n + 1, 5.0 + 8.0 * n) for n in range(5)]
+    cluster = Cluster(profile=small_profile(), devices=1)
+    found = simulated(cluster, [*heavy, *light])
+
+    def forgets_shares(backlog: Sequence[WaitingJob], *told: Any) -> Decision:
+        return release([replace(job, user="all") for job in backlog], *told)
+
+    mutant = simulated(cluster, [*heavy, *light], policies=Policies(release=forgets_shares))
+    waits = [mean(latencies(run.outcomes)[one.number] for one in light) for run in (found, mutant)]
+    assert waits[0] < 0.7 * waits[1]
+
+
+def done(run: Simulated) -> int:
+    return sum(one.status == "done" for one in run.outcomes)
+
+
 def test_the_least_loaded_pulls_first(monkeypatch: pytest.MonkeyPatch) -> None:
     shots = crowd(rate=4.0)
     cluster = Cluster(profile=small_profile(), devices=3)
-    found = simulate(cluster, shots)
+    found = simulate(cluster, shots, policies=AT_ONCE)
     monkeypatch.setattr(stepper, "level", lambda seconds, count: 5)
-    assert simulate(cluster, shots) != found
+    assert simulate(cluster, shots, policies=AT_ONCE) != found
 
 
 def test_a_minute_of_a_thousand_devices_takes_seconds() -> None:

@@ -72,7 +72,7 @@ def test_twice_the_devices_sustain_about_twice_the_rate() -> None:
     one, two = (highest_rate(cluster(n), PLAIN, SLO, search, 100.0).rate for n in (1, 2))
     most = 8 / (STEPS * (0.1 + 8 * 0.1))
     assert 0.2 < one < most
-    assert 1.7 < two / one < 3.0
+    assert 1.5 < two / one < 3.5
 
 
 def test_fewer_devices_are_not_enough() -> None:
