@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,10 @@ async def _holds(condition: bool) -> bool:
     return condition
 
 
+async def _nobody_named(title: str) -> bool:
+    return _named(title, children_of=os.getpid()) == []
+
+
 def _named(title: str, children_of: int) -> list[int]:
     """Pids."""
     found = []
@@ -278,9 +283,7 @@ def test_who_gives_up_waiting_for_a_fork_leaves_no_process(tmp_path: Path) -> No
                 async with asyncio.timeout(0.2):
                     await forked(one, lambda _: None, forks)
             for title in ("tiny", "fork_server"):
-                await eventually(
-                    lambda title=title: _holds(_named(title, children_of=os.getpid()) == [])
-                )
+                await eventually(partial(_nobody_named, title))
 
     run(scenario())
 
