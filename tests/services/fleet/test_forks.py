@@ -274,8 +274,7 @@ def _named(title: str, children_of: int) -> list[int]:
 
 
 def test_who_gives_up_waiting_for_a_fork_leaves_no_process(tmp_path: Path) -> None:
-    slow = "import time\ntime.sleep(0.5 if __name__ != '__main__' else 600)"
-    one = spec(tmp_path, slow)
+    one = spec(tmp_path, "import time\ntime.sleep(600)")  # while the server imports it
 
     async def scenario() -> None:
         async with forks_of(one, tmp_path) as forks:
