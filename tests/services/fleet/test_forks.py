@@ -260,7 +260,7 @@ async def _nobody_named(title: str) -> bool:
 
 
 def _named(title: str, children_of: int) -> list[int]:
-    """Pids."""
+    """Pids of those that run: other tests' fleets may have left this process their dead."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -268,7 +268,8 @@ def _named(title: str, children_of: int) -> list[int]:
         except OSError:  # it ended meanwhile
             continue
         name, _, fields = rest.rpartition(") ")
-        if name == title and int(fields.split()[1]) == children_of:
+        state, parent = fields.split()[:2]
+        if name == title and state != "Z" and int(parent) == children_of:
             found.append(int(pid))
     return sorted(found)
 
