@@ -129,7 +129,9 @@ class Forks:
         if self._closed:
             raise ConnectionResetError("the fleet is leaving")
         socket.send_fds(self._channel, [request], [output])
-        answer = await asyncio.get_running_loop().sock_recv(self._channel, LONGEST)
+        # Who gives up in the moment of the answer leaves it there, for `_kill_told`.
+        await _until_readable(self._channel)
+        answer = self._channel.recv(LONGEST)
         if not answer:
             raise ConnectionResetError("it ended")
         return _decode(answer)
@@ -169,6 +171,15 @@ class Forks:
                 _kill_told(channel)
         if process is not None:
             _kill_group(process.pid)
+
+
+async def _until_readable(channel: socket.socket) -> None:
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(channel, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(channel)
 
 
 def _kill_told(channel: socket.socket) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -284,6 +285,33 @@ def test_who_gives_up_waiting_for_a_fork_leaves_no_process(tmp_path: Path) -> No
                     await forked(one, lambda _: None, forks)
             for title in ("tiny", "fork_server"):
                 await eventually(partial(_nobody_named, title))
+
+    run(scenario())
+
+
+def test_who_gives_up_in_the_moment_of_the_answer_leaves_no_process(tmp_path: Path) -> None:
+    sleeper = "import time\nif __name__ == '__main__': time.sleep(600)"
+    one = spec(tmp_path, sleeper)
+
+    async def scenario() -> None:
+        async with forks_of(one, tmp_path) as forks:
+            output = bytearray()
+            first = await forked(one, output.extend, forks)
+            first.signal_group(signal.SIGKILL)
+            await said(first, output)
+            [server] = _named("fork_server", children_of=os.getpid())
+            os.kill(server, signal.SIGSTOP)
+            waiting = asyncio.ensure_future(forked(one, output.extend, forks))
+            for _ in range(20):  # until it has asked
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0, waiting.cancel)
+            os.kill(server, signal.SIGCONT)
+            # The event loop does nothing until there is the answer, and then sees both at once.
+            while not _named("tiny", children_of=os.getpid()):
+                time.sleep(0.01)  # noqa: ASYNC251 (it is to be held up)
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await eventually(partial(_nobody_named, "tiny"))
 
     run(scenario())
 
