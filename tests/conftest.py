@@ -11,7 +11,10 @@ import pytest
 from hypothesis import settings
 
 from tests.needs import missing
-from tests.units import in_order, unit_of
+from tests.processes import pytest_addoption, pytest_runtestloop
+from tests.units import in_order
+
+__all__ = ["pytest_addoption", "pytest_runtestloop"]
 
 T = TypeVar("T")
 
@@ -74,18 +77,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if absent := missing(marker.name for marker in item.iter_markers()):
         pytest.skip(f"needs {', '.join(absent)}")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole units for each process of tests, in our order, where whole files are asked for."""
-    if config.getvalue("dist") != "loadfile":
-        return None
-    from xdist.scheduler import LoadFileScheduling
-
-    class Units(LoadFileScheduling):  # type: ignore[misc]  # has no types
-        def _split_scope(self, nodeid: str) -> str:
-            return unit_of(nodeid)
-
-    config.option.loadscopereorder = False
-    return Units(config, log)

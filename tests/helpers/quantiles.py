@@ -7,9 +7,11 @@ from functools import cache
 import pytest
 from scipy.stats import beta
 
+_ppf = cache(beta.ppf)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quantiles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(beta, "ppf", cache(beta.ppf))
+        patch.setattr(beta, "ppf", _ppf)
         yield
