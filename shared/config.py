@@ -154,7 +154,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many rows (images) a denoiser takes into one step."""
     max_step_seconds: Annotated[Interval, DENOISING] = 10.0
     """How long one denoising step may take at most, as it is predicted."""
-    deadline_margin: Annotated[Seconds, DENOISING] = 0.1
+    deadline_margin: Annotated[Seconds, ReadBy(("planner", "denoiser"))] = 0.1
     """How long before a job's deadline its denoising should be over: decoding follows."""
     checkpoint_every: Annotated[int, at_least(1, "steps"), DENOISING] = 5
     """How many steps lie between two checkpoints of a row, at least."""
@@ -171,6 +171,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_seconds: Annotated[Interval, WORKING] = 2.0
     """The longest wait of one fetch, and so for a quiet process to leave: fetches are not
     cancelled."""
+    backlog_jobs: Annotated[int, at_least(1, "jobs"), PLANNING] = 4096
+    """How many jobs may wait in one planner to be released; above that, those without a deadline
+    are refused."""
+    backlog_bytes: Annotated[int, at_least(1, "bytes"), PLANNING] = 1 << 30
+    """How many bytes the jobs that wait in one planner may have together."""
+    user_backlog_jobs: Annotated[int, at_least(1, "jobs"), PLANNING] = 1024
+    """How many of them may be of one user."""
+    user_backlog_bytes: Annotated[int, at_least(1, "bytes"), PLANNING] = 1 << 28
+    """How many bytes the waiting jobs of one user may have."""
     max_queued: Annotated[int, at_least(1, "nodes"), PLANNING] = 1024
     """How many nodes may wait for one model; above that, new jobs are refused."""
     http_host: Annotated[str, GATEWAY] = "127.0.0.1"

@@ -19,6 +19,8 @@ ALL_DEAD: Final = f"{PREFIX}.dead.*"
 ALL_INPUTS: Final = f"{PREFIX}.input.>"
 ALL_CANCELS: Final = f"{PREFIX}.cancel.*"
 ALL_METRICS: Final = f"{PREFIX}.metrics"
+ALL_LOADS: Final = f"{PREFIX}.load.*"
+ALL_WAITING: Final = f"{PREFIX}.waiting.*"
 
 PLANNERS: Final = "planner"
 """Queue group, and the durable consumer of JOBS, that all planners share."""
@@ -98,6 +100,16 @@ def assist(model: str) -> str:
 def job_input(job_id: str, name: int | Literal["image", "mask"]) -> str:
     """An image that the job came with: a number is that of the control that it belongs to."""
     return f"{PREFIX}.input.{job_id}.{name}"
+
+
+def load(process: str) -> str:
+    """What a process has in hand and how fast it is, or a planner has promised; lossy."""
+    return f"{PREFIX}.load.{token(process)}"
+
+
+def waiting(job_id: str) -> str:
+    """A question to whichever planner holds the job in its backlog; the others do not answer."""
+    return f"{PREFIX}.waiting.{job_id}"
 
 
 def release(arena: str) -> str:

@@ -15,7 +15,15 @@ from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError, HandleLost, InvalidRequest, NotFinite, QueueFull
-from shared.messages import ControlReply, ControlRequest, Failure, decode, encode, failure_of
+from shared.messages import (
+    ComponentReport,
+    ControlReply,
+    ControlRequest,
+    Failure,
+    decode,
+    encode,
+    failure_of,
+)
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.controlnet import ControlNet
 from shared.services import NodeKind
@@ -88,6 +96,10 @@ class ControlNetService(Handler):
         embedded = await self._embedding[task.node.model].submit(hint)
         task.progressed()
         return {task.node.name: task.put(embedded)}
+
+    def components(self) -> list[ComponentReport]:
+        """What is in hand, and how long it takes, for planners."""
+        return [c.report(self.kind, name) for name, c in self._embedding.items()]
 
     async def serve_steps(self, model: str) -> None:
         """Answer the steps of `model` for as long as this runs; when cancelled, those in hand."""

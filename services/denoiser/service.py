@@ -12,6 +12,7 @@ import torch
 from services.denoiser.engine.engine import OnStep
 from services.denoiser.engine.events import EngineStopped, StepReport
 from services.denoiser.engine.occupation import Occupation
+from services.denoiser.load import component
 from services.denoiser.node.build_row import build_row
 from services.denoiser.node.checkpoints import CheckpointKeeper, Said
 from services.denoiser.node.event_publisher import EventPublisher
@@ -22,6 +23,7 @@ from services.denoiser.node.quarantine import mark, quarantine_steps, serve_alon
 from services.denoiser.rows.feature import Reading, Running
 from services.denoiser.rows.row import Row
 from shared.errors import HandedOver, NoLongerWanted
+from shared.messages import ComponentReport
 from shared.messages.handle import TensorHandle
 from shared.policy.checkpoint_interval import Interval
 from shared.policy.reported_load import level, seconds_in_hand
@@ -110,6 +112,13 @@ class Denoiser(Handler):
             self._usual_seconds = seconds / count
         coming = max(0, in_hand - count)
         return level(seconds + coming * self._usual_seconds, in_hand)
+
+    def components(self) -> list[ComponentReport]:
+        """What is in hand, and how fast it gets on, for planners."""
+        return [
+            component(name, model.engine, len(self._tasks[name]))
+            for name, model in self._models.items()
+        ]
 
     def statistics(self) -> Mapping[str, object]:
         """Of the engines, by model."""

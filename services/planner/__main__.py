@@ -12,7 +12,7 @@ from shared.process.process import Process, run_process
 
 async def main(running: Process) -> None:
     catalogue = Catalogue.of(running.settings)
-    planner = Planner(running.bus, catalogue, running.settings, running.metrics)
+    planner = Planner(running.bus, catalogue, running.settings, running.metrics, running.name)
     await running.serve(
         planner.run,
         statistics=lambda: dataclasses.asdict(planner.statistics()),

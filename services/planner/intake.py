@@ -2,23 +2,51 @@
 
 import logging
 import time
+from dataclasses import dataclass
 
+from services.planner.demand import waiting_job
 from services.planner.images import images_of
 from services.planner.queues import QueueDepths
 from services.planner.serving import Serving
 from shared import subjects
 from shared.bus.base import Bus
-from shared.errors import DarkroomError, DeadlineExceeded, InvalidRequest, Poisoned, QueueFull
+from shared.errors import (
+    DarkroomError,
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    InvalidRequest,
+    Poisoned,
+    QueueFull,
+)
 from shared.host.one_thread import OneThread
 from shared.jobs.advance import new_record
 from shared.jobs.dead import DeadLetter
-from shared.jobs.graph import workflow
+from shared.jobs.graph import Graph, workflow
 from shared.jobs.record import JobRecord
 from shared.jobs.validate import validate
-from shared.messages import GenerationRequest, JobFailed, JobSpec, decode, encode, failure_of
+from shared.messages import (
+    GenerationRequest,
+    JobCancelled,
+    JobFailed,
+    JobSpec,
+    decode,
+    encode,
+    failure_of,
+)
+from shared.policy.release.jobs import WaitingJob
 from shared.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request that was checked, and what admission sees of it."""
+
+    request: GenerationRequest
+    spec: JobSpec
+    graph: Graph
+    job: WaitingJob
 
 
 class Intake:
@@ -29,9 +57,8 @@ class Intake:
         self._metrics = metrics
         self._validating = OneThread()
 
-    async def accept(self, job_id: str, data: bytes, now: float) -> JobRecord:
-        """The record of a new job, whose images are stored then: whoever reads a record finds
-        them. Raises the refusal, if it is one."""
+    async def check(self, job_id: str, data: bytes, now: float) -> Submission:
+        """Raises the refusal, if it is one."""
         request = decode(data, GenerationRequest)
         if request.job_id != job_id:
             raise InvalidRequest("job_id", request.job_id, f"the job id of its subject, {job_id}")
@@ -41,9 +68,23 @@ class Intake:
         graph = workflow(spec)
         await self._serving.refuse_unserved(graph)
         await self._depths.admit(graph)
-        for subject, image in images_of(request):  # those of an earlier try stay
+        card = self._serving.catalogue.cards[spec.model]
+        return Submission(
+            request, spec, graph, waiting_job(job_id, spec, graph, card, now, len(data))
+        )
+
+    async def accept(self, submission: Submission, now: float) -> JobRecord:
+        """The record of a released job, whose images are stored then: whoever reads a record
+        finds them."""
+        for subject, image in images_of(submission.request):  # those of an earlier try stay
             await self._bus.store(subject, image)
-        return new_record(job_id, spec, graph, now)
+        return new_record(submission.request.job_id, submission.spec, submission.graph, now)
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job that was cancelled before it was released."""
+        cancelled = JobCancelled(job_id=job_id)
+        if await self._bus.store(subjects.result(job_id), encode(cancelled)) == "stored":
+            self._metrics.job_ended("", "cancelled")
 
     async def _validated(self, request: GenerationRequest) -> JobSpec:
         """As `validate`; images are decoded one at a time, and hold up nobody else. What `validate`
@@ -62,7 +103,7 @@ class Intake:
     async def refuse(self, job_id: str, refusal: DarkroomError) -> None:
         """End the job by the refusal, if it has not ended yet."""
         log.info("refused: %s", refusal)
-        if isinstance(refusal, QueueFull):
+        if isinstance(refusal, QueueFull | DeadlineUnreachable):
             self._metrics.refused(refusal.code)
         failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
         if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":

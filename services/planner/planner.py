@@ -4,19 +4,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
+from services.planner.backlog import Backlog, rules_of
 from services.planner.cancellations import answer_cancel
 from services.planner.deadlines import DeadlineWatch
-from services.planner.intake import Intake
+from services.planner.intake import Intake, Submission
 from services.planner.queues import QueueDepths
 from services.planner.serving import Serving
 from shared import subjects
 from shared.bus.base import Bus, Delivery
 from shared.bus.readiness import Refusal
 from shared.config import Settings
-from shared.errors import BusUnavailable, DarkroomError, JobNotFound, QueueFull
+from shared.errors import (
+    BusUnavailable,
+    DarkroomError,
+    HandedOver,
+    JobCancelled,
+    JobNotFound,
+    QueueFull,
+)
 from shared.host.crash_points import reached
 from shared.jobs.record_store import RecordStore
 from shared.messages import NodeProgress, encode
@@ -29,7 +38,7 @@ from shared.worker.pull import Puller, PullLoop, PullStatistics, Source, Work
 
 log = logging.getLogger(__name__)
 
-CAPACITY: Final = 64
+LOOKING: Final = 64
 """Submissions looked at side by side."""
 CAPACITY_RETRY_SECONDS: Final = 1.0
 """After this, an accepted job whose nodes found WORK full is tried again."""
@@ -38,16 +47,25 @@ MAX_DELIVERIES: Final = 25
 
 
 class Planner:
-    """Stateless but for a short memory of queue depths: any number of them may run."""
+    """Stateless but for what it holds unacknowledged, and a short memory of queue depths: any
+    number of them may run. `name`: unique among them."""
 
     def __init__(
-        self, bus: Bus, catalogue: Catalogue, settings: Settings, metrics: Metrics
+        self,
+        bus: Bus,
+        catalogue: Catalogue,
+        settings: Settings,
+        metrics: Metrics,
+        name: str = "planner",
     ) -> None:
         self._bus = bus
         self._metrics = metrics
         self._settings = settings
         self._records = RecordStore(bus, inject, metrics.job_ended)
         self._loop: PullLoop | None = None
+        self._backlog = Backlog(bus, name, rules_of(settings))
+        self._capacity = settings.backlog_jobs
+        self._looking = asyncio.Semaphore(LOOKING)
         self._exclusive_lock = ExclusiveLock()
         self._serving = Serving(bus, catalogue)
         self._depths = QueueDepths(bus, metrics, settings.max_queued)
@@ -62,7 +80,7 @@ class Planner:
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
-            return PullStatistics(0, CAPACITY, 0, 0)
+            return PullStatistics(0, self._capacity, 0, 0)
         return self._loop.statistics()
 
     def refusal(self) -> Refusal | None:
@@ -78,23 +96,29 @@ class Planner:
             subjects.JOBS, subjects.PLANNERS, subjects.ALL_SUBMITS, self._settings.ack_wait
         )
         self._loop = PullLoop(
-            [Source(consumer, CAPACITY)],
+            [Source(consumer, self._capacity)],
             self._settings,
-            Puller(handle=self._plan, decline=_decline),
+            Puller(handle=self._plan, decline=_decline, drain=self._backlog.leave),
         )
         async with (
-            self._bus.subscribe(subjects.ALL_CANCELS, subjects.PLANNERS) as cancels,
+            self._bus.subscribe(subjects.ALL_CANCELS, subjects.PLANNERS) as asked,
+            self._bus.subscribe(subjects.ALL_CANCELS) as told,
             asyncio.TaskGroup() as group,
         ):
 
-            async def listen() -> None:
-                async for message in cancels:
+            async def answer() -> None:
+                async for message in asked:
                     await answer_cancel(message, self._bus, self._records)
 
-            listener = group.create_task(listen())
+            async def end() -> None:
+                async for message in told:
+                    self._backlog.cancel(subjects.job_of(message.subject))
+
+            helpers = [group.create_task(each) for each in (answer(), end(), self._backlog.run())]
             ready()
             await self._loop.run(stop)
-            listener.cancel()
+            for helper in helpers:
+                helper.cancel()
 
     async def _plan(self, work: Work) -> None:
         """Validate, decide admission, write the record, publish what is ready, acknowledge."""
@@ -110,42 +134,78 @@ class Planner:
         )
         with observed(self._metrics, attempt):
             try:
-                await self._plan_among_others(job_id, delivery)
+                await self._plan_and_wait(job_id, work)
             except QueueFull as error:
                 log.warning("%s waits for capacity: %s", job_id, error)
                 await delivery.retry(CAPACITY_RETRY_SECONDS)
+                return
+            except HandedOver:
+                await delivery.retry(0.0)
                 return
             reached("ack.before")
             await delivery.ack()
             reached("ack.after")
 
-    async def _plan_among_others(self, job_id: str, delivery: Delivery) -> None:
-        """With others, unless it may be what ended the planner that had it before. Raises
+    async def _plan_and_wait(self, job_id: str, work: Work) -> None:
+        """Check the submission, wait until the job is to be released, and open its record. Raises
         `QueueFull` if the job was accepted and there is no room for its nodes."""
+        delivery = work.delivery
         if delivery.deliveries > MAX_DELIVERIES:
             await self._dead_letter(job_id, delivery)
-        elif delivery.deliveries > 1:
-            async with self._exclusive_lock.alone():
-                await self._decide(job_id, delivery.data)
-        else:
-            async with self._exclusive_lock.together():
-                await self._decide(job_id, delivery.data)
-
-    async def _decide(self, job_id: str, data: bytes) -> None:
-        """Open the job's record, or refuse the job by a result, if it has neither yet."""
-        if await self._bus.stored(subjects.result(job_id)) is not None:
-            return  # the same submission gets the same answer
-        try:
-            record = await self._intake.accept(job_id, data, time.time())
-        except DarkroomError as refusal:
-            if refusal.retryable:  # the bus is in trouble, not the request
-                raise
-            if not await self._known(job_id):  # what was accepted once is not refused
-                await self._intake.refuse(job_id, refusal)
             return
-        await self._records.open(record)
+        async with self._looking, self._guarded(delivery):
+            submission = await self._checked(job_id, delivery.data)
+        if submission is None or not await self._released(submission, work):
+            return
+        async with self._guarded(delivery):
+            try:
+                record = await self._intake.accept(submission, time.time())
+            except DarkroomError as refusal:  # there is no room for its images
+                await self._refuse(job_id, refusal)
+                return
+            await self._records.open(record)
         await self._tell_accepted(job_id)
         self._deadlines.add(record.spec.deadline, job_id)
+
+    @asynccontextmanager
+    async def _guarded(self, delivery: Delivery) -> AsyncIterator[None]:
+        """With others, unless it may be what ended the planner that had it before."""
+        lock = self._exclusive_lock
+        async with lock.together() if delivery.deliveries == 1 else lock.alone():
+            yield
+
+    async def _checked(self, job_id: str, data: bytes) -> Submission | None:
+        """None: it is settled, by the answer that the same submission had, or by a refusal."""
+        if await self._bus.stored(subjects.result(job_id)) is not None:
+            return None
+        try:
+            return await self._intake.check(job_id, data, time.time())
+        except DarkroomError as refusal:
+            await self._refuse(job_id, refusal)
+            return None
+
+    async def _released(self, submission: Submission, work: Work) -> bool:
+        """Wait in the backlog. False: the job ended there."""
+        job_id = submission.job.job_id
+        try:
+            await self._backlog.wait(submission.job, work.progressed)
+        except JobCancelled:
+            if not await self._known(job_id):
+                await self._intake.cancel(job_id)
+            return False
+        except DarkroomError as refusal:
+            await self._refuse(job_id, refusal)
+            return False
+        work.progressed()
+        return True
+
+    async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
+        """By a result, unless the job has one, or a record: what was accepted once is not refused.
+        Raises what is the bus's trouble, and not the request's."""
+        if refusal.retryable:
+            raise refusal
+        if not await self._known(job_id):
+            await self._intake.refuse(job_id, refusal)
 
     async def _tell_accepted(self, job_id: str) -> None:
         """Whoever watches the job need not wait for a worker to know that it was not refused."""

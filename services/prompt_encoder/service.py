@@ -8,6 +8,7 @@ from typing import Final
 from services.prompt_encoder.encoding import Once, Prompt, Wide, encode_each
 from shared.errors import NotFinite
 from shared.jobs.graph import NEGATIVE
+from shared.messages import ComponentReport
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.text_encoder import Encoded, TextEncoder, Unread
 from shared.models.loras.library import AdapterLibrary
@@ -85,6 +86,10 @@ class PromptEncoder(Handler):
         if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
             return positive.zeros()
         return await self._encode(task, Prompt(negative or "", uses))
+
+    def components(self) -> list[ComponentReport]:
+        """What is in hand, and how long it takes, for planners."""
+        return [c.report(self.kind, name) for name, c in self._compute.items()]
 
     def close(self) -> None:
         for compute in self._compute.values():

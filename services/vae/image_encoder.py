@@ -13,6 +13,7 @@ from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import InvalidRequest, NotFinite
 from shared.host.lru import LruCache
+from shared.messages import ComponentReport
 from shared.messages.handle import TensorHandle
 from shared.services import NodeKind
 from shared.worker.batched_compute import BatchedCompute
@@ -83,6 +84,10 @@ class ImageEncoder(Handler):
         if data is None:
             raise InvalidRequest(name, name, "one that has not been dropped yet")
         return data
+
+    def components(self) -> list[ComponentReport]:
+        """What is in hand, and how long it takes, for planners."""
+        return [c.report(self.kind, name) for name, c in self._compute.items()]
 
     def close(self) -> None:
         for compute in self._compute.values():

@@ -16,7 +16,7 @@ from shared.bus.base import Bus, Message
 from shared.errors import NotFinite
 from shared.host.crash_points import reached
 from shared.media.profiles import from_srgb
-from shared.messages import ImageResult, Preview, PreviewTask, decode, encode
+from shared.messages import ComponentReport, ImageResult, Preview, PreviewTask, decode, encode
 from shared.messages.handle import TensorHandle
 from shared.models.cards import ModelCard
 from shared.services import NodeKind
@@ -109,6 +109,10 @@ class ImageDecoder(Handler):
             drawn = from_srgb(Image.fromarray(pixels.numpy()), profile)
             pixels = torch.from_numpy(np.array(drawn))
         return torch.where(shown[..., None] > 0, pixels, source), profile
+
+    def components(self) -> list[ComponentReport]:
+        """What is in hand, and how long it takes, for planners."""
+        return [c.report(self.kind, name) for name, c in self._compute.items()]
 
     async def serve_previews(self, model: str) -> None:
         """Answer preview tasks of `model` for as long as this runs. Lossy, by design."""

@@ -16,6 +16,7 @@ _TRANSLATED: Final[dict[str, type[errors.DarkroomError]]] = {
         errors.InvalidRequest,
         errors.QueueFull,
         errors.DeadlineExceeded,
+        errors.DeadlineUnreachable,
         errors.AdapterUnusable,
     )
 }
@@ -23,7 +24,8 @@ _TRANSLATED: Final[dict[str, type[errors.DarkroomError]]] = {
 
 def error_of(job_id: str, failure: Failure) -> errors.DarkroomError:
     """The error to raise for a failed job: what the service raised if it is the user's matter
-    (`InvalidRequest`, `QueueFull`, `DeadlineExceeded`, `AdapterUnusable`), else `JobFailed`."""
+    (`InvalidRequest`, `QueueFull`, `DeadlineExceeded`, `DeadlineUnreachable`, `AdapterUnusable`),
+    else `JobFailed`."""
     kind = _TRANSLATED.get(failure.code)
     if kind is not None:
         error = kind.__new__(kind)  # its message is already written: __init__ would quote it anew

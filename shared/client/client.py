@@ -19,7 +19,7 @@ from shared.bus.base import Bus
 from shared.bus.discovery import model_sizes
 from shared.client.calls import cancel_job, stored_image
 from shared.client.job import Job
-from shared.errors import InvalidRequest, JobNotFound, QueueFull
+from shared.errors import BusUnavailable, InvalidRequest, JobNotFound, QueueFull
 from shared.host.one_thread import OneThread
 from shared.jobs.record import JobRecord
 from shared.jobs.travel import fitted_to_travel, travels
@@ -29,6 +29,7 @@ from shared.messages import (
     GenerationRequest,
     ImageResult,
     Outcome,
+    WaitingReply,
     decode,
     decode_outcome,
     encode,
@@ -158,6 +159,16 @@ class Darkroom:
     async def queued(self, job_id: str) -> bool:
         """Whether the job still waits for a planner."""
         return await self._bus.stored(subjects.submit(checked_job_id(job_id))) is not None
+
+    async def waiting(self, job_id: str) -> WaitingReply:
+        """How a job that waits to be released stands, as far as a planner knows."""
+        try:
+            answer = await self._bus.request(
+                subjects.waiting(checked_job_id(job_id)), b"", ANSWER_SECONDS
+            )
+        except BusUnavailable:  # no planner has it, for the moment
+            return WaitingReply(job_id=job_id, position=None, seconds=None)
+        return decode(answer.data, WaitingReply)
 
     async def stored_outcome(self, job_id: str) -> Outcome | None:
         """How the job ended, if it has."""

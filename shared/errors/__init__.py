@@ -7,6 +7,7 @@ these, `Failure` (`shared/messages/`) carries one over the wire, the gateway tur
     ├── InvalidRequest        a field of a request is not allowed; never retried
     ├── QueueFull             a stated bound was reached; try again later
     ├── DeadlineExceeded      the job's own deadline passed
+    ├── DeadlineUnreachable   the job cannot be finished by its deadline, as it is predicted
     ├── Poisoned              the job killed its processes, and is kept away from others
     ├── JobNotFound / JobFailed / JobCancelled      how waiting for a job can end
     ├── HandedOver / NoLongerWanted     why a process leaves a node undone; users never see it
@@ -21,6 +22,7 @@ these, `Failure` (`shared/messages/`) carries one over the wire, the gateway tur
     ├── BusUnavailable        the bus did not answer in time
     ├── NotPermitted          the bus does not allow this to these credentials
     ├── Unauthorized          an HTTP request without a valid token
+    ├── Forbidden             an HTTP request whose token does not allow what it asks for
     ├── Misconfigured         the environment cannot work; the text says what to set
     │   └── MemoryBudgetExceeded  a process would need more memory than it may use
     ├── DeadLetterUnusable    in `services/fleet/dead_letters/letters.py`
@@ -30,9 +32,10 @@ these, `Failure` (`shared/messages/`) carries one over the wire, the gateway tur
 
 from shared.errors.base import DarkroomError
 from shared.errors.bus import BusUnavailable, NotPermitted, PayloadTooLarge, RevisionConflict
-from shared.errors.environment import MemoryBudgetExceeded, Misconfigured, Unauthorized
+from shared.errors.environment import Forbidden, MemoryBudgetExceeded, Misconfigured, Unauthorized
 from shared.errors.jobs import (
     DeadlineExceeded,
+    DeadlineUnreachable,
     HandedOver,
     InvalidRequest,
     JobCancelled,
@@ -52,6 +55,8 @@ __all__ = [
     "ControlUnavailable",
     "DarkroomError",
     "DeadlineExceeded",
+    "DeadlineUnreachable",
+    "Forbidden",
     "HandedOver",
     "HandleLost",
     "InvalidRequest",

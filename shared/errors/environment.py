@@ -9,6 +9,12 @@ class Unauthorized(DarkroomError):
     code = "invalid_api_key"
 
 
+class Forbidden(DarkroomError):
+    """A known token, which does not allow this."""
+
+    code = "permission_denied"
+
+
 class Misconfigured(DarkroomError):
     """Something outside the code must be changed before this can work; the message says what."""
 

@@ -45,6 +45,22 @@ class DeadlineExceeded(DarkroomError):
         )
 
 
+class DeadlineUnreachable(DarkroomError):
+    """The job would take `seconds` more, by what is predicted, and its deadline is earlier. One
+    like it may be in time after `retry_after` seconds."""
+
+    code = "deadline_unreachable"
+
+    def __init__(self, job_id: str, seconds: float, retry_after: float) -> None:
+        super().__init__(
+            f"job {job_id} cannot be finished by its deadline: it would take {seconds:.1f} s; "
+            f"allow it more time, or try again in {retry_after:.1f} s",
+            job_id=job_id,
+            seconds=seconds,
+            retry_after=retry_after,
+        )
+
+
 class Poisoned(DarkroomError):
     """Node `node` took `kills` processes with it while it ran alone, `losses` in all."""
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from shared.errors import DarkroomError, InvalidRequest
+from shared.messages.load import LoadReport, PromiseReport
 from shared.messages.results import Failure, JobEvent, Outcome
 from shared.messages.work import ReleaseJob, ReleaseTensor
 
@@ -24,6 +25,10 @@ def decode(data: bytes, wanted: type[T]) -> T:
 
 def decode_event(data: bytes) -> JobEvent:
     return _decode(data, JobEvent)  # type: ignore[return-value]
+
+
+def decode_load(data: bytes) -> LoadReport | PromiseReport:
+    return _decode(data, LoadReport | PromiseReport)  # type: ignore[return-value]
 
 
 def decode_release(data: bytes) -> ReleaseJob | ReleaseTensor:

@@ -16,6 +16,18 @@ class NodeProgress(msgspec.Struct, frozen=True, kw_only=True, tag="node_progress
     state: Literal["started", "finished"]
     at: float
     worker: str
+    position: int | None = None
+    """Of node `plan`: the job is the so many-th to be released by its planner, from 1,"""
+    seconds: float | None = None
+    """and is predicted to be finished in so many."""
+
+
+class WaitingReply(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
+    """From the planner that holds the job in its backlog: see `NodeProgress`."""
+
+    job_id: str
+    position: int | None
+    seconds: float | None
 
 
 class StepProgress(msgspec.Struct, frozen=True, kw_only=True, tag="step_progress"):

@@ -8,13 +8,28 @@ nobody else who has a deadline is there: under a burst, such rows would fill the
 each other late for good.
 
 Predictions change, and then rows that share a step may all be late together: some of them step
-aside, so that the others are not.
+aside, so that the others are not. So do rows without a deadline, for as long as they have patience.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from shared.policy.reported_load import ends
-from shared.policy.row_view import RowView, StepCost
+from shared.policy.row_view import RANK, RowView, StepCost
+
+YIELDS: Final = 4.0
+"""Times what is left of it that a row without a deadline yields to others,"""
+YIELD_SECONDS: Final = 5.0
+"""and so many seconds more."""
+
+
+def urgency(row: RowView, cost: StepCost) -> tuple[bool, float]:
+    """Earliest deadline first among those that are in time even if predictions are as wrong as they
+    were of late; then those that have a bare chance, which any mistake would waste."""
+    if row.seconds_left is None:
+        return False, float("inf")
+    bare = _alone(row, cost) * (1.0 + cost.doubt) > row.seconds_left
+    return bare, row.seconds_left
 
 
 def infeasible(rows: Sequence[RowView], cost: StepCost) -> tuple[int, ...]:
@@ -41,20 +56,45 @@ def _is_over(row: RowView) -> bool:
     return row.seconds_left is not None and row.seconds_left + row.grace <= 0.0
 
 
-def keep_in_time(rows: Sequence[RowView], cost: StepCost) -> tuple[list[RowView], list[RowView]]:
+def keep_in_time(
+    rows: Sequence[RowView], cost: StepCost, patience: int
+) -> tuple[list[RowView], list[RowView]]:
     """Those of `rows` that go on, and those that step aside for them: where some would be late
-    together, as many as are in time without the others, those that are done soonest first, and all
-    that have no deadline. If none is, the one that is least late goes on."""
+    together, as many as are in time without the others, those that are done soonest first. If none
+    is, the one that is least late goes on. Those that have no deadline go on if that makes nobody
+    late, or if they have waited for long (see `yields`)."""
     if not cost.known or not _late(rows, cost):
         return list(rows), []
-    staying = [row for row in rows if row.seconds_left is None or row.alone]
-    hurried = sorted((r for r in rows if r not in staying), key=lambda r: _alone(r, cost))
+    staying = [row for row in rows if row.seconds_left is None and not yields(row, patience)]
+    staying += [row for row in rows if row.seconds_left is not None and row.alone]
+    hurried = sorted(_hurried(rows), key=lambda r: _alone(r, cost))
     aside: list[RowView] = []
     for row in hurried:
         (aside if _late((*staying, row), cost) else staying).append(row)
     if aside and len(aside) == len(hurried):
         staying.append(aside.pop(aside.index(max(aside, key=lambda row: _slack(row, cost)))))
+    yielding = [row for row in rows if yields(row, patience)]
+    for row in sorted(yielding, key=lambda row: (-row.passed_over, row.arrival)):
+        more_late = not _late((*staying, row), cost) <= _late(staying, cost)
+        (aside if more_late else staying).append(row)
     return staying, aside
+
+
+def yields(row: RowView, patience: int) -> bool:
+    """Whether it steps aside where one that has a deadline would be late: it has none, and was not
+    passed over for so long that it would never end."""
+    patient = row.passed_over >= len(RANK) * patience
+    return row.seconds_left is None and not row.alone and not patient
+
+
+def overdue(row: RowView, cost: StepCost) -> bool:
+    """Whether a row without a deadline has yielded for long enough: nobody shall be promised
+    anything that would delay it further."""
+    return row.seconds_left is None and row.waited > YIELDS * _alone(row, cost) + YIELD_SECONDS
+
+
+def _hurried(rows: Sequence[RowView]) -> list[RowView]:
+    return [row for row in rows if row.seconds_left is not None and not row.alone]
 
 
 def _alone(row: RowView, cost: StepCost) -> float:

@@ -39,6 +39,7 @@ class RowView:
     """Seconds since it came."""
     part: StepWork | None = None
     """What its steps compute, if that is less than all of it."""
+    job_id: str = ""
 
     @property
     def work(self) -> StepWork:

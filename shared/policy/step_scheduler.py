@@ -26,7 +26,7 @@ from typing import Final
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.batching import Shared, always_batch, in_order, worth_batching
-from shared.policy.deadlines import infeasible, keep_in_time, would_delay
+from shared.policy.deadlines import infeasible, keep_in_time, urgency, would_delay, yields
 from shared.policy.row_view import RANK, RowView, StepCost
 from shared.policy.step_work import total
 
@@ -105,8 +105,13 @@ def schedule_step(
     given_up = () if held else infeasible([*rows, *waiting], cost)
     rows = [row for row in rows if row.arrival not in given_up]
     waiting = [row for row in waiting if row.arrival not in given_up]
-    staying, aside = keep_in_time(rows, cost)
+    staying, aside = keep_in_time(rows, cost, limits.patience)
     admissible = _admissible(staying, [*waiting, *aside], limits, cost)
+    if any(row.seconds_left is not None for row in admissible):  # others may have to make room
+        together, _ = keep_in_time([*staying, *admissible], cost, limits.patience)
+        kept = {row.arrival for row in together}
+        staying = [row for row in staying if row.arrival in kept]
+        admissible = [row for row in admissible if row.arrival in kept]
     admitted = _admit(staying, admissible, limits, cost)
     groups = _groups(admitted, limits)
     if not groups:
@@ -128,14 +133,21 @@ def schedule_step(
 def _admissible(
     rows: Sequence[RowView], waiting: Sequence[RowView], limits: Limits, cost: StepCost
 ) -> list[RowView]:
-    """Those of `waiting` that make nobody late, the most urgent first. Who has waited for long has
-    to be let in, even so."""
+    """Those of `waiting` that make nobody late, the most urgent first: by class, then as `urgency`
+    has it, then by arrival. Who has waited for long has to be let in, even so. Rows that yield are
+    no hindrance to one that has a deadline."""
     if not cost.known:
         return list(waiting)
     chosen: list[RowView] = []
-    for row in sorted(waiting, key=lambda row: (row.rank(limits.patience), row.arrival)):
+    firm = [row for row in rows if not yields(row, limits.patience)]
+
+    def place(row: RowView) -> tuple[int, tuple[bool, float], int]:
+        return row.rank(limits.patience), urgency(row, cost), row.arrival
+
+    for row in sorted(waiting, key=place):
         patient = row.alone or row.passed_over >= len(RANK) * limits.patience
-        if patient or not would_delay([*rows, *chosen], row, cost):
+        beside = rows if row.seconds_left is None else firm
+        if patient or not would_delay([*beside, *chosen], row, cost):
             chosen.append(row)
     return chosen
 

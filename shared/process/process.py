@@ -28,6 +28,7 @@ from shared.config import Settings
 from shared.host.exits import exit_in_words, leave
 from shared.host.terminate import terminate
 from shared.jobs.releases import keep_released
+from shared.messages import ComponentReport
 from shared.process.payload import refuse_small_payload
 from shared.services import bus_name
 from shared.telemetry import telemetry
@@ -37,6 +38,7 @@ from shared.tensors.janitor import keep_swept
 from shared.tensors.tcp import serving
 from shared.tensors.transport import Transport
 from shared.worker.context import Context
+from shared.worker.load_publisher import LoadPublisher
 from shared.worker.memory_budget import MemoryBudget
 from shared.worker.pull import willing
 
@@ -61,11 +63,13 @@ class Process(Context):
         metadata: Mapping[str, str],
         refusal: Callable[[], Refusal | None] = willing,
         unusable: Sequence[Unusable] = (),
+        loads: Sequence[Callable[[], Sequence[ComponentReport]]] = (),
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
     ) -> None:
         """Await `run(stop, ready)`, which calls `ready` once it takes work and ends soon after
         `stop` is set. From `ready` on the process answers to `$SRV`, also why it takes no work if
         `refusal` says so, and what is `unusable` of what it was to serve.
+        `loads`: what it tells planners of its components, from `ready` on.
         `background` coroutines run meanwhile, and are cancelled at the end."""
 
         def current_statistics() -> Mapping[str, object]:
@@ -96,6 +100,9 @@ class Process(Context):
             gc.freeze()
             gc.enable()  # see `start_up.py`
             helpers.append(group.create_task(self._announce(info, current_statistics)))
+            if loads:
+                publisher = LoadPublisher(self.bus, self.name, loads, self.stop)
+                helpers.append(group.create_task(publisher.run()))
             await working
             for helper in helpers:
                 helper.cancel()

@@ -57,5 +57,6 @@ async def serve_nodes(
         refusal=lambda: common([worker.refusal() for worker in workers]),
         metadata={"models": " ".join(handlers[0].models)},
         unusable=unusable,
+        loads=[handler.components for handler in handlers],
         background=background,
     )

@@ -1,30 +1,34 @@
 """Bearer tokens: who may use the HTTP API.
 
-The gateway keeps a file of hashes, a line `name: sha256-of-token` for each. Tokens are random and
-long, so a plain hash is enough: there is nothing to guess.
+The gateway keeps a file of hashes, a line `name: sha256-of-token` for each, and `interactive` after
+it for those whose jobs may go before all others. Tokens are random and long, so a plain hash is
+enough: there is nothing to guess.
 """
 
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from shared.errors import InvalidRequest, Misconfigured, Unauthorized
+from shared.errors import Forbidden, InvalidRequest, Misconfigured, Unauthorized
 from shared.security.private_files import read_private, write_private
 
 PREFIX: Final = "dr-"
 _NAME: Final = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
-_LINE: Final = re.compile(r"([A-Za-z0-9_.@-]{1,64})\s*:\s*([0-9a-f]{64})")
+_LINE: Final = re.compile(r"([A-Za-z0-9_.@-]{1,64})\s*:\s*([0-9a-f]{64})(\s+interactive)?")
+INTERACTIVE: Final = "interactive"
 
 
 class Tokens:
     """The tokens that are accepted, by their holders' names."""
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
+    def __init__(self, hashes: Mapping[str, str], interactive: Collection[str] = ()) -> None:
+        """`interactive`: the holders that may ask for this service class."""
         self._hashes = dict(hashes)
+        self._interactive = frozenset(interactive)
 
     def __repr__(self) -> str:
         return f"<Tokens of {', '.join(self._hashes)}>"
@@ -38,6 +42,7 @@ class Tokens:
     def parse(content: bytes, path: Path) -> "Tokens":
         """`path`: where `content` is from. Raises `Misconfigured` if a line of it is wrong."""
         hashes: dict[str, str] = {}
+        interactive: set[str] = set()
         text = content.decode(errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
             stripped = line.strip()
@@ -47,12 +52,24 @@ class Tokens:
             if match is None or match[1] in hashes:
                 raise Misconfigured(
                     f"{path}:{number}: allowed is `name: sha256 of the token in hexadecimal`, "
-                    "each name once; make one with darkroom token NAME FILE"
+                    f"with or without `{INTERACTIVE}` after it, each name once; make one with "
+                    "darkroom token NAME FILE"
                 )
             hashes[match[1]] = match[2]
+            if match[3]:
+                interactive.add(match[1])
         if not hashes:
             raise Misconfigured(f"{path} holds no token; make one with darkroom token NAME FILE")
-        return Tokens(hashes)
+        return Tokens(hashes, interactive)
+
+    def check_class(self, holder: str, service_class: str) -> None:
+        """Raises `Forbidden` if the jobs of `holder` may not be of this class."""
+        if service_class == INTERACTIVE and holder not in self._interactive:
+            raise Forbidden(
+                f"service_class: the API key {holder!r} may not ask for {INTERACTIVE!r}; allowed: "
+                "'standard', 'batch'. Keys that may have it after their hash "
+                "(darkroom token --interactive NAME FILE)"
+            )
 
     def holder(self, authorization: str) -> str:
         """Whose token an `Authorization` header carries. Raises `Unauthorized`. How long this
@@ -75,7 +92,7 @@ def read_tokens(path: Path) -> bytes:
     return read_private(path, "DARKROOM_TOKENS")
 
 
-def add_token(path: Path, name: str) -> str:
+def add_token(path: Path, name: str, interactive: bool = False) -> str:
     """Write the hash of a new token into the file at `path` (made if absent, mode 0600), in place
     of that name's earlier one, and return the token, which is kept nowhere else."""
     if _NAME.fullmatch(name) is None:
@@ -85,7 +102,8 @@ def add_token(path: Path, name: str) -> str:
         text = read_tokens(path).decode(errors="replace")
         lines = [line for line in text.splitlines() if line.partition(":")[0].strip() != name]
     token = PREFIX + secrets.token_urlsafe(32)
-    write_private(path, "\n".join([*lines, f"{name}: {_hash(token)}", ""]).encode())
+    line = f"{name}: {_hash(token)}" + (f" {INTERACTIVE}" if interactive else "")
+    write_private(path, "\n".join([*lines, line, ""]).encode())
     return token
 
 

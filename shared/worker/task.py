@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.errors import BusUnavailable
@@ -15,7 +15,7 @@ from shared.jobs.graph import Node
 from shared.jobs.leases import is_suspect
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.jobs.record_store import RecordStore, Revisioned
-from shared.messages import JobSpec
+from shared.messages import ComponentReport, JobSpec
 from shared.messages.handle import TensorHandle
 from shared.services import NodeKind
 from shared.tensors.transport import Transport
@@ -213,6 +213,10 @@ class Handler(ABC):
     def load(self, in_hand: int) -> int:
         """What a pull tells while `in_hand` nodes are; see `Puller`."""
         return in_hand
+
+    def components(self) -> Sequence[ComponentReport]:
+        """What planners are told of its components."""
+        return ()
 
     @abstractmethod
     async def run(self, task: Task) -> dict[str, TensorHandle]:

@@ -173,6 +173,10 @@ class Engine:
         return self._cost if self._loop is None else self._loop.cost
 
     @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
     def rows(self) -> Sequence[RowView]:
         """All that are in hand."""
         return () if self._loop is None else self._loop.rows()

@@ -64,6 +64,7 @@ class Slot:
             row.asks,
             now - self.came,
             row.work,
+            row.job_id,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Event]:

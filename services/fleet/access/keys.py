@@ -43,7 +43,7 @@ def make_keys(directory: Path, served: Served, hosts: Sequence[str]) -> list[Pat
         if not seed.exists():
             written.append(_write(seed, new_seed() + "\n"))
     if not (directory / "gateway" / TOKENS).exists():
-        token = add_token(directory / "gateway" / TOKENS, FIRST_TOKEN)
+        token = add_token(directory / "gateway" / TOKENS, FIRST_TOKEN, interactive=True)
         written.append(directory / "gateway" / TOKENS)
         written.append(_write(directory / "client" / TOKEN_FILE, token + "\n"))
     if hosts:

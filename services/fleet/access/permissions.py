@@ -39,6 +39,7 @@ def _process(service: str) -> Grants:
         grants.make_bucket(subjects.RECORDS),
         grants.look_at_streams(*STREAMS),
         grants.publish(f"{DISCOVERY}.STATS"),
+        grants.publish(subjects.ALL_LOADS),
         grants.subscribe(subjects.ALL_METRICS),
         *(
             grants.subscribe(f"{DISCOVERY}.{verb}{suffix}")
@@ -69,7 +70,7 @@ def _submit() -> Grants:
     """Submit jobs, follow them, cancel them."""
     return grants.total(
         grants.look_at_streams(*STREAMS),
-        grants.publish(subjects.ALL_SUBMITS, subjects.ALL_CANCELS),
+        grants.publish(subjects.ALL_SUBMITS, subjects.ALL_CANCELS, subjects.ALL_WAITING),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
         grants.read_bucket(subjects.RECORDS),
         grants.read(subjects.RESULTS, subjects.ALL_RESULTS),
@@ -86,7 +87,7 @@ def _plan() -> Grants:
         grants.change_bucket(subjects.RECORDS),
         grants.consume(subjects.JOBS, subjects.PLANNERS),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
-        grants.subscribe(subjects.ALL_CANCELS),
+        grants.subscribe(subjects.ALL_CANCELS, subjects.ALL_LOADS, subjects.ALL_WAITING),
     )
 
 

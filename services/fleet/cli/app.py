@@ -168,10 +168,13 @@ def keys(
 def token(
     name: Annotated[str, typer.Argument(help="Whose it is; replaces an earlier one of that name.")],
     file: Annotated[Path, typer.Argument(help="What DARKROOM_TOKENS names.")],
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Its jobs may go before those of all others.")
+    ] = False,
 ) -> None:
     """Make a bearer token for the gateway, print it once, and keep its hash in FILE."""
     with exit_codes(Console(stderr=True)):
-        print(add_token(file, name))
+        print(add_token(file, name, interactive))
 
 
 app.command()(load)

@@ -61,6 +61,8 @@ class LiveDisplay:
     def event(self, stages: Stages, event: JobEvent | None) -> None:
         if event is not None:
             stages.take(event)
+        if stages.standing or "queue" in self._lines:
+            self._show("queue", not stages.standing, 1, stages.standing, bool(stages.standing))
         for kind, stage in stages.by_kind.items():
             running = stage.state == "running"
             self._show(kind, stage.done, stage.total, stage.state, running)
@@ -91,6 +93,9 @@ class PlainDisplay:
     def event(self, stages: Stages, event: JobEvent | None) -> None:
         if event is not None:
             stages.take(event)
+        if stages.standing and self._said.get("queue") != stages.standing:
+            self._said["queue"] = stages.standing
+            self._say(f"queue: {stages.standing}")
         for stage in stages.by_kind.values():
             if stage.state != "waiting" and self._said.get(stage.kind) != str(stage):
                 self._said[stage.kind] = str(stage)

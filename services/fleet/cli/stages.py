@@ -30,6 +30,8 @@ class Stages:
 
     def __init__(self, images: int, controls: int = 0, edit: bool = False) -> None:
         self._images = images
+        self.standing = ""
+        """While it waits to be released: how it stands."""
         self._steps: dict[int, int] = {}
         self._nodes = {
             "encode": 1,
@@ -51,6 +53,8 @@ class Stages:
                 self._steps[index] = step
                 stage.total, stage.done = steps * self._images, sum(self._steps.values())
                 stage.state = "running"
+            case NodeProgress(kind="plan", state=state):
+                self.standing = "" if state == "finished" else _standing(event)
             case NodeProgress(kind=kind) if kind in self.by_kind:
                 self._node(self.by_kind[kind], event)
 
@@ -69,6 +73,13 @@ class Stages:
             stage.done = len(finished)
         if len(finished) == self._nodes[stage.kind]:
             stage.done, stage.state = stage.total, "done"
+
+
+def _standing(event: NodeProgress) -> str:
+    if event.position is None:
+        return ""
+    seconds = "" if event.seconds is None else f", about {event.seconds:.0f} s"
+    return f"place {event.position} in line{seconds}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,13 +159,15 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
 
 
-class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`param` is the offending field of the request, if it was one."""
 
     message: str
     type: str
     param: str | None
     code: str
+    predicted_seconds: float | None = None
+    """How long the job would have taken, if that is why it was refused."""
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +181,9 @@ class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """`queued`: no planner has taken it yet. `images`: addresses, once the job is done."""
+    """`queued`: it waits to be released; then it is the `position`-th of those that its planner
+    holds, and is predicted to be finished in `predicted_seconds`, if that is known. `images`:
+    addresses, once the job is done."""
 
     id: str
     object: Literal["job"] = "job"
@@ -187,6 +191,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     created_at: float | None = None
     ended_at: float | None = None
+    position: int | None = None
+    predicted_seconds: float | None = None
     nodes: list[NodeView] = []
     images: list[str] = []
     warnings: list[str] = []

@@ -42,11 +42,24 @@ def problem_of(error: Exception) -> Problem:
         case errors.Unauthorized():
             headers = {"WWW-Authenticate": "Bearer"}
             return _problem(401, "invalid_request_error", error.code, error.message, headers)
+        case errors.Forbidden():
+            kind = "invalid_request_error"
+            return _problem(403, kind, error.code, error.message, param="service_class")
         case errors.JobNotFound():
             return _problem(404, "invalid_request_error", error.code, error.message)
         case errors.QueueFull():
             headers = retry_after(float(error.fields.get("retry_after") or 1.0))
             return _problem(429, "rate_limit_error", error.code, error.message, headers)
+        case errors.DeadlineUnreachable():
+            headers = retry_after(float(error.fields.get("retry_after") or 1.0))
+            detail = ErrorDetail(
+                message=error.message,
+                type="rate_limit_error",
+                param=None,
+                code=error.code,
+                predicted_seconds=float(error.fields.get("seconds") or 0.0),
+            )
+            return Problem(429, detail, headers | _NO_RETRY)
         case errors.PayloadTooLarge():
             return _problem(413, "invalid_request_error", error.code, error.message)
         case errors.DeadlineExceeded():

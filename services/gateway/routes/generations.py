@@ -18,7 +18,7 @@ from services.gateway.openai.schemas import Image, ImagesResponse, JobSummary
 from services.gateway.openai.to_job import to_job
 from services.gateway.openai.undone import UNDONE
 from services.gateway.openai.usage import usage
-from services.gateway.replies.json import JOB_ID, ORIGIN, struct_reply
+from services.gateway.replies.json import HOLDER, JOB_ID, ORIGIN, struct_reply
 from services.gateway.routes.events import stream_images
 from shared import errors
 from shared.client import checked_job_id, new_job_id
@@ -63,6 +63,7 @@ async def respond(
     """Submit the job, give back its place among the `large` ones, and answer as `wanted`. Callers
     keep neither the request nor the job: their images are of no use once they are submitted."""
     gateway = request.app[GATEWAY]
+    job_request = _of_holder(request, job_request)
     with gateway.slot():
         request[JOB_ID] = job_request.job_id
         async with gateway.running(job_request, progress=bool(wanted.stream)) as job:
@@ -73,6 +74,16 @@ async def respond(
             if wanted.stream:
                 return await stream_images(request, job, wanted, spec, warnings)
             return await _answer(request, job, wanted, spec, warnings)
+
+
+def _of_holder(request: web.Request, wanted: GenerationRequest) -> GenerationRequest:
+    """Whose job it is: where there are tokens, fair shares are those of their holders, whatever
+    `user` says. Raises `Forbidden`."""
+    tokens = request.app[GATEWAY].access.tokens
+    if tokens is None:
+        return wanted
+    tokens.check_class(request[HOLDER], wanted.service_class)
+    return msgspec.structs.replace(wanted, user=request[HOLDER])
 
 
 def _lighter(wanted: R) -> R:

@@ -14,7 +14,7 @@ from shared.client import Darkroom, checked_job_id
 from shared.client.calls import error_of
 from shared.errors import BusUnavailable, JobNotFound
 from shared.jobs.record import JobRecord
-from shared.messages import Failure, JobFailed
+from shared.messages import Failure, JobCancelled, JobFailed
 
 CANCEL_SECONDS: Final = 10.0
 """How long a cancellation waits for a planner to take a job that still waits for one."""
@@ -46,13 +46,21 @@ async def _view(request: web.Request) -> JobView:
         return _of_record(request, await darkroom.job(job_id))
     except JobNotFound:
         if queued:
-            return JobView(id=job_id, status="queued")
+            stands = await darkroom.waiting(job_id)
+            return JobView(
+                id=job_id,
+                status="queued",
+                position=stands.position,
+                predicted_seconds=stands.seconds,
+            )
         return await _of_refused(darkroom, job_id)
 
 
 async def _of_refused(darkroom: Darkroom, job_id: str) -> JobView:
-    """A job that a planner refused has an outcome, but no record."""
+    """A job that ended before it was released has an outcome, but no record."""
     outcome = await darkroom.stored_outcome(job_id)
+    if isinstance(outcome, JobCancelled):
+        return JobView(id=job_id, status="cancelled")
     if not isinstance(outcome, JobFailed):
         raise JobNotFound(job_id)
     return JobView(id=job_id, status="failed", error=_detail(job_id, outcome.failure))

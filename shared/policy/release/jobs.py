@@ -71,7 +71,7 @@ class Prediction:
     """Of a job that waits: it is the `position`-th to be released, from 1, and is finished in
     `seconds`; None: nobody knows how long what it needs takes."""
 
-    position: int
+    position: int | None
     seconds: float | None
 
 

@@ -19,6 +19,8 @@ HALF_LIFE: Final = 30.0
 """Seconds after which half of what a user has had is forgotten."""
 FORGOTTEN: Final = 1e-3
 """Seconds of use that are none."""
+SLACK: Final = 1e-6
+"""Share by which sums may be off."""
 ASKED: Final = 0.1
 """Seconds of use that a refusal counts as."""
 PATIENCE: Final = 30.0
@@ -41,6 +43,8 @@ class FairOrder:
         self._start = shares.now
         used = {user: seconds * kept for user, seconds in shares.used.items()}
         self._used = {user: seconds for user, seconds in used.items() if seconds > FORGOTTEN}
+        self._total = sum(self._used.values())
+        self._weight = sum(map(self._weight_of, self._used))
 
     def __repr__(self) -> str:
         return f"<FairOrder of {len(self._virtual)} users at {self._start:.2f}>"
@@ -52,20 +56,28 @@ class FairOrder:
     def charge(self, user: str, seconds: float) -> None:
         """So much was released for it."""
         self._start = self.start(user)
-        self._virtual[user] = self._start + seconds / self._weights.get(user, 1.0)
-        self._used[user] = self._used.get(user, 0.0) + seconds
+        self._virtual[user] = self._start + seconds / self._weight_of(user)
+        self._use(user, self._used.get(user, 0.0) + seconds)
 
     def ask(self, user: str) -> None:
         """It wanted something, and got nothing: it is somebody to leave room for."""
-        self._used[user] = max(self._used.get(user, 0.0), ASKED)
+        self._use(user, max(self._used.get(user, 0.0), ASKED))
 
     def exceeds(self, user: str) -> bool:
         """Whether it had more than its share of what all users had lately."""
         used = self._used.get(user, 0.0)
-        weights = {name: self._weights.get(name, 1.0) for name in self._used}
-        if used == 0.0 or len(weights) < 2:
+        if used == 0.0 or len(self._used) < 2:
             return False
-        return used * sum(weights.values()) > weights[user] * sum(self._used.values())
+        return used * self._weight > (1.0 + SLACK) * self._weight_of(user) * self._total
+
+    def _use(self, user: str, seconds: float) -> None:
+        before = self._used.get(user)
+        self._weight += self._weight_of(user) if before is None else 0.0
+        self._total += seconds - (before or 0.0)
+        self._used[user] = seconds
+
+    def _weight_of(self, user: str) -> float:
+        return self._weights.get(user, 1.0)
 
     def order(self, jobs: Iterable[tuple[WaitingJob, float]]) -> Iterator[tuple[WaitingJob, float]]:
         """`jobs`, each with its seconds, as they would be served one after another, from the shares
@@ -87,7 +99,7 @@ class FairOrder:
                 tag, _, user = heapq.heappop(heads)
                 now = max(now, tag)
                 *_, job, seconds = queues[place][user].pop()
-                virtual[user] = max(tag, now) + seconds / self._weights.get(user, 1.0)
+                virtual[user] = max(tag, now) + seconds / self._weight_of(user)
                 if queues[place][user]:
                     heapq.heappush(heads, (virtual[user], queues[place][user][-1][:2], user))
                 yield job, seconds

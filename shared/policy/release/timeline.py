@@ -140,15 +140,21 @@ class Timeline:
         slot = Slot(
             start, stop, fit.unit, stage.shape, fit.end + self._elapsed, due + self._elapsed
         )
-        self._slots = (
-            *(
-                old._replace(end=old.end + _delay(old.stop, start, stop, same, fit.fixed, fit.unit))
-                if old.stop > start
-                else old
-                for old in self._slots
-            ),
-            slot,
-        )
+        unit, fixed = fit.unit, fit.fixed
+        moved = [
+            Slot(
+                old.start,
+                old.stop,
+                old.unit,
+                old.shape,
+                old.end + _delay(old.stop, start, stop, same, fixed, unit),
+                old.due,
+            )
+            if old.stop > start
+            else old
+            for old in self._slots
+        ]
+        self._slots = (*moved, slot)
         span = _with(self._spans.get(stage.shape), slot, fit.fixed)
         self._spans = {**self._spans, stage.shape: span}
 

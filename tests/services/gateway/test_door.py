@@ -30,7 +30,7 @@ from services.gateway.http.access import AccessControl
 from services.gateway.http.body import MAX_BODY_BYTES
 from shared.client import new_job_id
 from shared.config import Settings
-from shared.errors import InvalidRequest, Misconfigured, Unauthorized
+from shared.errors import Forbidden, InvalidRequest, Misconfigured, Unauthorized
 from shared.security.private_files import write_private
 from shared.security.tokens import Tokens, add_token
 from tests.conftest import run
@@ -104,6 +104,35 @@ def test_with_a_token_everything_works_and_the_log_says_whose(
     run(scenario())
     assert {record.token for record in caplog.records if hasattr(record, "token")} == {"alice"}
     assert TOKEN not in caplog.text
+
+
+def test_interactive_jobs_need_a_token_that_may_ask_for_them() -> None:
+    async def scenario() -> None:
+        async with server(access=AccessControl(TOKENS)) as here:
+            path, wanted = "/v1/images/generations", {"prompt": "a circle"}
+            body = {**wanted, "service_class": "interactive"}
+            refused = await here.ask("POST", path, json=body, headers=bearer(TOKEN))
+            assert (refused.status, refused.error["code"]) == (403, "permission_denied")
+            assert "'alice' may not ask for 'interactive'" in refused.error["message"]
+        allowed = Tokens({"alice": hashlib.sha256(TOKEN.encode()).hexdigest()}, {"alice"})
+        async with server(access=AccessControl(allowed)) as here:
+            drawn = await here.ask("POST", path, json=body, headers=bearer(TOKEN))
+            assert drawn.status == 200
+        async with server() as here:
+            assert (await here.ask("POST", path, json=body)).status == 200
+
+    run(scenario())
+
+
+def test_a_file_of_tokens_says_which_may_be_interactive(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    add_token(path, "alice")
+    add_token(path, "bob", interactive=True)
+    tokens = Tokens.load(path)
+    tokens.check_class("bob", "interactive")
+    tokens.check_class("alice", "batch")
+    with pytest.raises(Forbidden):
+        tokens.check_class("alice", "interactive")
 
 
 def test_an_address_that_cannot_be_guessed_needs_no_token() -> None:

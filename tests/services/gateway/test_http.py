@@ -25,6 +25,7 @@ from shared.errors import (
     ControlUnavailable,
     DarkroomError,
     DeadlineExceeded,
+    DeadlineUnreachable,
     JobFailed,
     Misconfigured,
     NotServed,
@@ -225,6 +226,7 @@ def test_a_model_names_the_controlnets_that_fit_it() -> None:
     [
         (DeadlineExceeded("job", 1.0), 504, "deadline_exceeded"),
         (QueueFull("the queue", 3), 429, "queue_full"),
+        (DeadlineUnreachable("job", 4.0, 2.5), 429, "deadline_unreachable"),
         (ControlUnavailable("edges", "nobody answers"), 503, "control_unavailable"),
         (NotServed("vae", "pocket-sdxl", "no memory"), 503, "not_served"),
         (Misconfigured("no weights"), 500, "misconfigured"),
@@ -241,6 +243,19 @@ def test_a_job_that_fails_later_answers_with_its_own_status(
             assert (answer.status, answer.error["code"]) == (status, code)
             assert answer.error["message"] == failure.message
             assert answer.headers["X-Job-Id"]
+
+    run(scenario())
+
+
+def test_a_refusal_for_the_deadline_says_how_long_it_would_have_taken_and_when_to_try_again() -> (
+    None
+):
+    async def scenario() -> None:
+        async with server() as here:
+            here.line.failure = DeadlineUnreachable("job", 4.0, 2.5)
+            answer = await here.draw()
+            assert answer.error["predicted_seconds"] == 4.0
+            assert answer.headers["Retry-After"] == "3"
 
     run(scenario())
 

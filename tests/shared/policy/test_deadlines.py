@@ -12,7 +12,7 @@ from services.denoiser.engine.engine import Engine
 from shared.errors import DeadlineExceeded
 from shared.policy.batch_key import ShapeKey
 from shared.policy.cost_model import CostModel
-from shared.policy.deadlines import infeasible, keep_in_time, would_delay
+from shared.policy.deadlines import infeasible, keep_in_time, overdue, would_delay
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, schedule_step
 from shared.policy.step_work import StepWork, total
@@ -44,6 +44,7 @@ class Cost:
 
 
 COST = Cost()
+PATIENCE = Limits().patience
 
 
 def row(arrival: int, steps: int, seconds: float | None, **changes: object) -> RowView:
@@ -78,29 +79,59 @@ def test_of_those_that_are_all_late_the_least_late_goes_on_until_its_deadline_is
 def test_of_rows_that_are_late_together_as_many_go_on_as_are_in_time() -> None:
     """Ten steps each: alone 0.2 s, two 0.3 s, three 0.4 s."""
     rows = [row(k, 10, 0.35) for k in range(3)]
-    staying, aside = keep_in_time([*rows, row(9, 10, None)], COST)
-    assert {one.arrival for one in staying} == {0, 9}
-    assert {one.arrival for one in aside} == {1, 2}
-    assert keep_in_time(rows[:2], COST) == (rows[:2], [])
+    staying, aside = keep_in_time(rows, COST, PATIENCE)
+    assert {one.arrival for one in staying} == {0, 1}
+    assert {one.arrival for one in aside} == {2}
+    assert keep_in_time(rows[:2], COST, PATIENCE) == (rows[:2], [])
+
+
+def test_rows_without_a_deadline_step_aside_until_they_were_passed_over_for_long() -> None:
+    rows = [row(1, 10, 0.35), row(2, 10, 0.35), row(3, 10, None)]
+    assert keep_in_time(rows, COST, PATIENCE) == (rows[:2], rows[2:])
+    rows[2] = replace(rows[2], passed_over=3 * PATIENCE)
+    staying, aside = keep_in_time(rows, COST, PATIENCE)
+    assert {one.arrival for one in staying} == {1, 3}
+    assert {one.arrival for one in aside} == {2}
+
+
+def test_a_newcomer_with_a_deadline_joins_and_those_without_make_room() -> None:
+    present = [row(k, 50, None) for k in range(4)]
+    found = schedule_step(present, [row(9, 10, 0.35)], Limits(), COST, RoundRobinState())
+    assert found.joins == (9,)
+    assert len(found.leaves) == 3
+
+
+def test_the_earliest_deadline_goes_first_and_a_bare_chance_last() -> None:
+    waiting = [row(1, 10, 0.33), row(2, 10, 0.31), row(3, 10, 0.2)]
+    unsure = Cost()
+    unsure.doubt = 0.1
+    found = schedule_step([], waiting, Limits(), unsure, RoundRobinState())
+    assert found.joins == (1, 2)
+
+
+def test_a_row_that_has_yielded_for_long_is_overdue() -> None:
+    assert not overdue(row(1, 10, None, waited=5.0), COST)
+    assert overdue(row(1, 10, None, waited=6.0), COST)
+    assert not overdue(row(1, 10, 1.0, waited=60.0), COST)
 
 
 def test_those_that_are_done_soonest_go_on() -> None:
     rows = [row(1, 10, 0.25), row(2, 2, 0.25), row(3, 9, 0.25)]
-    staying, _ = keep_in_time(rows, COST)
+    staying, _ = keep_in_time(rows, COST, PATIENCE)
     assert {one.arrival for one in staying} == {2, 3}
 
 
 def test_if_all_are_late_even_alone_the_least_late_goes_on() -> None:
     rows = [row(1, 10, 0.1), row(2, 10, 0.15), row(3, 10, 0.05)]
-    staying, aside = keep_in_time(rows, COST)
+    staying, aside = keep_in_time(rows, COST, PATIENCE)
     assert [one.arrival for one in staying] == [2]
     assert len(aside) == 2
 
 
 def test_a_row_that_is_alone_goes_on_however_late_it_is() -> None:
     late = row(1, 10, -5.0, alone=True)
-    assert keep_in_time([late], COST) == ([late], [])
-    assert keep_in_time([late, row(2, 10, None)], COST)[1] == []
+    assert keep_in_time([late], COST, PATIENCE) == ([late], [])
+    assert keep_in_time([late, row(2, 10, None)], COST, PATIENCE)[1] == []
     assert schedule_step([late], [], Limits(), COST, RoundRobinState(), held=True).runs == (1,)
 
 
@@ -118,10 +149,10 @@ def test_a_row_that_is_alone_goes_on_however_late_it_is() -> None:
 )
 def test_rows_that_step_aside_never_leave_a_denoiser_idle(rows: list[RowView]) -> None:
     rows = [replace(one, arrival=k) for k, one in enumerate(rows)]
-    staying, aside = keep_in_time(rows, COST)
+    staying, aside = keep_in_time(rows, COST, PATIENCE)
     assert sorted((*staying, *aside), key=lambda one: one.arrival) == rows
     assert not rows or staying
-    assert all(one.seconds_left is not None and not one.alone for one in aside)
+    assert not any(one.alone for one in aside)
 
 
 def test_rows_that_step_aside_leave_the_batch_and_come_back_when_there_is_time() -> None:

@@ -9,7 +9,7 @@ from services.fleet.cli.progress import display
 from services.fleet.cli.render import Rendered
 from services.fleet.cli.report import approximations, as_json, as_table, warnings
 from services.fleet.cli.stages import Stages
-from shared.messages import GenerationRequest, JobDone, StageTime, StepProgress
+from shared.messages import GenerationRequest, JobDone, NodeProgress, StageTime, StepProgress
 
 
 def rendered(fleet_seconds: float | None = 9.0) -> Rendered:
@@ -99,6 +99,26 @@ def test_without_a_terminal_every_change_is_one_plain_line() -> None:
         "denoise: done 2/2",
         "decode: done",
     ]
+
+
+def test_a_job_that_waits_says_its_place_and_how_long_it_takes() -> None:
+    console = Console(file=io.StringIO())
+    stages = Stages(images=1)
+    with display(console) as shown:
+        for state, position in (("started", 3), ("started", 3), ("finished", None)):
+            event = NodeProgress(
+                job_id="j",
+                node="plan",
+                kind="plan",
+                state=state,  # type: ignore[arg-type]
+                at=0.0,
+                worker="planner-1",
+                position=position,
+                seconds=12.3,
+            )
+            shown.event(stages, event)
+    said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert said == ["queue: place 3 in line, about 12 s"]
 
 
 def test_on_a_terminal_every_stage_has_its_line() -> None:

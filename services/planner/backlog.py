@@ -1,0 +1,243 @@
+"""The jobs that wait to be released, and the loop that decides about them.
+
+They stay unacknowledged in JOBS meanwhile: if this planner dies, another one has them. What is
+decided is `shared/policy/release`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.planner.loads import LoadTable, promised_job
+from shared import subjects
+from shared.bus.base import Bus
+from shared.config import Settings
+from shared.errors import (
+    BusUnavailable,
+    DarkroomError,
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    HandedOver,
+    InvalidRequest,
+    JobCancelled,
+    QueueFull,
+)
+from shared.messages import NodeProgress, PromiseReport, WaitingReply, decode_load, encode
+from shared.policy.release.decide import Bounds, Rules, release
+from shared.policy.release.jobs import Prediction, Refusal, Shares, WaitingJob
+from shared.policy.release.plan import Margin
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.1
+"""Longest pause between two decisions while anybody waits,"""
+GAP_SECONDS: Final = 0.005
+"""and shortest."""
+DECIDING: Final = 3.0
+"""Times as long as a decision takes nothing is decided after it: there is other work to do."""
+TELL_SECONDS: Final = 0.5
+"""Pause between two rounds in which waiting jobs are told how they stand; and other planners what
+is promised, if it has not changed."""
+MAX_TOLD: Final = 256
+"""Jobs that are told in a round, those that go first."""
+COMING_SECONDS: Final = 5.0
+"""After which a released job is taken to have rows, or to have ended."""
+
+
+NOTHING_KNOWN: Final = Prediction(None, None)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    job: WaitingJob
+    released: asyncio.Future[None]
+    progressed: Callable[[], None]
+    """The sign of life that keeps the submission ours."""
+    prediction: Prediction | None = None
+    told: Prediction | None = None
+
+
+def rules_of(settings: Settings) -> Rules:
+    bounds = Bounds(
+        settings.backlog_jobs,
+        settings.backlog_bytes,
+        settings.user_backlog_jobs,
+        settings.user_backlog_bytes,
+    )
+    return Rules(bounds, Margin(settings.deadline_margin))
+
+
+class Backlog:
+    """Of the planner `name`."""
+
+    def __init__(self, bus: Bus, name: str, rules: Rules) -> None:
+        self._bus = bus
+        self._name = name
+        self._rules = rules
+        self._table = LoadTable(name)
+        self._entries: dict[str, _Entry] = {}
+        self._coming: dict[str, tuple[float, WaitingJob]] = {}
+        """When each was released."""
+        self._shares = Shares()
+        self._changed = asyncio.Event()
+        self._leaving = False
+
+    def __repr__(self) -> str:
+        return f"<Backlog {len(self._entries)} waiting, {len(self._coming)} on their way>"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def wait(self, job: WaitingJob, progressed: Callable[[], None]) -> None:
+        """Return when the job is to be released. Raises `DeadlineUnreachable`, `DeadlineExceeded`
+        or `QueueFull` if it is refused, `JobCancelled`, and `HandedOver` if this planner leaves."""
+        if self._leaving:
+            raise HandedOver(job.job_id, "plan")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = self._entries[job.job_id] = _Entry(job, future, progressed)
+        self._changed.set()
+        try:
+            await future
+        finally:
+            if self._entries.get(job.job_id) is entry:
+                del self._entries[job.job_id]
+
+    def cancel(self, job_id: str) -> bool:
+        """End the job, if it waits here."""
+        return self._end(job_id, JobCancelled(job_id))
+
+    async def leave(self) -> None:
+        """Nobody waits here any more: other planners shall have them."""
+        self._leaving = True
+        for job_id in list(self._entries):
+            self._end(job_id, HandedOver(job_id, "plan"))
+
+    async def run(self) -> None:
+        """Decide, for as long as this runs."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._answer())
+            group.create_task(self._tell())
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_SECONDS if self._entries else None):
+                        await self._changed.wait()
+                self._changed.clear()
+                began = time.perf_counter()
+                await self._decide()
+                took = time.perf_counter() - began
+                await asyncio.sleep(max(GAP_SECONDS, DECIDING * took))
+
+    async def _decide(self) -> None:
+        now = time.time()
+        self._coming = {
+            job_id: (at, job)
+            for job_id, (at, job) in self._coming.items()
+            if now - at < COMING_SECONDS
+        }
+        waiting = [entry.job for entry in self._entries.values() if not entry.released.done()]
+        load = self._table.load(now, [job for _, job in self._coming.values()])
+        found = release(waiting, load, now, self._shares, self._rules)
+        self._shares = found.shares
+        for job_id, promised in found.admitted.items():
+            entry = self._entries[job_id]
+            entry.job = replace(entry.job, admitted=True, promised=promised)
+        for refusal in found.refused:
+            self._end(refusal.job_id, _error_of(refusal, self._entries[refusal.job_id].job))
+        for job_id in found.released:
+            entry = self._entries[job_id]
+            self._coming[job_id] = (now, entry.job)
+            entry.released.set_result(None)
+        for job_id, prediction in found.predicted.items():
+            self._entries[job_id].prediction = prediction
+        if found.released or found.admitted:
+            await self._tell_planners()
+
+    def _end(self, job_id: str, error: DarkroomError) -> bool:
+        entry = self._entries.get(job_id)
+        if entry is None or entry.released.done():
+            return False
+        entry.released.set_exception(error)
+        return True
+
+    async def _listen(self) -> None:
+        """Take in what processes and planners tell."""
+        async with self._bus.subscribe(subjects.ALL_LOADS) as reports:
+            async for message in reports:
+                try:
+                    seen = self._table.take(decode_load(message.data))
+                except InvalidRequest as error:
+                    log.warning("a load cannot be read: %s", error)
+                    continue
+                for job_id in seen.intersection(self._coming):
+                    del self._coming[job_id]
+                if self._entries:
+                    self._changed.set()
+
+    async def _answer(self) -> None:
+        """Say how a job stands that waits here."""
+        async with self._bus.subscribe(subjects.ALL_WAITING) as questions:
+            async for message in questions:
+                entry = self._entries.get(subjects.job_of(message.subject))
+                if entry is not None and message.reply:
+                    stands = entry.prediction or NOTHING_KNOWN
+                    reply = WaitingReply(
+                        job_id=entry.job.job_id, position=stands.position, seconds=stands.seconds
+                    )
+                    with contextlib.suppress(BusUnavailable):
+                        await self._bus.publish(message.reply, encode(reply))
+
+    async def _tell(self) -> None:
+        """Tell those who watch waiting jobs how they stand, and other planners what is promised."""
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            for entry in self._entries.values():
+                entry.progressed()
+            if self._entries or self._coming:
+                await self._tell_planners()
+            changed = [e for e in self._entries.values() if e.prediction not in (None, e.told)]
+            changed.sort(key=_position)
+            for entry in changed[:MAX_TOLD]:
+                entry.told = entry.prediction
+                await self._tell_job(entry)
+
+    async def _tell_job(self, entry: _Entry) -> None:
+        stands = entry.prediction or NOTHING_KNOWN
+        told = NodeProgress(
+            job_id=entry.job.job_id,
+            node="plan",
+            kind="plan",
+            state="started",
+            at=time.time(),
+            worker=self._name,
+            position=stands.position,
+            seconds=stands.seconds,
+        )
+        with contextlib.suppress(BusUnavailable):  # events are lossy
+            await self._bus.publish(subjects.event(entry.job.job_id), encode(told))
+
+    async def _tell_planners(self) -> None:
+        jobs = [entry.job for entry in self._entries.values() if entry.job.promised is not None]
+        jobs += [job for _, job in self._coming.values()]
+        report = PromiseReport(
+            process=self._name, at=time.time(), jobs=tuple(map(promised_job, jobs))
+        )
+        with contextlib.suppress(BusUnavailable):
+            await self._bus.publish(subjects.load(self._name), encode(report))
+
+
+def _position(entry: _Entry) -> int:
+    return (entry.prediction and entry.prediction.position) or 0
+
+
+def _error_of(refusal: Refusal, job: WaitingJob) -> DarkroomError:
+    if refusal.bound is not None:
+        name, bound = refusal.bound
+        return QueueFull(f"the planner's backlog ({name})", bound, refusal.retry_after)
+    if refusal.reason == "deadline_exceeded":
+        return DeadlineExceeded(job.job_id, job.deadline or 0.0)
+    return DeadlineUnreachable(job.job_id, refusal.seconds, refusal.retry_after)

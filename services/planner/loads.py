@@ -1,0 +1,145 @@
+"""What every process has in hand, by its last word, and what other planners have promised."""
+
+import time
+from collections.abc import Iterable
+from typing import Final, cast
+
+from shared.messages import (
+    ComponentReport,
+    CostReport,
+    LoadReport,
+    PromisedJob,
+    PromiseReport,
+    WorkReport,
+)
+from shared.policy.batch_key import ShapeKey
+from shared.policy.release.jobs import Stage, WaitingJob
+from shared.policy.release.load import Load, ProcessLoad, RowInHand
+from shared.policy.step_work import StepWork
+from shared.services import NodeKind
+
+SILENT_SECONDS: Final = 5.0
+"""After which a process that says nothing is taken to be gone."""
+MAX_PROCESSES: Final = 4096
+"""That are remembered."""
+
+
+class PublishedCost:
+    """The step cost that a process tells (`StepCost`)."""
+
+    __slots__ = ("_report", "doubt", "known")
+
+    def __init__(self, report: CostReport) -> None:
+        self._report = report
+        self.known = report.known
+        self.doubt = report.doubt
+
+    def __repr__(self) -> str:
+        return f"<PublishedCost {self._report.fixed:.4f} s and more>"
+
+    def predict(self, work: StepWork) -> float:
+        if not work.tokens:
+            return 0.0
+        told = self._report
+        return (
+            told.fixed
+            + told.per_token * work.tokens
+            + told.per_pair * work.pairs
+            + told.per_byte * work.loaded
+            + told.per_masked * work.masked
+        )
+
+    def least(self, work: StepWork) -> float:
+        return self.predict(work)
+
+    def untried(self, work: StepWork) -> bool:
+        return False
+
+
+class LoadTable:
+    """Of what others tell; `own` is the process that keeps it."""
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._processes: dict[str, tuple[float, tuple[ProcessLoad, ...]]] = {}
+        self._promised: dict[str, tuple[float, tuple[WaitingJob, ...]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<LoadTable of {len(self._processes)}/{MAX_PROCESSES} processes>"
+
+    def take(self, report: LoadReport | PromiseReport) -> frozenset[str]:
+        """Remember it. Returns the jobs that have rows in that process."""
+        now, name = time.time(), report.process
+        if isinstance(report, PromiseReport):
+            if name != self._own:
+                jobs = tuple(_waiting(job, now) for job in report.jobs)
+                self._promised[name] = (now, jobs)
+            return frozenset()
+        if report.leaving:
+            self._processes.pop(name, None)
+            return frozenset()
+        if name in self._processes or len(self._processes) < MAX_PROCESSES:
+            told = tuple(_process(name, component, now) for component in report.components)
+            self._processes[name] = (now, told)
+        return frozenset(row.job_id for each in report.components for row in each.rows)
+
+    def load(self, now: float, coming: Iterable[WaitingJob]) -> Load:
+        """As far as it is known at `now` (Unix seconds)."""
+        for table in (self._processes, self._promised):
+            silent = [name for name, (at, _) in table.items() if now - at > SILENT_SECONDS]
+            for name in silent:
+                del table[name]
+        processes = [one for _, told in self._processes.values() for one in told]
+        promised = [job for _, jobs in self._promised.values() for job in jobs]
+        return Load(processes, tuple(coming), promised)
+
+
+def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:
+    longest = told.max_step_seconds
+    return ProcessLoad(
+        name,
+        (cast(NodeKind, told.kind), told.model),
+        PublishedCost(told.cost),
+        now,
+        [
+            RowInHand(row.steps_left, _work(row.work), shape(row.height, row.width), row.due)
+            for row in told.rows
+        ],
+        told.seconds,
+        told.count,
+        told.max_rows,
+        float("inf") if longest is None else longest,
+    )
+
+
+def _waiting(job: PromisedJob, now: float) -> WaitingJob:
+    stage = Stage(
+        ("denoise", job.model), _work(job.work), job.steps, job.rows, shape(job.height, job.width)
+    )
+    return WaitingJob(
+        job.job_id, now, "", "standard", (), stage, (), job.due, admitted=True, promised=job.due
+    )
+
+
+def promised_job(job: WaitingJob) -> PromisedJob:
+    """What other planners are told of it."""
+    stage, work = job.denoise, job.denoise.work
+    return PromisedJob(
+        job_id=job.job_id,
+        model=stage.component[1],
+        steps=stage.steps,
+        work=WorkReport(work.tokens, work.pairs, work.loaded, work.masked),
+        height=stage.shape.height,
+        width=stage.shape.width,
+        rows=stage.rows,
+        due=job.promised,
+    )
+
+
+def shape(height: int, width: int) -> ShapeKey:
+    """Rows of one size share steps, as far as planners know."""
+    return ShapeKey(0, height, width, ())
+
+
+def _work(told: WorkReport) -> StepWork:
+    return StepWork(told.tokens, told.pairs, told.loaded, told.masked)
