@@ -5,14 +5,15 @@ import time
 from services.denoiser.engine.engine import Engine
 from shared.messages import ComponentReport, CostReport, RowReport, WorkReport
 from shared.policy.cost_model import CostModel
-from shared.policy.deadlines import overdue
+from shared.policy.deadlines import hurried, overdue
 from shared.policy.reported_load import ends, seconds_in_hand
 from shared.policy.row_view import RowView
 
 
 def component(model: str, engine: Engine, tasks: int) -> ComponentReport:
     """`tasks`: nodes in hand; some are no rows yet."""
-    rows, cost, limits, now = engine.rows, engine.cost, engine.limits, time.time()
+    cost, limits, now = engine.cost, engine.limits, time.time()
+    rows = hurried(engine.rows, cost)
     return ComponentReport(
         kind="denoise",
         model=model,

@@ -92,8 +92,9 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def wait(self, job: WaitingJob, progressed: Callable[[], None]) -> None:
-        """Return when the job is to be released. Raises `DeadlineUnreachable`, `DeadlineExceeded`
+    async def wait(self, job: WaitingJob, progressed: Callable[[], None]) -> float | None:
+        """Return when the job is to be released, with the time by which it is promised to be
+        finished, if any. Raises `DeadlineUnreachable`, `DeadlineExceeded`
         or `QueueFull` if it is refused, `JobCancelled`, and `HandedOver` if this planner leaves."""
         if self._leaving:
             raise HandedOver(job.job_id, "plan")
@@ -102,6 +103,7 @@ class Backlog:
         self._changed.set()
         try:
             await future
+            return entry.job.promised
         finally:
             if self._entries.get(job.job_id) is entry:
                 del self._entries[job.job_id]

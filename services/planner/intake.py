@@ -2,7 +2,9 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from services.planner.demand import waiting_job
 from services.planner.images import images_of
@@ -47,6 +49,12 @@ class Submission:
     spec: JobSpec
     graph: Graph
     job: WaitingJob
+
+    def promised(self, at: float | None) -> "Submission":
+        """With the time by which it shall be finished, where that is not its deadline."""
+        if self.spec.deadline is not None or at is None:
+            return self
+        return replace(self, spec=msgspec.structs.replace(self.spec, wanted_by=at))
 
 
 class Intake:

@@ -155,11 +155,12 @@ class Planner:
             return
         async with self._looking, self._guarded(delivery):
             submission = await self._checked(job_id, delivery.data)
-        if submission is None or not await self._released(submission, work):
+        released = None if submission is None else await self._released(submission, work)
+        if released is None:
             return
         async with self._guarded(delivery):
             try:
-                record = await self._intake.accept(submission, time.time())
+                record = await self._intake.accept(released, time.time())
             except DarkroomError as refusal:  # there is no room for its images
                 await self._refuse(job_id, refusal)
                 return
@@ -184,20 +185,20 @@ class Planner:
             await self._refuse(job_id, refusal)
             return None
 
-    async def _released(self, submission: Submission, work: Work) -> bool:
-        """Wait in the backlog. False: the job ended there."""
+    async def _released(self, submission: Submission, work: Work) -> Submission | None:
+        """Wait in the backlog. None: the job ended there."""
         job_id = submission.job.job_id
         try:
-            await self._backlog.wait(submission.job, work.progressed)
+            promised = await self._backlog.wait(submission.job, work.progressed)
         except JobCancelled:
             if not await self._known(job_id):
                 await self._intake.cancel(job_id)
-            return False
+            return None
         except DarkroomError as refusal:
             await self._refuse(job_id, refusal)
-            return False
+            return None
         work.progressed()
-        return True
+        return submission.promised(promised)
 
     async def _refuse(self, job_id: str, refusal: DarkroomError) -> None:
         """By a result, unless the job has one, or a record: what was accepted once is not refused.

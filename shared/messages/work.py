@@ -61,6 +61,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None: drawn from noise alone."""
     embedded_guidance: bool = False
     """Guidance is one of the network's scalars, and no second forward."""
+    wanted_by: float | None = None
+    """Unix seconds by which a job without a deadline was promised to be finished; it does not fail
+    if it is not."""
 
     @property
     def guided(self) -> bool:

@@ -12,6 +12,7 @@ aside, so that the others are not. So do rows without a deadline, for as long as
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from shared.policy.reported_load import ends
@@ -32,13 +33,22 @@ def urgency(row: RowView, cost: StepCost) -> tuple[bool, float]:
     return bare, row.seconds_left
 
 
+def hurried(rows: Sequence[RowView], cost: StepCost) -> list[RowView]:
+    """`rows`, of which those that may be late, and will be, are in no hurry any more."""
+    return [
+        replace(row, seconds_left=None) if row.lenient and _is_late_alone(row, cost) else row
+        for row in rows
+    ]
+
+
 def infeasible(rows: Sequence[RowView], cost: StepCost) -> tuple[int, ...]:
     """Arrivals of those of `rows` that are given up: their deadline would pass even if they had
     every step to themselves from now on, and these were as quick as the quickest of late.
 
     One row always goes on, unless its deadline is over: a denoiser that is otherwise idle has
     nothing better to do, and would never learn that its steps have become quicker."""
-    late = [row for row in rows if not row.alone and _slack(row, cost) < 0.0]
+    strict = [row for row in rows if not row.alone and not row.lenient]
+    late = [row for row in strict if _slack(row, cost) < 0.0]
     if len(late) == len(rows):
         best = max(late, key=lambda row: _slack(row, cost), default=None)
         late = [row for row in late if row is not best or _is_over(row)]

@@ -40,6 +40,8 @@ class RowView:
     part: StepWork | None = None
     """What its steps compute, if that is less than all of it."""
     job_id: str = ""
+    lenient: bool = False
+    """It should be finished in time, and goes on if it is not."""
 
     @property
     def work(self) -> StepWork:

@@ -26,7 +26,7 @@ from typing import Final
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.batching import Shared, always_batch, in_order, worth_batching
-from shared.policy.deadlines import infeasible, keep_in_time, urgency, would_delay, yields
+from shared.policy.deadlines import hurried, infeasible, keep_in_time, urgency, would_delay, yields
 from shared.policy.row_view import RANK, RowView, StepCost
 from shared.policy.step_work import total
 
@@ -102,6 +102,7 @@ def schedule_step(
         waiting = [row for row in waiting if row.alone]
         if not waiting and not any(row.alone for row in rows):
             return StepPlan((), (), (), round_robin)
+    rows, waiting = hurried(rows, cost), hurried(waiting, cost)
     given_up = () if held else infeasible([*rows, *waiting], cost)
     rows = [row for row in rows if row.arrival not in given_up]
     waiting = [row for row in waiting if row.arrival not in given_up]

@@ -50,6 +50,7 @@ class Slot:
     def view(self, now: float, grace: float) -> RowView:
         """At `now` (Unix seconds); `grace` as in `Limits.deadline_grace`."""
         row = self.row
+        due = row.wanted_by if row.deadline is None else row.deadline
         return RowView(
             self.ticket,
             row.shape_key,
@@ -58,13 +59,14 @@ class Slot:
             self.passed_over,
             self.alone,
             row.table.steps - row.step,
-            None if row.deadline is None else row.deadline - now - grace,
+            None if due is None else due - now - grace,
             grace,
             row.blocked,
             row.asks,
             now - self.came,
             row.work,
             row.job_id,
+            row.deadline is None,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Event]:

@@ -53,6 +53,7 @@ def build_row(
         guidance=spec.guidance if spec.guided else 1.0,
         service_class=spec.service_class,
         deadline=spec.deadline,
+        wanted_by=spec.wanted_by,
         previews=preview_steps(spec.previews, table.steps),
         texts=texts,
         extensions=tuple(extensions),

@@ -48,6 +48,8 @@ class Row:
     """Numbers of finished steps after which the predicted image is wanted."""
     deadline: float | None = None
     """Unix seconds after which the image is of no use."""
+    wanted_by: float | None = None
+    """Unix seconds by which it should be finished, if it has no deadline."""
     texts: tuple[Tensors, ...] = ()
     """Handles to the conditioning of its images, by name, the unconditional one first."""
     extensions: tuple[RowExtension, ...] = ()

@@ -8,7 +8,8 @@ If they do not, it is refused at once.
 
 Jobs without a deadline wait for room, by class and by fair share of each user (`shares.py`), and
 their rows yield to those that have one. Those that were passed over for long are promised a time
-themselves: as many as take a part `RESERVED` of what the processes can do.
+themselves: as many as take a part `RESERVED` of what the processes can do. So are those of a user
+who had far less than others.
 """
 
 from collections import Counter, defaultdict
@@ -34,6 +35,8 @@ RESERVED: Final = 0.125
 """Share of the time of all processes for jobs without a deadline that were passed over."""
 LENIENCE: Final = 1.25
 """A job without a deadline is promised to be finished in so many times what is predicted."""
+PROMPT: Final = 1.5
+"""Times what it takes alone that a job of a user who had little is promised to take, at most."""
 UNHEARD: Final = 64
 """Jobs that are released for a component of which nobody says what it has in hand."""
 
@@ -98,7 +101,7 @@ class _Release:
         unhurried = self._bounded([job for job in open_ if job.deadline is None])
         unhurried = self._promise_patient(unhurried)
         self._admit([job for job in open_ if job.deadline is not None])
-        self._fill(unhurried)
+        self._fill(self._promise_light(unhurried))
         self._waiting.sort()
         return Decision(
             tuple(self._released),
@@ -206,6 +209,27 @@ class _Release:
             self._settle(job, pool, placement)
             taken.add(job.job_id)
         return [job for job in jobs if job.job_id not in taken]
+
+    def _promise_light(self, jobs: Sequence[WaitingJob]) -> list[WaitingJob]:
+        """Those that still wait for room. A job of a user that had far less than its share is
+        promised a time, if that makes nobody late: rows of others step aside for it."""
+        if not any(self._fair.falls_short(job.user) for job in jobs):
+            return list(jobs)
+        waiting = []
+        for job, seconds in self._in_order(jobs):
+            pool = self._plan.pool(job)
+            placement = None
+            if pool is not None and self._fair.falls_short(job.user):
+                ready, rest = self._plan.ready(job), self._plan.rest(job)
+                due = PROMPT * (ready + pool.alone(job.denoise) + rest)
+                placement = pool.place(job.denoise, ready, due - rest)
+            if pool is None or placement is None:
+                waiting.append(job)
+                continue
+            self._fair.charge(job.user, seconds)
+            self._admitted[job.job_id] = self._now + due
+            self._settle(job, pool, placement)
+        return waiting
 
     def _admit(self, newcomers: Sequence[WaitingJob]) -> None:
         """Promise, or refuse, those that have a deadline, the most urgent first."""

@@ -198,6 +198,8 @@ def _left(load: ProcessLoad, now: float) -> float:
 
 
 def _free(load: ProcessLoad, left: float) -> int:
-    """Rows that it may be given now: some are done within `HORIZON`."""
+    """Rows without a deadline that it may be given now: some are done within `HORIZON`. The last
+    quarter of its places is left for rows that are promised a time."""
+    kept = load.max_rows // 4
     soon = int(load.count * HORIZON / max(left, HORIZON))
-    return load.max_rows - load.count + soon
+    return load.max_rows - kept - load.count + min(soon, max(1, kept))

@@ -70,6 +70,14 @@ class FairOrder:
             return False
         return used * self._weight > (1.0 + SLACK) * self._weight_of(user) * self._total
 
+    def falls_short(self, user: str) -> bool:
+        """Whether it had less than half of its share, so that others had more than theirs."""
+        others = self._total - self._used.get(user, 0.0)
+        known = user in self._used
+        weight = self._weight + (0.0 if known else self._weight_of(user))
+        share = self._weight_of(user) * self._total / weight if weight else 0.0
+        return others > FORGOTTEN and 2.0 * self._used.get(user, 0.0) < share
+
     def _use(self, user: str, seconds: float) -> None:
         before = self._used.get(user)
         self._weight += self._weight_of(user) if before is None else 0.0

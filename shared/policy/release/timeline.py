@@ -67,6 +67,8 @@ class Told:
             slot = Slot(0, row.steps_left, unit, row.shape, end, due)
             self.slots += (slot,)
             self.spans[row.shape] = _with(self.spans.get(row.shape), slot, fixed)
+        self.yielding = max(0, load.count - len(self.slots))
+        """Rows that step aside, but have places."""
         works = {row.shape: row.work for row in load.rows}
         self.step = sum(self.split(work)[0] for work in works.values())
         self.step += sum(self.split(row.work)[1] for row in load.rows)
@@ -204,6 +206,8 @@ class Timeline:
         for span in self._spans.values():
             if span.stop > start and span.start < stop:
                 seconds += span.fixed * (min(span.stop, stop) - max(span.start, start))
+        if start == self._first:
+            beside += self._told.yielding
         free = beside < self._load.max_rows
         short = not beside or longest <= self._load.max_step_seconds
         return seconds, possible and free and short

@@ -109,6 +109,16 @@ def test_the_earliest_deadline_goes_first_and_a_bare_chance_last() -> None:
     assert found.joins == (1, 2)
 
 
+def test_a_row_that_may_be_late_goes_on_when_it_is() -> None:
+    lenient = row(1, 10, 0.1, lenient=True)
+    assert infeasible([lenient, row(2, 10, None)], COST) == ()
+    found = schedule_step([lenient], [row(2, 10, 0.25)], Limits(), COST, RoundRobinState())
+    assert (found.infeasible, found.runs) == ((), (2,))
+    early = replace(lenient, seconds_left=0.21)
+    found = schedule_step([early], [row(2, 10, None)], Limits(), COST, RoundRobinState())
+    assert found.runs == (1,)
+
+
 def test_a_row_that_has_yielded_for_long_is_overdue() -> None:
     assert not overdue(row(1, 10, None, waited=5.0), COST)
     assert overdue(row(1, 10, None, waited=6.0), COST)
