@@ -24,6 +24,7 @@ from shared.errors import (
     HandedOver,
     InvalidRequest,
     JobCancelled,
+    NoLongerWanted,
     QueueFull,
 )
 from shared.messages import NodeProgress, PromiseReport, WaitingReply, decode_load, encode
@@ -94,10 +95,12 @@ class Backlog:
 
     async def wait(self, job: WaitingJob, progressed: Callable[[], None]) -> float | None:
         """Return when the job is to be released, with the time by which it is promised to be
-        finished, if any. Raises `DeadlineUnreachable`, `DeadlineExceeded`
-        or `QueueFull` if it is refused, `JobCancelled`, and `HandedOver` if this planner leaves."""
+        finished, if any. Raises `DeadlineUnreachable`, `DeadlineExceeded` or `QueueFull` if it is
+        refused, `JobCancelled`, `HandedOver` if this planner leaves, and `NoLongerWanted` if its
+        submission was delivered again meanwhile, and waits here anew."""
         if self._leaving:
             raise HandedOver(job.job_id, "plan")
+        self._end(job.job_id, NoLongerWanted(job.job_id, "plan"))
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = self._entries[job.job_id] = _Entry(job, future, progressed)
         self._changed.set()

@@ -24,6 +24,7 @@ from shared.errors import (
     HandedOver,
     JobCancelled,
     JobNotFound,
+    NoLongerWanted,
     QueueFull,
 )
 from shared.host.crash_points import reached
@@ -142,6 +143,8 @@ class Planner:
             except HandedOver:
                 await delivery.retry(0.0)
                 return
+            except NoLongerWanted:  # a later delivery of it is
+                return
             reached("ack.before")
             await delivery.ack()
             reached("ack.after")
@@ -194,6 +197,8 @@ class Planner:
             if not await self._known(job_id):
                 await self._intake.cancel(job_id)
             return None
+        except NoLongerWanted:
+            raise
         except DarkroomError as refusal:
             await self._refuse(job_id, refusal)
             return None
