@@ -40,13 +40,13 @@ class PublishedCost:
     def predict(self, work: StepWork) -> float:
         if not work.tokens:
             return 0.0
-        told = self._report
+        report = self._report
         return (
-            told.fixed
-            + told.per_token * work.tokens
-            + told.per_pair * work.pairs
-            + told.per_byte * work.loaded
-            + told.per_masked * work.masked
+            report.fixed
+            + report.per_token * work.tokens
+            + report.per_pair * work.pairs
+            + report.per_byte * work.loaded
+            + report.per_masked * work.masked
         )
 
     def least(self, work: StepWork) -> float:
@@ -79,8 +79,8 @@ class LoadTable:
             self._processes.pop(name, None)
             return frozenset()
         if name in self._processes or len(self._processes) < MAX_PROCESSES:
-            told = tuple(_process(name, component, now) for component in report.components)
-            self._processes[name] = (now, told)
+            loads = tuple(_process(name, component, now) for component in report.components)
+            self._processes[name] = (now, loads)
         return frozenset(row.job_id for each in report.components for row in each.rows)
 
     def load(self, now: float, coming: Iterable[WaitingJob]) -> Load:
@@ -89,7 +89,7 @@ class LoadTable:
             silent = [name for name, (at, _) in table.items() if now - at > SILENT_SECONDS]
             for name in silent:
                 del table[name]
-        processes = [one for _, told in self._processes.values() for one in told]
+        processes = [one for _, loads in self._processes.values() for one in loads]
         promised = [job for _, jobs in self._promised.values() for job in jobs]
         return Load(processes, tuple(coming), promised)
 

@@ -83,8 +83,8 @@ class Job:
     """Seconds of computing, its share where it had company."""
     holders: list[Holder] = field(default_factory=list)
     """Processes that have rows of it, or queues that it waits in."""
-    told: bool = False
-    """Planners were told of a row of it."""
+    reported: bool = False
+    """A row of it was reported to planners."""
 
     def __post_init__(self) -> None:
         self.missing = self.wanted.images

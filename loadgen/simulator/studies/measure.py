@@ -33,7 +33,7 @@ class _Engine(msgspec.Struct):
     step_seconds: float
 
 
-class _Told(msgspec.Struct):
+class _Statistics(msgspec.Struct):
     """As much of a denoiser's statistics as is of interest here."""
 
     engines: dict[str, _Engine] = {}
@@ -133,8 +133,8 @@ async def engines(bus: Bus) -> Engines:
     found = {}
     for answer in answers:
         instance = json.loads(answer.data)["id"]
-        told = msgspec.convert(data_of(answer), _Told)
-        for model, one in told.engines.items():
+        statistics = msgspec.convert(data_of(answer), _Statistics)
+        for model, one in statistics.engines.items():
             found[instance, model] = Steps(
                 steps=one.steps, row_steps=one.row_steps, seconds=one.step_seconds
             )

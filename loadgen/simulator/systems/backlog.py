@@ -1,5 +1,5 @@
 """The jobs that wait to be released, as planners hold them: `shared/policy/release` decides, by
-what the services told last of what they have in hand."""
+what the services reported last of what they have in hand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,10 +36,10 @@ Release = Callable[..., Decision]
 """`release`, or what is measured in its place."""
 
 
-class Teller(Protocol):
-    """A process that tells planners what it has in hand."""
+class Reporter(Protocol):
+    """A process that reports to planners what it has in hand."""
 
-    def told(self, now: float) -> ProcessLoad:
+    def report(self, now: float) -> ProcessLoad:
         """Its last word."""
         ...
 
@@ -62,7 +62,7 @@ class Each:
         return False
 
 
-class BatcherTeller:
+class BatcherReporter:
     """Of text encoders and autoencoders: what one node takes alone, and how many it has."""
 
     def __init__(self, name: str, component: Component, batcher: Batcher) -> None:
@@ -70,7 +70,7 @@ class BatcherTeller:
         self._cost = Each(batcher.alone)
         self._last = ProcessLoad(name, component, self._cost, -1.0)
 
-    def told(self, now: float) -> ProcessLoad:
+    def report(self, now: float) -> ProcessLoad:
         count = len(self._batcher)
         if count != self._last.count and now - self._last.at >= TICK_SECONDS:
             seconds = count * self._cost.seconds
@@ -78,7 +78,7 @@ class BatcherTeller:
         return self._last
 
 
-class StepperTeller:
+class StepperReporter:
     """Of denoisers: their rows, and what their steps take now."""
 
     def __init__(self, name: str, component: str, stepper: Stepper) -> None:
@@ -86,7 +86,7 @@ class StepperTeller:
         self._changes = -1
         self._last: ProcessLoad | None = None
 
-    def told(self, now: float) -> ProcessLoad:
+    def report(self, now: float) -> ProcessLoad:
         stepper, last = self._stepper, self._last
         changed = stepper.changes != self._changes
         if last is not None and not (changed and now - last.at >= TICK_SECONDS):
@@ -94,7 +94,7 @@ class StepperTeller:
         views = stepper.views()
         self._changes = stepper.changes
         for job in stepper.jobs():
-            job.told = True
+            job.reported = True
         self._last = ProcessLoad(
             self._name,
             ("denoise", self._component),
@@ -131,14 +131,14 @@ class Backlog:
     def __init__(
         self,
         clock: Clock,
-        tellers: Sequence[Teller],
+        reporters: Sequence[Reporter],
         start: Callable[[Job], None],
         refuse: Callable[[Job, str], None],
         decide: Release = release,
     ) -> None:
-        self._clock, self._tellers = clock, tellers
+        self._clock, self._reporters = clock, reporters
         self._start, self._refuse, self._release = start, refuse, decide
-        self._gap = GAP_SECONDS + GAP_EACH * len(tellers)
+        self._gap = GAP_SECONDS + GAP_EACH * len(reporters)
         self._state = _Backlog()
         self._next = 0.0
         self._planned: float | None = None
@@ -165,11 +165,11 @@ class Backlog:
         now, state = self._clock.now, self._state
         self._planned, self._next = None, now + self._gap
         state.waiting = {job: one for job, one in state.waiting.items() if not job.ended}
-        processes = [teller.told(now) for teller in self._tellers]
+        processes = [reporter.report(now) for reporter in self._reporters]
         state.coming = {
             job: (at, one)
             for job, (at, one) in state.coming.items()
-            if not job.ended and not job.told and now - at < COMING_SECONDS
+            if not job.ended and not job.reported and now - at < COMING_SECONDS
         }
         jobs = {one.job_id: job for job, one in state.waiting.items()}
         load = Load(processes, tuple(one for _, one in state.coming.values()))

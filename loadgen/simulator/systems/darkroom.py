@@ -19,10 +19,10 @@ from loadgen.simulator.cluster.stepper import Ends, Schedule, Stepper
 from loadgen.simulator.profiles.profile import Profile, Workflow
 from loadgen.simulator.systems.backlog import (
     Backlog,
-    BatcherTeller,
+    BatcherReporter,
     Release,
-    StepperTeller,
-    Teller,
+    Reporter,
+    StepperReporter,
 )
 from loadgen.simulator.systems.base import System
 from loadgen.simulator.systems.placement import size_of
@@ -60,7 +60,7 @@ class DarkroomSystem(System):
         self.queues = {name: WorkQueue(name) for name in profile.components}
         self.steppers: list[Stepper] = []
         self.batchers: list[Batcher] = []
-        self._tellers: list[Teller] = []
+        self._reporters: list[Reporter] = []
         everywhere: dict[str, list[ControlProcess]] = {}
         here = [self._controls(*at, everywhere) for at in zip(devices, placement, strict=True)]
         shared = {name: ControlServer(processes) for name, processes in everywhere.items()}
@@ -68,7 +68,7 @@ class DarkroomSystem(System):
             for name in names:
                 self._hold(device, name, {**shared, **own})
         self._backlog = Backlog(
-            clock, self._tellers, self._encode, self._refused, self._policies.release or release
+            clock, self._reporters, self._encode, self._refused, self._policies.release or release
         )
         for batcher in self.batchers:
             batcher.pull()
@@ -146,19 +146,19 @@ class DarkroomSystem(System):
             case "encode":
                 batcher = Batcher(self._place(device, name), _prompts, self._encoded)
                 self.batchers.append(batcher)
-                self._tellers.append(BatcherTeller(self._name(), ("encode", name), batcher))
+                self._reporters.append(BatcherReporter(self._name(), ("encode", name), batcher))
             case "decode":
                 batcher = Batcher(self._place(device, name), _pictures, self._decoded)
                 self.batchers.append(batcher)
-                self._tellers.append(BatcherTeller(self._name(), ("decode", name), batcher))
+                self._reporters.append(BatcherReporter(self._name(), ("decode", name), batcher))
             case "denoise":
                 stepper = self._stepper(device, name, controls)
                 self.steppers.append(stepper)
-                self._tellers.append(StepperTeller(self._name(), name, stepper))
+                self._reporters.append(StepperReporter(self._name(), name, stepper))
 
     def _name(self) -> str:
         """Of the next process."""
-        return str(len(self._tellers))
+        return str(len(self._reporters))
 
     def _place(self, device: Device, name: str) -> Place:
         return Place(self.clock, device, self.profile.components[name], self.queues[name])

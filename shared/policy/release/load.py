@@ -50,6 +50,6 @@ class ProcessLoad:
 class Load:
     processes: Sequence[ProcessLoad] = ()
     coming: Sequence[WaitingJob] = ()
-    """Jobs that are released, and of which no process has told a row yet."""
+    """Jobs that are released, and of which no process has reported a row yet."""
     elsewhere: Sequence[WaitingJob] = ()
     """Jobs that other planners have promised and not released."""

@@ -1,15 +1,16 @@
 """All processes that hold one component: when one of them would be done with more. Pure."""
 
 import heapq
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 from shared.policy.release.jobs import Stage
 from shared.policy.release.load import ProcessLoad
 from shared.policy.release.timeline import Fit, State, Timeline
+from shared.policy.reported_load import ends
 
 TRIES: Final = 8
 """Processes that are asked whether they have room for a row, the least loaded first."""
@@ -33,7 +34,7 @@ class BatchPool:
         self._now = now
         self._timelines: dict[int, Timeline] = {}
         self._least = [(_left(load, now), number) for number, load in enumerate(loads)]
-        self._free = [_free(loads[number], left) for left, number in self._least]
+        self._free = [_free(load, now) for load in loads]
         self._room = [each for each in self._least if self._free[each[1]] > 0]
         heapq.heapify(self._least)
         heapq.heapify(self._room)
@@ -197,9 +198,20 @@ def _left(load: ProcessLoad, now: float) -> float:
     return max(0.0, load.seconds - max(0.0, now - load.at))
 
 
-def _free(load: ProcessLoad, left: float) -> int:
-    """Rows without a deadline that it may be given now: some are done within `HORIZON`. The last
-    quarter of its places is left for rows that are promised a time."""
+def _free(load: ProcessLoad, now: float) -> int:
+    """Rows without a deadline that it may be given now, counting on those that are done within
+    `HORIZON`. The last quarter of its places is left for rows that are promised a time; of these
+    places rows that come early may take all but one."""
     kept = load.max_rows // 4
-    soon = int(load.count * HORIZON / max(left, HORIZON))
-    return load.max_rows - kept - load.count + min(soon, max(1, kept))
+    soon = bisect_right(_ends(load), max(0.0, now - load.at) + HORIZON)
+    early = min(soon, kept - 1 if kept else 1)
+    return load.max_rows - kept - load.count + early
+
+
+def _ends(load: ProcessLoad) -> Sequence[float]:
+    """When each of its rows is finished, in order, in seconds since it reported them. Computed once
+    for each report."""
+    found = load.memo.get(_ends)
+    if found is None:
+        found = load.memo[_ends] = [end for _, end in ends(load.rows, load.cost)]
+    return cast(Sequence[float], found)

@@ -21,7 +21,7 @@ EPSILON: Final = 1e-9
 
 
 class Slot(NamedTuple):
-    """A row that is promised a time. Seconds are those since the process told its load."""
+    """A row that is promised a time. Seconds are those since the process reported its load."""
 
     start: int
     stop: int
@@ -53,7 +53,7 @@ class Fit:
     end: float
 
 
-class Told:
+class Reported:
     """The rows of `load` that have to be finished at some time."""
 
     def __init__(self, load: ProcessLoad) -> None:
@@ -75,7 +75,7 @@ class Told:
         """Seconds of the running step."""
 
     def __repr__(self) -> str:
-        return f"<Told {len(self.slots)} rows of {self._load.process}>"
+        return f"<Reported {len(self.slots)} rows of {self._load.process}>"
 
     def split(self, work: StepWork) -> tuple[float, float]:
         """Seconds of a step of `work`: what it pays once, and what it pays for the work."""
@@ -87,25 +87,25 @@ class Told:
         return found
 
 
-def told(load: ProcessLoad) -> Told:
-    """Computed once for each word of a process."""
-    found = load.memo.get(Told)
-    if not isinstance(found, Told):
-        found = load.memo[Told] = Told(load)
+def reported(load: ProcessLoad) -> Reported:
+    """Computed once for each report of a process."""
+    found = load.memo.get(Reported)
+    if not isinstance(found, Reported):
+        found = load.memo[Reported] = Reported(load)
     return found
 
 
 class Timeline:
-    """Of what a process told, as it is `now`, and of what it is promised since."""
+    """Of what a process reported, as it is `now`, and of what it is promised since."""
 
-    __slots__ = ("_elapsed", "_first", "_load", "_slots", "_spans", "_told")
+    __slots__ = ("_elapsed", "_first", "_load", "_reported", "_slots", "_spans")
 
     def __init__(self, load: ProcessLoad, now: float) -> None:
         self._load = load
-        self._told = told(load)
-        self._slots, self._spans = self._told.slots, self._told.spans
+        self._reported = reported(load)
+        self._slots, self._spans = self._reported.slots, self._reported.spans
         self._elapsed = max(0.0, now - load.at)
-        step = self._told.step
+        step = self._reported.step
         self._first = int(self._elapsed / step) if step > 0.0 else 0
         """The step that runs now."""
 
@@ -123,13 +123,13 @@ class Timeline:
         anybody late; None: it would be later than `due` everywhere. One that has to wait until
         somebody leaves is done `spare` steps before that: how far the running step is, nobody
         tells."""
-        fixed, unit = self._told.split(stage.work)
+        fixed, unit = self._reported.split(stage.work)
         elapsed = self._elapsed
-        soonest = elapsed + ready + self._told.step
+        soonest = elapsed + ready + self._reported.step
         for start in self._starts():
             end, possible = self._joined(stage, start, unit, fixed)
             begin = max(self._at(start), soonest)
-            waits = spare * self._told.step if start > self._first else 0.0
+            waits = spare * self._reported.step if start > self._first else 0.0
             if begin + end + waits > due + elapsed + EPSILON:
                 return None
             if possible:
@@ -207,7 +207,7 @@ class Timeline:
             if span.stop > start and span.start < stop:
                 seconds += span.fixed * (min(span.stop, stop) - max(span.start, start))
         if start == self._first:
-            beside += self._told.yielding
+            beside += self._reported.yielding
         free = beside < self._load.max_rows
         short = not beside or longest <= self._load.max_step_seconds
         return seconds, possible and free and short
