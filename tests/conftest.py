@@ -35,11 +35,16 @@ HANG_SECONDS: Final = 300.0
 def run(coroutine: Coroutine[Any, Any, T], timeout: float = 2 * HANG_SECONDS) -> T:
     """Run `coroutine` to its end in a fresh event loop; a hang fails after `timeout` seconds."""
 
-    async def bounded() -> T:
-        async with asyncio.timeout(timeout):
-            return await coroutine
+    results: list[T] = []
 
-    return asyncio.run(bounded())
+    async def bounded() -> None:
+        async with asyncio.timeout(timeout):
+            results.append(await coroutine)
+
+    # Not the task's own result: `asyncio.run` describes its task at the end, and with it a tensor
+    # that the task came to, which takes longer than many a test.
+    asyncio.run(bounded())
+    return results[0]
 
 
 async def eventually(

@@ -10,6 +10,7 @@ from transformers import T5TokenizerFast
 
 from pocket.captions import vocabulary
 from pocket.paint import held_out_accuracy, load, paint
+from pocket.scenes import held_out_scenes
 from pocket.train.common.run import Run
 from pocket.train.flux import text as flux_text
 from pocket.train.flux import transformer
@@ -121,11 +122,12 @@ def test_capitals_mean_what_small_letters_mean() -> None:
 def test_a_run_resumes_hears_its_length_from_a_file_and_comes_out_as_a_flux_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformer, "BATCH", 4)
-    monkeypatch.setattr(transformer, "POOL_START", 8)
+    monkeypatch.setattr(transformer, "BATCH", 2)
+    monkeypatch.setattr(transformer, "POOL_START", 2)
     monkeypatch.setattr(transformer, "SAMPLING_STEPS", 2)
     monkeypatch.setattr(flux_text, "STEPS", 1)
     monkeypatch.setattr(text, "BATCH", 4)
+    monkeypatch.setattr(text, "held_out_scenes", lambda count: held_out_scenes(4))
     monkeypatch.setattr(transformer, "held_out_accuracy", lambda pipeline, **how: {})
     run = Run(tmp_path, 0, torch.device("cpu"))
     for steps in (1, 2):

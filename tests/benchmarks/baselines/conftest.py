@@ -1,5 +1,5 @@
 """Schedulers are made quickly here."""
 
-from tests.helpers.quantiles import quantiles
+from tests.helpers.schedulers import quick_schedulers
 
-__all__ = ["quantiles"]
+__all__ = ["quick_schedulers"]

@@ -101,8 +101,9 @@ def _is_plain(text: str) -> bool:
 
 
 def shortened(text: str) -> str:
-    """A command that puts load on a fleet, for two seconds."""
-    return re.sub(r"(--duration |--run-time )\d+", r"\g<1>2", text)
+    """A command that puts load on a fleet, for two seconds and with few steps."""
+    text = re.sub(r"(--duration |--run-time )\d+", r"\g<1>2", text)
+    return re.sub(r"--steps \d+,\d+,\d+", "--steps 2,4,6", text)
 
 
 @dataclass
@@ -111,10 +112,10 @@ class Reader:
 
     The usual ports may be taken on this machine: the fleets of this reader get free ones by
     DARKROOM_HTTP_PORT and DARKROOM_NATS_PORT, and the two addresses that the pages speak of are
-    replaced in what is run. Loads last two seconds. A fleet that serves the models that a page asks
-    for is not started anew. `darkroom` is asked in this process, unless a shell has to put its line
-    together; what is installed under that name is tried by `test_wheel.py` and by `darkroom up`.
-    This is all that differs from what is printed."""
+    replaced in what is run. Loads last two seconds, and their kinds of requests take few steps. A
+    fleet that serves the models that a page asks for is not started anew. `darkroom` is asked in
+    this process, unless a shell has to put its line together; what is installed under that name is
+    tried by `test_wheel.py` and by `darkroom up`. This is all that differs from what is printed."""
 
     here: Path
     environment: dict[str, str]

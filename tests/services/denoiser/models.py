@@ -196,19 +196,31 @@ def make_row(
     )
 
 
-@torch.inference_mode()
 def with_diffusers(
-    prompt: str = "a red cube",
+    prompt: str = "a red cube", *, unet: UNet2DConditionModel | None = None, **settings: Any
+) -> torch.Tensor:
+    """The loop of diffusers' `StableDiffusionXLPipeline.__call__`, from latents to latents. `unet`:
+    instead of `network`'s."""
+    if unet is None:
+        return _with_network(prompt, **settings)
+    return _with_diffusers(unet, prompt, **settings)
+
+
+@cache
+def _with_network(prompt: str, **settings: Any) -> torch.Tensor:
+    return _with_diffusers(network().module, prompt, **settings)
+
+
+@torch.inference_mode()
+def _with_diffusers(
+    unet: UNet2DConditionModel,
+    prompt: str,
     *,
     seed: int = 1,
     sampler: str = "euler",
     steps: int = 6,
     guidance: float = 5.0,
-    unet: UNet2DConditionModel | None = None,
 ) -> torch.Tensor:
-    """The loop of diffusers' `StableDiffusionXLPipeline.__call__`, from latents to latents. `unet`:
-    instead of `network`'s."""
-    unet = unet or network().module
     generator = torch.Generator("cpu").manual_seed(seed)
     scheduler = make_scheduler(SDXL, SAMPLERS[sampler])
     scheduler.set_timesteps(steps)
