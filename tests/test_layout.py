@@ -84,7 +84,7 @@ _LAYERS: Final = """
     benchmarks/fidelity
     benchmarks/simulate
     benchmarks
-    benchmarks/editing benchmarks/edit_fidelity benchmarks/swift
+    benchmarks/editing benchmarks/edit_fidelity benchmarks/swift benchmarks/overload
 """
 LAYERS: Final = _LAYERS.split()
 """Folders with modules: each may import what stands before it, and itself."""

@@ -36,6 +36,7 @@ PROGRAMS = (
     "swift",
     "serving",
     "simulate",
+    "overload",
 )
 
 
