@@ -46,7 +46,9 @@ is promised, if it has not changed."""
 MAX_TOLD: Final = 256
 """Jobs that are told in a round, those that go first."""
 COMING_SECONDS: Final = 5.0
-"""After which a released job is taken to have rows, or to have ended."""
+"""After which a released job is taken to have rows, or to have ended, if no process told of them;
+one that was promised a time, so long after that time at most:"""
+LATE_SECONDS: Final = 0.1
 
 
 NOTHING_KNOWN: Final = Prediction(None, None)
@@ -142,7 +144,7 @@ class Backlog:
         self._coming = {
             job_id: (at, job)
             for job_id, (at, job) in self._coming.items()
-            if now - at < COMING_SECONDS
+            if now < settled_at(job, at)
         }
         waiting = [entry.job for entry in self._entries.values() if not entry.released.done()]
         load = self._table.load(now, [job for _, job in self._coming.values()])
@@ -233,6 +235,12 @@ class Backlog:
         )
         with contextlib.suppress(BusUnavailable):
             await self._bus.publish(subjects.load(self._name), encode(report))
+
+
+def settled_at(job: WaitingJob, released: float) -> float:
+    """When a job that was released then surely has rows, or has ended."""
+    due = released + COMING_SECONDS
+    return due if job.promised is None else min(due, job.promised + LATE_SECONDS)
 
 
 def _position(entry: _Entry) -> int:
