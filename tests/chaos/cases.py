@@ -15,6 +15,7 @@ from tests.chaos.check.leaks import pids_marked
 from tests.chaos.fleet.cluster import cluster_broker
 from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
 from tests.chaos.fleet.injection import SLOTS
+from tests.chaos.harm.backlog import planner_kills
 from tests.chaos.harm.fuzz import fuzz_messages
 from tests.chaos.harm.group import group_fleet, group_kills
 from tests.chaos.harm.http import fuzz_http
@@ -108,9 +109,16 @@ async def _on_cluster(plan: FleetPlan) -> AsyncIterator[ChaosFleet]:
 
 CASES: Final[Mapping[str, Case]] = {
     "kill": Case(
-        "kill -9 of random services under load",
+        "kill -9 of random services under load, and a burst in the middle",
         Size(6, 40, 120), Size(200, 1000, 2400),
-        lambda size: lambda trial: random_kills(trial, size.runs, size.jobs),
+        lambda size: lambda trial: random_kills(
+            trial, size.runs, size.jobs, at_once=size.jobs // 2
+        ),
+    ),
+    "backlog": Case(
+        "kill -9 of a planner that has a full backlog",
+        Size(2, 150, 90), Size(30, 1500, 900),
+        lambda size: lambda trial: planner_kills(trial, size.runs, size.jobs),
     ),
     "controls": Case(
         "kill -9 of ControlNets while they are asked",

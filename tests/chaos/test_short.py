@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.check.leaks import pids_marked
 from tests.chaos.fleet.background import Background
 from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
+from tests.chaos.harm.backlog import planner_kills
 from tests.chaos.harm.fuzz import fuzz_messages
 from tests.chaos.harm.http import fuzz_http
 from tests.chaos.harm.kills import random_kills
@@ -31,7 +32,14 @@ def fleet() -> Iterator[Background[ChaosFleet]]:
 
 
 def test_random_kills_lose_nothing_and_change_no_image(fleet: Background[ChaosFleet]) -> None:
-    harm(fleet, lambda trial: random_kills(trial, kills=6, jobs=40), runs=6)
+    harm(fleet, lambda trial: random_kills(trial, kills=6, jobs=40, at_once=20), runs=6)
+
+
+def test_a_planner_that_dies_with_a_full_backlog_loses_none_of_it(
+    fleet: Background[ChaosFleet],
+) -> None:
+    result = harm(fleet, lambda trial: planner_kills(trial, kills=1, jobs=80), runs=1)
+    assert int(result.figures["fewest waiting at a kill"]) >= 20
 
 
 def test_a_crash_at_each_commit_point_loses_nothing(fleet: Background[ChaosFleet]) -> None:

@@ -10,6 +10,7 @@ from services.fleet.supervisor.child import Child
 from tests.chaos.check.leaks import workers
 from tests.chaos.fleet.fleets import send
 from tests.chaos.fleet.polling import until
+from tests.chaos.harm.backlog import burst
 from tests.chaos.trial import Trial
 from tests.conftest import HANG_SECONDS
 
@@ -17,15 +18,21 @@ PAUSE_SECONDS = (0.1, 1.0)
 """Between two kills, if as many processes as may be are not down already."""
 
 
-async def random_kills(trial: Trial, kills: int, jobs: int, *services: str) -> None:
-    """`kills` kills, of these services or of any, while at least `jobs` jobs pass."""
+async def random_kills(
+    trial: Trial, kills: int, jobs: int, *services: str, at_once: int = 0
+) -> None:
+    """`kills` kills, of these services or of any, while at least `jobs` jobs pass, `at_once` of
+    them in the middle."""
 
     async def kill() -> None:
         while trial.runs < kills:
             await asyncio.sleep(trial.chance.uniform(*PAUSE_SECONDS))
             await trial.room()
             await _kill_one(trial, *services)
+            if trial.runs == kills // 2 and not bursts:
+                bursts.append(group.create_task(burst(trial, at_once)))
 
+    bursts: list[asyncio.Task[None]] = []
     async with asyncio.TaskGroup() as group:
         killing = group.create_task(kill())
         await trial.load.run(lambda: killing.done() and len(trial.load.acknowledged) >= jobs)
