@@ -5,9 +5,8 @@ import time
 from services.denoiser.engine.engine import Engine
 from shared.messages import ComponentReport, CostReport, RowReport, WorkReport
 from shared.policy.cost_model import CostModel
-from shared.policy.deadlines import hurried, overdue
+from shared.policy.deadlines import due, hurried
 from shared.policy.reported_load import ends, seconds_in_hand
-from shared.policy.row_view import RowView
 
 
 def component(model: str, engine: Engine, tasks: int) -> ComponentReport:
@@ -29,19 +28,11 @@ def component(model: str, engine: Engine, tasks: int) -> ComponentReport:
                 work=WorkReport(row.work.tokens, row.work.pairs, row.work.loaded, row.work.masked),
                 height=row.shape.height,
                 width=row.shape.width,
-                due=_due(row, end, cost, now),
+                due=due(row, end, cost, now),
             )
             for row, end in ends(rows, cost)
         ),
     )
-
-
-def _due(row: RowView, end: float, cost: CostModel, now: float) -> float | None:
-    """When it has to be finished: one that has no deadline, and was passed over for long, when it
-    is predicted to be."""
-    if row.seconds_left is not None:
-        return now + row.seconds_left
-    return now + end if overdue(row, cost) else None
 
 
 def cost_report(cost: CostModel) -> CostReport:

@@ -30,27 +30,16 @@ from shared.errors import (
 from shared.messages import NodeProgress, PromiseReport, WaitingReply, decode_load, encode
 from shared.policy.release.decide import Bounds, Rules, release
 from shared.policy.release.jobs import Prediction, Refusal, Shares, WaitingJob
+from shared.policy.release.pace import TICK_SECONDS, pause, settled_at
 from shared.policy.release.plan import Margin
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS: Final = 0.1
-"""Longest pause between two decisions while anybody waits,"""
-GAP_SECONDS: Final = 0.005
-"""and shortest."""
-DECIDING: Final = 3.0
-"""Times as long as a decision takes nothing is decided after it: there is other work to do."""
 TELL_SECONDS: Final = 0.5
 """Pause between two rounds in which waiting jobs are told how they stand; and other planners what
 is promised, if it has not changed."""
 MAX_TOLD: Final = 256
 """Jobs that are told in a round, those that go first."""
-COMING_SECONDS: Final = 5.0
-"""After which a released job is taken to have rows, or to have ended, if no process told of them;
-one that was promised a time, so long after that time at most:"""
-LATE_SECONDS: Final = 0.1
-
-
 NOTHING_KNOWN: Final = Prediction(None, None)
 
 
@@ -137,7 +126,7 @@ class Backlog:
                 began = time.perf_counter()
                 await self._decide()
                 took = time.perf_counter() - began
-                await asyncio.sleep(max(GAP_SECONDS, DECIDING * took))
+                await asyncio.sleep(pause(took))
 
     async def _decide(self) -> None:
         now = time.time()
@@ -235,12 +224,6 @@ class Backlog:
         )
         with contextlib.suppress(BusUnavailable):
             await self._bus.publish(subjects.load(self._name), encode(report))
-
-
-def settled_at(job: WaitingJob, released: float) -> float:
-    """When a job that was released then surely has rows, or has ended."""
-    due = released + COMING_SECONDS
-    return due if job.promised is None else min(due, job.promised + LATE_SECONDS)
 
 
 def _position(entry: _Entry) -> int:

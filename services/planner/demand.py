@@ -3,15 +3,12 @@
 from collections import Counter
 from typing import Final
 
-from services.planner.loads import shape
 from shared.jobs.graph import Graph
 from shared.messages import JobSpec
 from shared.models.cards import ModelCard
-from shared.policy.release.jobs import Component, Stage, WaitingJob
+from shared.policy.release.jobs import ONE, Component, Stage, WaitingJob, rows_of_size
 from shared.policy.step_work import StepWork
 
-ONE: Final = StepWork(1, 1)
-"""Of a node that is computed by itself: processes tell what one of them takes."""
 NOBODY: Final = ""
 """Whose jobs those are that come without a user."""
 
@@ -48,5 +45,5 @@ def denoising(spec: JobSpec, card: ModelCard) -> Stage:
         StepWork.full(2 if spec.guided else 1, height * width),
         max(1, round(strength * spec.steps)),
         spec.n,
-        shape(height, width),
+        rows_of_size(height, width),
     )

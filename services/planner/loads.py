@@ -12,8 +12,7 @@ from shared.messages import (
     PromiseReport,
     WorkReport,
 )
-from shared.policy.batch_key import ShapeKey
-from shared.policy.release.jobs import Stage, WaitingJob
+from shared.policy.release.jobs import Stage, WaitingJob, rows_of_size
 from shared.policy.release.load import Load, ProcessLoad, RowInHand
 from shared.policy.step_work import StepWork
 from shared.services import NodeKind
@@ -102,7 +101,7 @@ def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:
         PublishedCost(told.cost),
         now,
         [
-            RowInHand(row.steps_left, _work(row.work), shape(row.height, row.width), row.due)
+            RowInHand(row.steps_left, _work(row.work), rows_of_size(row.height, row.width), row.due)
             for row in told.rows
         ],
         told.seconds,
@@ -114,7 +113,11 @@ def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:
 
 def _waiting(job: PromisedJob, now: float) -> WaitingJob:
     stage = Stage(
-        ("denoise", job.model), _work(job.work), job.steps, job.rows, shape(job.height, job.width)
+        ("denoise", job.model),
+        _work(job.work),
+        job.steps,
+        job.rows,
+        rows_of_size(job.height, job.width),
     )
     return WaitingJob(
         job.job_id, now, "", "standard", (), stage, (), job.due, admitted=True, promised=job.due
@@ -134,11 +137,6 @@ def promised_job(job: WaitingJob) -> PromisedJob:
         rows=stage.rows,
         due=job.promised,
     )
-
-
-def shape(height: int, width: int) -> ShapeKey:
-    """Rows of one size share steps, as far as planners know."""
-    return ShapeKey(0, height, width, ())
 
 
 def _work(told: WorkReport) -> StepWork:

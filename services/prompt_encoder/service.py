@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
 
 from services.prompt_encoder.encoding import Once, Prompt, Wide, encode_each
 from shared.errors import NotFinite
@@ -13,21 +12,17 @@ from shared.messages.handle import TensorHandle
 from shared.models.contracts.text_encoder import Encoded, TextEncoder, Unread
 from shared.models.loras.library import AdapterLibrary
 from shared.models.lowrank.bank import Use
+from shared.policy.batch_bounds import ENCODING
 from shared.services import NodeKind
 from shared.worker.batched_compute import BatchedCompute
 from shared.worker.task import Handler, Task
-
-MAX_BATCH: Final = 16
-"""Prompts per forward pass."""
-CAPACITY: Final = 32
-"""Jobs in hand."""
 
 
 class PromptEncoder(Handler):
     """Holds the text encoders of `encoders` (by model name)."""
 
     kind: NodeKind = "encode"
-    capacity = CAPACITY
+    capacity = ENCODING.capacity
 
     def __init__(
         self,
@@ -44,8 +39,8 @@ class PromptEncoder(Handler):
             name: BatchedCompute(
                 f"encode-{name}",
                 partial(encode_each, encoder, Wide(name, wide) if wide else None),
-                max_batch=MAX_BATCH,
-                max_waiting=2 * CAPACITY,
+                max_batch=ENCODING.max_batch,
+                max_waiting=2 * ENCODING.capacity,
             )
             for name, encoder in encoders.items()
         }

@@ -19,6 +19,7 @@ from shared.media.profiles import from_srgb
 from shared.messages import ComponentReport, ImageResult, Preview, PreviewTask, decode, encode
 from shared.messages.handle import TensorHandle
 from shared.models.cards import ModelCard
+from shared.policy.batch_bounds import DECODING
 from shared.services import NodeKind
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
@@ -27,10 +28,6 @@ from shared.worker.task import Handler, Task, Tensors
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH: Final = 4
-"""Images per forward pass."""
-CAPACITY: Final = 8
-"""Images in hand."""
 SOURCE_TENSORS: Final = ("original", "shown")
 PROFILE: Final = "profile"
 """Tensors that come with a mask; see `ImageEncoder.run`."""
@@ -42,7 +39,7 @@ class ImageDecoder(Handler):
     """Decodes with `autoencoders` (by model name)."""
 
     kind: NodeKind = "decode"
-    capacity = CAPACITY
+    capacity = DECODING.capacity
 
     def __init__(
         self, autoencoders: Mapping[str, Autoencoder], bus: Bus, transport: Transport
@@ -54,8 +51,8 @@ class ImageDecoder(Handler):
             name: BatchedCompute(
                 f"decode-{name}",
                 autoencoder.decode_each,
-                max_batch=MAX_BATCH,
-                max_waiting=4 * CAPACITY,
+                max_batch=DECODING.max_batch,
+                max_waiting=4 * DECODING.capacity,
             )
             for name, autoencoder in autoencoders.items()
         }

@@ -103,6 +103,14 @@ def overdue(row: RowView, cost: StepCost) -> bool:
     return row.seconds_left is None and row.waited > YIELDS * _alone(row, cost) + YIELD_SECONDS
 
 
+def due(row: RowView, end: float, cost: StepCost, now: float) -> float | None:
+    """When `row`, which is predicted to be finished in `end` seconds, has to be: one that has no
+    deadline, and was passed over for long, when it is predicted to be. None: it yields."""
+    if row.seconds_left is not None:
+        return now + row.seconds_left
+    return now + end if overdue(row, cost) else None
+
+
 def _hurried(rows: Sequence[RowView]) -> list[RowView]:
     return [row for row in rows if row.seconds_left is not None and not row.alone]
 

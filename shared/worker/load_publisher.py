@@ -4,20 +4,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import BusUnavailable
 from shared.messages import ComponentReport, LoadReport, encode
-
-TICK_SECONDS: Final = 0.03
-"""Between two looks: until a planner hears that a row came, or left, it takes it to be on its way,
-or still there. A row that comes and leaves between two looks is not seen."""
-QUIET_SECONDS: Final = 0.5
-"""Between two messages of a process whose load does not change."""
-CHANGED: Final = 0.2
-"""Share by which seconds in hand differ that is worth a message."""
+from shared.policy.release.pace import LOOK_SECONDS, QUIET_SECONDS, differs
 
 
 class LoadPublisher:
@@ -48,7 +40,7 @@ class LoadPublisher:
             if now - at >= QUIET_SECONDS or differs(told, components):
                 await self._tell(components)
                 told, at = components, now
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _tell(self, components: tuple[ComponentReport, ...]) -> None:
         report = LoadReport(
@@ -59,20 +51,3 @@ class LoadPublisher:
         )
         with contextlib.suppress(BusUnavailable):  # the next one tells as much
             await self._bus.publish(subjects.load(self._process), encode(report))
-
-
-def differs(told: Sequence[ComponentReport], now: Sequence[ComponentReport]) -> bool:
-    """Whether planners should know at once."""
-    if len(told) != len(now):
-        return True
-    return any(
-        old.count != new.count
-        or abs(old.seconds - new.seconds) > CHANGED * (old.seconds + 0.1)
-        or _jobs(old) != _jobs(new)
-        for old, new in zip(told, now, strict=True)
-    )
-
-
-def _jobs(component: ComponentReport) -> list[str]:
-    """Whose rows it has: where one comes whenever one leaves, the rest stays the same."""
-    return [row.job_id for row in component.rows]

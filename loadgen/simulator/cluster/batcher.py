@@ -3,26 +3,32 @@ batch (`shared/worker/batched_compute.py`)."""
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from statistics import median
 
 from loadgen.simulator.cluster.queue import Node, Place
 from shared.policy.reported_load import LAST
-
-CAPACITY: Final = 8
-"""Nodes in hand (`services/prompt_encoder`, `services/vae`)."""
+from shared.worker.batched_compute import MEMORY
 
 Units = Callable[[Node], float]
 
 
 class Batcher:
-    def __init__(self, place: Place, units: Units, done: Callable[[Node], None]) -> None:
-        """`units`: of the component's cost that a node is. `done` is called with each node that was
-        computed."""
+    def __init__(
+        self, place: Place, capacity: int, units: Units, done: Callable[[Node], None]
+    ) -> None:
+        """`capacity`: nodes in hand. `units`: of the component's cost that a node is. `done` is
+        called with each node that was computed."""
+        self._clock, self._capacity = place.clock, capacity
         self._device, self._queue, self._component = place.device, place.queue, place.component
         self._units, self._done = units, done
         self._waiting: deque[Node] = deque()
         self._batch: list[Node] = []
+        self._seconds = deque((self._component.cost.seconds(1.0),), MEMORY)
+        """Of the last batches, for each of their units."""
+        self._began = 0.0
         self.batches = 0
+        self.changed: Callable[[], None] = lambda: None
+        """Called when it has more or less in hand."""
 
     def __repr__(self) -> str:
         return f"<Batcher {self._queue.name} {len(self._batch)} + {len(self._waiting)}>"
@@ -32,18 +38,19 @@ class Batcher:
         return len(self._batch) + len(self._waiting)
 
     @property
-    def alone(self) -> float:
-        """Seconds of a node that is computed by itself."""
-        return self._component.cost.seconds(1.0)
+    def each(self) -> float:
+        """Seconds that a unit took lately."""
+        return median(self._seconds)
 
     def room(self) -> int:
-        return CAPACITY - len(self)
+        return self._capacity - len(self)
 
     def load(self) -> int:
         return min(LAST, len(self))
 
     def take(self, node: Node) -> None:
         self._waiting.append(node)
+        self.changed()
         self._begin()
         self.pull()
 
@@ -51,6 +58,7 @@ class Batcher:
         """What waits in the queue, as far as there is room."""
         while found := self._queue.pull(self):
             self._waiting += found
+            self.changed()
             self._begin()
 
     def _begin(self) -> None:
@@ -68,10 +76,13 @@ class Batcher:
         for node, part in zip(self._batch, units, strict=True):
             node.job.spent += seconds * part / sum(units)
         self.batches += 1
-        self._device.begin(seconds, self._computed)
+        self._began = self._clock.now
+        self._device.begin(seconds, lambda: self._computed(sum(units)))
 
-    def _computed(self) -> None:
+    def _computed(self, units: float) -> None:
+        self._seconds.append((self._clock.now - self._began) / units)
         batch, self._batch = self._batch, []
+        self.changed()
         self._begin()
         for node in batch:
             self._done(node)

@@ -85,6 +85,14 @@ class Job:
     """Processes that have rows of it, or queues that it waits in."""
     reported: bool = False
     """A row of it was reported to planners."""
+    promised: float | None = None
+    """When planners promised it to be finished."""
+
+    @property
+    def wanted_by(self) -> float | None:
+        """When it should be finished, if at any time; one without a deadline goes on if it is
+        not."""
+        return self.promised if self.deadline is None else self.deadline
 
     def __post_init__(self) -> None:
         self.missing = self.wanted.images

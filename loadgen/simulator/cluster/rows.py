@@ -30,21 +30,24 @@ class Row:
         """As `Slot.is_kept_waiting` of the denoiser."""
         return self.passed_over > 0 and (not self.parked or self.job.deadline is not None)
 
-    def view(self, now: float, grace: float) -> RowView:
+    def view(self, now: float, grace: float, taken: int = 0) -> RowView:
+        """`taken`: steps of the present run that are over."""
         job = self.node.job
-        deadline = job.deadline
+        by = job.wanted_by
         return RowView(
             self.number,
             job.wanted.shape,
             job.wanted.forwards,
             job.wanted.service_class,
             self.passed_over,
-            steps_left=self.steps_left,
-            seconds_left=None if deadline is None else deadline - now - grace,
+            steps_left=self.steps_left - taken,
+            seconds_left=None if by is None else by - now - grace,
             grace=grace,
             asks=bool(job.wanted.workflow.controls),
             waited=now - self.came,
             part=self.work,
+            job_id=str(job.shot.number),
+            lenient=job.deadline is None,
         )
 
 

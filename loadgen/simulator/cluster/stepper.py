@@ -73,8 +73,8 @@ class Stepper:
         self._round_robin = RoundRobinState()
         self._run: Run | None = None
         self._next = 0
-        self.changes = 0
-        """How often rows came, left or went on."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when rows come or leave."""
 
     def __repr__(self) -> str:
         return f"<Stepper {self._queue.name} {len(self._admitted)} + {len(self._waiting)}>"
@@ -109,8 +109,20 @@ class Stepper:
     # ------------------------------------------------------------------------ rows
 
     def views(self) -> list[RowView]:
-        """All that are in hand, now."""
-        return self._views(self._admitted) + self._views(self._waiting)
+        """All that are in hand, as they are now, in the midst of a run."""
+        run, now, grace = self._run, self._clock.now, self.limits.deadline_grace
+        taken = 0 if run is None else self._taken(run)
+        running = frozenset(row.number for row in run.rows) if run is not None else frozenset()
+        return [
+            row.view(now, grace, taken if row.number in running else 0)
+            for row in (*self._admitted.values(), *self._waiting.values())
+        ]
+
+    def _taken(self, run: Run) -> int:
+        """Steps of `run` that are over."""
+        if run.controlled or run.computation is None or run.steps == 1 or run.seconds <= 0.0:
+            return run.taken
+        return run.steps - ceil(self._device.left(run.computation) / run.seconds - HAIR)
 
     def jobs(self) -> list[Job]:
         """Of all rows in hand."""
@@ -118,7 +130,6 @@ class Stepper:
 
     def withdraw(self, job: Job) -> None:
         """Nobody waits for it any more: its rows leave at the next boundary."""
-        self.changes += 1
         self._forget_ended(self._waiting)
         if any(row.job is job for row in self._admitted.values()):
             self._cut_short()
@@ -126,6 +137,7 @@ class Stepper:
     def _forget_ended(self, rows: dict[int, Row]) -> None:
         for row in [row for row in rows.values() if row.job.ended]:
             del rows[row.number]
+            self.changed()
 
     def _views(self, rows: Mapping[int, Row]) -> list[RowView]:
         now, grace = self._clock.now, self.limits.deadline_grace
@@ -137,7 +149,7 @@ class Stepper:
         node.job.holders.append(self)
         self._waiting[row.number] = row
         self._next += 1
-        self.changes += 1
+        self.changed()
 
     # ------------------------------------------------------------------------ steps
 
@@ -239,7 +251,6 @@ class Stepper:
             self._stepped(run)
 
     def _stepped(self, run: Run) -> None:
-        self.changes += 1
         counts, seconds = self.counts, run.steps * run.seconds
         self._learn(run)
         counts.steps += run.steps
@@ -255,6 +266,8 @@ class Stepper:
                 del self._admitted[row.number]
                 done.append(row.node)
         self._forget_ended(self._admitted)
+        if done:
+            self.changed()
         for node in done:
             self._ends.finished(node)
         self._pull_quietly()

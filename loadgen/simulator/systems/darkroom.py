@@ -17,18 +17,15 @@ from loadgen.simulator.cluster.job import Job
 from loadgen.simulator.cluster.queue import Node, Place, WorkQueue
 from loadgen.simulator.cluster.stepper import Ends, Schedule, Stepper
 from loadgen.simulator.profiles.profile import Profile, Workflow
-from loadgen.simulator.systems.backlog import (
-    Backlog,
-    BatcherReporter,
-    Release,
-    Reporter,
-    StepperReporter,
-)
+from loadgen.simulator.systems.backlog import Backlog, Release
 from loadgen.simulator.systems.base import System
 from loadgen.simulator.systems.placement import size_of
+from loadgen.simulator.systems.reports import BatcherSource, Reporter, Source, StepperSource
 from shared.config import Settings
 from shared.errors import DeadlineExceeded
+from shared.policy.batch_bounds import DECODING, ENCODING
 from shared.policy.release.decide import release
+from shared.policy.release.jobs import Component
 from shared.policy.step_scheduler import Limits, schedule_step
 
 LEAST_GRACE: Final = Settings().deadline_margin
@@ -144,17 +141,25 @@ class DarkroomSystem(System):
     def _hold(self, device: Device, name: str, controls: Mapping[str, ControlServer]) -> None:
         match self.profile.components[name].kind:
             case "encode":
-                batcher = Batcher(self._place(device, name), _prompts, self._encoded)
-                self.batchers.append(batcher)
-                self._reporters.append(BatcherReporter(self._name(), ("encode", name), batcher))
+                place, capacity = self._place(device, name), ENCODING.capacity
+                self._batch(Batcher(place, capacity, _prompts, self._encoded), ("encode", name))
             case "decode":
-                batcher = Batcher(self._place(device, name), _pictures, self._decoded)
-                self.batchers.append(batcher)
-                self._reporters.append(BatcherReporter(self._name(), ("decode", name), batcher))
+                place, capacity = self._place(device, name), DECODING.capacity
+                self._batch(Batcher(place, capacity, _pictures, self._decoded), ("decode", name))
             case "denoise":
                 stepper = self._stepper(device, name, controls)
                 self.steppers.append(stepper)
-                self._reporters.append(StepperReporter(self._name(), name, stepper))
+                source = StepperSource(self._name(), ("denoise", name), stepper)
+                stepper.changed = self._reporter(source).wake
+
+    def _batch(self, batcher: Batcher, component: Component) -> None:
+        self.batchers.append(batcher)
+        batcher.changed = self._reporter(BatcherSource(self._name(), component, batcher)).wake
+
+    def _reporter(self, source: Source) -> Reporter:
+        reporter = Reporter(self.clock, len(self._reporters), source)
+        self._reporters.append(reporter)
+        return reporter
 
     def _name(self) -> str:
         """Of the next process."""

@@ -16,6 +16,15 @@ ANY_SHAPE: Final = ShapeKey(0, 0, 0, ())
 """Of nodes that are computed one by one."""
 
 
+ONE: Final = StepWork(1, 1)
+"""Of such a node: processes tell what one of them takes."""
+
+
+def rows_of_size(height: int, width: int) -> ShapeKey:
+    """Rows of one size share steps, as far as planners know."""
+    return ShapeKey(0, height, width, ())
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """`rows` alike nodes of a job that may run side by side, each of `steps` steps of `work`."""

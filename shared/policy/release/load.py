@@ -20,6 +20,7 @@ class RowInHand:
     shape: ShapeKey
     due: float | None = None
     """When it has to be finished; None: it yields to those that have to be."""
+    job_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

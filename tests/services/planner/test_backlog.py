@@ -6,9 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
-import pytest
-
-from services.planner.backlog import settled_at
 from services.planner.planner import Planner
 from shared import subjects
 from shared.bus.memory import MemoryBroker, MemoryBus
@@ -31,7 +28,6 @@ from shared.messages import (
 from shared.telemetry.metrics import Metrics
 from tests.conftest import eventually, run
 from tests.helpers.factories import catalogue, request
-from tests.shared.policy.release.fleet import job
 
 SETTINGS = Settings(ack_wait=1.0, poll_seconds=0.1, deadline_margin=0.0)
 MODEL = catalogue().default.name
@@ -278,10 +274,3 @@ def test_before_anybody_has_said_how_it_stands_jobs_are_released() -> None:
 
 async def _is(value: Awaitable[object], expected: object) -> bool:
     return bool(await value == expected)
-
-
-def test_a_job_that_came_and_went_unseen_takes_up_room_until_its_time_at_most() -> None:
-    promised = job("j", promised=10.0)
-    assert settled_at(promised, released=9.5) == pytest.approx(10.0, abs=0.5)
-    assert settled_at(promised, released=1.0) < 10.0
-    assert settled_at(job("j"), 1.0) == settled_at(job("j", promised=100.0), 1.0)
