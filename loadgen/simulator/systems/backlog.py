@@ -18,9 +18,9 @@ from shared.policy.release.load import Load
 from shared.policy.release.pace import TICK_SECONDS, pause, settled_at
 from shared.policy.release.plan import Margin
 
-DECISION_SECONDS: Final = 5e-4
+DECISION_SECONDS: Final = 3e-4
 """Of a decision, and"""
-PROCESS_SECONDS: Final = 5e-6
+PROCESS_SECONDS: Final = 2e-6
 """more for each process that reports, and"""
 JOB_SECONDS: Final = 2e-5
 """for each job that waits."""

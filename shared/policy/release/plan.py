@@ -1,7 +1,6 @@
 """What is promised already, over all components, and whether one job more can be in time. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -43,17 +42,21 @@ class Plan:
 
     def ready(self, job: WaitingJob) -> float:
         """Seconds until its rows could begin if it were released now."""
-        return max(self._ends(job.before), default=0.0)
+        seconds = 0.0
+        for stage in job.before:
+            serial = self._serial.get(stage.component)
+            if serial is not None and (end := serial.end(stage)) > seconds:
+                seconds = end
+        return seconds
 
     def rest(self, job: WaitingJob) -> float:
         """Seconds from the end of its last row until it is finished."""
-        return sum(self._ends(job.after))
-
-    def _ends(self, stages: Sequence[Stage]) -> Iterator[float]:
-        for stage in stages:
+        seconds = 0.0
+        for stage in job.after:
             serial = self._serial.get(stage.component)
             if serial is not None:
-                yield serial.end(stage)
+                seconds += serial.end(stage)
+        return seconds
 
     def admit(
         self, job: WaitingJob, pool: BatchPool, deadline: float, spare: int

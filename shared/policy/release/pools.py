@@ -1,16 +1,21 @@
 """All processes that hold one component: when one of them would be done with more. Pure."""
 
 import heapq
-from bisect import bisect_right, insort
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from math import inf
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
+from shared.policy.batch_key import ShapeKey
 from shared.policy.release.jobs import Stage
 from shared.policy.release.load import ProcessLoad
-from shared.policy.release.timeline import Fit, State, Timeline
+from shared.policy.release.timeline import EPSILON, UNSEARCHED, Fit, Search, State, Timeline
 from shared.policy.reported_load import ends
+from shared.policy.step_work import StepWork
 
 TRIES: Final = 8
 """Processes that are asked whether they have room for a row, the least loaded first."""
@@ -26,41 +31,70 @@ class Placement:
     end: float
 
 
+Kind = tuple[StepWork, int, ShapeKey, float, float]
+"""What the place of a row depends on: its steps, when it can begin, and how early it has to be."""
+
+
+class _Promise(NamedTuple):
+    """One row's. `before`: how its process was promised."""
+
+    number: int
+    fit: Fit
+    before: State
+    searches: dict[int, Search]
+
+
 class BatchPool:
-    """Processes that batch rows. Their timelines are made when they are asked for."""
+    """Processes that batch rows. Their timelines are made when they are asked for, and what was
+    found out about rows of one kind is remembered until something else is promised."""
 
     def __init__(self, loads: Sequence[ProcessLoad], now: float) -> None:
         self._loads = loads
         self._now = now
         self._timelines: dict[int, Timeline] = {}
-        self._least = [(_left(load, now), number) for number, load in enumerate(loads)]
-        self._free = [_free(load, now) for load in loads]
-        self._room = [each for each in self._least if self._free[each[1]] > 0]
-        heapq.heapify(self._least)
-        heapq.heapify(self._room)
-        self.rows = sum(load.max_rows for load in loads)
+        self._by_load = sorted((_left(load, now), number) for number, load in enumerate(loads))
+        """Before anything was promised; a sorted list is a heap, too."""
+        self._least = list(self._by_load)
+        self._given: Counter[int] = Counter()
+        """Rows by process that begin soon, of those that were promised a time."""
+        self._room: _Room | None = None
+        self._kinds: dict[Kind, int] = {}
+        self._searches: defaultdict[int, dict[int, Search]] = defaultdict(dict)
+        """By process and kind."""
+        self._refused: dict[tuple[int, int], float] = {}
+        """So many rows of a kind have no places if they are due earlier than that."""
+        self._step: dict[StepWork, float] = {}
+        """Of one row, and"""
+        self._full: dict[StepWork, float] = {}
+        """its share of a full one, in the least loaded process."""
 
     def __repr__(self) -> str:
-        return f"<BatchPool of {len(self._loads)}, {len(self._room)} of them with room>"
+        return f"<BatchPool of {len(self._loads)}, {len(self._timelines)} of them looked at>"
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """Whether anybody knows how long a step takes."""
         return any(load.cost.known for load in self._loads)
 
-    @property
+    @cached_property
     def doubt(self) -> float:
-        """Relative error of what is predicted, by the least loaded process."""
-        return self._loads[self._least[0][1]].cost.doubt
+        """Relative error of what is predicted, by the process that was least loaded."""
+        return self._first.cost.doubt
 
     def alone(self, stage: Stage) -> float:
-        """Seconds of a row that has the least loaded process to itself."""
-        return stage.steps * self._loads[self._least[0][1]].cost.predict(stage.work)
+        """Seconds of a row that has a process to itself, by the one that was least loaded."""
+        step = self._step.get(stage.work)
+        if step is None:
+            step = self._step[stage.work] = self._first.cost.predict(stage.work)
+        return stage.steps * step
 
     def share(self, stage: Stage) -> float:
         """Seconds of one process that all rows take, if steps are as full as they may be."""
-        load = self._loads[self._least[0][1]]
-        full = load.cost.predict(stage.work.scaled(load.max_rows)) / load.max_rows
+        full = self._full.get(stage.work)
+        if full is None:
+            first = self._first
+            seconds = first.cost.predict(stage.work.scaled(first.max_rows))
+            full = self._full[stage.work] = seconds / first.max_rows
         return stage.rows * stage.steps * full
 
     def spread(self, seconds: float) -> float:
@@ -74,7 +108,12 @@ class BatchPool:
     @property
     def width(self) -> int:
         """Rows that share a step at most."""
-        return self._loads[self._least[0][1]].max_rows
+        return self._first.max_rows
+
+    @property
+    def _first(self) -> ProcessLoad:
+        """The process that was least loaded before anything was promised."""
+        return self._loads[self._by_load[0][1]]
 
     def place(
         self, stage: Stage, ready: float, due: float, spare: int = 0, early: float = 0.0
@@ -83,75 +122,127 @@ class BatchPool:
         seconds (infinite: as soon as they can be): each by the least loaded process that makes
         nobody late by it. None: not all can be, or there would be no room for `spare` rows more,
         and nothing is promised. `early`: steps by which rows that wait are done before `due`."""
-        fits: list[Fit] = []
-        undo: list[tuple[int, State]] = []
-        for _ in range(stage.rows + spare):
-            found = self._fitting(stage, ready, due, early)
+        kind, count = self._kind(stage, ready, early), stage.rows + spare
+        if due + EPSILON < self._refused.get((kind, count), 0.0):
+            return None
+        promises: list[_Promise] = []
+        for _ in range(count):
+            found, least = self._fitting(stage, kind, ready, due, early)
             if found is None:
-                self._go_back(undo)
+                if promises:  # others are asked first from now on
+                    self._refused.clear()
+                    self._take_back(promises)
+                    least = due + 2.0 * EPSILON
+                self._refused[kind, count] = least
                 return None
-            number, fit = found
-            timeline = self._timeline(number)
-            undo.append((number, timeline.state()))
-            timeline.place(stage, fit, fit.end if due == inf else due)
-            heapq.heappush(self._least, (timeline.seconds, number))
-            fits.append(fit)
-        self._go_back(undo[stage.rows :])
-        for (number, _), fit in zip(undo[: stage.rows], fits, strict=False):
-            self._free[number] -= fit.begin <= ready + HORIZON
-        return Placement(
-            min(fit.begin for fit in fits[: stage.rows]), max(f.end for f in fits[: stage.rows])
-        )
+            promises.append(self._promise(stage, *found, due))
+        self._refused.clear()
+        self._take_back(promises[stage.rows :])
+        kept = promises[: stage.rows]
+        for promise in kept:
+            self._given[promise.number] += promise.fit.begin <= ready + HORIZON
+        return Placement(min(p.fit.begin for p in kept), max(p.fit.end for p in kept))
 
     def soonest(self, stage: Stage, ready: float) -> float:
         """When one of the rows would be done, by the least loaded process, if it had to make nobody
         late."""
         _, number = self._least[0]
-        fit = self._timeline(number).fit(stage, ready, inf)
+        fit = self._search(number, stage, self._kind(stage, ready, 0.0), ready, inf, 0.0).fit
         return ready + self.alone(stage) if fit is None else fit.end
 
-    def _go_back(self, undo: Sequence[tuple[int, State]]) -> None:
-        """Take the last promises back. Processes keep their places in the heap, which only say who
-        is asked first."""
-        for number, state in reversed(undo):
-            self._timeline(number).restore(state)
+    def _kind(self, stage: Stage, ready: float, early: float) -> int:
+        kind = stage.work, stage.steps, stage.shape, ready, early
+        return self._kinds.setdefault(kind, len(self._kinds))
+
+    def _promise(self, stage: Stage, number: int, fit: Fit, due: float) -> _Promise:
+        timeline = self._timelines[number]
+        promise = _Promise(number, fit, timeline.state(), self._searches[number])
+        timeline.place(stage, fit, fit.end if due == inf else due)
+        self._searches[number] = {}
+        heapq.heappush(self._least, (timeline.seconds, number))
+        return promise
+
+    def _take_back(self, promises: Sequence[_Promise]) -> None:
+        """The last ones. Processes keep their places in the heap, which only say who is asked
+        first."""
+        for number, _, before, searches in reversed(promises):
+            self._timelines[number].restore(before)
+            self._searches[number] = searches
 
     def _fitting(
-        self, stage: Stage, ready: float, due: float, early: float
-    ) -> tuple[int, Fit] | None:
-        """The process, which is taken from the heap, and the place there."""
+        self, stage: Stage, kind: int, ready: float, due: float, early: float
+    ) -> tuple[tuple[int, Fit] | None, float]:
+        """The process, which is taken from the heap, and the place there; or None, and the least
+        `due` for which there may be one."""
         refused: list[tuple[float, int]] = []
         found: tuple[int, Fit] | None = None
+        least = inf
         while self._least and found is None and len(refused) < TRIES:
-            seconds, number = heapq.heappop(self._least)
-            fit = self._timeline(number).fit(stage, ready, due, early)
-            if fit is None:
-                refused.append((seconds, number))
+            each = heapq.heappop(self._least)
+            search = self._search(each[1], stage, kind, ready, due, early)
+            if search.fit is None or search.due > due + EPSILON:
+                refused.append(each)
+                least = min(least, search.due)
             else:
-                found = number, fit
+                found = each[1], search.fit
         for each in refused:
             heapq.heappush(self._least, each)
+        return found, least
+
+    def _search(
+        self, number: int, stage: Stage, kind: int, ready: float, due: float, early: float
+    ) -> Search:
+        searches = self._searches[number]
+        before = searches.get(kind, UNSEARCHED)
+        if before.fit is not None or before.due > due + EPSILON:
+            return before
+        found = self._timeline(number).search(stage, ready, due, early, before)
+        searches[kind] = found
         return found
 
     def take_room(self, stage: Stage) -> bool:
         """Whether a process has room for a row that has no time to be finished by, or will have
         soon; then it is taken."""
-        while self._room:
-            seconds, number = self._room[0]
-            if self._free[number] <= 0:
-                heapq.heappop(self._room)
-                continue
-            self._free[number] -= 1
-            more = self.share(stage) / stage.rows
-            heapq.heapreplace(self._room, (seconds + more, number))
-            return True
-        return False
+        if self._room is None:
+            self._room = _Room(self._loads, self._now, self._by_load, self._given)
+        return self._room.take(self.share(stage) / stage.rows)
 
     def _timeline(self, number: int) -> Timeline:
         found = self._timelines.get(number)
         if found is None:
             found = self._timelines[number] = Timeline(self._loads[number], self._now)
         return found
+
+
+class _Room:
+    """Places for rows that have no time to be finished by. `given`: those that others get, which
+    may become more."""
+
+    def __init__(
+        self,
+        loads: Sequence[ProcessLoad],
+        now: float,
+        by_load: Sequence[tuple[float, int]],
+        given: Counter[int],
+    ) -> None:
+        self._free = [_free(load, now) for load in loads]
+        self._given = given
+        self._heap = [each for each in by_load if self._free[each[1]] > 0]
+
+    def __repr__(self) -> str:
+        return f"<_Room in {len(self._heap)} processes>"
+
+    def take(self, seconds: float) -> bool:
+        """One, in the process that has least to do; it has so much more to do then."""
+        while self._heap:
+            least, number = self._heap[0]
+            if self._free[number] <= self._given[number]:
+                heapq.heappop(self._heap)
+                continue
+            self._free[number] -= 1
+            heapq.heapreplace(self._heap, (least + seconds, number))
+            return True
+        return False
 
 
 class SerialPool:
@@ -161,16 +252,27 @@ class SerialPool:
 
     def __init__(self, loads: Sequence[ProcessLoad], now: float) -> None:
         self._processes = len(loads)
-        self._cost = min(loads, key=lambda load: _left(load, now)).cost
-        self._ahead = sum(_left(load, now) for load in loads)
+        left = [_left(load, now) for load in loads]
+        self._cost = loads[left.index(min(left))].cost
+        self._ahead = sum(left)
+        self._one: StepWork | None = None
+        self._one_seconds = 0.0
+        """Of the node that was asked for last: mostly, all are alike."""
         self._due: list[tuple[float, float]] = []
+        self._total = self._ahead
+        """What is ahead, and promised."""
+        self._spare = inf
+        """Seconds that nothing promised has less of, until it is due; there may be more."""
+        self._prefixes: _Prefixes | None = None
 
     def __repr__(self) -> str:
         return f"<SerialPool of {self._processes}, {len(self._due)} promised>"
 
     def seconds(self, stage: Stage) -> float:
         """Of one row's nodes."""
-        return stage.steps * self._cost.predict(stage.work)
+        if stage.work is not self._one:
+            self._one, self._one_seconds = stage.work, self._cost.predict(stage.work)
+        return stage.steps * self._one_seconds
 
     def end(self, stage: Stage) -> float:
         """When the first of them would be done if they came now."""
@@ -178,24 +280,54 @@ class SerialPool:
 
     def fits(self, stage: Stage, due: float) -> bool:
         """Whether all that is promised, and `stage` in `due` seconds, can be done in time."""
-        total = self._ahead + stage.rows * self.seconds(stage)
-        total += sum(seconds for other, seconds in self._due if other <= due)
-        if total > self._processes * due:
-            return False
-        for other, seconds in self._due:
-            if other > due:
-                total += seconds
-                if total > self._processes * other:
-                    return False
-        return True
+        more = stage.rows * self.seconds(stage)
+        if more <= self._spare and self._total + more <= self._processes * due:
+            return True  # even if all that is promised went before it
+        if self._prefixes is None:
+            self._prefixes = _Prefixes(self._due, self._ahead, self._processes)
+            self._spare = self._prefixes.least
+        before, spare = self._prefixes.at(due)
+        return before + more <= self._processes * due and more <= spare
 
     def place(self, stage: Stage, due: float) -> None:
-        insort(self._due, (due, stage.rows * self.seconds(stage)))
+        more = stage.rows * self.seconds(stage)
+        self._due.append((due, more))
+        self._total += more
+        self._spare = min(self._spare - more, self._processes * due - self._total)
+        self._prefixes = None
+
+
+class _Prefixes:
+    """What `processes` have to do until each deadline: (deadline, seconds) are `promised`, and
+    `ahead` seconds go before."""
+
+    def __init__(self, promised: list[tuple[float, float]], ahead: float, processes: int) -> None:
+        promised.sort()  # in place: the next time it is nearly done
+        self._dues = [due for due, _ in promised]
+        self._until = list(accumulate((seconds for _, seconds in promised), initial=ahead))
+        slack = [
+            processes * due - until for due, until in zip(self._dues, self._until[1:], strict=True)
+        ]
+        self._slack = list(accumulate(reversed(slack), min, initial=inf))[::-1]
+        """The least of all deadlines from one on."""
+
+    def __repr__(self) -> str:
+        return f"<_Prefixes of {len(self._dues)}>"
+
+    @property
+    def least(self) -> float:
+        return self._slack[0]
+
+    def at(self, due: float) -> tuple[float, float]:
+        """Seconds of work until `due`, and the least that is to spare until any later deadline."""
+        number = bisect_right(self._dues, due)
+        return self._until[number], self._slack[number]
 
 
 def _left(load: ProcessLoad, now: float) -> float:
     """Seconds until it has finished what it has in hand."""
-    return max(0.0, load.seconds - max(0.0, now - load.at))
+    left = load.at + load.seconds - now
+    return 0.0 if left <= 0.0 else min(left, load.seconds)
 
 
 def _free(load: ProcessLoad, now: float) -> int:
@@ -203,6 +335,8 @@ def _free(load: ProcessLoad, now: float) -> int:
     `HORIZON`. The last quarter of its places is left for rows that are promised a time; of these
     places rows that come early may take all but one."""
     kept = load.max_rows // 4
+    if not load.rows:
+        return load.max_rows - kept - load.count
     soon = bisect_right(_ends(load), max(0.0, now - load.at) + HORIZON)
     early = min(soon, kept - 1 if kept else 1)
     return load.max_rows - kept - load.count + early

@@ -53,6 +53,20 @@ class Fit:
     end: float
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How far places for one kind of row were looked at. `due`: the least, in seconds from now, for
+    which there may be one. `fit`: the first place that makes nobody late, if it was come to."""
+
+    due: float
+    fit: Fit | None
+    looked: int
+    """At so many of the steps at which a row may begin."""
+
+
+UNSEARCHED: Final = Search(0.0, None, 0)
+
+
 class Reported:
     """The rows of `load` that have to be finished at some time."""
 
@@ -98,12 +112,13 @@ def reported(load: ProcessLoad) -> Reported:
 class Timeline:
     """Of what a process reported, as it is `now`, and of what it is promised since."""
 
-    __slots__ = ("_elapsed", "_first", "_load", "_reported", "_slots", "_spans")
+    __slots__ = ("_elapsed", "_first", "_load", "_reported", "_slots", "_spans", "_starts")
 
     def __init__(self, load: ProcessLoad, now: float) -> None:
         self._load = load
         self._reported = reported(load)
         self._slots, self._spans = self._reported.slots, self._reported.spans
+        self._starts: list[tuple[int, float]] | None = None
         self._elapsed = max(0.0, now - load.at)
         step = self._reported.step
         self._first = int(self._elapsed / step) if step > 0.0 else 0
@@ -123,18 +138,31 @@ class Timeline:
         anybody late; None: it would be later than `due` everywhere. One that has to wait until
         somebody leaves is done `spare` steps before that: how far the running step is, nobody
         tells."""
+        found = self.search(stage, ready, due, spare, UNSEARCHED)
+        return None if found.due > due + EPSILON else found.fit
+
+    def search(
+        self, stage: Stage, ready: float, due: float, spare: float, before: Search
+    ) -> Search:
+        """As `fit`, going on from where an earlier search of the same row had to end."""
+        if before.fit is not None or before.due > due + EPSILON:
+            return before
         fixed, unit = self._reported.split(stage.work)
         elapsed = self._elapsed
         soonest = elapsed + ready + self._reported.step
-        for start in self._starts():
+        starts = self._begins()
+        for looked in range(before.looked, len(starts)):
+            start, at = starts[looked]
             end, possible = self._joined(stage, start, unit, fixed)
-            begin = max(self._at(start), soonest)
+            begin = max(at, soonest)
             waits = spare * self._reported.step if start > self._first else 0.0
-            if begin + end + waits > due + elapsed + EPSILON:
-                return None
+            least = begin + end + waits - elapsed
             if possible:
-                return Fit(start, unit, fixed, begin - elapsed, begin + end - elapsed)
-        return None
+                fit = Fit(start, unit, fixed, begin - elapsed, begin + end - elapsed)
+                return Search(least, fit, looked)
+            if least > due + EPSILON:
+                return Search(least, None, looked)
+        return Search(inf, None, len(starts))
 
     def place(self, stage: Stage, fit: Fit, due: float) -> None:
         start, stop = fit.start, fit.start + stage.steps
@@ -156,7 +184,7 @@ class Timeline:
             else old
             for old in self._slots
         ]
-        self._slots = (*moved, slot)
+        self._slots, self._starts = (*moved, slot), None
         span = _with(self._spans.get(stage.shape), slot, fit.fixed)
         self._spans = {**self._spans, stage.shape: span}
 
@@ -166,26 +194,28 @@ class Timeline:
 
     def restore(self, state: State) -> None:
         self._slots, self._spans = state
+        self._starts = None
 
-    def _starts(self) -> list[int]:
-        """Steps at which somebody leaves, the next one first."""
-        first = self._first
-        return [first, *sorted({slot.stop for slot in self._slots if slot.stop > first})]
+    def _begins(self) -> list[tuple[int, float]]:
+        """Steps at which somebody leaves, the next one first, each with the seconds until it."""
+        if self._starts is None:
+            first = self._first
+            steps = [first, *sorted({slot.stop for slot in self._slots if slot.stop > first})]
+            self._starts = [(step, self._at(step)) for step in steps]
+        return self._starts
 
     def _at(self, step: int) -> float:
         """Seconds until so many steps are taken."""
         if step == self._first:
             return self._elapsed
-        seconds = sum(
-            slot.unit * (min(slot.stop, step) - slot.start)
-            for slot in self._slots
-            if slot.start < step
-        )
-        return seconds + sum(
-            span.fixed * (min(span.stop, step) - span.start)
-            for span in self._spans.values()
-            if span.start < step
-        )
+        seconds = 0.0
+        for start, stop, unit, *_ in self._slots:
+            if start < step:
+                seconds += unit * ((stop if stop < step else step) - start)
+        for start, stop, fixed in self._spans.values():
+            if start < step:
+                seconds += fixed * ((stop if stop < step else step) - start)
+        return seconds
 
     def _joined(self, stage: Stage, start: int, unit: float, fixed: float) -> tuple[float, bool]:
         """Seconds of the steps of one row more from `start` on; and whether there is room for it,
@@ -194,18 +224,21 @@ class Timeline:
         beside, longest, possible = 0, unit + fixed, True
         seconds = unit * stage.steps + fixed * max(0, stop - max(start, same))
         for slot in self._slots:
-            if slot.stop <= start:
+            begins, leaves, each, _, end, due = slot
+            if leaves <= start:
                 continue
-            if slot.start < stop:
+            last = leaves if leaves < stop else stop
+            if begins < stop:
                 beside += 1
-                longest += slot.unit
-                seconds += slot.unit * (min(slot.stop, stop) - max(slot.start, start))
-            if possible and slot.due < inf:
-                delay = _delay(slot.stop, start, stop, same, fixed, unit)
-                possible = slot.end + delay <= slot.due + EPSILON or _is_hopeless(slot)
-        for span in self._spans.values():
-            if span.stop > start and span.start < stop:
-                seconds += span.fixed * (min(span.stop, stop) - max(span.start, start))
+                longest += each
+                seconds += each * (last - (begins if begins > start else start))
+            if possible and due < inf:
+                delay = unit * (last - start) + (fixed * (last - same) if last > same else 0.0)
+                possible = end + delay <= due + EPSILON or _is_hopeless(slot)
+        for begins, leaves, once in self._spans.values():
+            if leaves > start and begins < stop:
+                last = leaves if leaves < stop else stop
+                seconds += once * (last - (begins if begins > start else start))
         if start == self._first:
             beside += self._reported.yielding
         free = beside < self._load.max_rows
