@@ -69,18 +69,20 @@ def test_rows_are_told_as_they_are_in_the_midst_of_a_run() -> None:
         one.clock.run(JOB + ENCODE + NODE + (taken + 0.5) * STEP)
         [row] = source.stands(one.clock.now).rows
         assert row.steps_left == STEPS - taken
-        assert source.stands(one.clock.now).seconds == pytest.approx((STEPS - taken) * STEP)
+        assert source.stands(one.clock.now).seconds == pytest.approx(
+            (STEPS - taken) * STEP, rel=0.1
+        )
 
 
 def test_what_was_promised_to_a_job_without_a_deadline_is_told_and_does_not_give_it_up() -> None:
     one = system()
     job = Job(shot(), wanted(shot(), one.profile), 0.0, None)
-    job.promised = 3.5
+    job.promised = 2.7
     one.submit(job)
     source = StepperSource("d", ("denoise", "network"), one.steppers[0])
     one.clock.run(JOB + ENCODE + NODE + 0.1)
     [row] = source.stands(one.clock.now).rows
-    assert row.due == pytest.approx(3.5 - one.steppers[0].limits.deadline_grace)
+    assert row.due == pytest.approx(2.7 - one.steppers[0].limits.deadline_grace)
     one.clock.run(1.7)
     [row] = source.stands(one.clock.now).rows  # it cannot be in time any more
     assert row.due is None
@@ -96,8 +98,7 @@ def test_a_row_that_yielded_for_long_is_told_as_one_that_has_to_be_finished() ->
     one.clock.run(20.0)
     [row] = source.stands(one.clock.now).rows
     assert row.due is None
-    left = 500 * STEP - 20.0
-    assert left < YIELDS * left + YIELD_SECONDS
     one.clock.run(95.0)
+    assert one.clock.now > YIELDS * (500 * STEP - 95.0) + YIELD_SECONDS + ENCODE
     [row] = source.stands(one.clock.now).rows
     assert row.due is not None
