@@ -44,9 +44,9 @@ def test_what_changed_is_told_at_the_next_look_and_what_did_not_when_it_was_quie
     clock.run(3.01 + LOOK_SECONDS)
     assert (source.tells, reporter.last.count) == ([1.0], 1)
     source.load = replace(source.load, seconds=0.9)
-    clock.run(3.01 + QUIET_SECONDS - LOOK_SECONDS)
+    clock.run(3.01 + QUIET_SECONDS - 3 * LOOK_SECONDS)
     assert source.tells == [1.0]
-    clock.run(3.01 + QUIET_SECONDS + LOOK_SECONDS)
+    clock.run(3.01 + QUIET_SECONDS + 3 * LOOK_SECONDS)
     assert source.tells == [1.0, 0.9]
     source.load = IDLE
     clock.run(100.0)
@@ -60,13 +60,18 @@ def system() -> DarkroomSystem:
     return found
 
 
+def run(clock: Clock, until: float) -> None:
+    clock.at(until, lambda: None)
+    clock.run(until)
+
+
 def test_rows_are_told_as_they_are_in_the_midst_of_a_run() -> None:
     """Between two decisions are several steps."""
     one = system()
     one.submit(Job(shot(), wanted(shot(), one.profile), 0.0, None))
     source = StepperSource("d", ("denoise", "network"), one.steppers[0])
     for taken in (0, 3, STEPS - 1):
-        one.clock.run(JOB + ENCODE + NODE + (taken + 0.5) * STEP)
+        run(one.clock, JOB + ENCODE + NODE + (taken + 0.5) * STEP)
         [row] = source.stands(one.clock.now).rows
         assert row.steps_left == STEPS - taken
         assert source.stands(one.clock.now).seconds == pytest.approx(
@@ -77,16 +82,16 @@ def test_rows_are_told_as_they_are_in_the_midst_of_a_run() -> None:
 def test_what_was_promised_to_a_job_without_a_deadline_is_told_and_does_not_give_it_up() -> None:
     one = system()
     job = Job(shot(), wanted(shot(), one.profile), 0.0, None)
-    job.promised = 2.7
+    job.promised = 2.8
     one.submit(job)
     source = StepperSource("d", ("denoise", "network"), one.steppers[0])
-    one.clock.run(JOB + ENCODE + NODE + 0.1)
+    run(one.clock, JOB + ENCODE + NODE + 0.1)
     [row] = source.stands(one.clock.now).rows
-    assert row.due == pytest.approx(2.7 - one.steppers[0].limits.deadline_grace)
-    one.clock.run(1.7)
+    assert row.due == pytest.approx(2.8 - one.steppers[0].limits.deadline_grace)
+    run(one.clock, 1.7)
     [row] = source.stands(one.clock.now).rows  # it cannot be in time any more
     assert row.due is None
-    one.clock.run(10.0)
+    run(one.clock, 10.0)
     assert job.ended
     assert not job.missing
 
@@ -95,10 +100,10 @@ def test_a_row_that_yielded_for_long_is_told_as_one_that_has_to_be_finished() ->
     one = system()
     one.submit(Job(shot(steps=500), wanted(shot(steps=500), one.profile), 0.0, None))
     source = StepperSource("d", ("denoise", "network"), one.steppers[0])
-    one.clock.run(20.0)
+    run(one.clock, 20.0)
     [row] = source.stands(one.clock.now).rows
     assert row.due is None
-    one.clock.run(95.0)
+    run(one.clock, 95.0)
     assert one.clock.now > YIELDS * (500 * STEP - 95.0) + YIELD_SECONDS + ENCODE
     [row] = source.stands(one.clock.now).rows
     assert row.due is not None

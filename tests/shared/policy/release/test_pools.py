@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.policy.release.jobs import ONE, Stage
+from shared.policy.release.jobs import ONE, Component, Stage
 from shared.policy.release.load import ProcessLoad, RowInHand
 from shared.policy.release.pools import BatchPool, SerialPool
 from tests.shared.policy.release.fleet import COST, DENOISE, SHAPE, WORK, Linear
 
 QUICK = settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
 NODE = 0.5
-ENCODE = ("encode", "m")
+ENCODE: Final[Component] = ("encode", "m")
 
 
 def serial(processes: int, seconds: float) -> SerialPool:
