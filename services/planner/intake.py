@@ -111,11 +111,12 @@ class Intake:
     async def refuse(self, job_id: str, refusal: DarkroomError) -> None:
         """End the job by the refusal, if it has not ended yet."""
         log.info("refused: %s", refusal)
+        failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
+        if await self._bus.store(subjects.result(job_id), encode(failed)) != "stored":
+            return
         if isinstance(refusal, QueueFull | DeadlineUnreachable):
             self._metrics.refused(refusal.code)
-        failed = JobFailed(job_id=job_id, failure=failure_of(refusal), stages=[])
-        if await self._bus.store(subjects.result(job_id), encode(failed)) == "stored":
-            self._metrics.job_ended("", "failed")
+        self._metrics.job_ended("", "failed")
 
     async def dead_letter(self, job_id: str, data: bytes, planners: int) -> None:
         """Give up a submission that so many planners did not survive."""

@@ -210,7 +210,7 @@ class Planner:
         Raises what is the bus's trouble, and not the request's."""
         if refusal.retryable:
             raise refusal
-        if not await self._known(job_id):
+        if not await self._planned(job_id):
             await self._intake.refuse(job_id, refusal)
 
     async def _tell_accepted(self, job_id: str) -> None:
@@ -228,10 +228,16 @@ class Planner:
 
     async def _known(self, job_id: str) -> bool:
         """Whether the job has a record, or ended; then what it still needs is published."""
+        if await self._planned(job_id):
+            return True
+        return await self._bus.stored(subjects.result(job_id)) is not None
+
+    async def _planned(self, job_id: str) -> bool:
+        """Whether the job has a record; then what it still needs is published."""
         try:
             await self._records.publish_outstanding(await self._records.load(job_id))
         except JobNotFound:
-            return await self._bus.stored(subjects.result(job_id)) is not None
+            return False
         return True
 
     async def _dead_letter(self, job_id: str, delivery: Delivery) -> None:
