@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, cast
 
 from shared.messages import (
@@ -78,8 +79,9 @@ class LoadTable:
             self._processes.pop(name, None)
             return frozenset()
         if name in self._processes or len(self._processes) < MAX_PROCESSES:
+            _, before = self._processes.get(name, (now, ()))
             loads = tuple(_process(name, component, now) for component in report.components)
-            self._processes[name] = (now, loads)
+            self._processes[name] = (now, with_idleness(loads, before))
         return frozenset(row.job_id for each in report.components for row in each.rows)
 
     def load(self, now: float, coming: Iterable[WaitingJob]) -> Load:
@@ -91,6 +93,25 @@ class LoadTable:
         processes = [one for _, loads in self._processes.values() for one in loads]
         promised = [job for _, jobs in self._promised.values() for job in jobs]
         return Load(processes, tuple(coming), promised)
+
+
+def with_idleness(
+    loads: Iterable[ProcessLoad], before: Iterable[ProcessLoad]
+) -> tuple[ProcessLoad, ...]:
+    """`loads` of a process, each with when it became idle, if it is; `before`: by its last report,
+    none if this is the first."""
+    known = {one.component: one for one in before}
+    return tuple(
+        one if one.count else replace(one, idle_since=_idle_since(one, known.get(one.component)))
+        for one in loads
+    )
+
+
+def _idle_since(now: ProcessLoad, before: ProcessLoad | None) -> float:
+    """Of one that has nothing in hand."""
+    if before is None:
+        return now.at
+    return before.at if before.idle_since is None else before.idle_since
 
 
 def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:

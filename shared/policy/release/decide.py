@@ -245,14 +245,18 @@ class _Release:
                 continue
             spare = int(self._fair.exceeds(job.user))
             placement = self._plan.admit(job, pool, job.deadline, spare)
-            if placement is None:
+            tried = None if placement else self._plan.try_out(job, pool, job.deadline)
+            if tried is not None:
+                self._released.append(job.job_id)
+            elif placement is None:
                 end = pool.soonest(job.denoise, self._plan.ready(job))
                 self._refuse_late(job, end + self._plan.rest(job))
                 self._fair.ask(job.user)
                 continue
             self._fair.charge(job.user, pool.share(job.denoise))
             self._admitted[job.job_id] = job.deadline
-            self._settle(job, pool, placement)
+            if placement is not None:
+                self._settle(job, pool, placement)
 
     def _fill(self, jobs: Sequence[WaitingJob]) -> None:
         """Release as many of those without a deadline as there is room for, in fair order."""

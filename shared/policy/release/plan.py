@@ -64,8 +64,7 @@ class Plan:
         """Promise a newcomer that it is finished by `deadline`, with room left for `spare` rows
         like its own; None: that would be too late, or too late for somebody else, and nothing is
         promised."""
-        doubt = min(pool.doubt, self._margin.most_doubt)
-        due = (deadline - self._now - self._margin.seconds) / (1.0 + doubt)
+        due = self._due(pool, deadline)
         last = due - self.rest(job)
         first = last - pool.alone(job.denoise)
         for stage, by in _with_dues(job, first, due):
@@ -76,6 +75,20 @@ class Plan:
         if placement is not None:
             self._occupy(job, first, due)
         return placement
+
+    def try_out(self, job: WaitingJob, pool: BatchPool, deadline: float) -> Placement | None:
+        """Promise a newcomer to a process that may have become quick enough while it was idle; see
+        `BatchPool.try_out`."""
+        due, ready, rest = self._due(pool, deadline), self.ready(job), self.rest(job)
+        placement = pool.try_out(job.denoise, ready, rest, due) if due > 0.0 else None
+        if placement is not None:
+            self._occupy(job, due, due)
+        return placement
+
+    def _due(self, pool: BatchPool, deadline: float) -> float:
+        """Seconds in which a newcomer has to be finished, as it is predicted."""
+        doubt = min(pool.doubt, self._margin.most_doubt)
+        return (deadline - self._now - self._margin.seconds) / (1.0 + doubt)
 
     def keep(self, job: WaitingJob, pool: BatchPool, promised: float) -> Placement | None:
         """The place of a job that was promised to be finished by then. No margin is left for it;

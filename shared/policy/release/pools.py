@@ -23,6 +23,12 @@ HORIZON: Final = 0.5
 """Seconds before a process has room at which it is given the next job."""
 
 
+FADING: Final = 2.0
+"""Seconds in which an idle process may have become twice as quick as it was measured to be,"""
+FADED: Final = 4.0
+"""and times as quick that it may be at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """When all rows of a stage run, in seconds from now: the first begins, and the last ends."""
@@ -142,6 +148,34 @@ class BatchPool:
         for promise in kept:
             self._given[promise.number] += promise.fit.begin <= ready + HORIZON
         return Placement(min(p.fit.begin for p in kept), max(p.fit.end for p in kept))
+
+    def try_out(self, stage: Stage, ready: float, rest: float, due: float) -> Placement | None:
+        """Promise all rows of `stage` to a process that is idle, though they would be late by what
+        it was measured to take when it had something to do last: the longer ago that is, the less
+        it says. It has nothing better to do, and would never learn that its steps have become
+        quicker. `rest`: seconds from their end until the job is finished, in `due` seconds. None:
+        no process is idle, or it would have to be too much quicker."""
+        for number, load in enumerate(self._loads):
+            if load.idle_since is None or self._timeline(number).seconds > 0.0:
+                continue
+            quicker = min(FADED, 1.0 + max(0.0, self._now - load.idle_since) / FADING)
+            seconds = stage.steps * load.cost.predict(stage.work.scaled(stage.rows))
+            if stage.rows <= load.max_rows and ready + seconds + rest <= quicker * due:
+                return self._give(number, stage, ready)
+        return None
+
+    def _give(self, number: int, stage: Stage, ready: float) -> Placement | None:
+        """All rows of `stage` to that process, as soon as they can be there."""
+        self._refused.clear()
+        self._least = [each for each in self._least if each[1] != number]
+        heapq.heapify(self._least)
+        fits: list[Fit] = []
+        for _ in range(stage.rows):
+            fit = self._timeline(number).fit(stage, ready, inf)
+            if fit is not None:
+                fits.append(self._promise(stage, number, fit, inf).fit)
+        self._given[number] += len(fits)
+        return Placement(ready, max(fit.end for fit in fits)) if fits else None
 
     def soonest(self, stage: Stage, ready: float) -> float:
         """When one of the rows would be done, by the least loaded process, if it had to make nobody

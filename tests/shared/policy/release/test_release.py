@@ -10,6 +10,7 @@ from shared.policy.release.decide import UNHEARD, Bounds, Rules, release
 from shared.policy.release.jobs import Shares, Stage, WaitingJob
 from shared.policy.release.load import Load, ProcessLoad, RowInHand
 from shared.policy.release.plan import Margin
+from shared.policy.release.pools import FADED, FADING
 from shared.policy.release.shares import PATIENCE
 from tests.shared.policy.release.fleet import (
     COST,
@@ -281,3 +282,39 @@ def test_planners_that_tell_each_other_promise_no_more_than_one() -> None:
     together = release(jobs, idle(), 0.0, rules=EXACT)
     assert len(promised) == 12 - refused
     assert abs(len(promised) - len(together.admitted)) <= 1
+
+
+def rested(seconds: float, processes: int = 1) -> Load:
+    """Processes that have had nothing to do for so long at 0."""
+    return Load([replace(one, idle_since=-seconds) for one in idle(processes).processes])
+
+
+def test_an_idle_process_tries_what_it_may_have_become_quick_enough_for() -> None:
+    newcomer = job("a", deadline=0.5 * SOLO)
+    assert release([newcomer], rested(0.0), 0.0, rules=EXACT).refused
+    found = release([newcomer], rested(2.0 * FADING), 0.0, rules=EXACT)
+    assert (found.released, found.refused) == (("a",), ())
+    assert found.admitted == {"a": 0.5 * SOLO}
+
+
+def test_what_no_process_was_ever_quick_enough_for_is_not_tried() -> None:
+    newcomer = job("a", deadline=SOLO / (FADED + 1.0))
+    assert release([newcomer], rested(1e6), 0.0, rules=EXACT).refused
+
+
+def test_a_process_tries_one_job_and_a_busy_one_none() -> None:
+    jobs = [job(name, deadline=0.5 * SOLO) for name in "abc"]
+    found = release(jobs, rested(60.0, processes=2), 0.0, rules=EXACT)
+    assert (found.released, [one.job_id for one in found.refused]) == (("a", "b"), ["c"])
+    on_its_way = replace(rested(60.0), coming=[replace(jobs[0], promised=jobs[0].deadline)])
+    assert release(jobs[1:], on_its_way, 0.0, rules=EXACT).released == ()
+    present = RowInHand(10, WORK, SHAPE, due=SOLO)
+    busy = replace(rested(60.0).processes[0], rows=[present], count=1, idle_since=None)
+    assert release(jobs[:1], Load([busy]), 0.0, rules=EXACT).refused
+
+
+def test_what_is_tried_has_all_its_rows_in_one_process() -> None:
+    found = release([job("a", deadline=0.6 * SOLO, rows=3)], rested(60.0, 2), 0.0, rules=EXACT)
+    assert found.released == ("a",)
+    found = release([job("a", deadline=0.6 * SOLO, rows=5)], rested(60.0, 2), 0.0, rules=EXACT)
+    assert found.refused
