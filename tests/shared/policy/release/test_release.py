@@ -194,7 +194,8 @@ def test_what_was_promised_is_kept_and_everybody_ends(
     jobs: list[WaitingJob], processes: int, max_rows: int
 ) -> None:
     fleet = Fleet(processes, max_rows=max_rows).run(jobs)
-    assert fleet.kept() >= 0.95
+    promised = [name for name, due in fleet.admitted.items() if due is not None]
+    assert len(fleet.late()) <= max(1.0, 0.05 * len(promised))
     assert {*fleet.finished, *fleet.refused} == {each.job_id for each in jobs}
     assert not {*fleet.finished} & {*fleet.refused}
 
