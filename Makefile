@@ -10,7 +10,7 @@ TYPED  := $(wildcard darkroom shared services loadgen benchmarks tests)
 # Processes of tests, each with whole files, so that those of a file share their fleet. There is one
 # more than the cores of a small machine: tests of fleets often wait.
 PROCESSES ?= 3
-TESTS  := $(BIN)/pytest --processes $(PROCESSES)
+TESTS  := $(BIN)/pytest -n $(PROCESSES) --dist loadfile
 
 .PHONY: demo test lint types tests chaos install constraints settings clean
 

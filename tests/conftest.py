@@ -11,10 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.needs import missing
-from tests.processes import pytest_addoption, pytest_runtestloop
-from tests.units import in_order
-
-__all__ = ["pytest_addoption", "pytest_runtestloop"]
+from tests.units import in_order, unit_of
 
 T = TypeVar("T")
 
@@ -82,3 +79,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if absent := missing(marker.name for marker in item.iter_markers()):
         pytest.skip(f"needs {', '.join(absent)}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole units for each process of tests, in our order, where whole files are asked for."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Units(LoadFileScheduling):  # type: ignore[misc]  # has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Behind a unit all fixtures are torn down, those of the session too: a fleet that nobody uses
+    takes processor time all the same."""
+    if nextitem is None or unit_of(nextitem.nodeid) == unit_of(item.nodeid):
+        return None
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    return True
