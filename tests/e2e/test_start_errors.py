@@ -20,7 +20,7 @@ def only(*services: str) -> list[str]:
 @pytest.mark.parametrize(
     ("variable", "value", "options"),
     [
-        ("DARKROOM_MEMORY_BUDGET", "200000000", only("gateway", "planner", "denoiser", "vae")),
+        ("DARKROOM_MEMORY_BUDGET", "200000000", only("planner", "vae")),
         ("DARKROOM_DEVICE", "oven", only("vae")),
     ],
     ids=["among others", "alone"],

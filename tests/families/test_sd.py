@@ -39,7 +39,7 @@ from shared.models.loras.read import read_adapter
 from shared.models.lowrank.weights import Adapter
 from shared.models.samplers.samplers import samplers_for
 from shared.shipped import DEFAULT_CONTROLS
-from tests.conftest import HANG_SECONDS
+from tests.conftest import HANG_SECONDS, run
 from tests.families.test_flux_edits import HOLES, PICTURE, edited
 from tests.helpers.controls import Studio
 from tests.helpers.flux import Wish, apart
@@ -192,7 +192,7 @@ def test_a_row_that_is_alone_shares_its_guidance(
             row = told_by_handles(first, p, wish)
             return await p.one.run(row), p.assistant.halves.total()
 
-    latents, halves = asyncio.run(main())
+    latents, halves = run(main())
     (picture,) = first.decoder.decode([latents[0]])
     assert apart(picture, first.expected(wish)) <= 1
     assert halves > 0
@@ -219,7 +219,7 @@ def test_controlnets_steer_as_in_diffusers_pipeline(second: SdAtelier, tmp_path:
         (Wish(seed=5, steps=4, guidance=1.0, sampler="ddim"), {"scale": 1.0, "start": 0.3}),
         (Wish(seed=6, steps=4, guidance=4.0, sampler="euler"), {"guess_mode": True}),
     ]
-    found = asyncio.run(with_residuals(atelier, network, hint, wishes))
+    found = run(with_residuals(atelier, network, hint, wishes))
     pipe: Any = StableDiffusionControlNetPipeline(
         **atelier.pipeline.components,
         controlnet=ControlNetModel.from_pretrained(source),

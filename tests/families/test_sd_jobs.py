@@ -1,7 +1,6 @@
 """A job for a Stable Diffusion, from its prompt to its latents, through services that know nothing
 of it."""
 
-import asyncio
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from shared.models.loras.library import AdapterLibrary
 from shared.tensors.torch_io import get_tensor
 from shared.worker.pull import Work
 from shared.worker.task import Task
+from tests.conftest import run
 from tests.helpers import factories
 from tests.helpers.flux import Wish, apart
 from tests.helpers.sd import SdAtelier, make_sd
@@ -73,5 +73,5 @@ def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> N
             done = await denoiser.run(await task(world, "job", "denoise-0"))
         return get_tensor(world.transport, done["latents"])
 
-    [picture] = atelier.decoder.decode([asyncio.run(main())])
+    [picture] = atelier.decoder.decode([run(main())])
     assert apart(picture, atelier.expected(wish)) <= 1

@@ -38,6 +38,7 @@ from shared.models.contracts.text_encoder import TextEncoder
 from shared.models.families.registry import family_of
 from shared.models.lowrank.bank import Use
 from shared.policy.checkpoint_interval import Interval
+from tests.conftest import run
 
 TOKENS, WIDTH, POOLED = 12, 32, 24
 DYNAMIC: dict[str, Any] = {
@@ -194,7 +195,7 @@ class Atelier:
                 runs = (engine.run(row, None, on_checkpoint, Interval(1)) for row in rows)
                 return await asyncio.gather(*runs)
 
-        return self.decoder.decode([latents[0] for latents in asyncio.run(main())])
+        return self.decoder.decode([latents[0] for latents in run(main())])
 
     def expected(self, wish: Wish) -> torch.Tensor:
         """What diffusers paints."""
