@@ -1,14 +1,17 @@
 """Clusters that are not there: the simulator against reality, and Darkroom against whole pipelines.
 
-First a fleet here is measured, loaded, and simulated with the same requests: 60% of what it can
-draw, and four times that with deadlines. Then the published workflows and traces (SD3, SD3.5 Large,
-FLUX dev and schnell with ControlNets, both families, and SDXL) on 8, 32 and 1,024 simulated
-devices, with deadlines of twice the solo latency, against three ways to serve whole pipelines
-(`docs/simulator.md`). All but the first part is the same in every run.
+First a fleet here is measured, loaded, and simulated with the same requests: those of `serving` at
+60% of what it can draw, and those of `overload`, eight times what it can have in time. Then the
+published workflows and traces (SD3, SD3.5 Large, FLUX dev and schnell with ControlNets, both
+families, and SDXL) on 8, 32 and 1,024 simulated devices, with deadlines of twice the solo latency,
+against three ways to serve whole pipelines (`docs/simulator.md`). All but the first part is the
+same in every run.
 
-`predicted_over_measured_p95`: of latencies, simulated over real; `..._p50` as well.
+`predicted_over_measured_p95`: of latencies, simulated over real, of the setting that is predicted
+worst (`..._serving`, `..._overload`: of each); `..._p50` as well.
 `rate_ratio_8`, `rate_ratio_32`, `rate_ratio_1024`: the highest rate with 90% in time, ours over the
 best baseline's, the median of all settings. `burst_ratio`: the same of the largest burst, on 8
 devices. `devices_ratio`: the devices that we need for the best baseline's rate, over those it has.
-`decide_us`: a decision of the step scheduler. `seconds_simulated_per_second`: on 1,024 devices.
+`decide_us`: a decision of a planner; `step_us`: of a denoiser. `seconds_simulated_per_second`: on
+1,024 devices.
 """

@@ -53,7 +53,7 @@ async def measure(options: Options) -> Results:
     found["devices_ratio"] = _devices_ratio(settings, smallest, clusters[smallest])
     rate = clusters[largest]["settings"][settings[0].name]["rates"][OURS]
     timed = speed(settings[0], largest, 0.7 * rate)
-    for figure in ("decide_us", "seconds_simulated_per_second"):
+    for figure in ("decide_us", "step_us", "seconds_simulated_per_second"):
         found[figure] = timed[figure]
     return found | {"speed": timed, "clusters": clusters}
 

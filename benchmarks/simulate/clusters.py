@@ -1,10 +1,10 @@
 """Published workflows and traces on simulated clusters, against what people run today."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 from time import perf_counter, process_time
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -28,7 +28,8 @@ from loadgen.simulator.studies.search import (
 from loadgen.simulator.systems.darkroom import Policies
 from loadgen.simulator.systems.pipelines import pipeline_seconds
 from loadgen.workload.workload import Entry, Workload, schedule
-from shared.policy.step_scheduler import StepPlan, schedule_step
+from shared.policy.release.decide import release
+from shared.policy.step_scheduler import schedule_step
 
 TRACE: Final = "4.0"
 FACTOR: Final = 2.0
@@ -61,23 +62,29 @@ class Setting:
         return max(SOLO_TIMES * self.longest, REQUESTS * self.load / devices)
 
 
+Result = TypeVar("Result")
+
+
 @dataclass
 class Stopwatch:
-    """Times the step scheduler."""
+    """Times decisions of one kind."""
 
     decisions: int = 0
     seconds: float = 0.0
 
-    def schedule(self, *asked: Any, **named: Any) -> StepPlan:
-        began = perf_counter()
-        plan = schedule_step(*asked, **named)
-        self.seconds += perf_counter() - began
-        self.decisions += 1
-        return plan
+    def timed(self, decide: Callable[..., Result]) -> Callable[..., Result]:
+        def decided(*asked: Any, **named: Any) -> Result:
+            began = perf_counter()
+            found = decide(*asked, **named)
+            self.seconds += perf_counter() - began
+            self.decisions += 1
+            return found
+
+        return decided
 
     @property
     def microseconds(self) -> float:
-        return 1e6 * self.seconds / max(1, self.decisions)
+        return round(1e6 * self.seconds / max(1, self.decisions), 1)
 
 
 def setting_of(name: str) -> Setting:
@@ -133,19 +140,19 @@ def devices_needed(setting: Setting, devices: int, rate: float) -> dict[Name, in
 
 def speed(setting: Setting, devices: int, rate: float) -> Results:
     """How fast a cluster of so many is simulated, and what a decision takes."""
-    watch = Stopwatch()
+    steps, releases = Stopwatch(), Stopwatch()
+    policies = Policies(steps.timed(schedule_step), releases.timed(release))
     shots = offered(setting.workload, rate, max(60.0, setting.seconds(devices)))
     began = process_time()
-    run = simulate(
-        _cluster(setting, devices, OURS), shots, setting.slo, policies=Policies(watch.schedule)
-    )
+    run = simulate(_cluster(setting, devices, OURS), shots, setting.slo, policies=policies)
     took = process_time() - began
     return {
         "setting": setting.name,
         "devices": devices,
         "requests": len(shots),
-        "decide_us": round(watch.microseconds, 1),
-        "decisions": watch.decisions,
+        "decide_us": releases.microseconds,
+        "decisions": releases.decisions,
+        "step_us": steps.microseconds,
         "processor_seconds": round(took, 2),
         "seconds_simulated_per_second": round(run.seconds / took, 2),
     }

@@ -18,6 +18,8 @@ from shared.errors import DarkroomError
 PREFIX: Final = "$SRV"
 SCHEMA: Final = "io.nats.micro.v1"
 VERBS: Final = ("PING", "INFO", "STATS")
+PROCESSOR: Final = "processor_seconds"
+"""In the statistics of our processes: what each has used of a core's time."""
 
 Stats = Callable[[], Mapping[str, object]]
 
@@ -101,6 +103,11 @@ class _Answers:
                 data = {"data": dict(self._stats())}
                 return {"started": self._started, "endpoints": [endpoint | counts | data]}
         return {}
+
+
+def service_of(reply: Message) -> str:
+    """Of a STATS reply: which service of ours this is; empty for others."""
+    return str((json.loads(reply.data).get("metadata") or {}).get("service", ""))
 
 
 def data_of(reply: Message) -> Mapping[str, object]:

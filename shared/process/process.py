@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ import uvloop
 from shared.bus.base import ServiceInfo
 from shared.bus.nats import NatsBus, connect
 from shared.bus.readiness import REFUSAL, Refusal
+from shared.bus.service import PROCESSOR
 from shared.bus.topology import TOPOLOGY
 from shared.bus.unusable import UNUSABLE, Unusable
 from shared.config import Settings
@@ -75,7 +77,12 @@ class Process(Context):
         def current_statistics() -> Mapping[str, object]:
             current = Refusal("it is leaving") if self.stop.is_set() else refusal()
             listed = msgspec.to_builtins(unusable)
-            return {**statistics(), REFUSAL: current and asdict(current), UNUSABLE: listed}
+            return {
+                **statistics(),
+                REFUSAL: current and asdict(current),
+                UNUSABLE: listed,
+                PROCESSOR: round(time.process_time(), 3),
+            }
 
         info = ServiceInfo(
             name=bus_name(self.service),

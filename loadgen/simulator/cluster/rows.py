@@ -66,3 +66,5 @@ class Run:
     waited: float = 0.0
     """Seconds in which only ControlNets computed."""
     computation: Computation | None = None
+    split: bool = False
+    """Another denoiser computes half of it."""

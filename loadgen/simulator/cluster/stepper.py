@@ -6,9 +6,9 @@ scheduler looks at changes but the steps that are left, and whoever comes ends t
 boundary.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from loadgen.simulator.cluster.controls import ControlServer, ask_all
@@ -23,6 +23,8 @@ from shared.policy.step_scheduler import Limits, RoundRobinState, StepPlan, sche
 from shared.policy.step_work import total
 
 STEPS_AHEAD: Final = 10
+STEPS_SPLIT: Final = 2
+"""The same while another denoiser helps, which stops when it has work of its own."""
 SURPRISE: Final = 0.05
 """A step that took as long as predicted within this share is not learnt from."""
 HAIR: Final = 1e-6
@@ -75,12 +77,18 @@ class Stepper:
         self._next = 0
         self.changed: Callable[[], None] = lambda: None
         """Called when rows come or leave."""
+        self.others: Sequence[Stepper] = ()
+        """That hold the same component."""
 
     def __repr__(self) -> str:
         return f"<Stepper {self._queue.name} {len(self._admitted)} + {len(self._waiting)}>"
 
     def __len__(self) -> int:
         return len(self._admitted) + len(self._waiting)
+
+    def serves(self, other: "Stepper") -> bool:
+        """Whether it holds the same component as `other`."""
+        return self._queue is other._queue
 
     # ------------------------------------------------------------------------ as a puller
 
@@ -163,7 +171,7 @@ class Stepper:
     def _cut_short(self) -> None:
         """The run ends with the step that is being taken."""
         run = self._run
-        if run is None or run.steps == 1 or run.seconds <= 0.0:
+        if run is None or run.steps == 1 or run.seconds <= 0.0 or run.split:
             return
         if run.controlled:
             run.steps = run.taken + 1
@@ -216,12 +224,27 @@ class Stepper:
         steps = min(row.steps_left for row in rows) if everybody else 1
         steps = min(steps, STEPS_AHEAD)
         self._run = Run(rows, steps, seconds, self._clock.now, controlled)
-        if controlled:
+        if (shared := self._split_seconds(rows, units)) < seconds:
+            self._run.seconds, self._run.split = shared, True
+            self._run.steps = min(steps, STEPS_SPLIT)
+            self._compute(self._run)
+        elif controlled:
             self._take_controlled(self._run)
         else:
             self._compute(self._run)
 
+    def _split_seconds(self, rows: tuple[Row, ...], units: float) -> float:
+        """Of a step of which an idle denoiser computes half (`services/denoiser/cfg_parallel`);
+        infinite where that cannot be."""
+        wanted, way = rows[0].job.wanted, self._overheads.split
+        lonely = len(self) == 1 and any(not len(other) for other in self.others)
+        if way is None or not lonely or wanted.forwards != 2 or wanted.workflow.controls:
+            return inf
+        return self._component.cost.seconds(units / 2) + self._overheads.step + way
+
     def _compute(self, run: Run) -> None:
+        if run.split:
+            self._device.begin(run.steps * run.seconds, lambda: None)
         run.computation = self._device.begin(run.steps * run.seconds, lambda: self._stepped(run))
 
     def _take_controlled(self, run: Run) -> None:
@@ -276,6 +299,8 @@ class Stepper:
 
     def _learn(self, run: Run) -> None:
         """From steps that took another time than it believed; the others tell nothing new."""
+        if run.split:
+            return
         took = (self._clock.now - run.began - run.waited) / run.steps
         work = total(row.work for row in run.rows)
         if abs(took / max(self.cost.predict(work), 1e-9) - 1.0) > SURPRISE:

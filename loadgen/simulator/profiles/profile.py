@@ -63,13 +63,18 @@ class Overheads(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `job`: seconds from a request until its first node is in a queue, and from its last image until
     the client has it, together. `node`: from the end of a node until the next one is at work, on
     an idle fleet. `step`: between two steps of a batch. `ask`: the way to a ControlNet and back,
-    in each step. `cpu`: of that, seconds of a core for each job, which services compete for."""
+    in each step. `cpu`: of `job`, seconds of a core that services compete for; `drawn_cpu`: the
+    same of a job that is drawn, beside its nodes, while they compute. `split`: in each step of a
+    guided picture that is alone in its batch, what it takes to have half of it computed by an idle
+    denoiser; none: nobody does."""
 
     job: Seconds = 0.005
     node: Seconds = 0.005
     step: Seconds = 0.0
     ask: Seconds = 0.002
     cpu: Seconds = 0.0
+    drawn_cpu: Seconds = 0.0
+    split: Seconds | None = None
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

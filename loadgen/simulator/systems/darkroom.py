@@ -10,6 +10,7 @@ from typing import Final
 
 from loadgen.simulator.cluster.batcher import Batcher
 from loadgen.simulator.cluster.belief import learnt
+from loadgen.simulator.cluster.beside import Beside
 from loadgen.simulator.cluster.clock import Clock
 from loadgen.simulator.cluster.controls import ControlProcess, ControlServer
 from loadgen.simulator.cluster.device import Device
@@ -58,6 +59,7 @@ class DarkroomSystem(System):
         self.steppers: list[Stepper] = []
         self.batchers: list[Batcher] = []
         self._reporters: list[Reporter] = []
+        self._entrance, self._relays = Beside(devices[0]), Beside(devices[0])
         everywhere: dict[str, list[ControlProcess]] = {}
         here = [self._controls(*at, everywhere) for at in zip(devices, placement, strict=True)]
         shared = {name: ControlServer(processes) for name, processes in everywhere.items()}
@@ -67,6 +69,8 @@ class DarkroomSystem(System):
         self._backlog = Backlog(
             clock, self._reporters, self._encode, self._refused, self._policies.release or release
         )
+        for one in self.steppers:
+            one.others = [each for each in self.steppers if each.serves(one) and each is not one]
         for batcher in self.batchers:
             batcher.pull()
         for stepper in self.steppers:
@@ -74,9 +78,8 @@ class DarkroomSystem(System):
 
     def came(self, job: Job) -> None:
         overheads = self.profile.overheads
-        if overheads.cpu > 0.0:
-            self.devices[0].begin(overheads.cpu, _nothing)
-        self.clock.after(overheads.job, self._planned, job)
+        waits = max(0.0, overheads.job - overheads.cpu)
+        self._entrance.do(overheads.cpu, lambda: self.clock.after(waits, self._planned, job))
 
     def depth(self) -> int:
         return len(self._backlog) + sum(map(len, self.queues.values()))
@@ -99,6 +102,7 @@ class DarkroomSystem(System):
         self.end(job, "rejected", reason)
 
     def _encode(self, job: Job) -> None:
+        self._relays.do(self.profile.overheads.drawn_cpu, _nothing)
         self._push(job.wanted.workflow.encode, job)
 
     def _encoded(self, node: Node) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from loadgen.simulator.profiles.measured import (
+    Cores,
     Drawn,
     JobTimes,
     Level,
@@ -83,3 +84,67 @@ def test_a_picture_alone_is_predicted_as_it_was_seen() -> None:
 def test_a_model_that_drew_nothing_is_named() -> None:
     with pytest.raises(InvalidRequest, match="pocket"):
         profile_of("here", "a test", {"pocket": DRAWN}, {"pocket": LEVELS[2:]}, max_rows=32)
+
+
+BESIDE, REFUSAL, SPLIT = 0.03, 0.004, 0.001
+"""Seconds of a core for each job beside its nodes, and for a request that is refused; and what
+it takes to share a step."""
+CROWDED = 1.5
+"""Times as long as it computes a node takes where others want the same cores."""
+
+
+def used(users: int, forwards: int, rows: int, shared: bool = False) -> Level:
+    """As `level`, with what the processes used; both of two denoisers compute."""
+    step = FIXED + EACH * forwards * rows
+    crowded = CROWDED if users > 1 else 1.0
+    seconds = FIXED + EACH + SPLIT if shared else crowded * step
+    taken = 0.5 * (FIXED + EACH) if shared else step
+    one = Steps(steps=50, row_steps=50 * rows, seconds=50 * seconds, processor=50 * taken)
+    jobs = (job(seconds),) * (10 * rows)
+    computed = len(jobs) * (ENCODE * forwards / 2 + DECODE)
+    denoised = 2 * 50 * (2 * (FIXED + EACH) if shared else step)
+    processor = {
+        "prompt_encoder": len(jobs) * ENCODE * forwards / 2,
+        "vae": len(jobs) * DECODE,
+        "denoiser": denoised,
+        "others": len(jobs) * BESIDE,
+    }
+    assert sum(processor.values()) == pytest.approx(computed + denoised + len(jobs) * BESIDE)
+    return Level(
+        users=users, forwards=forwards, jobs=jobs, denoisers=(one, one), processor=processor
+    )
+
+
+def test_costs_are_what_is_computed_and_not_what_others_take_of_the_same_cores() -> None:
+    levels = [used(1, 2, 1, shared=True), used(1, 1, 1), used(8, 2, 4), used(16, 1, 7)]
+    machine = Cores(cores=2, refusal=REFUSAL)
+    found = profile_of("here", "a test", {"pocket": DRAWN}, {"pocket": levels}, 32, machine)
+    costs = {one.kind: one.cost for one in found.components.values()}
+    assert costs["denoise"].seconds(8) == pytest.approx(FIXED + 8 * EACH)
+    assert costs["encode"].seconds(2) == pytest.approx(ENCODE)
+    assert costs["decode"].seconds(1) == pytest.approx(DECODE)
+    assert found.overheads.split == pytest.approx(SPLIT)
+    assert found.overheads.cpu == REFUSAL
+    assert found.overheads.drawn_cpu == pytest.approx(BESIDE - REFUSAL)
+    assert found.host is not None
+    assert (found.host.cores, found.host.denoisers) == (2.0, 2)
+
+
+def test_a_shared_step_of_somebody_alone_is_predicted_as_it_was_seen() -> None:
+    levels = [used(1, 2, 1, shared=True), used(1, 1, 1), used(8, 2, 4)]
+    machine = Cores(cores=8, refusal=REFUSAL)
+    found = profile_of("here", "a test", {"pocket": DRAWN}, {"pocket": levels}, 32, machine)
+    [outcome] = simulate(Cluster(profile=found), [shot(model="pocket")]).outcomes
+    assert outcome.latency == pytest.approx(job(FIXED + EACH + SPLIT).seconds, rel=0.01)
+
+
+def test_a_step_that_several_cores_compute_takes_several() -> None:
+    step = FIXED + EACH
+    one = Steps(steps=100, row_steps=100, seconds=100 * step, processor=400 * step)
+    levels = [
+        Level(users=1, forwards=forwards, jobs=(job(step),) * 3, denoisers=(one,))
+        for forwards in (2, 1)
+    ]
+    found = profile_of("here", "a test", {"pocket": DRAWN}, {"pocket": levels}, 32, Cores(cores=16))
+    assert found.host is not None
+    assert found.host.cores == pytest.approx(4.0)
