@@ -291,6 +291,8 @@ class Stepper:
         self._forget_ended(self._admitted)
         if done:
             self.changed()
+        if not self:
+            self.cost = self.cost.rested()
         for node in done:
             self._ends.finished(node)
         self._pull_quietly()

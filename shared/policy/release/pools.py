@@ -70,9 +70,9 @@ class BatchPool:
         self._refused: dict[tuple[int, int], float] = {}
         """So many rows of a kind have no places if they are due earlier than that."""
         self._step: dict[StepWork, float] = {}
-        """Of one row, and"""
+        """Of one row, in the quickest process that is asked first, and"""
         self._full: dict[StepWork, float] = {}
-        """its share of a full one, in the least loaded process."""
+        """its share of a full one, in the least loaded one."""
 
     def __repr__(self) -> str:
         return f"<BatchPool of {len(self._loads)}, {len(self._timelines)} of them looked at>"
@@ -84,14 +84,16 @@ class BatchPool:
 
     @cached_property
     def doubt(self) -> float:
-        """Relative error of what is predicted, by the process that was least loaded."""
-        return self._first.cost.doubt
+        """Relative error of what is predicted, by the surest of those that are asked first."""
+        return min(load.cost.doubt for load in self._asked_first)
 
     def alone(self, stage: Stage) -> float:
-        """Seconds of a row that has a process to itself, by the one that was least loaded."""
+        """Seconds of a row that has a process to itself, by the quickest of those that are asked
+        first: one that takes itself to be slow, and maybe wrongly, keeps nobody out."""
         step = self._step.get(stage.work)
         if step is None:
-            step = self._step[stage.work] = self._first.cost.predict(stage.work)
+            step = min(load.cost.predict(stage.work) for load in self._asked_first)
+            self._step[stage.work] = step
         return stage.steps * step
 
     def share(self, stage: Stage) -> float:
@@ -119,7 +121,12 @@ class BatchPool:
     @property
     def _first(self) -> ProcessLoad:
         """The process that was least loaded before anything was promised."""
-        return self._loads[self._by_load[0][1]]
+        return self._asked_first[0]
+
+    @cached_property
+    def _asked_first(self) -> list[ProcessLoad]:
+        """The least loaded ones, before anything was promised."""
+        return [self._loads[number] for _, number in self._by_load[:TRIES]]
 
     def place(
         self, stage: Stage, ready: float, due: float, spare: int = 0, early: float = 0.0

@@ -96,6 +96,16 @@ def test_uncertain_predictions_promise_less() -> None:
     assert release([job("a", deadline=1.21 * SOLO)], Load([unsure]), 0.0, rules=rules).released
 
 
+def test_a_process_that_takes_itself_to_be_slow_keeps_nobody_out_of_the_others() -> None:
+    """Idle as it is, it would never learn better."""
+    slow = replace(idle().processes[0], process="slow", cost=Linear(0.6, 0.1, doubt=1.0))
+    encoder = ProcessLoad("e", ("encode", "m"), Linear(0.01, 0.0), 0.0)
+    wanted = job("a", deadline=1.2 * SOLO, before=(Stage(("encode", "m"), WORK),))
+    for quick in (idle().processes[0], replace(idle().processes[0], process="a")):
+        found = release([wanted], Load([slow, quick, encoder]), 0.0, rules=EXACT)
+        assert (found.released, found.refused) == (("a",), ())
+
+
 def test_what_is_on_its_way_and_what_others_promised_counts() -> None:
     other = job("b", deadline=SOLO + 0.05, promised=SOLO + 0.05, admitted=True)
     newcomer = job("a", deadline=1.5 * SOLO)
