@@ -18,6 +18,8 @@ from typing import Final
 from shared.policy.reported_load import ends
 from shared.policy.row_view import RANK, RowView, StepCost
 
+SPARE: Final = 0.2
+"""Share by which predictions may be wrong before a row that yields makes another one late."""
 YIELDS: Final = 4.0
 """Times what is left of it that a row without a deadline yields to others,"""
 YIELD_SECONDS: Final = 5.0
@@ -73,7 +75,8 @@ def keep_in_time(
     together, as many as are in time without the others, those that are done soonest first. If none
     is, the one that is least late goes on. Those that have no deadline go on if that makes nobody
     late, or if they have waited for long (see `yields`)."""
-    if not cost.known or not _late(rows, cost):
+    yielding = [row for row in rows if yields(row, patience)]
+    if not cost.known or not _late(rows, cost, SPARE if yielding else 0.0):
         return list(rows), []
     staying = [row for row in rows if row.seconds_left is None and not yields(row, patience)]
     staying += [row for row in rows if row.seconds_left is not None and row.alone]
@@ -83,9 +86,8 @@ def keep_in_time(
         (aside if _late((*staying, row), cost) else staying).append(row)
     if aside and len(aside) == len(hurried):
         staying.append(aside.pop(aside.index(max(aside, key=lambda row: _slack(row, cost)))))
-    yielding = [row for row in rows if yields(row, patience)]
     for row in sorted(yielding, key=lambda row: (-row.passed_over, row.arrival)):
-        more_late = not _late((*staying, row), cost) <= _late(staying, cost)
+        more_late = not _late((*staying, row), cost, SPARE) <= _late(staying, cost)
         (aside if more_late else staying).append(row)
     return staying, aside
 
@@ -127,17 +129,19 @@ def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> boo
         return False
     if _is_late_alone(row, cost):
         return any(other.seconds_left is not None for other in present)
-    return not _late((*present, row), cost) <= _late(present, cost)
+    spare = SPARE if row.seconds_left is None else 0.0
+    return not _late((*present, row), cost, spare) <= _late(present, cost)
 
 
 def _is_late_alone(row: RowView, cost: StepCost) -> bool:
     return row.seconds_left is not None and _alone(row, cost) > row.seconds_left
 
 
-def _late(rows: Collection[RowView], cost: StepCost) -> set[int]:
-    """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins."""
+def _late(rows: Collection[RowView], cost: StepCost, spare: float = 0.0) -> set[int]:
+    """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins, and
+    all takes longer than predicted by a share of `spare`."""
     return {
         row.arrival
         for row, seconds in ends(rows, cost)
-        if row.seconds_left is not None and seconds > row.seconds_left
+        if row.seconds_left is not None and seconds * (1.0 + spare) > row.seconds_left
     }

@@ -94,9 +94,21 @@ def test_rows_without_a_deadline_step_aside_until_they_were_passed_over_for_long
     assert {one.arrival for one in aside} == {2}
 
 
+@pytest.mark.parametrize(("seconds", "beside"), [(0.37, True), (0.35, False), (0.31, False)])
+def test_rows_without_a_deadline_go_along_if_nobody_is_late_even_where_steps_take_longer(
+    seconds: float, beside: bool
+) -> None:
+    """Ten steps: alone 0.2 s, two together 0.3 s."""
+    hurried, yielding = row(1, 10, seconds), row(2, 10, None)
+    staying, _ = keep_in_time([hurried, yielding], COST, PATIENCE)
+    assert (yielding in staying) is beside
+    assert would_delay([hurried], yielding, COST) is not beside
+    assert keep_in_time([hurried, row(2, 10, 0.31)], COST, PATIENCE)[1] == []
+
+
 def test_a_newcomer_with_a_deadline_joins_and_those_without_make_room() -> None:
     present = [row(k, 50, None) for k in range(4)]
-    found = schedule_step(present, [row(9, 10, 0.35)], Limits(), COST, RoundRobinState())
+    found = schedule_step(present, [row(9, 10, 0.37)], Limits(), COST, RoundRobinState())
     assert found.joins == (9,)
     assert len(found.leaves) == 3
 
@@ -199,7 +211,7 @@ def test_those_who_have_a_bare_chance_do_not_crowd_each_other_out() -> None:
 
 
 def test_a_newcomer_that_makes_others_late_would_delay() -> None:
-    present = [row(1, 10, 0.25)]  # 0.2 s alone, 0.3 with company
+    present = [row(1, 10, 0.3)]  # 0.2 s alone, 0.3 with company, and a fifth is to spare
     assert would_delay(present, row(2, 10, None), COST)
     assert not would_delay(present, row(2, 4, None), COST)  # 4 * 30 ms + 6 * 20 ms
 
