@@ -226,7 +226,7 @@ def test_who_is_late_already_holds_nobody_up() -> None:
 
 
 def test_batches_of_other_shapes_take_their_share_of_the_time() -> None:
-    present = [row(1, 10, 0.35)]
+    present = [row(1, 10, 0.37)]
     assert not would_delay(present, row(2, 10, None), COST)
     assert would_delay(present, row(2, 10, None, shape=OTHER), COST)  # 10 * (20 + 20) ms
 
@@ -238,7 +238,7 @@ def test_the_infeasible_are_given_up_and_the_others_run() -> None:
 
 def test_who_would_delay_others_waits_and_who_would_not_passes_it() -> None:
     waiting = [row(2, 10, None), row(3, 2, None)]
-    found = schedule_step([row(1, 10, 0.25)], waiting, Limits(), COST, RoundRobinState())
+    found = schedule_step([row(1, 10, 0.27)], waiting, Limits(), COST, RoundRobinState())
     assert (found.joins, found.runs) == ((3,), (1, 3))
 
 
