@@ -43,6 +43,9 @@ DEADLINE: Final = 2.0
 """Times the solo latency."""
 OVERLOAD: Final = 8.0
 """Times the sustained rate."""
+SPAN: Final = 4.0
+"""The sustained rate is looked for down to the first one that is tried over this, and up to the
+first one times this."""
 MEANWHILE: Final = 0.5
 """Of the sustained rate, while busy loops disturb the fleet."""
 BATCHING: Final = "request_batching"
@@ -53,8 +56,8 @@ class Plan:
     """Durations in seconds. `users`: of the loads at which costs are measured."""
 
     rounds: int = 2
-    users: tuple[int, ...] = (1, 2, 4, 8, 16, 24)
-    level_seconds: float = 3.0
+    users: tuple[int, ...] = (1, 2, 4, 8, 16)
+    level_seconds: float = 2.5
     trial_seconds: float = 8.0
     precision: float = 0.2
     burst_seconds: float = 10.0
@@ -125,7 +128,7 @@ class Rig:
         yield "disturbed", await self._burst("disturbed", 300 + number, "http")
 
     async def find_rate(self, start: float) -> None:
-        """The highest rate with 90% in time."""
+        """The highest rate with 90% in time, or the lowest that was tried."""
         workload = self._workload("http", start, 1000, self.plan.trial_seconds)
         trials = Trials(
             workload,
@@ -133,8 +136,12 @@ class Rig:
             OwnDeadlines(),
             notify=lambda trial: say(f"{trial.met} of {trial.of} in time at {trial.rate:.2f}/s"),
         )
-        search = Search(start=start, precision=self.plan.precision, repeats=1)
-        self.rate = (await find_rate(trials, search)).rate
+        search = Search(
+            start=start, lowest=start / SPAN, highest=start * SPAN,
+            precision=self.plan.precision, repeats=1,
+        )  # fmt: skip
+        found = await find_rate(trials, search)
+        self.rate = found.rate or found.levels[0].rate
 
     async def _burst(self, kind: str, seed: int, name: str) -> Burst:
         shots = schedule(self._workload(name, OVERLOAD * self.rate, seed))
