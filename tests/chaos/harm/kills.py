@@ -49,7 +49,10 @@ async def _kill_one(trial: Trial, *services: str) -> None:
         if victim.state != "ready":
             return
     at = time.time()
-    send(victim, signal.SIGKILL)
+    try:
+        send(victim, signal.SIGKILL)
+    except ProcessLookupError:  # it was killed a moment ago, and its supervisor has not heard yet
+        return
     if name is not None:
         trial.recovery.killed(name, at)
     trial.runs += 1
