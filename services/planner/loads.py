@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final, cast
 
 from shared.messages import (
@@ -14,7 +13,7 @@ from shared.messages import (
     WorkReport,
 )
 from shared.policy.release.jobs import Stage, WaitingJob, rows_of_size
-from shared.policy.release.load import Load, ProcessLoad, RowInHand
+from shared.policy.release.load import Load, ProcessLoad, RowInHand, with_idleness
 from shared.policy.step_work import StepWork
 from shared.services import NodeKind
 
@@ -93,25 +92,6 @@ class LoadTable:
         processes = [one for _, loads in self._processes.values() for one in loads]
         promised = [job for _, jobs in self._promised.values() for job in jobs]
         return Load(processes, tuple(coming), promised)
-
-
-def with_idleness(
-    loads: Iterable[ProcessLoad], before: Iterable[ProcessLoad]
-) -> tuple[ProcessLoad, ...]:
-    """`loads` of a process, each with when it became idle, if it is; `before`: by its last report,
-    none if this is the first."""
-    known = {one.component: one for one in before}
-    return tuple(
-        one if one.count else replace(one, idle_since=_idle_since(one, known.get(one.component)))
-        for one in loads
-    )
-
-
-def _idle_since(now: ProcessLoad, before: ProcessLoad | None) -> float:
-    """Of one that has nothing in hand."""
-    if before is None:
-        return now.at
-    return before.at if before.idle_since is None else before.idle_since
 
 
 def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:

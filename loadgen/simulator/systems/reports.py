@@ -12,7 +12,7 @@ from loadgen.simulator.cluster.clock import Clock
 from loadgen.simulator.cluster.stepper import Stepper
 from shared.policy.deadlines import due, hurried
 from shared.policy.release.jobs import Component, rows_of_size
-from shared.policy.release.load import ProcessLoad, RowInHand
+from shared.policy.release.load import ProcessLoad, RowInHand, with_idleness
 from shared.policy.release.pace import LOOK_SECONDS, QUIET_SECONDS, differs, telling_change
 from shared.policy.reported_load import ends, seconds_in_hand
 from shared.policy.step_work import StepWork
@@ -115,7 +115,7 @@ class Reporter:
         self._offset = LOOK_SECONDS * (number * SPREAD % 1.0)
         self._next: float | None = None
         """When it looks again; nothing changes until then but the steps that are left."""
-        self.last = source.stands(clock.now)
+        [self.last] = with_idleness((source.stands(clock.now),), ())
         self.heard: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class Reporter:
         found = self._source.stands(now)
         quiet = now - self.last.at >= QUIET_SECONDS - HAIR
         if quiet or differs((self.last,), (found,)):
-            self.last = found
+            [self.last] = with_idleness((found,), (self.last,))
             self._source.told()
             self.heard()
         if found.count or self.last.count:

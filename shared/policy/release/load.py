@@ -1,7 +1,7 @@
 """What the services have in hand, as admission sees it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.release.jobs import Component, WaitingJob
@@ -56,3 +56,28 @@ class Load:
     """Jobs that are released, and of which no process has reported a row yet."""
     elsewhere: Sequence[WaitingJob] = ()
     """Jobs that other planners have promised and not released."""
+
+
+def with_idleness(
+    loads: Iterable[ProcessLoad], before: Iterable[ProcessLoad]
+) -> tuple[ProcessLoad, ...]:
+    """`loads` of a process, each with when it became idle, if it is; `before`: by its last report,
+    none if this is the first."""
+    known = {one.component: one for one in before}
+    return tuple(
+        one if one.count else replace(one, idle_since=_idle_since(one, known.get(one.component)))
+        for one in loads
+    )
+
+
+def _idle_since(now: ProcessLoad, before: ProcessLoad | None) -> float:
+    """Of one that has nothing in hand."""
+    if before is None:
+        return now.at
+    return before.at if before.idle_since is None else before.idle_since
+
+
+def left(load: ProcessLoad, now: float) -> float:
+    """Seconds until it has finished what it has in hand."""
+    seconds = load.at + load.seconds - now
+    return 0.0 if seconds <= 0.0 else min(seconds, load.seconds)

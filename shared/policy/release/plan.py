@@ -6,7 +6,8 @@ from math import inf
 
 from shared.policy.release.jobs import Component, Stage, WaitingJob
 from shared.policy.release.load import Load, ProcessLoad
-from shared.policy.release.pools import BatchPool, Placement, SerialPool
+from shared.policy.release.pools import BatchPool, Placement
+from shared.policy.release.serial_pool import SerialPool
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,13 @@ import heapq
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from math import inf
 from typing import Final, NamedTuple, cast
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.release.jobs import Stage
-from shared.policy.release.load import ProcessLoad
+from shared.policy.release.load import ProcessLoad, left
 from shared.policy.release.timeline import EPSILON, UNSEARCHED, Fit, Search, State, Timeline
 from shared.policy.reported_load import ends
 from shared.policy.step_work import StepWork
@@ -29,8 +27,7 @@ FADED: Final = 4.0
 """and times as quick that it may be at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """When all rows of a stage run, in seconds from now: the first begins, and the last ends."""
 
     begin: float
@@ -58,7 +55,7 @@ class BatchPool:
         self._loads = loads
         self._now = now
         self._timelines: dict[int, Timeline] = {}
-        self._by_load = sorted((_left(load, now), number) for number, load in enumerate(loads))
+        self._by_load = sorted((left(load, now), number) for number, load in enumerate(loads))
         """Before anything was promised; a sorted list is a heap, too."""
         self._least = list(self._by_load)
         self._given: Counter[int] = Counter()
@@ -128,6 +125,15 @@ class BatchPool:
         """The least loaded ones, before anything was promised."""
         return [self._loads[number] for _, number in self._by_load[:TRIES]]
 
+    @cached_property
+    def _idle(self) -> list[tuple[int, float]]:
+        """Processes that have nothing in hand, and since when."""
+        return [
+            (number, load.idle_since)
+            for number, load in enumerate(self._loads)
+            if load.idle_since is not None
+        ]
+
     def place(
         self, stage: Stage, ready: float, due: float, spare: int = 0, early: float = 0.0
     ) -> Placement | None:
@@ -162,10 +168,11 @@ class BatchPool:
         it says. It has nothing better to do, and would never learn that its steps have become
         quicker. `rest`: seconds from their end until the job is finished, in `due` seconds. None:
         no process is idle, or it would have to be too much quicker."""
-        for number, load in enumerate(self._loads):
-            if load.idle_since is None or self._timeline(number).seconds > 0.0:
+        for number, since in self._idle:
+            if self._timeline(number).seconds > 0.0:
                 continue
-            quicker = min(FADED, 1.0 + max(0.0, self._now - load.idle_since) / FADING)
+            load = self._loads[number]
+            quicker = min(FADED, 1.0 + max(0.0, self._now - since) / FADING)
             seconds = stage.steps * load.cost.predict(stage.work.scaled(stage.rows))
             if stage.rows <= load.max_rows and ready + seconds + rest <= quicker * due:
                 return self._give(number, stage, ready)
@@ -284,91 +291,6 @@ class _Room:
             heapq.heapreplace(self._heap, (least + seconds, number))
             return True
         return False
-
-
-class SerialPool:
-    """Processes that compute one node after another, in order of deadlines. What is promised fits
-    if for no deadline there is more to do until then than there are processes (the processor demand
-    criterion, Baruah, Rosier & Howell 1990)."""
-
-    def __init__(self, loads: Sequence[ProcessLoad], now: float) -> None:
-        self._processes = len(loads)
-        left = [_left(load, now) for load in loads]
-        self._cost = loads[left.index(min(left))].cost
-        self._ahead = sum(left)
-        self._one: StepWork | None = None
-        self._one_seconds = 0.0
-        """Of the node that was asked for last: mostly, all are alike."""
-        self._due: list[tuple[float, float]] = []
-        self._total = self._ahead
-        """What is ahead, and promised."""
-        self._spare = inf
-        """Seconds that nothing promised has less of, until it is due; there may be more."""
-        self._prefixes: _Prefixes | None = None
-
-    def __repr__(self) -> str:
-        return f"<SerialPool of {self._processes}, {len(self._due)} promised>"
-
-    def seconds(self, stage: Stage) -> float:
-        """Of one row's nodes."""
-        if stage.work is not self._one:
-            self._one, self._one_seconds = stage.work, self._cost.predict(stage.work)
-        return stage.steps * self._one_seconds
-
-    def end(self, stage: Stage) -> float:
-        """When the first of them would be done if they came now."""
-        return self._ahead / self._processes + self.seconds(stage)
-
-    def fits(self, stage: Stage, due: float) -> bool:
-        """Whether all that is promised, and `stage` in `due` seconds, can be done in time."""
-        more = stage.rows * self.seconds(stage)
-        if more <= self._spare and self._total + more <= self._processes * due:
-            return True  # even if all that is promised went before it
-        if self._prefixes is None:
-            self._prefixes = _Prefixes(self._due, self._ahead, self._processes)
-            self._spare = self._prefixes.least
-        before, spare = self._prefixes.at(due)
-        return before + more <= self._processes * due and more <= spare
-
-    def place(self, stage: Stage, due: float) -> None:
-        more = stage.rows * self.seconds(stage)
-        self._due.append((due, more))
-        self._total += more
-        self._spare = min(self._spare - more, self._processes * due - self._total)
-        self._prefixes = None
-
-
-class _Prefixes:
-    """What `processes` have to do until each deadline: (deadline, seconds) are `promised`, and
-    `ahead` seconds go before."""
-
-    def __init__(self, promised: list[tuple[float, float]], ahead: float, processes: int) -> None:
-        promised.sort()  # in place: the next time it is nearly done
-        self._dues = [due for due, _ in promised]
-        self._until = list(accumulate((seconds for _, seconds in promised), initial=ahead))
-        slack = [
-            processes * due - until for due, until in zip(self._dues, self._until[1:], strict=True)
-        ]
-        self._slack = list(accumulate(reversed(slack), min, initial=inf))[::-1]
-        """The least of all deadlines from one on."""
-
-    def __repr__(self) -> str:
-        return f"<_Prefixes of {len(self._dues)}>"
-
-    @property
-    def least(self) -> float:
-        return self._slack[0]
-
-    def at(self, due: float) -> tuple[float, float]:
-        """Seconds of work until `due`, and the least that is to spare until any later deadline."""
-        number = bisect_right(self._dues, due)
-        return self._until[number], self._slack[number]
-
-
-def _left(load: ProcessLoad, now: float) -> float:
-    """Seconds until it has finished what it has in hand."""
-    left = load.at + load.seconds - now
-    return 0.0 if left <= 0.0 else min(left, load.seconds)
 
 
 def _free(load: ProcessLoad, now: float) -> int:

@@ -6,7 +6,6 @@ a shape takes part in costs `fixed` seconds for that shape. So a row more delays
 unit for every step that they share (`ends` of `reported_load.py`, solved for one row more).
 """
 
-from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
@@ -42,8 +41,7 @@ class Span(NamedTuple):
 State = tuple[tuple[Slot, ...], dict[ShapeKey, Span]]
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """One row more: from which step on, and from when to when, in seconds from now."""
 
     start: int
@@ -53,8 +51,7 @@ class Fit:
     end: float
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(NamedTuple):
     """How far places for one kind of row were looked at. `due`: the least, in seconds from now, for
     which there may be one. `fit`: the first place that makes nobody late, if it was come to."""
 

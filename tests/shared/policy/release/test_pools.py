@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from shared.policy.release.jobs import ONE, Component, Stage
 from shared.policy.release.load import ProcessLoad, RowInHand
-from shared.policy.release.pools import BatchPool, SerialPool
+from shared.policy.release.pools import BatchPool
+from shared.policy.release.serial_pool import SerialPool
 from tests.shared.policy.release.fleet import COST, DENOISE, SHAPE, WORK, Linear
 
 QUICK = settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])

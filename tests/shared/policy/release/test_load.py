@@ -1,8 +1,8 @@
-"""What a planner remembers of what processes report."""
+"""What is remembered of what processes report."""
 
 from dataclasses import replace
 
-from services.planner.loads import with_idleness
+from shared.policy.release.load import with_idleness
 from tests.shared.policy.release.test_release import idle
 
 NOW = idle().processes[0]
