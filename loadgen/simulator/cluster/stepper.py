@@ -237,8 +237,9 @@ class Stepper:
         """Of a step of which an idle denoiser computes half (`services/denoiser/cfg_parallel`);
         infinite where that cannot be."""
         wanted, way = rows[0].job.wanted, self._overheads.split
-        lonely = len(self) == 1 and any(not len(other) for other in self.others)
-        if way is None or not lonely or wanted.forwards != 2 or wanted.workflow.controls:
+        if way is None or wanted.forwards != 2 or wanted.workflow.controls:
+            return inf
+        if len(self) > 1 or all(len(other) for other in self.others):
             return inf
         return self._component.cost.seconds(units / 2) + self._overheads.step + way
 

@@ -69,7 +69,7 @@ class DarkroomSystem(System):
         self._backlog = Backlog(
             clock, self._reporters, self._encode, self._refused, self._policies.release or release
         )
-        for one in self.steppers:
+        for one in self.steppers if profile.overheads.split is not None else ():
             one.others = [each for each in self.steppers if each.serves(one) and each is not one]
         for batcher in self.batchers:
             batcher.pull()

@@ -55,7 +55,12 @@ class BatchPool:
         self._loads = loads
         self._now = now
         self._timelines: dict[int, Timeline] = {}
-        self._by_load = sorted((left(load, now), number) for number, load in enumerate(loads))
+        self._by_load = sorted(
+            [
+                (left(load, now) if load.seconds else 0.0, number)
+                for number, load in enumerate(loads)
+            ]
+        )
         """Before anything was promised; a sorted list is a heap, too."""
         self._least = list(self._by_load)
         self._given: Counter[int] = Counter()
@@ -169,7 +174,8 @@ class BatchPool:
         quicker. `rest`: seconds from their end until the job is finished, in `due` seconds. None:
         no process is idle, or it would have to be too much quicker."""
         for number, since in self._idle:
-            if self._timeline(number).seconds > 0.0:
+            promised = self._timelines.get(number)
+            if promised is not None and promised.seconds > 0.0:
                 continue
             load = self._loads[number]
             quicker = min(FADED, 1.0 + max(0.0, self._now - since) / FADING)

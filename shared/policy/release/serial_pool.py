@@ -18,7 +18,7 @@ class SerialPool:
 
     def __init__(self, loads: Sequence[ProcessLoad], now: float) -> None:
         self._processes = len(loads)
-        ahead = [left(load, now) for load in loads]
+        ahead = [left(load, now) if load.seconds else 0.0 for load in loads]
         self._cost = loads[ahead.index(min(ahead))].cost
         self._ahead = sum(ahead)
         self._one: StepWork | None = None
