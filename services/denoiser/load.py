@@ -1,9 +1,11 @@
 """What a denoiser tells planners of one of its models."""
 
 import time
+from math import isinf
 
 from services.denoiser.engine.engine import Engine
 from shared.messages import ComponentReport, CostReport, RowReport, WorkReport
+from shared.policy.cautious_cost import CautiousCost
 from shared.policy.cost_model import CostModel
 from shared.policy.deadlines import due, hurried
 from shared.policy.reported_load import ends, seconds_in_hand
@@ -21,6 +23,7 @@ def component(model: str, engine: Engine, tasks: int) -> ComponentReport:
         count=max(tasks, len(rows)),
         max_rows=limits.max_rows,
         max_step_seconds=limits.max_step_seconds,
+        step_seconds=None if isinf(cost.longest) else cost.longest,
         rows=tuple(
             RowReport(
                 job_id=row.job_id,
@@ -28,7 +31,7 @@ def component(model: str, engine: Engine, tasks: int) -> ComponentReport:
                 work=WorkReport(row.work.tokens, row.work.pairs, row.work.loaded, row.work.masked),
                 height=row.shape.height,
                 width=row.shape.width,
-                due=due(row, end, cost, now),
+                due=due(row, end, now),
             )
             for row, end in ends(rows, cost)
         ),
@@ -36,8 +39,9 @@ def component(model: str, engine: Engine, tasks: int) -> ComponentReport:
 
 
 def cost_report(cost: CostModel) -> CostReport:
-    """At the pace of the last steps."""
-    fixed, per_token, per_pair, per_byte, per_masked = (cost.pace * c for c in cost.coefficients)
+    """At the pace that promises count on."""
+    pace, doubt = cost.busy_pace, CautiousCost(cost).doubt
+    fixed, per_token, per_pair, per_byte, per_masked = (pace * c for c in cost.coefficients)
     return CostReport(
         fixed=fixed,
         per_token=per_token,
@@ -45,5 +49,5 @@ def cost_report(cost: CostModel) -> CostReport:
         per_byte=per_byte,
         per_masked=per_masked,
         known=cost.known,
-        doubt=cost.doubt,
+        doubt=doubt,
     )

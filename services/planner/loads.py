@@ -109,6 +109,7 @@ def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:
         told.count,
         told.max_rows,
         float("inf") if longest is None else longest,
+        float("inf") if told.step_seconds is None else told.step_seconds,
     )
 
 

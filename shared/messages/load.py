@@ -55,6 +55,8 @@ class ComponentReport(msgspec.Struct, frozen=True, kw_only=True):
     max_rows: int = 1
     """and how many share a step at most."""
     max_step_seconds: float | None = None
+    step_seconds: float | None = None
+    """How long its last steps took, at most; None: there were none."""
     rows: tuple[RowReport, ...] = ()
 
 

@@ -13,11 +13,12 @@ Nothing that is learnt may lock itself in, for what is believed decides what is 
 - A size is worth the median of its last runs, and starts anew if it was not measured for long.
 - A host that becomes slower or faster does so for all sizes. So what is remembered of them is what
   they take at one pace, and the `pace` is that of the last few steps, whatever their sizes.
-- Only what the last steps took, at their quickest, gives a row up (`least`).
+- Only what the last steps took, at their quickest, gives a row up (`least`); what is promised
+  counts on what the slower of them took, those before a rest too (`busy_pace`).
 """
 
 from collections.abc import Mapping
-from math import log2, sqrt
+from math import inf, log2, sqrt
 from statistics import median, median_low, quantiles
 from typing import Final
 
@@ -50,6 +51,10 @@ LAST_STEPS: Final = 32
 LEAST_STEPS: Final = 4
 """and how many of them have to be there,"""
 LOW: Final = 0.25
+"""and which quantile of them counts."""
+LATELY: Final = 64
+"""Steps by which promises are made, those before a rest too,"""
+HIGH: Final = 0.8
 """and which quantile of them counts."""
 QUARTILES: Final = 1.35
 """Standard deviations between the quartiles of normal noise."""
@@ -120,6 +125,8 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     """Steps that the coefficients do not know of yet."""
     last: tuple[Sample, ...] = ()
     """The last steps since there was nothing to do, first runs left out."""
+    lately: tuple[Sample, ...] = ()
+    """The last steps, whatever was between them, first runs left out."""
     paces: tuple[float, ...] = ()
     """Their seconds over what such a step takes by the coefficients."""
     pace: float = 1.0
@@ -154,6 +161,22 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         low, middle, high = (each / self.pace for each in quantiles(self.paces, n=4))
         return abs(middle - 1.0) + (high - low) / QUARTILES
 
+    @property
+    def busy_pace(self) -> float:
+        """The pace to count on for what is promised: that of the slower of the last steps, before a
+        rest too, and no less than the present one. A step that is taken while everybody else on the
+        host is idle says little of what it takes when they are at work."""
+        if len(self.lately) < LEAST_STEPS:
+            return self.pace
+        paces = sorted(each.seconds / self._at_usual_pace(each.work) for each in self.lately)
+        return max(self.pace, paces[int(HIGH * len(paces))])
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest of the last few steps; infinity if there were none since there was
+        nothing to do."""
+        return max((each.seconds for each in self.last[-PACE_STEPS:]), default=inf)
+
     def untried(self, work: StepWork) -> bool:
         """Whether measuring a step of so much work would tell more than is known: few sizes were
         run yet, and that one was not measured."""
@@ -173,6 +196,7 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         old = cells.pop(size, None)
         if old is not None and old.count >= FIRST:
             now = self._at_pace_of((*self.last, sample)[-LAST_STEPS:])
+            now = msgspec.structs.replace(now, lately=(*self.lately, sample)[-LATELY:])
         usual = sample.seconds / now.pace
         old = old or Cell((usual,), 0, sample.work, steps)
         cells[size] = new = old.add(usual, steps, sample.work)

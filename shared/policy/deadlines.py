@@ -20,10 +20,11 @@ from shared.policy.row_view import RANK, RowView, StepCost
 
 SPARE: Final = 0.2
 """Share by which predictions may be wrong before a row that yields makes another one late."""
-YIELDS: Final = 4.0
-"""Times what is left of it that a row without a deadline yields to others,"""
-YIELD_SECONDS: Final = 5.0
-"""and so many seconds more."""
+YIELDS: Final = 4
+"""Steps for each that is left of it that a row without a deadline yields to those that have to be
+finished,"""
+YIELD_STEPS: Final = 100
+"""and so many more."""
 
 
 def urgency(row: RowView, cost: StepCost) -> tuple[bool, float]:
@@ -36,9 +37,11 @@ def urgency(row: RowView, cost: StepCost) -> tuple[bool, float]:
 
 
 def hurried(rows: Sequence[RowView], cost: StepCost) -> list[RowView]:
-    """`rows`, of which those that may be late, and will be, are in no hurry any more."""
+    """`rows`, of which those that may be late, and will be, are wanted as soon as they can be."""
     return [
-        replace(row, seconds_left=None) if row.lenient and _is_late_alone(row, cost) else row
+        replace(row, seconds_left=(1.0 + SPARE) * _alone(row, cost))
+        if row.lenient and _is_late_alone(row, cost)
+        else row
         for row in rows
     ]
 
@@ -72,15 +75,15 @@ def keep_in_time(
     rows: Sequence[RowView], cost: StepCost, patience: int
 ) -> tuple[list[RowView], list[RowView]]:
     """Those of `rows` that go on, and those that step aside for them: where some would be late
-    together, as many as are in time without the others, those that are done soonest first. If none
-    is, the one that is least late goes on. Those that have no deadline go on if that makes nobody
-    late, or if they have waited for long (see `yields`)."""
+    together, as many as are in time without the others, those that are done soonest first, and
+    those that may be late last. If none is, the one that is least late goes on. Those that have no
+    deadline go on if that makes nobody late, or if they have waited for long (see `yields`)."""
     yielding = [row for row in rows if yields(row, patience)]
     if not cost.known or not _late(rows, cost, SPARE if yielding else 0.0):
         return list(rows), []
     staying = [row for row in rows if row.seconds_left is None and not yields(row, patience)]
     staying += [row for row in rows if row.seconds_left is not None and row.alone]
-    hurried = sorted(_hurried(rows), key=lambda r: _alone(r, cost))
+    hurried = sorted(_hurried(rows), key=lambda r: (r.lenient, _alone(r, cost)))
     aside: list[RowView] = []
     for row in hurried:
         (aside if _late((*staying, row), cost) else staying).append(row)
@@ -99,18 +102,18 @@ def yields(row: RowView, patience: int) -> bool:
     return row.seconds_left is None and not row.alone and not patient
 
 
-def overdue(row: RowView, cost: StepCost) -> bool:
+def overdue(row: RowView) -> bool:
     """Whether a row without a deadline has yielded for long enough: nobody shall be promised
     anything that would delay it further."""
-    return row.seconds_left is None and row.waited > YIELDS * _alone(row, cost) + YIELD_SECONDS
+    return row.seconds_left is None and row.yielded > YIELDS * row.steps_left + YIELD_STEPS
 
 
-def due(row: RowView, end: float, cost: StepCost, now: float) -> float | None:
+def due(row: RowView, end: float, now: float) -> float | None:
     """When `row`, which is predicted to be finished in `end` seconds, has to be: one that has no
     deadline, and was passed over for long, when it is predicted to be. None: it yields."""
     if row.seconds_left is not None:
         return now + row.seconds_left
-    return now + end if overdue(row, cost) else None
+    return now + end if overdue(row) else None
 
 
 def _hurried(rows: Sequence[RowView]) -> list[RowView]:

@@ -42,6 +42,8 @@ class RowView:
     job_id: str = ""
     lenient: bool = False
     """It should be finished in time, and goes on if it is not."""
+    yielded: int = 0
+    """Steps that were taken without it, by rows that have to be finished by some time."""
 
     @property
     def work(self) -> StepWork:

@@ -136,18 +136,19 @@ def _admissible(
 ) -> list[RowView]:
     """Those of `waiting` that make nobody late, the most urgent first: by class, then as `urgency`
     has it, then by arrival. Who has waited for long has to be let in, even so. Rows that yield are
-    no hindrance to one that has a deadline."""
+    no hindrance to one that is promised a time, nor those that may be late to one that may not."""
     if not cost.known:
         return list(waiting)
     chosen: list[RowView] = []
     firm = [row for row in rows if not yields(row, limits.patience)]
+    strict = [row for row in firm if not row.lenient]
 
     def place(row: RowView) -> tuple[int, tuple[bool, float], int]:
         return row.rank(limits.patience), urgency(row, cost), row.arrival
 
     for row in sorted(waiting, key=place):
         patient = row.alone or row.passed_over >= len(RANK) * limits.patience
-        beside = rows if row.seconds_left is None else firm
+        beside = rows if row.seconds_left is None else firm if row.lenient else strict
         if patient or not would_delay([*beside, *chosen], row, cost):
             chosen.append(row)
     return chosen

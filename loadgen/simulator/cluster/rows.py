@@ -19,6 +19,7 @@ class Row:
     work: StepWork
     came: float
     passed_over: int = 0
+    yielded: int = 0
     parked: bool = False
 
     @property
@@ -28,7 +29,7 @@ class Row:
     @property
     def kept_waiting(self) -> bool:
         """As `Slot.is_kept_waiting` of the denoiser."""
-        return self.passed_over > 0 and (not self.parked or self.job.deadline is not None)
+        return self.passed_over > 0 and self.job.wanted_by is not None
 
     def view(self, now: float, grace: float, taken: int = 0) -> RowView:
         """`taken`: steps of the present run that are over."""
@@ -48,6 +49,7 @@ class Row:
             part=self.work,
             job_id=str(job.shot.number),
             lenient=job.deadline is None,
+            yielded=self.yielded,
         )
 
 

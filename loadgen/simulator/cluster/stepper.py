@@ -214,8 +214,10 @@ class Stepper:
     def _begin(self, rows: tuple[Row, ...]) -> None:
         everybody = len(rows) == len(self)
         if not everybody:
+            hurry = any(row.job.wanted_by is not None for row in rows)
             for row in (*self._admitted.values(), *self._waiting.values()):
                 row.passed_over += 1
+                row.yielded += hurry and row not in rows
         for row in rows:
             row.passed_over = 0
         units = sum(row.job.wanted.units for row in rows)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from loadgen.simulator.cluster.batcher import Batcher
 from loadgen.simulator.cluster.clock import Clock
 from loadgen.simulator.cluster.stepper import Stepper
+from shared.policy.cautious_cost import CautiousCost
 from shared.policy.deadlines import due, hurried
 from shared.policy.release.jobs import Component, rows_of_size
 from shared.policy.release.load import ProcessLoad, RowInHand, with_idleness
@@ -84,14 +85,14 @@ class StepperSource:
         return ProcessLoad(
             self.name,
             self.component,
-            cost,
+            CautiousCost(cost),
             now,
             [
                 RowInHand(
                     row.steps_left,
                     row.work,
                     rows_of_size(row.shape.height, row.shape.width),
-                    due(row, end, cost, now),
+                    due(row, end, now),
                     row.job_id,
                 )
                 for row, end in ends(rows, cost)
@@ -100,6 +101,7 @@ class StepperSource:
             len(rows),
             limits.max_rows,
             limits.max_step_seconds,
+            cost.longest,
         )
 
     def told(self) -> None:

@@ -28,6 +28,8 @@ class Slot:
     alone: bool = False
     """It takes one step by itself, and yields."""
     passed_over: int = 0
+    yielded: int = 0
+    """See `RowView`."""
     parked: bool = False
     """It was in the batch, and waits again for others' sake."""
     withdrawn: bool = False
@@ -44,13 +46,18 @@ class Slot:
 
     @property
     def is_kept_waiting(self) -> bool:
-        """A step was taken without it, and not only because a more urgent row took its place."""
-        return self.passed_over > 0 and (not self.parked or self.row.deadline is not None)
+        """It has to be finished by some time, and a step was taken without it."""
+        return self.passed_over > 0 and self.due is not None
+
+    @property
+    def due(self) -> float | None:
+        """Unix seconds by which it has to be finished, or was promised to be."""
+        return self.row.wanted_by if self.row.deadline is None else self.row.deadline
 
     def view(self, now: float, grace: float) -> RowView:
         """At `now` (Unix seconds); `grace` as in `Limits.deadline_grace`."""
         row = self.row
-        due = row.wanted_by if row.deadline is None else row.deadline
+        due = self.due
         return RowView(
             self.ticket,
             row.shape_key,
@@ -67,6 +74,7 @@ class Slot:
             row.work,
             row.job_id,
             row.deadline is None,
+            self.yielded,
         )
 
     def take(self, stepped: Stepped, i: int, seconds: float) -> list[Event]:

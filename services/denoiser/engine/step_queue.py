@@ -148,8 +148,10 @@ class StepQueue:
         runs = tuple(self._admitted[ticket] for ticket in plan.runs)
         if not held:
             self._access = STEPPED.get(self._access, self._access)
+            hurry = any(slot.due is not None for slot in runs)
             for slot in self._slots():
                 slot.passed_over += not slot.row.blocked
+                slot.yielded += hurry and slot not in runs
         for slot in runs:
             slot.passed_over = 0
         if not runs and not infeasible:
@@ -186,8 +188,9 @@ class StepQueue:
 
     @property
     def declining(self) -> bool:
-        """Somebody is kept waiting who has not been in the batch yet, or had to leave it for others
-        to be in time."""
+        """Somebody who has to be finished by some time is kept waiting, has not been in the batch
+        yet, or had to leave it for others to be in time. Who has no such time makes way for those
+        that have, and keeps none of them from coming."""
         return any(slot.is_kept_waiting for slot in self._waiting.values())
 
     def counts(self) -> Counts:

@@ -35,7 +35,7 @@ RESERVED: Final = 0.125
 """Share of the time of all processes for jobs without a deadline that were passed over."""
 LENIENCE: Final = 1.25
 """A job without a deadline is promised to be finished in so many times what is predicted."""
-PROMPT: Final = 1.5
+PROMPT: Final = 1.1
 """Times what it takes alone that a job of a user who had little is promised to take, at most."""
 UNHEARD: Final = 64
 """Jobs that are released for a component of which nobody says what it has in hand."""
@@ -223,6 +223,8 @@ class _Release:
                 ready, rest = self._plan.ready(job), self._plan.rest(job)
                 due = PROMPT * (ready + pool.alone(job.denoise) + rest)
                 placement = pool.place(job.denoise, ready, due - rest)
+                if placement is None and (placement := pool.place(job.denoise, ready, inf)):
+                    due = LENIENCE * (placement.end + rest)
             if pool is None or placement is None:
                 waiting.append(job)
                 continue

@@ -41,6 +41,8 @@ class ProcessLoad:
     max_rows: int = 1
     """and how many share a step at most."""
     max_step_seconds: float = float("inf")
+    step_seconds: float = float("inf")
+    """How long its last steps took, at most: not all that it has in hand takes part in each."""
     idle_since: float | None = None
     """When it had something in hand last, if it has nothing now."""
     memo: dict[object, object] = field(

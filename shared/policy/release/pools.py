@@ -302,12 +302,12 @@ class _Room:
 def _free(load: ProcessLoad, now: float) -> int:
     """Rows without a deadline that it may be given now, counting on those that are done within
     `HORIZON`. The last quarter of its places is left for rows that are promised a time; of these
-    places rows that come early may take all but one."""
+    places rows that come early may take half."""
     kept = load.max_rows // 4
     if not load.rows:
         return load.max_rows - kept - load.count
     soon = bisect_right(_ends(load), max(0.0, now - load.at) + HORIZON)
-    early = min(soon, kept - 1 if kept else 1)
+    early = min(soon, kept // 2 if kept else 1)
     return load.max_rows - kept - load.count + early
 
 

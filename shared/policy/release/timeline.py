@@ -83,6 +83,7 @@ class Reported:
         works = {row.shape: row.work for row in load.rows}
         self.step = sum(self.split(work)[0] for work in works.values())
         self.step += sum(self.split(row.work)[1] for row in load.rows)
+        self.step = min(self.step, load.step_seconds)
         """Seconds of the running step."""
 
     def __repr__(self) -> str:

@@ -50,7 +50,7 @@ def test_what_a_request_takes_of_a_core_when_it_comes_is_part_of_its_way() -> No
     assert latencies(profile(cpu=JOB / 2), shot()) == [pytest.approx(SOLO)]
     several = latencies(profile(cpu=0.1), *(shot(number) for number in range(3)))
     assert several[0] >= SOLO - JOB + 0.1 - 1e-9  # the planner takes one after another
-    assert several[2] >= several[0] + 0.1
+    assert max(several) >= SOLO - JOB + 0.3 - 1e-9
 
 
 def test_an_idle_denoiser_computes_half_of_a_guided_step() -> None:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.policy.cost_model import EVERY, MANY, MAX_CELLS, MEMORY, PACE_STEPS, CostModel
+from shared.policy.cautious_cost import CautiousCost
+from shared.policy.cost_model import EVERY, LATELY, MANY, MAX_CELLS, MEMORY, PACE_STEPS, CostModel
 from shared.policy.step_work import StepWork
 
 measurements = st.lists(
@@ -186,3 +187,21 @@ def test_of_many_different_masks_not_each_is_worth_a_fit() -> None:
 def test_a_model_travels() -> None:
     model = learnt([(2, 256, 0.5), (4, 256, 0.7)])
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(model), type=CostModel) == model
+
+
+def test_promises_count_on_what_slow_steps_took_before_a_rest() -> None:
+    work, model = StepWork.full(1, 64), CostModel()
+    for seconds in [0.1] * 40 + [0.2] * 40:
+        model = model.observe(work, seconds)
+    idle = model.rested()
+    for _ in range(20):
+        idle = idle.observe(work, 0.1)
+    assert idle.predict(work) == pytest.approx(0.1, rel=0.05)
+    cautious = CautiousCost(idle)
+    assert cautious.predict(work) == pytest.approx(0.2, rel=0.05)
+    assert cautious.known
+    assert cautious.doubt == 0.0
+    for _ in range(LATELY):
+        idle = idle.observe(work, 0.1)
+    assert CautiousCost(idle).predict(work) == pytest.approx(0.1, rel=0.05)
+    assert CautiousCost(CostModel()).predict(work) == CostModel().predict(work)

@@ -132,9 +132,9 @@ def test_a_row_that_may_be_late_goes_on_when_it_is() -> None:
 
 
 def test_a_row_that_has_yielded_for_long_is_overdue() -> None:
-    assert not overdue(row(1, 10, None, waited=5.0), COST)
-    assert overdue(row(1, 10, None, waited=6.0), COST)
-    assert not overdue(row(1, 10, 1.0, waited=60.0), COST)
+    assert not overdue(row(1, 10, None, yielded=140))
+    assert overdue(row(1, 10, None, yielded=141))
+    assert not overdue(row(1, 10, 1.0, yielded=1000))
 
 
 def test_those_that_are_done_soonest_go_on() -> None:

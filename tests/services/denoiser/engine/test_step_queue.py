@@ -213,6 +213,20 @@ def test_between_two_holds_the_others_take_a_step() -> None:
     assert queue.decide(NOW, CostModel()) is None
 
 
+def test_who_makes_way_keeps_none_from_coming_that_have_to_be_finished() -> None:
+    queue = StepQueue(Limits(max_rows=1, max_admitted=1))
+    queue.submit(make_row(service_class="interactive", deadline=NOW + 100.0), NEVER, False)
+    makes_way = queue.submit(make_row(), NEVER, False)
+    for taken in range(3):
+        assert not queue.declining
+        assert [row.yielded for row in queue.views(NOW) if row.arrival == makes_way] == [taken]
+        assert queue.decide(NOW, CostModel()) is not None
+        queue.settle([])
+    queue.submit(make_row(deadline=NOW + 100.0), NEVER, False)
+    assert queue.decide(NOW, CostModel()) is not None
+    assert queue.declining
+
+
 def test_a_row_that_leaves_for_others_is_to_be_moved_to_the_host_and_back() -> None:
     queue = StepQueue(Limits(max_rows=1, max_admitted=1))
     slow = queue.submit(make_row(service_class="batch"), NEVER, False)
