@@ -112,7 +112,8 @@ class Job:
 
     async def images(self) -> list[ImageResult]:
         """All images, in order, once the job is done. Raises what ended it otherwise:
-        `JobCancelled`, `InvalidRequest`, `QueueFull`, `DeadlineExceeded`, `DeadlineUnreachable` or `JobFailed`."""
+        `JobCancelled`, `InvalidRequest`, `QueueFull`, `DeadlineExceeded`, `DeadlineUnreachable` or
+        `JobFailed`."""
         match await self.outcome():
             case JobDone(images=count):
                 return [self._images[index] for index in range(count)]
