@@ -6,8 +6,9 @@ import msgspec
 
 
 class CostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step takes now: `fixed + per_token·T + per_pair·P + per_byte·B + per_masked·M` seconds
-    (see `shared/policy/cost_model.py`)."""
+    """What a step takes, in seconds, at the pace that promises count on:
+    `fixed + per_token·T + per_pair·P + per_byte·B + per_masked·M` (see
+    `shared/policy/cost_model.py`)."""
 
     fixed: float
     per_token: float = 0.0

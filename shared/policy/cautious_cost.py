@@ -5,8 +5,8 @@ from shared.policy.step_work import StepWork
 
 
 class CautiousCost:
-    """`cost` at its `busy_pace` (`StepCost`). Nothing is added for doubt where
-    steps were measured: the pace has it."""
+    """`cost` at its `busy_pace` (`StepCost`). Nothing is added for doubt where steps were measured:
+    the pace has it."""
 
     __slots__ = ("_cost", "_ratio", "doubt", "known")
 

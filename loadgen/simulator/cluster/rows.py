@@ -20,7 +20,6 @@ class Row:
     came: float
     passed_over: int = 0
     yielded: int = 0
-    parked: bool = False
 
     @property
     def job(self) -> Job:

@@ -196,11 +196,9 @@ class Stepper:
             self._round_robin = plan.round_robin
             given_up = [self._remove(number) for number in plan.infeasible]
             for number in plan.leaves:
-                self._waiting[number] = row = self._admitted.pop(number)
-                row.parked = True
+                self._waiting[number] = self._admitted.pop(number)
             for number in plan.joins:
-                self._admitted[number] = row = self._waiting.pop(number)
-                row.parked = False
+                self._admitted[number] = self._waiting.pop(number)
             if plan.runs:
                 self._begin(tuple(self._admitted[number] for number in plan.runs))
             for row in given_up:

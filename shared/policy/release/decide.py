@@ -28,7 +28,8 @@ from shared.policy.release.jobs import (
 )
 from shared.policy.release.load import Load
 from shared.policy.release.plan import Margin, Plan
-from shared.policy.release.pools import HORIZON, BatchPool, Placement
+from shared.policy.release.pools import BatchPool, Placement
+from shared.policy.release.room import HORIZON
 from shared.policy.release.shares import PATIENCE, FairOrder, rank
 
 RESERVED: Final = 0.125

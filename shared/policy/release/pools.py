@@ -1,26 +1,21 @@
 """All processes that hold one component: when one of them would be done with more. Pure."""
 
 import heapq
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from math import inf
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from shared.policy.batch_key import ShapeKey
 from shared.policy.release.jobs import Stage
 from shared.policy.release.load import ProcessLoad, left
+from shared.policy.release.room import HORIZON, Room
 from shared.policy.release.timeline import EPSILON, UNSEARCHED, Fit, Search, State, Timeline
-from shared.policy.reported_load import ends
 from shared.policy.step_work import StepWork
 
 TRIES: Final = 8
 """Processes that are asked whether they have room for a row, the least loaded first."""
-HORIZON: Final = 0.5
-"""Seconds before a process has room at which it is given the next job."""
-
-
 FADING: Final = 2.0
 """Seconds in which an idle process may have become twice as quick as it was measured to be,"""
 FADED: Final = 4.0
@@ -65,7 +60,7 @@ class BatchPool:
         self._least = list(self._by_load)
         self._given: Counter[int] = Counter()
         """Rows by process that begin soon, of those that were promised a time."""
-        self._room: _Room | None = None
+        self._room: Room | None = None
         self._kinds: dict[Kind, int] = {}
         self._searches: defaultdict[int, dict[int, Search]] = defaultdict(dict)
         """By process and kind."""
@@ -258,7 +253,7 @@ class BatchPool:
         """Whether a process has room for a row that has no time to be finished by, or will have
         soon; then it is taken."""
         if self._room is None:
-            self._room = _Room(self._loads, self._now, self._by_load, self._given)
+            self._room = Room(self._loads, self._now, self._by_load, self._given)
         return self._room.take(self.share(stage) / stage.rows)
 
     def _timeline(self, number: int) -> Timeline:
@@ -266,55 +261,3 @@ class BatchPool:
         if found is None:
             found = self._timelines[number] = Timeline(self._loads[number], self._now)
         return found
-
-
-class _Room:
-    """Places for rows that have no time to be finished by. `given`: those that others get, which
-    may become more."""
-
-    def __init__(
-        self,
-        loads: Sequence[ProcessLoad],
-        now: float,
-        by_load: Sequence[tuple[float, int]],
-        given: Counter[int],
-    ) -> None:
-        self._free = [_free(load, now) for load in loads]
-        self._given = given
-        self._heap = [each for each in by_load if self._free[each[1]] > 0]
-
-    def __repr__(self) -> str:
-        return f"<_Room in {len(self._heap)} processes>"
-
-    def take(self, seconds: float) -> bool:
-        """One, in the process that has least to do; it has so much more to do then."""
-        while self._heap:
-            least, number = self._heap[0]
-            if self._free[number] <= self._given[number]:
-                heapq.heappop(self._heap)
-                continue
-            self._free[number] -= 1
-            heapq.heapreplace(self._heap, (least + seconds, number))
-            return True
-        return False
-
-
-def _free(load: ProcessLoad, now: float) -> int:
-    """Rows without a deadline that it may be given now, counting on those that are done within
-    `HORIZON`. The last quarter of its places is left for rows that are promised a time; of these
-    places rows that come early may take half."""
-    kept = load.max_rows // 4
-    if not load.rows:
-        return load.max_rows - kept - load.count
-    soon = bisect_right(_ends(load), max(0.0, now - load.at) + HORIZON)
-    early = min(soon, kept // 2 if kept else 1)
-    return load.max_rows - kept - load.count + early
-
-
-def _ends(load: ProcessLoad) -> Sequence[float]:
-    """When each of its rows is finished, in order, in seconds since it reported them. Computed once
-    for each report."""
-    found = load.memo.get(_ends)
-    if found is None:
-        found = load.memo[_ends] = [end for _, end in ends(load.rows, load.cost)]
-    return cast(Sequence[float], found)
