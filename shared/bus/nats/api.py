@@ -18,6 +18,8 @@ NOT_STORED: Final = 10077
 SUBJECT_TAKEN: Final = "maximum messages per subject exceeded"
 NO_MESSAGE: Final = 10037
 CONFIG_DIFFERS: Final = 10058
+BEING_DELETED: Final = 10149
+"""Creating a consumer found the old one of that name closed, but not yet gone."""
 
 DUPLICATE_WINDOW: Final = 120.0
 """Seconds for which a repeated publish is recognised even if its message is gone again."""
@@ -76,10 +78,15 @@ def read(message: Message) -> Reply:
     """Raises `Refused`, or `BusUnavailable` when the refusal is one that passes."""
     reply = _decoder.decode(message.data)
     if reply.error is not None:
-        if reply.error.code == 503 and reply.error.err_code != NOT_STORED:
+        if _passes(reply.error):
             raise BusUnavailable("JetStream", reply.error.description)
         raise Refused(reply.error)
     return reply
+
+
+def _passes(fault: Fault) -> bool:
+    unavailable = fault.code == 503 and fault.err_code != NOT_STORED
+    return unavailable or fault.err_code == BEING_DELETED
 
 
 def write(body: dict[str, Any]) -> bytes:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from shared.bus import inbox as inbox_module
 from shared.bus.base import Message
 from shared.bus.inbox import Inbox
+from shared.bus.nats import api
 from shared.bus.patterns import matches, overlap
+from shared.errors import BusUnavailable
 from tests.conftest import run
 
 SUBJECTS = st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map(".".join)
@@ -113,3 +115,21 @@ def test_only_one_package_imports_the_client_library() -> None:
     files = [file for top in ("shared", "services") for file in (root / top).rglob("*.py")]
     found = {file.parent for file in files if importing.search(file.read_text())}
     assert found == {root / "shared" / "bus" / "nats"}
+
+
+@pytest.mark.parametrize(
+    ("code", "err_code", "passes"),
+    [
+        (503, 10008, True),  # JetStream has no leader at the moment
+        (503, 10077, False),  # a bound was reached
+        (400, 10149, True),  # the consumer of that name is being deleted
+        (404, 10014, False),
+        (400, 10058, False),
+    ],
+)
+def test_refusals_that_pass_are_told_from_those_that_last(
+    code: int, err_code: int, passes: bool
+) -> None:
+    fault = {"error": {"code": code, "err_code": err_code, "description": "no"}}
+    with pytest.raises(BusUnavailable if passes else api.Refused):
+        api.read(Message("", api.write(fault)))
