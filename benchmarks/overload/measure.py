@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from benchmarks.harness.fleet import OwnFleet, own_fleet
@@ -23,17 +23,19 @@ from loadgen.outcomes.limits import Limits
 from loadgen.outcomes.outcome import Outcome, RequestTemplate, Shot
 from loadgen.report.statistics.slo import OwnDeadlines
 from loadgen.runs.find_rate import Search, find_rate
-from loadgen.runs.run import run_closed, run_open
+from loadgen.runs.run import run_open
 from loadgen.runs.solo import solo_latencies, until_quiet
 from loadgen.runs.trial import Trials
-from loadgen.simulator.profiles.measured import Steps, fitted
-from loadgen.simulator.studies.measure import Engines, engines
+from loadgen.simulator.profiles.cost import Linear
+from loadgen.simulator.profiles.measured import Drawn, Steps
+from loadgen.simulator.studies.measure import Engines, engines, measure
 from loadgen.targets.base import Target
 from loadgen.targets.http import HttpTarget
 from loadgen.targets.nats import NatsTarget
 from loadgen.workload.arrivals import Poisson
 from loadgen.workload.workload import Entry, Workload, one_of_each, schedule
 from shared.config import Settings
+from shared.models.cards import read_card
 
 STEPS: Final = 20
 GUIDANCE: Final = 4.0
@@ -83,7 +85,7 @@ async def measure_with(model: str, plan: Plan, rounds: int | None, alone: bool) 
         | {
             "solo_seconds": {name: round(s, 4) for name, s in rig.solo.items()},
             "sustained_per_second": round(rig.rate, 3),
-            "costs": {"fixed": rig.costs.fixed, "per_unit": rig.costs.per_unit},
+            "costs": asdict(rig.costs),
         }
     )
 
@@ -207,7 +209,8 @@ async def _rig(model: str, plan: Plan, alone: bool) -> AsyncIterator[Rig]:
             say("starting request batching")
             system = await stack.enter_async_context(baseline(BATCHING, model))
             targets[BATCHING] = await stack.enter_async_context(HttpTarget.connect(system.url))
-        costs, full = await _costs(own, targets["nats"], plan)
+        costs = await _costs(own, model, plan)
+        full = full_rate(costs, plan.users[-1])
         say(f"a step takes {costs}; {full:.2f} images/s")
         solo: dict[str, float] = {}
         around: dict[str, float] = {}
@@ -223,23 +226,42 @@ async def _rig(model: str, plan: Plan, alone: bool) -> AsyncIterator[Rig]:
         yield rig
 
 
-async def _costs(own: OwnFleet, target: Target, plan: Plan) -> tuple[Costs, float]:
-    """A step, fitted to steps of all sizes; and images a second with the most users."""
-    points = []
-    full, denoisers = 0.0, 1
-    for users in (plan.users[-1], *plan.users):  # the first warms up
-        before = await engines(own.fleet.bus)
-        asked = Workload(seconds=plan.level_seconds, mix=(Entry(request=_request(None)),))
-        outcomes = await run_closed(asked, target, users=users)
-        after = await engines(own.fleet.bus)
-        each = taken_by_each(before, after)
-        points += [
-            (UNITS * one.row_steps / one.steps, one.seconds / one.steps, one.steps) for one in each
-        ]
-        denoisers = max(denoisers, len(each))
-        full = len(outcomes) / max(outcome.ended_at for outcome in outcomes)
-    found = fitted(points[denoisers:])
-    return Costs(found.fixed, found.per_unit, denoisers, Settings().max_rows), full
+async def _costs(own: OwnFleet, source: str, plan: Plan) -> Costs:
+    """What steps, images and requests take of the cores, this process's share included."""
+    card = read_card(source)
+    drawn = Drawn(steps=STEPS, guided=True, width=card.default_width, height=card.default_height)
+    profile = await measure(
+        own.darkroom,
+        own.fleet.bus,
+        {card.name: drawn},
+        "overload",
+        users=plan.users,
+        seconds=plan.level_seconds,
+        tell=say,
+    )
+    found, around = profile.workflows[card.name], profile.overheads
+    step = profile.components[found.denoise].cost
+    assert isinstance(step, Linear)
+    assert profile.host is not None
+    return Costs(
+        fixed=step.fixed,
+        per_unit=step.per_unit,
+        denoisers=profile.host.denoisers,
+        max_rows=Settings().max_rows,
+        cores=profile.host.cores,
+        picture=around.drawn_cpu
+        + profile.components[found.encode].cost.seconds(UNITS)
+        + profile.components[found.decode].cost.seconds(1),
+        request=around.cpu,
+    )
+
+
+def full_rate(costs: Costs, users: int) -> float:
+    """Images a second that the machine has time for while so many users share all steps."""
+    rows = max(1.0, users / costs.denoisers)
+    steps = STEPS * (costs.fixed / rows + costs.per_unit * UNITS)
+    busiest = max(steps / costs.denoisers, (steps + costs.picture + costs.request) / costs.cores)
+    return 1.0 / busiest
 
 
 def taken_by_each(before: Engines, after: Engines) -> list[Steps]:

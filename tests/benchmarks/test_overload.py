@@ -2,13 +2,14 @@
 
 import json
 from argparse import ArgumentParser
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.overload.__main__ import add_arguments
 from benchmarks.overload.__main__ import rows as table
 from benchmarks.overload.bursts import Burst, admitted_in_time, attainment, wasted_share
-from benchmarks.overload.measure import summary, taken, taken_by_each
+from benchmarks.overload.measure import full_rate, summary, taken, taken_by_each
 from benchmarks.overload.possible import Costs, Row, least_seconds, most_in_time
 from loadgen.outcomes.outcome import Outcome, RequestTemplate, Shot
 from loadgen.simulator.profiles.measured import Steps
@@ -63,6 +64,24 @@ def test_what_is_possible_grows_with_the_time_of_an_overload() -> None:
     least = least_seconds(rows[0], COSTS)
     assert least is not None
     assert most_in_time(rows, COSTS) == int((499 / 500 + 2 * ALONE) / least)
+
+
+def test_the_cores_have_more_to_do_than_steps() -> None:
+    together = [Row(0.0, 2 * ALONE, 10, 2)] * 9
+    least = least_seconds(together[0], COSTS)
+    assert least is not None
+    beside = Costs(0.004, 0.002, 1, 16, cores=1, picture=least)
+    assert most_in_time(together, beside) == 1
+    assert most_in_time(together, replace(beside, cores=2)) == 3  # as many as the denoiser can
+    answers = replace(beside, picture=0.0, request=0.5 * 2 * ALONE / len(together))
+    assert most_in_time(together, answers) == 1  # half of the core answers
+    assert most_in_time(together, replace(answers, request=1.0)) == 0
+
+
+def test_the_rate_is_that_of_the_scarcer_resource() -> None:
+    steps = 20 * (0.004 / 16 + 2 * 0.002)
+    assert full_rate(COSTS, 16) == pytest.approx(1 / steps)
+    assert full_rate(replace(COSTS, cores=1, picture=steps), 16) == pytest.approx(0.5 / steps)
 
 
 def test_attainment_is_of_what_was_possible() -> None:

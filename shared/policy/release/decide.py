@@ -9,7 +9,7 @@ If they do not, it is refused at once.
 Jobs without a deadline wait for room, by class and by fair share of each user (`shares.py`), and
 their rows yield to those that have one. Those that were passed over for long are promised a time
 themselves: as many as take a part `RESERVED` of what the processes can do. So are those of a user
-who had far less than others.
+who asks for clearly less than others have.
 """
 
 from collections import Counter, defaultdict
@@ -212,15 +212,20 @@ class _Release:
         return [job for job in jobs if job.job_id not in taken]
 
     def _promise_light(self, jobs: Sequence[WaitingJob]) -> list[WaitingJob]:
-        """Those that still wait for room. A job of a user that had far less than its share is
+        """Those that still wait for room. A job of a user that asks for less than others have is
         promised a time, if that makes nobody late: rows of others step aside for it."""
-        if not any(self._fair.falls_short(job.user) for job in jobs):
+        wanted: defaultdict[str, float] = defaultdict(float)
+        priced = [(job, self._seconds(job)) for job in jobs]
+        for job, seconds in priced:
+            wanted[job.user] += seconds
+        light = self._fair.asking_little(wanted)
+        if not light:
             return list(jobs)
         waiting = []
-        for job, seconds in self._in_order(jobs):
+        for job, seconds in self._fair.order(priced):
             pool = self._plan.pool(job)
             placement = None
-            if pool is not None and self._fair.falls_short(job.user):
+            if pool is not None and job.user in light:
                 ready, rest = self._plan.ready(job), self._plan.rest(job)
                 due = PROMPT * (ready + pool.alone(job.denoise) + rest)
                 placement = pool.place(job.denoise, ready, due - rest)
@@ -294,11 +299,12 @@ class _Release:
             self._wait(job, inf, None)
 
     def _in_order(self, jobs: Sequence[WaitingJob]) -> list[tuple[WaitingJob, float]]:
-        priced = []
-        for job in jobs:
-            pool = self._plan.pool(job)
-            priced.append((job, pool.share(job.denoise) if pool else 1.0))
-        return list(self._fair.order(priced))
+        return list(self._fair.order([(job, self._seconds(job)) for job in jobs]))
+
+    def _seconds(self, job: WaitingJob) -> float:
+        """Of one process, that it takes."""
+        pool = self._plan.pool(job)
+        return pool.share(job.denoise) if pool else 1.0
 
 
 def _by_promise(job: WaitingJob) -> tuple[float, str]:

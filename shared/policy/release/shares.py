@@ -9,7 +9,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from math import exp2
+from math import exp2, inf
 from typing import Final
 
 from shared.policy.release.jobs import Shares, WaitingJob
@@ -21,6 +21,8 @@ FORGOTTEN: Final = 1e-3
 """Seconds of use that are none."""
 SLACK: Final = 1e-6
 """Share by which sums may be off."""
+LITTLE: Final = 0.75
+"""Share of what others have that is clearly less."""
 ASKED: Final = 0.1
 """Seconds of use that a refusal counts as."""
 PATIENCE: Final = 30.0
@@ -70,13 +72,26 @@ class FairOrder:
             return False
         return used * self._weight > (1.0 + SLACK) * self._weight_of(user) * self._total
 
-    def falls_short(self, user: str) -> bool:
-        """Whether it had less than half of its share, so that others had more than theirs."""
-        others = self._total - self._used.get(user, 0.0)
-        known = user in self._used
-        weight = self._weight + (0.0 if known else self._weight_of(user))
-        share = self._weight_of(user) * self._total / weight if weight else 0.0
-        return others > FORGOTTEN and 2.0 * self._used.get(user, 0.0) < share
+    def asking_little(self, wanted: Mapping[str, float]) -> set[str]:
+        """Of the users that wait for so many seconds, those that would have had clearly less than
+        the others even if they got all of it. It hardly takes anything from anybody, and nobody is
+        among them by asking for more. The others' level is that of max-min fairness, by which what
+        all had lately would be shared out (Bertsekas & Gallager 1992, 6.5.2)."""
+        demands = {user: self._used.get(user, 0.0) for user in {*self._used, *wanted}}
+        for user, seconds in wanted.items():
+            demands[user] += seconds
+        level = LITTLE * self._level(demands)
+        return {user for user in wanted if demands[user] < level * self._weight_of(user)}
+
+    def _level(self, demands: Mapping[str, float]) -> float:
+        """Seconds, for each unit of weight, that those have who want more."""
+        left, weight = self._total, sum(map(self._weight_of, demands))
+        for user in sorted(demands, key=lambda user: demands[user] / self._weight_of(user)):
+            own = self._weight_of(user)
+            if demands[user] * weight >= left * own:
+                return left / weight
+            left, weight = left - demands[user], weight - own
+        return inf
 
     def _use(self, user: str, seconds: float) -> None:
         before = self._used.get(user)

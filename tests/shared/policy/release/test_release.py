@@ -11,7 +11,7 @@ from shared.policy.release.jobs import Shares, Stage, WaitingJob
 from shared.policy.release.load import Load, ProcessLoad, RowInHand
 from shared.policy.release.plan import Margin
 from shared.policy.release.pools import FADED, FADING
-from shared.policy.release.shares import PATIENCE
+from shared.policy.release.shares import PATIENCE, FairOrder
 from tests.shared.policy.release.fleet import (
     COST,
     DENOISE,
@@ -246,6 +246,30 @@ def test_a_light_user_does_not_wait_for_a_heavy_one() -> None:
     fleet = Fleet(1).run([*heavy, *light])
     assert max(fleet.finished[each.job_id] - each.arrival for each in light) < 1.6 * SOLO
     assert max(fleet.finished.values()) > 25.0
+
+
+def test_a_user_with_one_job_at_a_time_never_waits_for_one_with_many() -> None:
+    """Where company saves nothing, so that the light user has a third of all that is done."""
+    heavy = [job(f"h{k:02}", steps=50, user="heavy") for k in range(30)]
+    light = [job(f"l{k:02}", 1.0 + 1.4 * SOLO * k, user="light") for k in range(25)]
+    fleet = Fleet(2, Linear(0.0, 0.07)).run([*heavy, *light], until=30.0)
+    # A step of four rows may be running, and one of four more is taken if there is time for it.
+    assert max(fleet.finished[each.job_id] - each.arrival for each in light) < 1.8 * SOLO
+
+
+def test_who_asks_for_less_than_others_have_asks_for_little() -> None:
+    def little(used: dict[str, float], wanted: dict[str, float], **weights: float) -> set[str]:
+        return FairOrder(Shares(used=used), 0.0, weights).asking_little(wanted)
+
+    assert little({"h": 60.0, "l": 30.0}, {"h": 100.0, "l": 1.0}) == {"l"}
+    assert little({"h": 60.0, "l": 30.0}, {"h": 100.0, "l": 100.0}) == set()
+    assert little({"h": 60.0, "l": 30.0}, {"h": 100.0, "l": 1.0}, h=2.0) == set()
+    assert little({"h": 60.0}, {"new": 40.0}) == set()
+    assert little({"h": 60.0}, {"h": 1.0, "new": 1.0}) == {"new"}
+    assert little({}, {"a": 1.0, "b": 9.0}) == set()
+    assert little({"a": 9.0}, {"a": 1.0}) == set()
+    equals = {f"u{k}": 5.0 + 0.1 * k for k in range(16)}
+    assert little(equals, dict.fromkeys(equals, 0.6)) == set()
 
 
 def test_a_job_of_a_user_who_had_little_is_promised_a_time_though_there_is_no_room() -> None:
