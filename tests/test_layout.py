@@ -27,6 +27,7 @@ _LAYERS: Final = """
     shared/media
     shared/bus shared/bus/nats
     shared/telemetry
+    shared/policy/residency shared/residency
     shared/models/files shared/models/samplers shared/models/lowrank
     shared/models/contracts
     shared/models/families/unet

@@ -19,26 +19,11 @@ from aiohttp import web
 
 from benchmarks.harness.processes import child, first_line
 from shared.errors import Misconfigured
+from shared.residency.rates import Pace
 
 RATE: Final = 100_000_000
 """Bytes per second."""
 BLOCK_BYTES: Final = 256 * 1024
-SLACK_SECONDS: Final = 0.02
-"""A sender that wakes up late may catch up on so much."""
-
-
-class Pace:
-    """When bytes of one source are through, at `rate` bytes a second for all who ask. No clock."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._through = 0.0
-
-    def wait(self, nbytes: int, now: float) -> float:
-        """Seconds from `now` until `nbytes` more are through."""
-        begins = max(self._through, now - SLACK_SECONDS)
-        self._through = begins + nbytes / self._rate
-        return max(0.0, self._through - now)
 
 
 def application(directory: Path, rate: float) -> web.Application:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from shared import subjects
@@ -11,7 +12,7 @@ from shared.bus.base import Bus
 from shared.errors import BusUnavailable
 from shared.jobs.graph import Graph
 from shared.models.catalogue import Catalogue
-from shared.policy.admission import admit
+from shared.policy.admission import Queue, admit
 from shared.services import KINDS_OF_MODELS
 from shared.telemetry.metrics import Metrics
 
@@ -31,21 +32,22 @@ class QueueDepths:
         self._bus = bus
         self._metrics = metrics
         self._bound = bound
-        self._depths: dict[tuple[str, str], tuple[float, int]] = {}
+        self._depths: dict[Queue, tuple[float, int]] = {}
 
     def __repr__(self) -> str:
         return f"<QueueDepths of {len(self._depths)} queues, at most {self._bound}>"
 
     async def admit(self, graph: Graph) -> None:
         """Raises `QueueFull` if there is no room for the graph's nodes; else it is taken up."""
-        refusal = admit(graph, await self._waiting(graph, DEPTH_SECONDS), self._bound)
+        wanted: Counter[Queue] = Counter((node.kind, node.model) for node in graph.values())
+        refusal = admit(wanted, await self._waiting(wanted, DEPTH_SECONDS), self._bound)
         if refusal is not None:  # perhaps there is room by now
-            refusal = admit(graph, await self._waiting(graph, REFUSAL_SECONDS), self._bound)
+            refusal = admit(wanted, await self._waiting(wanted, REFUSAL_SECONDS), self._bound)
         if refusal is not None:
             raise refusal
-        for node in graph.values():  # until it is measured again, what was let in counts
-            measured_at, depth = self._depths[node.kind, node.model]
-            self._depths[node.kind, node.model] = (measured_at, depth + 1)
+        for queue, count in wanted.items():  # until it is measured again, what was let in counts
+            measured_at, depth = self._depths[queue]
+            self._depths[queue] = (measured_at, depth + count)
 
     async def watch(self, served: Callable[[], Catalogue]) -> None:
         """Keep the depths of all queues fresh, for admission and for the metrics, for as long as
@@ -59,10 +61,10 @@ class QueueDepths:
                     await self._measure(kind, model)
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _waiting(self, graph: Graph, oldest: float) -> dict[tuple[str, str], int]:
-        """Queue depths for the graph's nodes, each measured at most `oldest` seconds ago."""
-        waiting: dict[tuple[str, str], int] = {}
-        for key in {(node.kind, node.model) for node in graph.values()}:
+    async def _waiting(self, queues: Iterable[Queue], oldest: float) -> dict[Queue, int]:
+        """The depths of `queues`, each measured at most `oldest` seconds ago."""
+        waiting: dict[Queue, int] = {}
+        for key in queues:
             measured_at, _ = self._depths.get(key, (0.0, 0))
             if time.time() - measured_at > oldest:
                 await self._measure(*key)

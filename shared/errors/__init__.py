@@ -16,6 +16,7 @@ these, `Failure` (`shared/messages/`) carries one over the wire, the gateway tur
     ├── ControlUnavailable    no ControlNet answers for a row, or not with what fits
     ├── ArenaFull             no slot left in this process's arena
     │   └── TmpfsFull         the file system under the arenas is full
+    ├── NoRoom                a tier cannot take an item in, for too much has to stay there
     ├── PayloadTooLarge       a message over the bus's limit
     ├── RevisionConflict      somebody else advanced the record first
     ├── NotServed             every process that a job needs says that it takes no work
@@ -46,7 +47,7 @@ from shared.errors.jobs import (
     QueueFull,
 )
 from shared.errors.models import AdapterUnusable, ControlUnavailable, NotServed
-from shared.errors.tensors import ArenaFull, HandleLost, NotFinite, TmpfsFull
+from shared.errors.tensors import ArenaFull, HandleLost, NoRoom, NotFinite, TmpfsFull
 
 __all__ = [
     "AdapterUnusable",
@@ -66,6 +67,7 @@ __all__ = [
     "MemoryBudgetExceeded",
     "Misconfigured",
     "NoLongerWanted",
+    "NoRoom",
     "NotFinite",
     "NotPermitted",
     "NotServed",

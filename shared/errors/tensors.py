@@ -57,3 +57,19 @@ class TmpfsFull(ArenaFull):
             directory=directory,
             free=free,
         )
+
+
+class NoRoom(DarkroomError):
+    """Tier `tier` of `bound` bytes, of which `pinned` have to stay, has no room for `needed`."""
+
+    code = "no_room"
+    retryable = True
+
+    def __init__(self, tier: str, needed: int, bound: int, pinned: int) -> None:
+        super().__init__(
+            f"{tier} has no room for {needed} bytes: {pinned} of its {bound} bytes have to stay",
+            tier=tier,
+            needed=needed,
+            bound=bound,
+            pinned=pinned,
+        )
