@@ -132,4 +132,4 @@ def test_refusals_that_pass_are_told_from_those_that_last(
 ) -> None:
     fault = {"error": {"code": code, "err_code": err_code, "description": "no"}}
     with pytest.raises(BusUnavailable if passes else api.Refused):
-        api.read(Message("", api.write(fault)))
+        api.read(Message("", api.write(fault), {}))
