@@ -38,7 +38,9 @@ async def main(running: Process) -> None:
             {name: family.text_encoders for name, family in families.items()},
             lambda name: load_checked(families[name], settings.device, dtype),
         )
-        libraries = AdapterLibraries(catalogue.lora_directory, settings, running.metrics)
+        libraries = AdapterLibraries(
+            catalogue.lora_directory, settings, running.metrics, running.loader
+        )
         adapters = {
             name: libraries.add(name, families[name], encoder.check, families[name].text_encoders)
             for name, encoder in encoders.items()

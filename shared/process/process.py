@@ -32,6 +32,7 @@ from shared.host.terminate import terminate
 from shared.jobs.releases import keep_released
 from shared.messages import ComponentReport
 from shared.process.payload import refuse_small_payload
+from shared.residency.loader import Loader
 from shared.services import bus_name
 from shared.telemetry import telemetry
 from shared.telemetry.exposition import serve_metrics
@@ -55,6 +56,8 @@ class Process(Context):
     """A connected process."""
 
     service: str = field(kw_only=True)
+    loader: Loader = field(default_factory=Loader)
+    """The one that moves what is large between tiers."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(
@@ -140,17 +143,19 @@ async def _connected(
     name = f"{service}-{uuid.uuid4().hex[:8]}"
     bus = await connect(settings.nats_url, name, replicas=settings.replicas)
     watch = asyncio.create_task(_leave_without(bus))
+    loader = Loader(settings.load_bytes_per_second)
     try:
         refuse_small_payload(bus.max_payload)
         await bus.ensure(TOPOLOGY)
         budget = MemoryBudget(settings.memory_budget, metrics.refused)
-        running = Process(name, settings, metrics, bus, budget, service=service)
+        running = Process(name, settings, metrics, bus, budget, service=service, loader=loader)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop.set)
         await main(running)
     finally:
         watch.cancel()
+        await asyncio.to_thread(loader.close)
         await bus.close()
 
 

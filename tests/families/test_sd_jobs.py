@@ -15,6 +15,7 @@ from shared.jobs.advance import new_record
 from shared.jobs.events import NodeFinished
 from shared.jobs.graph import workflow
 from shared.models.loras.library import AdapterLibrary
+from shared.residency.loader import Loader
 from shared.tensors.torch_io import get_tensor
 from shared.worker.pull import Work
 from shared.worker.task import Task
@@ -39,7 +40,9 @@ def test_a_job_is_encoded_and_denoised_as_diffusers_does_it(tmp_path: Path) -> N
 
     async def main() -> torch.Tensor:
         world = await World.create()
-        library = AdapterLibrary(world.loras, atelier.family, atelier.network.check, 2**30)
+        library = AdapterLibrary(
+            world.loras, atelier.family, atelier.network.check, 2**30, Loader()
+        )
         plain = factories.spec(job_id="job", width=64, height=64, steps=wish.steps)
         spec = msgspec.structs.replace(
             plain,

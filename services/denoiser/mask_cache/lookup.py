@@ -10,7 +10,7 @@ from typing import Final
 import torch
 
 from services.denoiser.mask_cache.key import CacheKeyParts, cache_key, fingerprint
-from services.denoiser.mask_cache.prefetch import DeviceLoader, Prefetcher
+from services.denoiser.mask_cache.prefetch import Prefetcher
 from services.denoiser.mask_cache.recorder import Recorder
 from services.denoiser.mask_cache.row_cache import CACHED, MASK, RECORDED_KINDS, RowCache
 from services.denoiser.mask_cache.store import ActivationStore
@@ -19,6 +19,8 @@ from services.denoiser.sampling.initial_latents import SourceImage
 from shared.models.contracts.family import Family
 from shared.models.contracts.network import FULL_FROM, MaskedNetwork
 from shared.models.files.directory import local_directory
+from shared.residency.loader import Loader
+from shared.residency.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -65,19 +67,20 @@ def planned(own: torch.Tensor, before: torch.Tensor | None, positions: int, whol
 
 
 class CacheLookup:
-    """Those of one model, in the host's `store`. One thread writes what rows record, another one
-    loads what they need."""
+    """Those of one model, in the host's `store`. One thread writes what rows record, and `loader`
+    brings what they need."""
 
-    def __init__(self, store: ActivationStore, family: Family, network: MaskedNetwork) -> None:
+    def __init__(
+        self, store: ActivationStore, family: Family, network: MaskedNetwork, loader: Loader
+    ) -> None:
         """`network`: as loaded just now from the family's files."""
         self._store, self._family, self._network = store, family, network
         self._model = fingerprint(Path(local_directory(family.source)) / family.denoiser)
         self._writer = ThreadPoolExecutor(1, "cache-writer")
-        self._loader = DeviceLoader(network.device)
+        self._transfer = Transfer(loader, network.device)
 
     def close(self) -> None:
         self._writer.shutdown()
-        self._loader.close()
 
     def settle(self) -> None:
         """Return when all that was recorded until now is written."""
@@ -104,8 +107,8 @@ class CacheLookup:
             first=row.step,
             cache=cache if found.cached else None,
         )
-        if masked.cache is not None and self._loader.needed(masked.cache):
-            masked.prefetcher = Prefetcher(self._loader, masked.cache, row.step)
+        if masked.cache is not None and self._transfer.needed(masked.cache.spilled):
+            masked.prefetcher = Prefetcher(self._transfer, masked.cache, row.step)
         if found.recorded:
             step = self._network.recorded_bytes(positions)
             header = HEADER * (2 * self._network.depth + 2)

@@ -137,7 +137,9 @@ class RowCache(RowExtension):
         self.recorder.put(step, kept)
 
     def close(self) -> None:
-        self.prefetcher = None
+        prefetcher, self.prefetcher = self.prefetcher, None
+        if prefetcher is not None:
+            prefetcher.close()
         if self.recorder is not None:
             self.recorder.close()
 

@@ -21,6 +21,7 @@ import torch
 
 from services.denoiser.mask_cache import files
 from services.denoiser.mask_cache.files import ActivationCache, CacheUnreadable, Part
+from shared.policy.residency.evict import Resident, evict
 from shared.security.private_files import private_directory
 from shared.telemetry.caches import CacheReading
 
@@ -228,15 +229,12 @@ class Recording:
             self._part = None
 
 
-def _oldest(directory: Path, bound: int) -> list[Path] | None:
+def _oldest(directory: Path, bound: int) -> tuple[Path, ...] | None:
     """The caches that have to go, least recently used first, until `bound` bytes hold the rest.
     Those being recorded stay; None: they alone take more."""
-    found = sorted(files.sizes(directory), key=lambda each: each[2])
-    total, going = sum(nbytes for _, nbytes, _ in found), []
-    for path, nbytes, _ in found:
-        if total <= bound:
-            break
-        if path.suffix != files.PART:
-            going.append(path)
-            total -= nbytes
-    return going if total <= bound else None
+    held = (
+        Resident(path, nbytes, used, pinned=path.suffix == files.PART)
+        for path, nbytes, used in files.sizes(directory)
+    )
+    leaves, stays = evict(held, bound)
+    return leaves if stays <= bound else None

@@ -50,7 +50,9 @@ class Features:
         settings, bus, metrics = running.settings, running.bus, running.metrics
         self._running, self._transport = running, transport
         self._controls = ControlNets(bus, transport, settings.control_seconds)
-        self._libraries = AdapterLibraries(catalogue.lora_directory, settings, metrics)
+        self._libraries = AdapterLibraries(
+            catalogue.lora_directory, settings, metrics, running.loader
+        )
         self._conditioning: dict[str, Collection[str]] = {}
         self._store = activation_store(settings, families)
         self.occupation = Occupation()
@@ -65,7 +67,7 @@ class Features:
         library = self._libraries.add(name, family, network.check, (family.denoiser,))
         rows: tuple[RowFeature, ...] = (Loras(library), Controls())
         if self._store is not None and isinstance(network, MaskedNetwork):
-            lookup = CacheLookup(self._store, family, network)
+            lookup = CacheLookup(self._store, family, network, running.loader)
             rows = (*rows, MaskCaches(lookup, family.rounds_up))
         branches = RemoteBranches(running.bus, self._transport, name)
         predictors = (

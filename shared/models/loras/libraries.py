@@ -10,15 +10,18 @@ from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.sources.directory import LoraDirectory
 from shared.models.loras.sources.fetch import Fetcher
 from shared.models.lowrank.weights import Adapter
+from shared.residency.loader import Loader
 from shared.telemetry.metrics import Metrics
 
 
 class AdapterLibraries:
     """One for each model, which read the same files."""
 
-    def __init__(self, directory: LoraDirectory, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, directory: LoraDirectory, settings: Settings, metrics: Metrics, loader: Loader
+    ) -> None:
         self._files = LoraFiles(directory, Fetcher.of(settings))
-        self._max_bytes, self._metrics = settings.lora_bytes, metrics
+        self._max_bytes, self._metrics, self._loader = settings.lora_bytes, metrics, loader
         self._libraries: dict[str, AdapterLibrary] = {}
         metrics.watch_cache("fetched_loras", self._files.reading)
 
@@ -26,7 +29,7 @@ class AdapterLibraries:
         self, model: str, family: Family, check: Callable[[Adapter], None], parts: Sequence[str]
     ) -> AdapterLibrary:
         """That of a model of this name; `check` and `parts` as in `AdapterLibrary`."""
-        library = AdapterLibrary(self._files, family, check, self._max_bytes, parts)
+        library = AdapterLibrary(self._files, family, check, self._max_bytes, self._loader, parts)
         self._metrics.watch_cache("loras", library.reading, model)
         self._libraries[model] = library
         return library

@@ -2,7 +2,6 @@
 ones leave when they take too much room."""
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,13 @@ from shared.messages import LoraChoice
 from shared.models.contracts.family import Family
 from shared.models.loras.files import LoraFiles, Version, version
 from shared.models.loras.layout import layout
-from shared.models.loras.read import read_adapter
+from shared.models.loras.read import reading
 from shared.models.loras.sources.origins import label
 from shared.models.lowrank.bank import Use
 from shared.models.lowrank.weights import Adapter
+from shared.residency.item import Item, Pieces
+from shared.residency.loader import Loader
+from shared.residency.tier import Tier
 from shared.telemetry.caches import CacheReading
 
 _Key = tuple[str, bool, Version]
@@ -45,7 +47,7 @@ class LibraryStatistics:
 
 
 class AdapterLibrary:
-    """Adapters in `files` for one model. In one event loop; files are read in threads."""
+    """Adapters in `files` for one model. In one event loop; the loader reads the files."""
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class AdapterLibrary:
         family: Family,
         check: Callable[[Adapter], None],
         max_bytes: int,
+        loader: Loader,
         parts: Sequence[str] | None = None,
     ) -> None:
         """`check` raises `AdapterUnusable` for an adapter that does not fit the model; `parts`: the
@@ -63,28 +66,28 @@ class AdapterLibrary:
         self._family = family
         self._check = check
         self._parts = parts
-        self._held: LruCache[_Key, Adapter] = LruCache(max_bytes)
-        self._reading: dict[_Key, asyncio.Task[Adapter]] = {}
+        self._memory: Tier[_Key, Adapter] = Tier(
+            "the LoRAs in memory", max_bytes, loader, lambda adapter: adapter.nbytes
+        )
         self._nothing: LruCache[LoraChoice, tuple[float, Adapter]] = LruCache(MAX_NOTHING)
         """Adapters (of scale 1) with nothing for `parts`, and when that was seen (monotonic)."""
-        self._hits = self._reads = self._failures = 0
 
     def __repr__(self) -> str:
-        return f"<AdapterLibrary {self._held}>"
+        return f"<AdapterLibrary {self._memory}>"
 
     def reading(self) -> CacheReading:
-        found = self.statistics()
-        return CacheReading(found.bytes, found.bound, found.hits, found.reads, found.evictions)
+        return self._memory.reading()
 
     def statistics(self) -> LibraryStatistics:
+        found = self._memory.statistics()
         return LibraryStatistics(
-            adapters=len(self._held),
-            bytes=self._held.weight,
-            bound=self._held.bound,
-            hits=self._hits,
-            reads=self._reads,
-            evictions=self._held.evictions,
-            failures=self._failures,
+            adapters=found.items,
+            bytes=found.bytes,
+            bound=found.bound,
+            hits=found.hits,
+            reads=found.loads,
+            evictions=found.evictions,
+            failures=found.failures,
         )
 
     async def uses(self, choices: Sequence[LoraChoice]) -> tuple[Use, ...]:
@@ -140,31 +143,12 @@ class AdapterLibrary:
 
     async def _got(self, name: str, partial: bool, path: Path) -> Adapter:
         key = name, partial, await asyncio.to_thread(version, path)
-        held = self._held.get(key)
-        if held is not None:
-            self._hits += 1
-            return held
-        reading = self._reading.get(key)
-        if reading is None:
-            reading = self._reading[key] = asyncio.create_task(self._read(key))
-            reading.add_done_callback(functools.partial(self._was_read, key))
-        return await asyncio.shield(reading)  # whoever else waits for it still wants it
+        _, _, size = key[2]
+        return await asyncio.wrap_future(
+            self._memory.bring(Item(key, size, lambda: self._checked(*key)))
+        )
 
-    def _was_read(self, key: _Key, reading: asyncio.Task[Adapter]) -> None:
-        del self._reading[key]
-        if not reading.cancelled():
-            reading.exception()  # whoever waited for it has it; perhaps nobody does any more
-
-    async def _read(self, key: _Key) -> Adapter:
-        name, partial, (path, *_) = key
-        self._reads += 1
-        try:
-            adapter = await asyncio.to_thread(
-                read_adapter, name, Path(path), self._family, self._parts, partial=partial
-            )
-            self._check(adapter)
-        except BaseException:
-            self._failures += 1
-            raise
-        self._held.put(key, adapter, adapter.nbytes)
-        return adapter
+    def _checked(self, name: str, partial: bool, file: Version) -> Pieces[Adapter]:
+        found = yield from reading(name, Path(file[0]), self._family, self._parts, partial=partial)
+        self._check(found)
+        return found

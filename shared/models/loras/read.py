@@ -18,6 +18,7 @@ from shared.models.files.safetensors_header import Header, read_header
 from shared.models.loras.layout import Source, is_by_input, layout
 from shared.models.loras.notes import Notes
 from shared.models.lowrank.weights import Adapter, LowRank
+from shared.residency.item import Pieces, at_once
 
 
 def read_adapter(
@@ -28,6 +29,18 @@ def read_adapter(
     *,
     partial: bool = False,
 ) -> Adapter:
+    """As `reading`, at once."""
+    return at_once(reading(name, path, family, parts, partial=partial))
+
+
+def reading(
+    name: str,
+    path: Path,
+    family: Family,
+    parts: Sequence[str] | None = None,
+    *,
+    partial: bool = False,
+) -> Pieces[Adapter]:
     """What the adapter `name` in file `path` has for `parts`, None: for all that the model has. A
     file that has nothing for them is not read further than its header. Raises `AdapterUnusable`,
     unless `partial` also if a tensor of it has no use."""
@@ -42,7 +55,7 @@ def read_adapter(
                 name, f"the files of the model's {absent[0]} are not on this host"
             )
         sources = [source for source in found.sources if source.part in wanted]
-        layers = _layers(name, path, header, sources, family) if sources else {}
+        layers = (yield from _layers(name, path, header, sources, family)) if sources else {}
     except AdapterUnusable:
         raise
     except Exception as error:  # it is somebody's file: anything may be wrong with it
@@ -52,13 +65,15 @@ def read_adapter(
 
 def _layers(
     name: str, path: Path, header: Header, sources: Sequence[Source], family: Family
-) -> dict[str, dict[str, LowRank]]:
+) -> Pieces[dict[str, dict[str, LowRank]]]:
+    """By network and layer; a piece for each place in the file."""
     notes = Notes(name, header)
     found: dict[str, dict[str, LowRank]] = {}
     with safe_open(path, framework="pt") as file:
         for source in sources:
             whole = _whole(name, file, source, notes)
             found.setdefault(source.part, {}).update(_split(source, whole, family))
+            yield whole.nbytes
     return found
 
 

@@ -31,6 +31,7 @@ from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.sources.directory import LoraDirectory
 from shared.policy.checkpoint_interval import Interval
 from shared.policy.step_scheduler import Limits
+from shared.residency.loader import Loader
 from shared.tensors.torch_io import get_tensor, put_tensor
 from shared.worker.pull import Work
 from shared.worker.task import Task
@@ -150,7 +151,7 @@ class World:
         )
 
     def library(self) -> AdapterLibrary:
-        return AdapterLibrary(self.loras, family(), network().check, 2**30)
+        return AdapterLibrary(self.loras, family(), network().check, 2**30, Loader())
 
     async def task(self, job_id: str = "job-1", deliveries: int = 1) -> WatchedTask:
         """As the first holder has it, or a later one to whom it was given; after more `deliveries`

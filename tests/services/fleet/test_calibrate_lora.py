@@ -17,6 +17,7 @@ from shared.models.loras.files import LoraFiles
 from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.read import read_adapter
 from shared.models.loras.sources.directory import Calibration, LoraDirectory, calibration
+from shared.residency.loader import Loader
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
 from tests.conftest import run
 from tests.helpers.loras import write_lora
@@ -75,7 +76,7 @@ def test_a_row_waits_no_later_than_its_loras_were_calibrated_for(tmp_path: Path)
         elif late:
             (tmp_path / f"{name}.json").write_text(late)
     lora_directory = LoraDirectory((str(tmp_path),))
-    library = AdapterLibrary(LoraFiles(lora_directory), family(), lambda adapter: None, 1)
+    library = AdapterLibrary(LoraFiles(lora_directory), family(), lambda adapter: None, 1, Loader())
 
     def bound(names: str, steps: int, asked: int) -> int:
         choices = [LoraChoice(name=name) for name in names]

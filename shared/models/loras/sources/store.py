@@ -12,12 +12,14 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 import msgspec
 
+from shared.policy.residency.evict import Resident, evict
 from shared.security.private_files import private_directory, write_private
 
 _WHOLE: Final = ".safetensors"
@@ -179,17 +181,24 @@ class Store:
         return found
 
     def _evict(self, but: str) -> None:
-        files = sorted(self._files())
-        total = sum(size for _, size, _ in files)
-        for _, size, key in files:
-            if total <= self._max_bytes:
-                break
-            if key != but and self._remove(self._path(key, _WHOLE)):
-                self._path(key, _NOTE).unlink(missing_ok=True)
-                self._evictions += 1
-                total -= size
+        files, stay = {key: (size, used) for used, size, key in self._files()}, {but}
+        while leaves := self._leaving(files, stay):
+            for key in leaves:
+                if self._remove(self._path(key, _WHOLE)):
+                    self._path(key, _NOTE).unlink(missing_ok=True)
+                    self._evictions += 1
+                    del files[key]
+                else:
+                    stay.add(key)
         for path in self._directory.glob(f"*{_PART}"):  # of those that were killed
             self._remove(path)
+
+    def _leaving(
+        self, files: Mapping[str, tuple[int, float]], stay: Collection[str]
+    ) -> tuple[str, ...]:
+        """Of `files`, with their bytes and when they were used last: those that make room."""
+        held = (Resident(key, *each, pinned=key in stay) for key, each in files.items())
+        return evict(held, self._max_bytes).leaves
 
     def _remove(self, path: Path) -> bool:
         """Whether the file is gone: nobody had it in use."""

@@ -14,6 +14,7 @@ from shared.models.loras.files import LoraFiles
 from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.sources.directory import LoraDirectory
 from shared.models.loras.sources.origins import label
+from shared.residency.loader import Loader
 from tests.conftest import eventually
 from tests.helpers.lora_server import LoraServer
 from tests.helpers.loras import write_lora
@@ -146,7 +147,7 @@ def test_a_library_without_the_unet_fetches_only_what_has_something_for_it(
             server.files["neon.safetensors"] = await asyncio.to_thread(path.read_bytes)
         choice = LoraChoice(url=f"{server.address}/plain/neon.safetensors")
         library = AdapterLibrary(
-            world.loras, family(), lambda adapter: None, 2**20, ("text_encoder",)
+            world.loras, family(), lambda adapter: None, 2**20, Loader(), ("text_encoder",)
         )
         for _ in range(2):
             adapter = await library.get(choice)
@@ -168,7 +169,7 @@ def test_a_library_without_the_unet_refuses_what_the_unet_could_not_use(tmp_path
         server.files["neon.safetensors"] = save(foreign)
         choice = LoraChoice(url=f"{server.address}/plain/neon.safetensors")
         library = AdapterLibrary(
-            world.loras, family(), lambda adapter: None, 2**20, ("text_encoder",)
+            world.loras, family(), lambda adapter: None, 2**20, Loader(), ("text_encoder",)
         )
         with pytest.raises(AdapterUnusable, match="it is a LoRA for FLUX, and this model is SDXL"):
             await library.get(choice)

@@ -18,6 +18,7 @@ from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.read import read_adapter
 from shared.models.loras.sources.directory import LoraDirectory
 from shared.models.lowrank.weights import Adapter
+from shared.residency.loader import Loader
 from tests.conftest import eventually
 from tests.helpers.loras import write_lora
 from tests.services.denoiser.models import family, make_row, make_unet, network
@@ -53,7 +54,7 @@ class Slow(AdapterLibrary):
 
 def slow(world: World, folder: Path) -> Slow:
     world.loras = LoraFiles(LoraDirectory((str(folder),)))
-    library = Slow(world.loras, family(), network().check, 2**30)
+    library = Slow(world.loras, family(), network().check, 2**30, Loader())
     library.there = asyncio.Event()
     world.library = lambda: library  # type: ignore[method-assign]
     return library

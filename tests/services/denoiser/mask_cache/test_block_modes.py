@@ -13,6 +13,8 @@ from services.denoiser.mask_cache.store import ActivationStore
 from services.denoiser.rows.row import Row
 from shared.policy.cost_model import CostModel
 from shared.policy.step_work import StepWork
+from shared.residency.item import Item, Pieces
+from shared.residency.loader import Loader
 from tests.helpers.flux import Atelier, make_flux
 from tests.services.denoiser.mask_cache.test_masked import (
     STEPS,
@@ -78,27 +80,35 @@ def host(atelier: Atelier, tmp_path: Path) -> Iterator[tuple[Spilled, CacheLooku
         yield found, lookup
 
 
+def hold(loader: Loader, until: threading.Event) -> None:
+    def held() -> Pieces[None]:
+        until.wait()
+        yield 1
+
+    loader.bring(Item("busy", 1, held))
+
+
 def test_rows_agree_on_modes_and_their_work_is_predicted_by_them(
     host: tuple[Spilled, CacheLookup], busy: threading.Event
 ) -> None:
     spilled, lookup = host
     near = spilled.row(lookup)
     spilled.spill()
-    lookup._loader._thread.submit(busy.wait)  # nothing is loaded meanwhile
+    hold(lookup._transfer._loader, busy)  # nothing is loaded meanwhile
     far = spilled.row(lookup)
     before = far.work
-    lookup._loader._seconds_per_byte = 1.0
+    lookup._transfer.rate.seconds_per_byte = 1.0
     choose_modes([near, far], known())
     assert masked_of(near).modes == masked_of(far).modes == ("full",) * 4
     ahead = masked_of(far).prefetcher
     assert ahead is not None
     assert ahead.skipped == 4
     assert far.work == StepWork.full(1, far.shape_key.tokens)
-    lookup._loader._seconds_per_byte = 0.0
+    lookup._transfer.rate.seconds_per_byte = 0.0
     choose_modes([near, far], known())
     assert masked_of(near).modes == masked_of(far).modes == ("keys_values",) * 4
     assert far.work == before
-    lookup._loader._seconds_per_byte = 1.0
+    lookup._transfer.rate.seconds_per_byte = 1.0
     choose_modes([near], known())
     assert masked_of(near).modes == ("keys_values",) * 4
 
@@ -121,7 +131,7 @@ def test_before_anything_was_measured_all_caches_are_used(
     spilled, lookup = host
     spilled.spill()
     row = spilled.row(lookup)
-    lookup._loader._seconds_per_byte = 1.0
+    lookup._transfer.rate.seconds_per_byte = 1.0
     choose_modes([row], CostModel())
     assert masked_of(row).modes == ("keys_values",) * 4
 

@@ -22,6 +22,7 @@ from services.denoiser.sampling.initial_latents import SourceImage, content_dige
 from shared.models.contracts.network import MaskedNetwork
 from shared.models.loras.read import read_adapter
 from shared.policy.cost_model import CostModel
+from shared.residency.loader import Loader
 from tests.helpers.flux import Atelier, Wish, make_flux
 from tests.helpers.loras import write_lora
 
@@ -49,7 +50,7 @@ def lookup(store: ActivationStore, atelier: Atelier) -> Iterator[CacheLookup]:
 def another(store: ActivationStore, atelier: Atelier) -> closing[CacheLookup]:
     """A denoiser's."""
     assert isinstance(atelier.network, MaskedNetwork)
-    return closing(CacheLookup(store, atelier.family, atelier.network))
+    return closing(CacheLookup(store, atelier.family, atelier.network, Loader()))
 
 
 def picture(box: tuple[int, int, int, int] = (2, 2, 8, 8), number: int = 0) -> SourceImage:

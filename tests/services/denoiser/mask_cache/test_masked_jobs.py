@@ -30,6 +30,7 @@ from shared.models.contracts.network import MaskedNetwork
 from shared.models.loras.files import LoraFiles
 from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.sources.directory import LoraDirectory
+from shared.residency.loader import Loader
 from shared.tensors.torch_io import put_tensor
 from tests.helpers import factories
 from tests.helpers.flux import Atelier, make_flux
@@ -50,10 +51,11 @@ def model(atelier: Atelier, tmp_path: Path) -> Iterator[Model]:
     """Of a denoiser; its engine is not started."""
     assert isinstance(atelier.network, MaskedNetwork)
     store = ActivationStore(tmp_path / "memory", tmp_path / "disk", 2**26, 0)
+    loader = Loader()
     library = AdapterLibrary(
-        LoraFiles(LoraDirectory()), atelier.family, atelier.network.check, 2**20
+        LoraFiles(LoraDirectory()), atelier.family, atelier.network.check, 2**20, loader
     )
-    with closing(CacheLookup(store, atelier.family, atelier.network)) as lookup:
+    with closing(CacheLookup(store, atelier.family, atelier.network, loader)) as lookup:
         yield Model(
             Engine(atelier.network, predictors=[LoraWeights(atelier.network), MaskedSteps()]),
             atelier.sampling,

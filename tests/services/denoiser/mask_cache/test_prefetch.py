@@ -1,15 +1,19 @@
 """Activation caches that do not lie where the network reads them are brought there ahead of it."""
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
 
 from services.denoiser.mask_cache.files import ActivationCache
-from services.denoiser.mask_cache.prefetch import DeviceLoader, Loaded, PrefetchedStep, Prefetcher
+from services.denoiser.mask_cache.prefetch import PrefetchedStep, Prefetcher
 from services.denoiser.mask_cache.store import ActivationStore
+from shared.residency.item import Item, Pieces
+from shared.residency.loader import Load, Loader
+from shared.residency.transfer import Moved, Transfer
+from tests.conftest import HANG_SECONDS, until
 from tests.helpers.flux import Atelier, make_flux
 from tests.services.denoiser.mask_cache.test_masked import (
     another,
@@ -26,21 +30,28 @@ NBYTES = 2 * 8 * 4
 """Of a tensor."""
 
 
-class Counting(DeviceLoader):
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
+class Counting(Transfer):
+    def __init__(self, loader: Loader) -> None:
+        super().__init__(loader, torch.device("cpu"))
         self.begun = 0
 
-    def begin(self, tensor: torch.Tensor) -> Future[Loaded]:
+    def begin(
+        self, tensor: torch.Tensor, within: float = 0.0, likelihood: float = 1.0
+    ) -> Load[Moved]:
         self.begun += 1
-        return super().begin(tensor)
+        return super().begin(tensor, within, likelihood)
 
 
 @pytest.fixture
-def loads() -> Iterator[Counting]:
-    found = Counting()
+def loader() -> Iterator[Loader]:
+    found = Loader()
     yield found
     found.close()
+
+
+@pytest.fixture
+def loads(loader: Loader) -> Counting:
+    return Counting(loader)
 
 
 @pytest.fixture
@@ -78,6 +89,26 @@ def test_what_is_asked_for_out_of_turn_comes_too(loads: Counting, cache: Activat
     ahead = Prefetcher(loads, cache, 0, 2 * NBYTES)
     for step, name in ((0, "1.value.2"), (2, "0.key.0"), (2, "0.key.0"), (3, "1.key.1")):
         assert torch.equal(ahead.take(step, name), value(step, name))
+
+
+def test_what_a_row_that_ended_wanted_is_given_up_and_a_step_that_runs_still_has_its_own(
+    loader: Loader, loads: Counting, cache: ActivationCache
+) -> None:
+    gate = threading.Event()
+
+    def held() -> Pieces[None]:
+        assert gate.wait(HANG_SECONDS)
+        yield 1
+
+    loader.bring(Item("gate", 1, held))
+    ahead = Prefetcher(loads, cache, 0, 4 * NBYTES)
+    ahead.close()
+    gate.set()
+    assert torch.equal(ahead.take(0, NAMES[0]), value(0, NAMES[0]))
+    assert torch.equal(ahead.take(1, NAMES[5]), value(1, NAMES[5]))
+    until(lambda: loader.statistics().waiting == 0)
+    assert loader.statistics().cancelled == 4
+    assert loads.begun == 6
 
 
 def test_a_step_gives_an_images_own_and_a_block_may_ask_twice(

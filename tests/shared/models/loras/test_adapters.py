@@ -18,6 +18,7 @@ from shared.models.loras.read import read_adapter
 from shared.models.loras.sources.directory import LoraDirectory
 from shared.models.lowrank.bank import AdaptedNetwork
 from shared.models.lowrank.weights import Adapter, LowRank
+from shared.residency.loader import Loader
 from tests.conftest import run
 from tests.helpers.loras import Form, write_lora
 from tests.services.denoiser.models import family, make_unet
@@ -217,7 +218,7 @@ def library(folder: Path, max_bytes: int) -> AdapterLibrary:
     unet = make_unet()
     network = AdaptedNetwork("unet", unet)
     return AdapterLibrary(
-        LoraFiles(LoraDirectory((str(folder),))), family(), network.check, max_bytes
+        LoraFiles(LoraDirectory((str(folder),))), family(), network.check, max_bytes, Loader()
     )
 
 
