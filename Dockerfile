@@ -24,8 +24,8 @@ RUN python -m pip install --no-cache-dir ${PIP_OPTIONS} --constraint ${CONSTRAIN
 # The same user everywhere: an arena is readable by its owner's user alone. A volume mounted over
 # one of these directories takes on its owner and its mode.
 RUN useradd --uid 10001 --create-home darkroom \
- && install --directory --owner darkroom --mode 0700 /var/lib/darkroom /run/keys \
-      /run/keys/nats /run/keys/gateway /run/keys/planner /run/keys/prompt_encoder \
+ && install --directory --owner darkroom --mode 0700 /var/lib/darkroom /var/lib/weights \
+      /run/keys /run/keys/nats /run/keys/gateway /run/keys/planner /run/keys/prompt_encoder \
       /run/keys/controlnet /run/keys/denoiser /run/keys/vae
 USER darkroom
 

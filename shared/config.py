@@ -89,6 +89,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     directory."""
     lora_disk_bytes: Annotated[Bytes, LORAS] = 8 * 1024 * 1024 * 1024
     """How much of fetched LoRAs is kept there."""
+    weights_dir: Annotated[Path, COMPUTING] = Path(f"/var/tmp/darkroom-weights-{os.getuid()}")
+    """Where weights lie that had to be converted, to `DARKROOM_DTYPE` above all, for all processes
+    of this host: they map them from there, and share the memory. It must be nobody else's
+    directory."""
+    weights_disk_bytes: Annotated[Bytes, COMPUTING] = 64 * 1024 * 1024 * 1024
+    """How much of converted weights is kept there; those that were not loaded for longest leave. 0:
+    none, and each process has a copy of converted weights for itself."""
     controls: Annotated[str, CONTROLS] = DEFAULT_CONTROLS
     """The ControlNets that are served: directories or hub ids, or folders of directories, separated
     as in PATH."""
@@ -141,8 +148,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The addresses and networks, separated by commas, whose `X-Forwarded-*` headers the gateway
     believes. Empty: nobody's."""
     memory_budget: Annotated[Bytes, COMPUTING] = 0
-    """The resident memory above which a process takes no more work. 0: any. A process that is over
-    95% of it before any work does not start."""
+    """The resident memory above which a process takes no more work; weights count in full, whether
+    or not other processes share their pages. 0: any. A process that is over 95% of it before any
+    work does not start."""
     threads: Annotated[int, at_least(0, "threads"), LAID_OUT] = 0
     """How many threads torch uses in this process. 0: as torch decides; `darkroom up` decides by
     the machine."""

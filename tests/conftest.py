@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -63,6 +65,12 @@ def until(condition: Callable[[], bool], within: float = HANG_SECONDS, every: fl
 
 def pytest_configure() -> None:
     gc.disable()
+    # Fleets convert weights once in each process of tests.
+    os.environ["DARKROOM_WEIGHTS_DIR"] = tempfile.mkdtemp(prefix="darkroom-test-weights-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["DARKROOM_WEIGHTS_DIR"], ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

@@ -28,7 +28,9 @@ _LAYERS: Final = """
     shared/bus shared/bus/nats
     shared/telemetry
     shared/policy/residency shared/residency
-    shared/models/files shared/models/samplers shared/models/lowrank
+    shared/models/files shared/models/samplers
+    shared/models/weights
+    shared/models/lowrank
     shared/models/contracts
     shared/models/families/unet
     shared/models/families/sd shared/models/families/sdxl shared/models/families/flux

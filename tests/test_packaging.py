@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from shared.policy.fleet_layout import Machine, Weights, choose_layout
-from shared.services import SERVICES
+from shared.services import SERVICES, reading
 
 ROOT = Path(__file__).parent.parent
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)$")
@@ -111,6 +111,18 @@ def test_compose_has_a_scalable_block_per_service_on_one_shared_memory() -> None
     assert compose["volumes"]["arenas"]["driver_opts"]["type"] == "tmpfs"
     [published] = services["gateway"]["ports"]
     assert published.startswith("127.0.0.1:")
+
+
+def test_in_compose_all_that_hold_weights_share_them() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    place = compose["x-environment"]["DARKROOM_WEIGHTS_DIR"]
+    mounting = {
+        name
+        for name, block in compose["services"].items()
+        if f"weights:{place}" in block.get("volumes", ())
+    }
+    assert mounting == set(reading("tensors"))
+    assert f" {place} " in (ROOT / "Dockerfile").read_text()  # whose owner and mode it takes on
 
 
 def test_compose_runs_what_darkroom_up_chooses_for_two_cores() -> None:

@@ -25,11 +25,13 @@ ANSWER_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class OwnFleet:
-    """`darkroom` is a client that is connected to the fleet over NATS at `url`."""
+    """`darkroom` is a client that is connected to the fleet over NATS at `url`; `weights`: the
+    directory of converted weights."""
 
     darkroom: Darkroom
     url: str
     arenas: Path
+    weights: Path
     fleet: Fleet
 
     def pids(self) -> list[int]:
@@ -79,6 +81,7 @@ async def own_fleet(
                 **(environment or {}),
                 "DARKROOM_ARENA_DIR": str(arenas := Path(shared) / "arenas"),
                 "DARKROOM_TEMPLATE_DIR": str(Path(here) / "templates"),
+                "DARKROOM_WEIGHTS_DIR": str(weights := Path(here) / "weights"),
             },
         ),
     ):
@@ -91,7 +94,7 @@ async def own_fleet(
             ) as fleet,
             Darkroom.connect(fleet.nats.url, "benchmark") as darkroom,
         ):
-            yield OwnFleet(darkroom, fleet.nats.url, arenas, fleet)
+            yield OwnFleet(darkroom, fleet.nats.url, arenas, weights, fleet)
 
 
 async def denoisers(bus: Bus) -> list[dict[str, Any]]:

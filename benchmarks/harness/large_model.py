@@ -83,7 +83,7 @@ def controlnet(directory: Path, model: Path, seed: int = 0) -> Path:
 def lora_file(path: Path, model: Path, nbytes: int, seed: int = 0) -> int:
     """Write a random LoRA for the UNet of `model` (PEFT's keys, float32) whose size comes as near
     to `nbytes` as a whole rank allows. Returns the rank."""
-    sizes = _lora_layers(model)
+    sizes = lora_layers(model)
     rank = max(1, round(nbytes / 4 / sum(inner + outer for inner, outer in sizes.values())))
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
@@ -114,7 +114,7 @@ def _unet_config(size: Size) -> dict[str, Any]:
     }
 
 
-def _lora_layers(model: Path) -> dict[str, tuple[int, int]]:
+def lora_layers(model: Path) -> dict[str, tuple[int, int]]:
     """(in, out) by the name of each layer."""
     return {
         name: (layer.in_features, layer.out_features)

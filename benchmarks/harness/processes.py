@@ -1,5 +1,5 @@
-"""Processes of one's own for as long as a context is open, and how much processor time they use.
-Linux."""
+"""Processes of one's own for as long as a context is open, and how much processor time and memory
+they use. Linux."""
 
 import asyncio
 import os
@@ -7,13 +7,15 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from shared.errors import Misconfigured
 from shared.host.die_with_parent import command_that_dies_with_us
 
 STOP_SECONDS: Final = 10.0
+_KIB: Final = 1024
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM = 11, 12
 """Places in /proc/PID/stat after the name, which may contain anything (proc(5): utime, stime)."""
@@ -58,3 +60,38 @@ def _of(pid: int) -> float:
         raise Misconfigured(f"process {pid} has ended while it was measured") from error
     fields = line.rsplit(")", 1)[1].split()
     return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """In bytes (proc(5), smaps): `rss`: pages that are there; `pss`: each of them divided by how
+    many processes have it; `own`: those that are of no file, or no more since they were written
+    to."""
+
+    rss: int
+    pss: int
+    own: int
+
+    @classmethod
+    def of_process(cls, pid: int) -> Self:
+        """All of process `pid`."""
+        return cls.summed(Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+
+    @classmethod
+    def of_files(cls, pid: int, directory: Path) -> Self:
+        """What process `pid` has mapped of files below `directory`, with what it made of them."""
+        return cls.summed(Path(f"/proc/{pid}/smaps").read_text().splitlines(), directory)
+
+    @classmethod
+    def summed(cls, lines: Iterable[str], below: Path | None = None) -> Self:
+        """Of the mappings in the lines of such a file; those of files `below` a directory alone, if
+        there is one."""
+        found = dict.fromkeys(("Rss", "Pss", "Anonymous"), 0)
+        counting = False
+        for line in lines:
+            name, *values = line.split()
+            if not name.endswith(":"):  # the heading of a mapping: addresses, ..., its file
+                counting = below is None or below in Path(line[line.find("/") :]).parents
+            elif counting and name.rstrip(":") in found:
+                found[name.rstrip(":")] += int(values[0]) * _KIB
+        return cls(found["Rss"], found["Pss"], found["Anonymous"])

@@ -1,4 +1,4 @@
-"""What malloc does with freed memory, in processes without torch (see `torch_setup.py`)."""
+"""What glibc's malloc does with freed memory (see `torch_setup.py` for processes with torch)."""
 
 import ctypes
 import sys
@@ -11,8 +11,15 @@ _MMAP_THRESHOLD: Final = -3
 
 
 def give_back_large_pieces() -> None:
-    """Otherwise glibc keeps up to 64 MB in every thread's heap once images were decoded there.
-    Another malloc decides for itself."""
+    """For processes without torch: otherwise glibc keeps up to 64 MB in every thread's heap once
+    images were decoded there. Another malloc decides for itself."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, LARGEST_IN_HEAP)
+
+
+def hand_back() -> None:
+    """What was freed, and kept by glibc's allocator for the next step, goes back to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -8,6 +8,7 @@ from typing import TypeVar
 from shared.bus.readiness import common
 from shared.bus.unusable import Kind, Unusable
 from shared.models.files.loading import load_each
+from shared.models.weights.sharing import share_weights
 from shared.process.process import Process
 from shared.tensors.transport import Transport
 from shared.worker.exclusive import ExclusiveLock
@@ -31,8 +32,12 @@ def load_components(
     """What `load` makes of each of these names, as `load_each` does it, and with its errors.
     `what`: it is, of a model; `folders`: below each source, those that are loaded. Raises
     `MemoryBudgetExceeded`, before anything is loaded, if all of it is more than fits."""
-    weights = sum(component_bytes(source, *folders[name]) for name, source in sources.items())
+    dtype = running.settings.dtype
+    weights = sum(
+        component_bytes(source, *folders[name], dtype=dtype) for name, source in sources.items()
+    )
     of = "of " if kind == "model" else ""
+    share_weights(running.settings.weights_dir, running.settings.weights_disk_bytes)
     running.budget.refuse_larger(f"{what} {of}{', '.join(sources)}", weights)
     return load_each(sources, kind, what, load)
 

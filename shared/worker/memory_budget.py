@@ -1,18 +1,19 @@
 """How much memory a process may use: over it, it takes no more work and loads no larger model."""
 
-import ctypes
 import logging
 import math
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from shared.bus.readiness import Refusal
 from shared.errors import MemoryBudgetExceeded
+from shared.host.heap import hand_back
 from shared.models.files.directory import local_directory
-from shared.models.files.weights import weight_bytes
+from shared.models.files.weights import loaded_bytes, weight_bytes
 
 LOOK_SECONDS: Final = 0.25
 """How long one look at the resident memory is believed."""
@@ -28,17 +29,12 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def hand_back() -> None:
-    """What was freed, and kept by glibc's allocator for the next step, goes back to the system."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def component_bytes(source: str, *components: str) -> int:
-    """Size of the weights of these components of the model in `source`."""
+def component_bytes(source: str, *components: str, dtype: str = "") -> int:
+    """Size of the weights of these components of the model in `source`: on disk, or once they are
+    loaded as torch's `dtype`. Processes may share them then, but each needs all of them."""
     root = local_directory(source)
-    return sum(weight_bytes(root / component) for component in components)
+    size = partial(loaded_bytes, dtype=dtype) if dtype else weight_bytes
+    return sum(size(root / component) for component in components)
 
 
 class MemoryBudget:

@@ -37,6 +37,7 @@ PROGRAMS = (
     "serving",
     "simulate",
     "overload",
+    "shared_weights",
 )
 
 

@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol
 import torch
 
 from shared.errors import Misconfigured
-from shared.models.files.weights import load_of_transformers
 from shared.models.lowrank.bank import Use
 from shared.models.lowrank.weights import Adapter
+from shared.models.weights.load import load_of_transformers
 
 MARKS: Final = 2
 """Tokens that mark the beginning and the end of a prompt, at most."""

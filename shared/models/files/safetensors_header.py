@@ -25,6 +25,8 @@ _BITS: Final[Mapping[str, int]] = {
 KINDS: Final = frozenset(_BITS)
 FLOATING: Final = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 """Types whose numbers are read as they are."""
+OF_TORCH: Final[Mapping[str, str]] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""What those are called that weights are computed with."""
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -47,6 +49,14 @@ class Header(msgspec.Struct, frozen=True):
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(self.shapes)
+
+    def nbytes(self, key: str, dtype: str = "") -> int:
+        """Of the tensor with this key, as it is in the file or, if it has fractions, as torch's
+        `dtype`; 0 if its type is none that the format knows."""
+        kind = self.kinds[key]
+        if dtype and kind in FLOATING:
+            kind = OF_TORCH[dtype]
+        return prod(self.shapes[key]) * _BITS.get(kind, 0) // 8
 
 
 class _Tensor(msgspec.Struct, frozen=True):

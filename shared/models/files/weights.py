@@ -1,18 +1,14 @@
-"""A component's weights: which of several precisions is loaded, by the names of its files, and
-whether they are those of its config.
+"""A component's weights: which of several precisions is loaded, by the names of its files.
 
 diffusers and transformers call files `model.safetensors`, or `model.fp16.safetensors` and the like,
-and look for one kind only: a repository with the others alone would not load. Both draw weights
-that a file lacks at random, and leave out those that a network has no place for; here that is an
-error.
+and look for one kind only: a repository with the others alone would not load.
 """
 
 import logging
 import re
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from shared.errors import Misconfigured
 from shared.models.files.directory import read_json
@@ -72,61 +68,34 @@ def refuse_damaged(source: str, folder: str = "") -> None:
                 raise Misconfigured(f"{folder}/{name} of {source!r} is not there")
 
 
-def load(kind: Any, source: str, folder: str | None, dtype: Any) -> Any:
-    """Component `folder` of the model `source` (None: the model itself), as `kind` of diffusers.
-    Raises `Misconfigured` if its weights are not those of its config, or whatever loading does."""
-    module, loading = _loaded(kind, source, folder, dtype)
-    if strange := loading.get("unexpected_keys"):
-        raise Misconfigured(
-            f"the config of {folder or source} has no place for its weights {_some(strange)}"
-        )
-    return module
-
-
-def load_of_transformers(kind: Any, source: str, folder: str, dtype: Any) -> Any:
-    """As `load`, of transformers. Its files may have more than it has a place for, such as a vision
-    tower that it was trained with."""
-    # Else it says no more than that shapes differ.
-    module, loading = _loaded(kind, source, folder, dtype, ignore_mismatched_sizes=True)
-    if others := loading.get("mismatched_keys"):
-        shown = _some(f"{key} is {tuple(has)}, not {tuple(wanted)}" for key, has, wanted in others)
-        raise Misconfigured(f"the weights of {folder} do not fit its config: {shown}")
-    return module
-
-
-def _loaded(
-    kind: Any, source: str, folder: str | None, dtype: Any, **settings: Any
-) -> tuple[Any, dict[str, Any]]:
-    """Also what the library tells of the weights."""
-    where = {} if folder is None else {"subfolder": folder}
-    module, loading = kind.from_pretrained(
-        source,
-        dtype=dtype,
-        use_safetensors=True,
-        variant=variant_of(source, folder or ""),
-        output_loading_info=True,
-        **where,
-        **settings,
-    )
-    if lacking := loading.get("missing_keys"):
-        raise Misconfigured(f"the weights of {folder or source} lack {_some(lacking)}")
-    return module, loading
-
-
-def _some(keys: Iterable[str]) -> str:
-    """The first of them by name, and how many more there are."""
-    first, *others = sorted(map(str, keys))
-    return f"{first} and {len(others)} more" if others else first
-
-
 def weight_bytes(component: Path) -> int:
     """Size of the weights in a component's directory, as they lie there. Weights in several
     precisions count once: those that are loaded, or all if none are."""
-    files = [component / name for name in _here(component)]
+    return sum(file.stat().st_size for file in chosen(component))
+
+
+def loaded_bytes(component: Path, dtype: str) -> int:
+    """Size of those weights as torch's `dtype`. A file that cannot be read counts as it lies
+    there: loading it says what is wrong."""
+    total = 0
+    for file in chosen(component):
+        try:
+            header = read_header(file)
+        except (NotSafetensors, OSError):
+            total += file.stat().st_size
+        else:
+            total += sum(header.nbytes(key, dtype) for key in header.keys)
+    return total
+
+
+def chosen(component: Path) -> list[Path]:
+    """The files in a component's directory that its weights are loaded from, of those in several
+    precisions; all if none are."""
+    files = [component / name for name in sorted(_here(component))]
     for variant in (None, *VARIANTS):
         if own := [file for file in files if _variant(file.name) == variant]:
-            return sum(file.stat().st_size for file in own)
-    return sum(file.stat().st_size for file in files)
+            return own
+    return files
 
 
 def _variant(name: str) -> str | None:

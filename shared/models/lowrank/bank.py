@@ -18,6 +18,8 @@ from shared.models.files.layers import CLIP
 from shared.models.lowrank.layer_bank import LayerBank, UseSet, add_adapted, stack
 from shared.models.lowrank.merged import Layer, merge
 from shared.models.lowrank.weights import Adapter, LowRank
+from shared.models.weights.originals import Originals
+from shared.models.weights.pages import FilePages
 
 Use = tuple[Adapter, float]
 """An adapter and its scale."""
@@ -43,8 +45,8 @@ class AdaptedNetwork:
         }
         self._hooked: set[str] = set()
         self._bank: Bank | None = None
-        self._originals: dict[torch.Tensor, torch.Tensor] = {}
-        """Weights and biases as they were, of layers that adapters are merged into."""
+        self._originals = Originals()
+        """Of layers that adapters are merged into."""
 
     def check(self, adapter: Adapter) -> None:
         """Raises `AdapterUnusable` if `adapter` has weights for a layer that is not here, or is of
@@ -85,27 +87,22 @@ class AdaptedNetwork:
     def merge(self, uses: Sequence[Use]) -> None:
         """From now on the weights themselves have the adapters `uses`, all of them checked, and no
         others; for none, they are what they were, bit for bit. Should it fail, so they are too."""
-        self._restore()
+        self._originals.restore()
         touched: dict[str, list[tuple[LowRank, float]]] = {}
         for adapter, scale in uses:
             for name, low_rank in adapter.parts.get(self._part, {}).items():
                 touched.setdefault(self._here(name), []).append((low_rank, scale))
+        pages = FilePages.mapped()
         try:
             for name, each in touched.items():
                 layer = self._layers[name]
-                biased = any(low_rank.bias is not None for low_rank, _ in each)
-                self._originals[layer.weight] = layer.weight.clone()
-                if biased and layer.bias is not None:
-                    self._originals[layer.bias] = layer.bias.clone()
+                self._originals.keep(layer.weight, pages)
+                if layer.bias is not None and any(one.bias is not None for one, _ in each):
+                    self._originals.keep(layer.bias, pages)
                 merge(layer, each)
         except BaseException:
-            self._restore()
+            self._originals.restore()
             raise
-
-    def _restore(self) -> None:
-        for parameter, original in self._originals.items():
-            parameter.copy_(original)
-        self._originals.clear()
 
     @contextlib.contextmanager
     def using(self, bank: Bank | None) -> Iterator[None]:

@@ -52,5 +52,5 @@ def merge(layer: Layer, uses: Sequence[tuple[LowRank, float]]) -> None:
         else:
             changed, bias = shaped * (changed + added), factor * bias
     layer.weight.copy_(changed)
-    if layer.bias is not None:
+    if layer.bias is not None and any(low_rank.bias is not None for low_rank, _ in uses):
         layer.bias += bias.to(layer.bias)

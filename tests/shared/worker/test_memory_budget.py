@@ -3,10 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from shared.errors import MemoryBudgetExceeded
 from shared.models.files.weights import weight_bytes
-from shared.worker.memory_budget import LOOK_SECONDS, MemoryBudget, resident_bytes
+from shared.worker.memory_budget import (
+    LOOK_SECONDS,
+    MemoryBudget,
+    component_bytes,
+    resident_bytes,
+)
 
 
 class World:
@@ -98,6 +105,15 @@ def test_weights_in_two_precisions_count_once(tmp_path: Path) -> None:
     assert weight_bytes(tmp_path) == 8
     (tmp_path / "model.safetensors").unlink()
     assert weight_bytes(tmp_path) == 4
+
+
+def test_weights_count_as_large_as_they_are_loaded(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(100).half(), "b": torch.zeros(10, dtype=torch.int64)}
+    (tmp_path / "unet").mkdir()
+    save_file(tensors, tmp_path / "unet" / "model.safetensors")
+    for dtype, size in (("float32", 480), ("float16", 280), ("bfloat16", 280)):
+        assert component_bytes(str(tmp_path), "unet", dtype=dtype) == size
+    assert component_bytes(str(tmp_path), "unet") > 280
 
 
 def test_a_refusal_says_what_is_used_and_of_what_and_lasts() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -11,8 +12,10 @@ from shared.models.contracts.traced import Example
 from shared.models.families.flux.masked import MaskedCall
 from shared.models.families.flux.pieces import Pieces, pieces
 from shared.models.families.flux.stream import PATCH, Context, Rotary, Stream, packed, unpacked
-from shared.models.files.weights import load
+from shared.models.files.safetensors_header import Shape
 from shared.models.lowrank.bank import AdaptedModule, AdaptedNetwork, Bank
+from shared.models.weights.layout import Layout
+from shared.models.weights.load import load
 
 MAX_POSITIONS: Final = 16
 """Different (prompt tokens, rows, columns) whose position embeddings are kept."""
@@ -55,7 +58,9 @@ class FluxTransformer(AdaptedModule):
         # From its own module, when needed: the package itself imports every model there is.
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-        return cls(load(FluxTransformer2DModel, model, "transformer", dtype).to(device))
+        on_cpu = torch.device(device).type == "cpu"
+        layout = Layout("small_by_column", _is_small, _transpose_small) if on_cpu else None
+        return cls(load(FluxTransformer2DModel, model, "transformer", dtype, layout).to(device))
 
     def predict(
         self,
@@ -166,11 +171,15 @@ def given(conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor, torch
     return conditioning.tensors["embeds"], conditioning.tensors["pooled"], conditioning.scalars
 
 
+def _is_small(shape: Shape) -> bool:
+    return len(shape) == 2 and prod(shape) <= SMALL
+
+
 def _transpose_small(module: torch.nn.Module) -> None:
     """Lay out small layers' weights in a CPU's memory column by column: multiplied with a hundred
     tokens or fewer, that takes up to a third less time. They look the same to everybody."""
     for layer in module.modules():
-        if isinstance(layer, torch.nn.Linear) and layer.weight.numel() <= SMALL:
+        if isinstance(layer, torch.nn.Linear) and _is_small(layer.weight.shape):
             weight = layer.weight.data
             if weight.device.type == "cpu":
                 layer.weight.data = weight.t().contiguous().t()

@@ -13,7 +13,7 @@ from shared.host.torch_graph import Graph
 from shared.models.contracts.network import Conditioning
 from shared.models.contracts.traced import TRIALS, graph_if_same
 from shared.models.families.unet.inputs import CrossAttention
-from shared.models.files.weights import load
+from shared.models.weights.load import load
 
 
 class UnetControlNet:

@@ -7,8 +7,8 @@ import torch
 from shared.models.contracts.network import Conditioning, Control
 from shared.models.contracts.traced import Example
 from shared.models.families.unet.inputs import CrossAttention
-from shared.models.files.weights import load
 from shared.models.lowrank.bank import AdaptedModule, AdaptedNetwork, Bank
+from shared.models.weights.load import load
 
 Halfway = tuple[torch.Tensor, ...]
 """The middle block's output, the time embedding, and the encoder half's outputs."""
