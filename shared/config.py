@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, get_args, get_type_hints
 
 import msgspec
 
+from shared.byte_size import ByteSize
 from shared.errors import Misconfigured
 from shared.services import SERVICES, reading
 from shared.shipped import DEFAULT_CONTROLS, DEFAULT_LORAS, DEFAULT_MODEL, located
@@ -147,6 +148,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[str, ACCESS] = ""
     """The addresses and networks, separated by commas, whose `X-Forwarded-*` headers the gateway
     believes. Empty: nobody's."""
+    memory: Annotated[ByteSize, COMPUTING] = ByteSize("0")
+    """How many bytes of weights a process holds at a time, such as `24GB` or `512MiB`; what does
+    not fit beside the others waits until one of them leaves. 0: nine tenths of the memory of the
+    device, or of the machine."""
     memory_budget: Annotated[Bytes, COMPUTING] = 0
     """The resident memory above which a process takes no more work; weights count in full, whether
     or not other processes share their pages. 0: any. A process that is over 95% of it before any

@@ -11,6 +11,9 @@ RESULTS: Final = "RESULTS"
 DEAD: Final = "DEAD"
 INPUTS: Final = "INPUTS"
 RECORDS: Final = "records"
+PLACEMENT: Final = "placement"
+"""Bucket of what each process shall hold: by the name of a process, or of a service for all of its
+processes."""
 
 ALL_SUBMITS: Final = f"{PREFIX}.submit.*"
 ALL_WORK: Final = f"{PREFIX}.work.>"
@@ -21,6 +24,8 @@ ALL_CANCELS: Final = f"{PREFIX}.cancel.*"
 ALL_METRICS: Final = f"{PREFIX}.metrics"
 ALL_LOADS: Final = f"{PREFIX}.load.*"
 ALL_WAITING: Final = f"{PREFIX}.waiting.*"
+PLACED: Final = f"{PREFIX}.placement"
+"""Something in the bucket of that name is another than it was."""
 
 PLANNERS: Final = "planner"
 """Queue group, and the durable consumer of JOBS, that all planners share."""

@@ -40,7 +40,7 @@ _LAYERS: Final = """
     shared/models/loras
     shared/tensors
     shared/jobs
-    shared/policy/block_plan shared/policy shared/policy/release
+    shared/policy/block_plan shared/policy/components shared/policy shared/policy/release
     shared/client
     shared/worker
     shared/process

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.controlnet.service import ControlNetService
 from shared.errors import Misconfigured
 from shared.host.lean_imports import lean_diffusers
+from shared.host.tasks import alongside
 from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import sort_controls
 from shared.models.contracts.controlnet import ControlNet
 from shared.models.families.registry import control_family
 from shared.models.files.directory import read_json
+from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
-from shared.process.serving import load_components, serve_nodes
+from shared.process.serving import serve_nodes
 
 if TYPE_CHECKING:
     import torch
@@ -47,25 +50,33 @@ async def main(running: Process) -> None:
             f"no ControlNet is in DARKROOM_CONTROLS={settings.controls!r}: {reasons}"
         )
     dtype = getattr(torch, settings.dtype)
-    networks, unloaded = load_components(
-        running,
-        "the ControlNet",
-        {name: card.source for name, card in cards.items()},
-        dict.fromkeys(cards, ("",)),
-        lambda name: load_checked(cards[name].source, dtype, settings.device),
-        kind="controlnet",
-    )
     async with arena(running) as transport:
-        handler = ControlNetService(networks, running.bus, transport)
+        handler = ControlNetService({}, running.bus, transport)
+
+        @asynccontextmanager
+        async def serving(name: str, network: ControlNet) -> AsyncIterator[None]:
+            handler.hold(name, network)
+            try:
+                async with alongside(handler.serve_steps(name)):
+                    yield
+            finally:
+                await handler.drop(name)
+
         await serve_nodes(
             running,
             transport,
             (handler,),
+            ComponentHost(
+                what="the ControlNet",
+                sources=lambda: {name: card.source for name, card in cards.items()},
+                folders=lambda name: ("",),
+                load=lambda name: load_checked(cards[name].source, dtype, settings.device),
+                serving=serving,
+                kind="controlnet",
+            ),
             statistics=handler.statistics,
-            unusable=(*unusable, *unloaded),
-            background=[partial(handler.serve_steps, name) for name in handler.models],
+            unusable=lambda: unusable,
         )
-        handler.close()
 
 
 if __name__ == "__main__":

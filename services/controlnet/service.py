@@ -55,29 +55,38 @@ class ControlNetService(Handler):
     capacity = CAPACITY
 
     def __init__(self, networks: Mapping[str, ControlNet], bus: Bus, transport: Transport) -> None:
-        self.models = tuple(networks)
-        self._networks = dict(networks)
+        self._networks: dict[str, ControlNet] = {}
         self._bus = bus
         self._transport = transport
         self._tensors = TensorCache(transport)
-        self._embedding = {
-            name: BatchedCompute(
-                f"hint-{name}", partial(_embed, network), max_batch=1, max_waiting=2 * CAPACITY
-            )
-            for name, network in networks.items()
-        }
-        self._stepping = {
-            name: BatchedCompute(
-                f"control-{name}",
-                partial(compute, network, self._put_answer),
-                max_batch=MAX_BATCH,
-                max_waiting=MAX_STEPS,
-            )
-            for name, network in networks.items()
-        }
+        self._embedding: dict[str, BatchedCompute[torch.Tensor, torch.Tensor]] = {}
+        self._stepping: dict[str, BatchedCompute[Step, Computed]] = {}
         self._steps: defaultdict[str, int] = defaultdict(int)
         self._rows: defaultdict[str, int] = defaultdict(int)
         self._refused = 0
+        for name, network in networks.items():
+            self.hold(name, network)
+
+    def hold(self, name: str, network: ControlNet) -> None:
+        """Nodes and steps of the ControlNet `name` can be run from now on."""
+        self._networks[name] = network
+        self.models = tuple(self._networks)
+        self._embedding[name] = BatchedCompute(
+            f"hint-{name}", partial(_embed, network), max_batch=1, max_waiting=2 * CAPACITY
+        )
+        self._stepping[name] = BatchedCompute(
+            f"control-{name}",
+            partial(compute, network, self._put_answer),
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_STEPS,
+        )
+
+    async def drop(self, name: str) -> None:
+        """No node or step of the ControlNet `name` is in hand, or comes any more."""
+        del self._networks[name]
+        self.models = tuple(self._networks)
+        await self._embedding.pop(name).leave()
+        await self._stepping.pop(name).leave()
 
     def __repr__(self) -> str:
         return f"<ControlNetService {', '.join(self.models)}>"
@@ -163,6 +172,7 @@ class ControlNetService(Handler):
         return put_tensor(self._transport, flat, job_id=job_id, attempt=0, lifetime=ANSWER_LIFETIME)
 
     def close(self) -> None:
+        """Let what is computed finish; nothing comes any more."""
         for embedding in self._embedding.values():
             embedding.close()
         for stepping in self._stepping.values():

@@ -1,11 +1,18 @@
 """`python -m services.denoiser`"""
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.denoiser.node.event_publisher import EventPublisher
 from services.denoiser.node.features import Features
-from services.denoiser.node.model import ModelLoader, burst_capacity, limits
+from services.denoiser.node.model import (
+    LoadedNetwork,
+    ModelRunner,
+    burst_capacity,
+    limits,
+    load_network,
+)
 from services.denoiser.service import Denoiser
 from shared.host.lean_imports import lean_diffusers
 from shared.host.terminate import terminate
@@ -13,8 +20,9 @@ from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import Catalogue
 from shared.models.families.registry import family_of
 from shared.policy.checkpoint_interval import Interval
+from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
-from shared.process.serving import load_components, serve_nodes
+from shared.process.serving import serve_nodes
 
 
 def die(error: BaseException) -> None:
@@ -33,24 +41,12 @@ async def main(running: Process) -> None:
     prepare_torch(settings.threads, settings.device)
     preload()
     catalogue = Catalogue.of(settings)
-    cards = catalogue.cards
-    families = {name: family_of(card.source) for name, card in cards.items()}
-    async with arena(running) as transport, AsyncExitStack() as engines:
-        features = Features(running, transport, catalogue, families.values())
-        bounds = limits(settings, len(cards))
-        loader = ModelLoader(settings, running.metrics, bounds, features, die)
-        models, unusable = load_components(
-            running,
-            "the denoising network",
-            {name: family.source for name, family in families.items()},
-            {name: (family.denoiser,) for name, family in families.items()},
-            lambda name: loader.load(cards[name]),
-        )
-        for model in models.values():
-            await engines.enter_async_context(model.running())
+    async with arena(running) as transport:
+        features = Features(running, transport, catalogue)
+        runner = ModelRunner(running.metrics, limits(settings), features, die)
         publisher = EventPublisher(running.bus)
         handler = Denoiser(
-            models,
+            {},
             transport,
             publisher,
             capacity=settings.max_rows,
@@ -58,14 +54,29 @@ async def main(running: Process) -> None:
             interval=Interval(settings.checkpoint_every, settings.checkpoint_seconds),
             occupation=features.occupation,
         )
-        engines_by_name = {name: model.engine for name, model in models.items()}
+
+        @asynccontextmanager
+        async def serving(name: str, loaded: LoadedNetwork) -> AsyncIterator[None]:
+            async with runner.running(loaded) as model:
+                handler.hold(name, model)
+                try:
+                    yield
+                finally:
+                    handler.drop(name)
+
         await serve_nodes(
             running,
             transport,
             (handler,),
+            ComponentHost(
+                what="the denoising network",
+                sources=lambda: {name: card.source for name, card in catalogue.cards.items()},
+                folders=lambda name: (family_of(catalogue.cards[name].source).denoiser,),
+                load=lambda name: load_network(catalogue.cards[name], settings),
+                serving=serving,
+            ),
             statistics=lambda: {**handler.statistics(), **features.statistics()},
-            unusable=unusable,
-            background=[publisher.run, *features.background(engines_by_name)],
+            background=[publisher.run],
         )
 
 

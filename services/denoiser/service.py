@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from services.denoiser.engine.engine import OnStep
+from services.denoiser.engine.engine import Engine, OnStep
 from services.denoiser.engine.events import EngineStopped, StepReport
 from services.denoiser.engine.occupation import Occupation
 from services.denoiser.load import component
@@ -54,20 +54,36 @@ class Denoiser(Handler):
         occupation: Occupation | None = None,
     ) -> None:
         """`occupation`: notified when there is work and when there is none."""
-        self.models = tuple(models)
+        self.models = ()
         self.capacity = capacity
         self.burst_capacity = burst_capacity
-        self._models = dict(models)
+        self._models: dict[str, Model] = {}
         self._transport = transport
         self._progress = ProgressReports(publisher)
         self._interval = interval
-        self._exclusive_run = ExclusiveRun([model.engine for model in models.values()])
+        self._exclusive_run = ExclusiveRun(self._engines)
         self._occupation = occupation or Occupation()
         self._tasks: defaultdict[str, set[Task]] = defaultdict(set)
-        self._draining = False
+        self._draining: set[str] = set()
+        """Models whose rows are handed over."""
         self._usual_seconds = USUAL_SECONDS
         for name, model in models.items():
-            model.engine.watch(partial(self._beat, name))
+            self.hold(name, model)
+
+    def hold(self, name: str, model: Model) -> None:
+        """Nodes of model `name` can be run from now on."""
+        model.engine.watch(partial(self._beat, name))
+        self._models[name] = model
+        self._draining.discard(name)
+        self.models = tuple(self._models)
+
+    def drop(self, name: str) -> None:
+        """No node of model `name` is in hand, or comes any more."""
+        del self._models[name]
+        self.models = tuple(self._models)
+
+    def _engines(self) -> list[Engine]:
+        return [model.engine for model in self._models.values()]
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Output `latents`, float32 (channels, height, width), as the autoencoder wants them."""
@@ -83,7 +99,7 @@ class Denoiser(Handler):
                     row = await self._row(task, model, readings)
                 latents = await self._denoised(task, model, row, keeper, on_step)
             except EngineStopped as stopped:
-                if not self._draining:
+                if task.spec.model not in self._draining:
                     raise
                 await keeper.flush()
                 raise HandedOver(task.job_id, task.node.name) from stopped
@@ -127,12 +143,17 @@ class Denoiser(Handler):
 
     async def drain(self) -> None:
         """All rows stop at the step boundary, and are handed over."""
-        self._draining = True
-        await asyncio.gather(*(model.engine.stop() for model in self._models.values()))
+        self._draining.update(self._models)
+        await asyncio.gather(*(engine.stop() for engine in self._engines()))
+
+    async def let_go(self, model: str) -> None:
+        """As `drain`, of the rows of this model alone."""
+        self._draining.add(model)
+        await self._models[model].engine.stop()
 
     def _stay(self, task: Task) -> None:
-        """Raises `HandedOver` once the process is to leave."""
-        if self._draining:
+        """Raises `HandedOver` once its model is let go."""
+        if task.spec.model in self._draining:
             raise HandedOver(task.job_id, task.node.name)
 
     async def _denoised(

@@ -35,7 +35,7 @@ async def main(running: Process) -> None:
             until_stopped,
             statistics=lambda: {"waiting": gateway.waiting, WARNINGS: access.troubles()},
             metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
-            unusable=catalogue.unusable,
+            unusable=lambda: catalogue.unusable,
             background=[lambda: keep_following(access.files), gateway.watch_models],
         )
 

@@ -18,7 +18,7 @@ async def main(running: Process) -> None:
         statistics=lambda: dataclasses.asdict(planner.statistics()),
         refusal=planner.refusal,
         metadata={"models": " ".join(catalogue.cards), **sizes_metadata(catalogue.sizes())},
-        unusable=catalogue.unusable,
+        unusable=lambda: catalogue.unusable,
         background=[planner.watch_queues, planner.watch_deadlines, planner.watch_services],
     )
 

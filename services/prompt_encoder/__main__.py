@@ -1,17 +1,21 @@
 """`python -m services.prompt_encoder`"""
 
 import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.prompt_encoder.checked_loading import load_checked
 from services.prompt_encoder.service import PromptEncoder
 from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import Catalogue
+from shared.models.contracts.family import Family
 from shared.models.contracts.text_encoder import TextEncoder
 from shared.models.families.registry import family_of
 from shared.models.loras.libraries import AdapterLibraries
+from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
-from shared.process.serving import load_components, serve_nodes
+from shared.process.serving import serve_nodes
 
 
 def preload() -> None:
@@ -29,31 +33,45 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
         catalogue = Catalogue.of(settings)
-        families = {name: family_of(card.source) for name, card in catalogue.cards.items()}
+        cards = catalogue.cards
         dtype = getattr(torch, settings.dtype)
-        encoders, unusable = load_components(
-            running,
-            "the text encoders",
-            {name: family.source for name, family in families.items()},
-            {name: family.text_encoders for name, family in families.items()},
-            lambda name: load_checked(families[name], settings.device, dtype),
-        )
         libraries = AdapterLibraries(
             catalogue.lora_directory, settings, running.metrics, running.loader
         )
-        adapters = {
-            name: libraries.add(name, families[name], encoder.check, families[name].text_encoders)
-            for name, encoder in encoders.items()
-        }
+
+        def family(name: str) -> Family:
+            return family_of(cards[name].source)
 
         def wide(name: str) -> TextEncoder:
-            return families[name].text_encoder(settings.device, torch.float32)
+            return family(name).text_encoder(settings.device, torch.float32)
 
-        handler = PromptEncoder(encoders, adapters, None if dtype is torch.float32 else wide)
+        handler = PromptEncoder({}, {}, None if dtype is torch.float32 else wide)
+
+        @asynccontextmanager
+        async def serving(name: str, encoder: TextEncoder) -> AsyncIterator[None]:
+            parts = family(name).text_encoders
+            library = libraries.add(name, family(name), encoder.check, parts)
+            handler.hold(name, encoder, library)
+            try:
+                yield
+            finally:
+                await handler.drop(name)
+                libraries.remove(name)
+                running.metrics.forget_model(name)
+
         await serve_nodes(
-            running, transport, (handler,), statistics=libraries.statistics, unusable=unusable
+            running,
+            transport,
+            (handler,),
+            ComponentHost(
+                what="the text encoders",
+                sources=lambda: {name: card.source for name, card in cards.items()},
+                folders=lambda name: family(name).text_encoders,
+                load=lambda name: load_checked(family(name), settings.device, dtype),
+                serving=serving,
+            ),
+            statistics=libraries.statistics,
         )
-        handler.close()
 
 
 if __name__ == "__main__":

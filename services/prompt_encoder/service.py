@@ -32,18 +32,29 @@ class PromptEncoder(Handler):
     ) -> None:
         """`libraries`: the adapters of each model. `wide`: loads a model's encoders in float32;
         None: they are."""
-        self.models = tuple(encoders)
-        self._encoders = dict(encoders)
-        self._libraries = dict(libraries)
-        self._compute: dict[str, BatchedCompute[Prompt, Once | NotFinite]] = {
-            name: BatchedCompute(
-                f"encode-{name}",
-                partial(encode_each, encoder, Wide(name, wide) if wide else None),
-                max_batch=ENCODING.max_batch,
-                max_waiting=2 * ENCODING.capacity,
-            )
-            for name, encoder in encoders.items()
-        }
+        self._wide = wide
+        self._encoders: dict[str, TextEncoder] = {}
+        self._libraries: dict[str, AdapterLibrary] = {}
+        self._compute: dict[str, BatchedCompute[Prompt, Once | NotFinite]] = {}
+        for name, encoder in encoders.items():
+            self.hold(name, encoder, libraries[name])
+
+    def hold(self, name: str, encoder: TextEncoder, library: AdapterLibrary) -> None:
+        """Nodes of model `name` can be run from now on."""
+        self._encoders[name], self._libraries[name] = encoder, library
+        self.models = tuple(self._encoders)
+        self._compute[name] = BatchedCompute(
+            f"encode-{name}",
+            partial(encode_each, encoder, Wide(name, self._wide) if self._wide else None),
+            max_batch=ENCODING.max_batch,
+            max_waiting=2 * ENCODING.capacity,
+        )
+
+    async def drop(self, name: str) -> None:
+        """No node of model `name` is in hand, or comes any more."""
+        del self._encoders[name], self._libraries[name]
+        self.models = tuple(self._encoders)
+        await self._compute.pop(name).leave()
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs are the tensors of the family's conditioning, by their names; for guided jobs
@@ -87,6 +98,7 @@ class PromptEncoder(Handler):
         return [c.report(self.kind, name) for name, c in self._compute.items()]
 
     def close(self) -> None:
+        """Let what is computed finish; nothing comes any more."""
         for compute in self._compute.values():
             compute.close()
 

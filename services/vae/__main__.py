@@ -1,16 +1,20 @@
 """`python -m services.vae`"""
 
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
+from services.vae.autoencoder import Autoencoder
 from services.vae.image_encoder import ImageEncoder
 from services.vae.service import ImageDecoder, load
 from shared.host.lean_imports import lean_diffusers
+from shared.host.tasks import alongside
 from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import Catalogue
 from shared.models.contracts.autoencoder import FOLDER
+from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
-from shared.process.serving import load_components, serve_nodes
+from shared.process.serving import serve_nodes
 
 
 def preload() -> None:
@@ -24,24 +28,32 @@ async def main(running: Process) -> None:
         prepare_torch(settings.threads, settings.device)
         preload()
         cards = Catalogue.load(settings.sources, settings_file=settings.model_settings).cards
-        autoencoders, unusable = load_components(
-            running,
-            "the vae",
-            {name: card.source for name, card in cards.items()},
-            dict.fromkeys(cards, (FOLDER,)),
-            lambda name: load(cards[name], settings.device, settings.dtype),
-        )
-        decoder = ImageDecoder(autoencoders, running.bus, transport)
-        encoder = ImageEncoder(autoencoders, running.bus)
+        decoder = ImageDecoder({}, running.bus, transport)
+        encoder = ImageEncoder({}, running.bus)
+
+        @asynccontextmanager
+        async def serving(name: str, autoencoder: Autoencoder) -> AsyncIterator[None]:
+            decoder.hold(name, autoencoder)
+            encoder.hold(name, autoencoder)
+            try:
+                async with alongside(decoder.serve_previews(name)):
+                    yield
+            finally:
+                await decoder.drop(name)
+                await encoder.drop(name)
+
         await serve_nodes(
             running,
             transport,
             (decoder, encoder),
-            unusable=unusable,
-            background=[partial(decoder.serve_previews, model) for model in decoder.models],
+            ComponentHost(
+                what="the vae",
+                sources=lambda: {name: card.source for name, card in cards.items()},
+                folders=lambda name: (FOLDER,),
+                load=lambda name: load(cards[name], settings.device, settings.dtype),
+                serving=serving,
+            ),
         )
-        decoder.close()
-        encoder.close()
 
 
 if __name__ == "__main__":

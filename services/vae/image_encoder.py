@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -27,6 +28,10 @@ MAX_REMEMBERED: Final = 64 * 1024 * 1024
 """Bytes of what images were encoded to: those that are edited again are not encoded again."""
 
 
+_Key = tuple[str, int, tuple[int, ...], str]
+"""The model, how often it was held, and the image."""
+
+
 class ImageEncoder(Handler):
     """Encodes with `autoencoders` (by model name)."""
 
@@ -34,20 +39,30 @@ class ImageEncoder(Handler):
     capacity = CAPACITY
 
     def __init__(self, autoencoders: Mapping[str, Autoencoder], bus: Bus) -> None:
-        self.models = tuple(autoencoders)
         self._bus = bus
-        self._compute: dict[str, BatchedCompute[torch.Tensor, Posterior | NotFinite]] = {
-            name: BatchedCompute(
-                f"encode-image-{name}",
-                autoencoder.encode_each,
-                max_batch=MAX_BATCH,
-                max_waiting=2 * CAPACITY,
-            )
-            for name, autoencoder in autoencoders.items()
-        }
-        self._encoded: LruCache[tuple[str, tuple[int, ...], str], Posterior] = LruCache(
-            MAX_REMEMBERED
+        self._times: Counter[str] = Counter()
+        """By model, how often it was held: another one may come by the same name."""
+        self._compute: dict[str, BatchedCompute[torch.Tensor, Posterior | NotFinite]] = {}
+        for name, autoencoder in autoencoders.items():
+            self.hold(name, autoencoder)
+        self._encoded: LruCache[_Key, Posterior] = LruCache(MAX_REMEMBERED)
+
+    def hold(self, name: str, autoencoder: Autoencoder) -> None:
+        """Nodes of model `name` can be run from now on."""
+        self._times[name] += 1
+        self._compute[name] = BatchedCompute(
+            f"encode-image-{name}",
+            autoencoder.encode_each,
+            max_batch=MAX_BATCH,
+            max_waiting=2 * CAPACITY,
         )
+        self.models = tuple(self._compute)
+
+    async def drop(self, name: str) -> None:
+        """No node of model `name` is in hand, or comes any more."""
+        compute = self._compute.pop(name)
+        self.models = tuple(self._compute)
+        await compute.leave()
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs `image_mean` and `image_std`, float32 (channels, height/8, width/8); with a mask
@@ -69,7 +84,7 @@ class ImageEncoder(Handler):
     async def _posterior(self, model: str, pixels: torch.Tensor) -> Posterior:
         """Raises `NotFinite`."""
         digest = await asyncio.to_thread(lambda: hashlib.sha256(pixels.numpy().data).hexdigest())
-        key = (model, tuple(pixels.shape), digest)
+        key = (model, self._times[model], tuple(pixels.shape), digest)
         known = self._encoded.get(key)
         if known is not None:
             return known
@@ -90,6 +105,7 @@ class ImageEncoder(Handler):
         return [c.report(self.kind, name) for name, c in self._compute.items()]
 
     def close(self) -> None:
+        """Let what is computed finish; nothing comes any more."""
         for compute in self._compute.values():
             compute.close()
 

@@ -44,18 +44,27 @@ class ImageDecoder(Handler):
     def __init__(
         self, autoencoders: Mapping[str, Autoencoder], bus: Bus, transport: Transport
     ) -> None:
-        self.models = tuple(autoencoders)
         self._bus = bus
         self._transport = transport
-        self._compute = {
-            name: BatchedCompute(
-                f"decode-{name}",
-                autoencoder.decode_each,
-                max_batch=DECODING.max_batch,
-                max_waiting=4 * DECODING.capacity,
-            )
-            for name, autoencoder in autoencoders.items()
-        }
+        self._compute: dict[str, BatchedCompute[torch.Tensor, Decoded | NotFinite]] = {}
+        for name, autoencoder in autoencoders.items():
+            self.hold(name, autoencoder)
+
+    def hold(self, name: str, autoencoder: Autoencoder) -> None:
+        """Nodes of model `name` can be run from now on."""
+        self._compute[name] = BatchedCompute(
+            f"decode-{name}",
+            autoencoder.decode_each,
+            max_batch=DECODING.max_batch,
+            max_waiting=4 * DECODING.capacity,
+        )
+        self.models = tuple(self._compute)
+
+    async def drop(self, name: str) -> None:
+        """No node of model `name` is in hand, or comes any more."""
+        compute = self._compute.pop(name)
+        self.models = tuple(self._compute)
+        await compute.leave()
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Commits the image to the results stream: the first to do so wins. What a mask keeps of
@@ -146,6 +155,7 @@ class ImageDecoder(Handler):
             log.info("a preview was dropped: %s", error)
 
     def close(self) -> None:
+        """Let what is computed finish; nothing comes any more."""
         for compute in self._compute.values():
             compute.close()
 

@@ -14,8 +14,11 @@ from shared.bus.service import data_of
 from shared.bus.unusable import Unusable, distinct, unusable_in
 from shared.errors import BusUnavailable
 from shared.media.sizes import ModelSizes
+from shared.messages.components import ComponentState
 from shared.services import bus_name
 
+COMPONENTS: Final = "components"
+"""Its name among the statistics of a process, as a list."""
 SIZES: Final = "sizes"
 """Its name in the metadata of a planner."""
 
@@ -38,6 +41,8 @@ class Service:
     """What it says should be put right, though it works."""
     unusable: tuple[Unusable, ...] = ()
     """What it was to serve and cannot."""
+    components: tuple[ComponentState, ...] = ()
+    """How what it may hold stands."""
     sizes: Mapping[str, ModelSizes] = field(default_factory=dict)
     """Of a planner: what its models draw, by all names that requests may call them by."""
 
@@ -93,6 +98,14 @@ async def model_sizes(bus: Bus, model: str | None, within: float) -> ModelSizes 
     return None
 
 
+def components_in(statistics: Mapping[str, object]) -> tuple[ComponentState, ...]:
+    """What a process says of its components; nothing if it is too old to."""
+    try:
+        return msgspec.convert(statistics.get(COMPONENTS, ()), tuple[ComponentState, ...])
+    except msgspec.ValidationError:
+        return ()
+
+
 async def ready_pids(bus: Bus) -> Collection[int]:
     """The processes that take work now; none while the bus itself is away."""
     try:
@@ -121,6 +134,7 @@ def _service(message: Message) -> Service | None:
             refusal=Refusal.of(data),
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
             unusable=unusable_in(data),
+            components=components_in(data),
             sizes=msgspec.json.decode(metadata.get(SIZES, "{}"), type=dict[str, ModelSizes]),
         )
     except (ValueError, KeyError, AttributeError, TypeError, msgspec.MsgspecError):

@@ -52,5 +52,8 @@ TOPOLOGY: Final = Topology(
             max_messages=MAX_DEAD,
         ),
     ),
-    buckets=(BucketSpec(name=subjects.RECORDS, max_age=RESULT_SECONDS),),
+    buckets=(
+        BucketSpec(name=subjects.RECORDS, max_age=RESULT_SECONDS),
+        BucketSpec(name=subjects.PLACEMENT),
+    ),
 )

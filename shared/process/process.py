@@ -11,7 +11,15 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -65,25 +73,25 @@ class Process(Context):
         run: Callable[[asyncio.Event, Callable[[], None]], Coroutine[None, None, None]],
         *,
         statistics: Statistics,
-        metadata: Mapping[str, str],
+        metadata: MutableMapping[str, str],
         refusal: Callable[[], Refusal | None] = willing,
-        unusable: Sequence[Unusable] = (),
+        unusable: Callable[[], Sequence[Unusable]] = tuple,
         loads: Sequence[Callable[[], Sequence[ComponentReport]]] = (),
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
     ) -> None:
         """Await `run(stop, ready)`, which calls `ready` once it takes work and ends soon after
         `stop` is set. From `ready` on the process answers to `$SRV`, also why it takes no work if
-        `refusal` says so, and what is `unusable` of what it was to serve.
+        `refusal` says so, and what is `unusable` of what it was to serve; `metadata` may change
+        meanwhile.
         `loads`: what it tells planners of its components, from `ready` on.
         `background` coroutines run meanwhile, and are cancelled at the end."""
 
         def current_statistics() -> Mapping[str, object]:
             current = Refusal("it is leaving") if self.stop.is_set() else refusal()
-            listed = msgspec.to_builtins(unusable)
             return {
                 **statistics(),
                 REFUSAL: current and asdict(current),
-                UNUSABLE: listed,
+                UNUSABLE: msgspec.to_builtins(unusable()),
                 PROCESSOR: round(time.process_time(), 3),
             }
 
@@ -91,12 +99,14 @@ class Process(Context):
             name=bus_name(self.service),
             version=version("darkroom"),
             description=f"Darkroom {self.service}",
-            metadata={
-                "service": self.service,
-                "pid": str(os.getpid()),
-                "host": socket.gethostname(),
-                **metadata,
-            },
+            metadata=ChainMap(
+                metadata,
+                {
+                    "service": self.service,
+                    "pid": str(os.getpid()),
+                    "host": socket.gethostname(),
+                },
+            ),
         )
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from shared.byte_size import ByteSize
 from shared.config import ReadBy, Settings
 from shared.shipped import DEFAULT_MODEL
 
@@ -27,6 +28,14 @@ it is given, `DARKROOM_THREADS` are what it chooses itself, by its options and t
 "Read by" names the services that look at a setting; `fleet` is the command line.
 
 """
+NAMES: Final = {
+    str: "text",
+    Path: "path",
+    int: "whole number",
+    float: "number",
+    ByteSize: "bytes, with or without a unit",
+}
+"""Of types."""
 COLUMNS: Final = ("variable", "type", "unit", "default", "what it does", "read by")
 OTHERS: Final = {
     "DARKROOM_KEYS": "The directory that `darkroom keys` made; the same as `--keys` of `darkroom "
@@ -96,7 +105,7 @@ def _docstrings() -> dict[str, str]:
 def _type(kind: Any, metas: list[msgspec.Meta]) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(f"`{word}`" if word else "empty" for word in get_args(kind))
-    name = {str: "text", Path: "path", int: "whole number", float: "number"}[kind]
+    name = NAMES[kind]
     return ", ".join([name, *(bound for meta in metas for bound in _bounds(meta))])
 
 

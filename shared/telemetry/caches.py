@@ -28,6 +28,11 @@ class Caches:
     def watch(self, cache: str, model: str, read: Callable[[], CacheReading]) -> None:
         self._caches[cache, model] = read
 
+    def forget(self, model: str) -> None:
+        """The model is held here no more."""
+        for labels in [labels for labels in self._caches if labels[1] == model]:
+            del self._caches[labels]
+
     def collect(self) -> Iterator[Metric]:
         held = GaugeMetricFamily("darkroom_cache_bytes", "Bytes in a cache.", labels=LABELS)
         bound = GaugeMetricFamily(

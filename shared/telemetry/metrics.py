@@ -10,7 +10,9 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
+from shared.messages.components import ComponentState
 from shared.telemetry.caches import CacheReading, Caches
+from shared.telemetry.components import ComponentStates
 
 JobOutcome = Literal["done", "failed", "cancelled"]
 
@@ -131,6 +133,15 @@ class Metrics:
     def watch_cache(self, cache: str, read: Callable[[], CacheReading], model: str = "") -> None:
         """Ask `read()` whenever the metrics are read. `model`: whose it is alone."""
         self._caches.watch(cache, model, read)
+
+    def watch_components(self, states: Callable[[], Iterable[ComponentState]]) -> None:
+        """Ask `states()` whenever the metrics are read."""
+        self.registry.register(ComponentStates(states))
+
+    def forget_model(self, model: str) -> None:
+        """What was watched of a model that is held here no more is let go."""
+        self._caches.forget(model)
+        self._parked.remove(model)
 
     def render(self, **labels: str) -> bytes:
         """Exposition text (version 0.0.4); each sample also has `service` and `labels`."""

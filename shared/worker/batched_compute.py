@@ -94,3 +94,7 @@ class BatchedCompute(Generic[Item, Result]):
     def close(self) -> None:
         """Let the running batch finish; nothing new may be submitted."""
         self._thread.shutdown(wait=True)
+
+    async def leave(self) -> None:
+        """As `close`, without holding up the event loop."""
+        await asyncio.to_thread(self.close)

@@ -5,7 +5,7 @@ Every service that takes work from a queue runs one `PullLoop`: planners on JOBS
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +31,8 @@ class Work:
     """A delivery in our hands. `progressed()` is the sign of life that keeps it ours."""
 
     delivery: Delivery
+    source: "Source | None" = None
+    """Where it was pulled from."""
     last_progress: float = field(default_factory=lambda: _now())
 
     def progressed(self) -> None:
@@ -96,7 +98,8 @@ class PullLoop:
     """Hands each delivery of `sources` to its `puller`, while a source has capacity (and up to one
     per source above that, when fetches that were already waiting deliver at the same moment).
 
-    Sources come in order of priority: the first one that has something is served."""
+    Sources come in order of priority: the first one that has something is served. They may change
+    while it runs."""
 
     def __init__(self, sources: Sequence[Source], settings: Settings, puller: Puller) -> None:
         self._sources = sources
@@ -108,9 +111,11 @@ class PullLoop:
         """What was wrong when these were pulled from last."""
         self._handled = 0
         self._failed = 0
+        self._changed = asyncio.Event()
+        """The sources are others than they were."""
 
     def statistics(self) -> PullStatistics:
-        capacity = self._sources[-1].capacity
+        capacity = self._sources[-1].capacity if self._sources else 0
         return PullStatistics(len(self._in_flight), capacity, self._handled, self._failed)
 
     def __repr__(self) -> str:
@@ -128,7 +133,8 @@ class PullLoop:
                 )
         if self._in_flight:
             return None
-        unpulled = next(iter(self._unpulled.values()), None)
+        pulled = {source.consumer for source in self._sources}
+        unpulled = next((why for one, why in self._unpulled.items() if one in pulled), None)
         return self._puller.refusal() or (Refusal(unpulled) if unpulled else None)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -136,13 +142,45 @@ class PullLoop:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(self._keep_alive())
             stopped = group.create_task(_wait(stop))
+            changed = group.create_task(_wait(self._changed))
             while not stop.is_set():
-                await self._turn(group, stopped)
+                if changed.done():
+                    self._changed.clear()
+                    changed = group.create_task(_wait(self._changed))
+                await self._turn(group, stopped, changed)
+            changed.cancel()
             await self._drain(group)
             keeper.cancel()
 
-    async def _turn(self, group: asyncio.TaskGroup, stopped: asyncio.Task[None]) -> None:
-        """Start what waits, or sleep until something arrives, ends, or we are to stop."""
+    def pull_from(self, sources: Sequence[Source]) -> None:
+        """From now on these are the queues. What still arrives of another one is declined; see
+        `let_go` for what is in hand of it."""
+        self._sources = tuple(sources)
+        self._changed.set()
+
+    async def let_go(
+        self, sources: Collection[Source], drain: Callable[[], Awaitable[None]]
+    ) -> None:
+        """What is in flight of `sources`, which are pulled from no more, gets `drain_seconds` to
+        finish after `drain`; then it is cancelled."""
+        gone = set(sources)
+        await drain()
+        left = {task for task, work in self._in_flight.items() if work.source in gone}
+        if left:
+            _, left = await asyncio.wait(left, timeout=self._settings.drain_seconds)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    async def _turn(
+        self,
+        group: asyncio.TaskGroup,
+        stopped: asyncio.Task[None],
+        changed: asyncio.Task[None],
+    ) -> None:
+        """Start what waits, or sleep until something arrives, ends or changes, or we are to
+        stop."""
         if self._puller.refusal() is not None:
             await asyncio.wait((stopped,), timeout=CAPACITY_RETRY_SECONDS)
             return
@@ -159,15 +197,15 @@ class PullLoop:
                 wait = min(wait, BUSY_POLL_SECONDS)
             poll = group.create_task(self._fetch(source.consumer, 1, wait))
             self._polls[poll] = source
-        wake: set[asyncio.Task[object]] = {stopped, *self._polls}
+        wake: set[asyncio.Task[object]] = {stopped, changed, *self._polls}
         if len(unfilled) < len(self._sources):
             wake.update(self._in_flight)
         again = None if len(accepting) == len(self._sources) else CAPACITY_RETRY_SECONDS
         done, _ = await asyncio.wait(wake, timeout=again, return_when=asyncio.FIRST_COMPLETED)
         for poll in [p for p in self._polls if p in done]:
-            del self._polls[poll]
+            source = self._polls.pop(poll)
             for delivery in poll.result():
-                self._start(group, delivery)
+                await self._take(group, source, delivery)
 
     def _free_capacity(self, source: Source) -> int:
         return source.capacity - len(self._in_flight)
@@ -176,7 +214,7 @@ class PullLoop:
         limit = min(self._free_capacity(source), PULL_LIMIT)
         deliveries = await self._fetch(source.consumer, limit, 0.0)
         for delivery in deliveries:
-            self._start(group, delivery)
+            await self._take(group, source, delivery)
         return bool(deliveries)
 
     async def _fetch(self, consumer: Consumer, limit: int, wait: float) -> Sequence[Delivery]:
@@ -190,8 +228,14 @@ class PullLoop:
         self._unpulled.pop(consumer, None)
         return found
 
-    def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
-        work = Work(delivery)
+    async def _take(self, group: asyncio.TaskGroup, source: Source, delivery: Delivery) -> None:
+        """Start it, unless the queue is not ours any more."""
+        if source in self._sources:
+            self._start(group, Work(delivery, source))
+        else:
+            await self._give_back(delivery)
+
+    def _start(self, group: asyncio.TaskGroup, work: Work) -> None:
         task = group.create_task(self._guarded(work))
         self._in_flight[task] = work
         task.add_done_callback(self._in_flight.pop)

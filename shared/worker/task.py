@@ -199,6 +199,7 @@ class Handler(ABC):
 
     kind: NodeKind
     models: tuple[str, ...]
+    """Those that it holds now."""
     capacity: int
     """Nodes it wants to hold at a time,"""
     burst_capacity: int = 0
@@ -224,6 +225,9 @@ class Handler(ABC):
         above all `HandleLost` for an input that cannot be read, and after `drain` `HandedOver`.
         May be cancelled anywhere."""
         ...
+
+    async def let_go(self, model: str) -> None:  # noqa: B027 (most have nothing to do)
+        """No node of `model` is pulled here any more: be done with what runs soon, as `drain`."""
 
     async def drain(self) -> None:  # noqa: B027 (most have nothing to do)
         """The process is to leave, and pulls nothing more: be done with what runs soon."""

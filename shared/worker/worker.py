@@ -65,6 +65,8 @@ class Worker:
         self._records = RecordStore(context.bus, inject, context.metrics.job_ended)
         self._running: dict[str, list[_Running]] = {}
         self._loop: PullLoop | None = None
+        self._queues: dict[str, tuple[Source, ...]] = {}
+        """Of each model, in the order of the classes."""
         self._attempts = Attempts(
             context.bus, handler, context.name, exclusive_lock or ExclusiveLock()
         )
@@ -94,7 +96,9 @@ class Worker:
             on_stall=self._on_stall,
             load=self._handler.load,
         )
-        self._loop = PullLoop(await self._sources(), context.settings, puller)
+        for model in self._handler.models:
+            await self.add(model)
+        self._loop = PullLoop(self._sources(), context.settings, puller)
         async with (
             context.bus.subscribe(subjects.ALL_CANCELS) as cancels,
             asyncio.TaskGroup() as group,
@@ -109,20 +113,40 @@ class Worker:
             await self._loop.run(stop)
             listener.cancel()
 
-    async def _sources(self) -> list[Source]:
+    async def add(self, model: str) -> None:
+        """Pull nodes of `model`, too, which the handler holds now."""
+        if model not in self._queues:
+            self._queues[model] = await self._queues_of(model)
+            self._pull()
+
+    async def remove(self, model: str) -> None:
+        """Pull no more nodes of `model`, and return when none is in hand: what the handler does not
+        hand over or finish by then is cancelled after `drain_seconds`, and goes on elsewhere."""
+        gone = self._queues.pop(model, ())
+        self._pull()
+        if self._loop is not None:
+            await self._loop.let_go(gone, partial(self._handler.let_go, model))
+
+    def _pull(self) -> None:
+        if self._loop is not None:
+            self._loop.pull_from(self._sources())
+
+    def _sources(self) -> list[Source]:
         """The queues of all models and classes, the most urgent first."""
+        return [source for each in zip(*self._queues.values(), strict=True) for source in each]
+
+    async def _queues_of(self, model: str) -> tuple[Source, ...]:
         capacity, ack_wait = self._handler.capacity, self._context.settings.ack_wait
         sources: list[Source] = []
         for service_class in CLASSES:
             urgent = service_class == URGENT
             size = capacity + (self._handler.burst_capacity if urgent else 0)
             has_capacity = _always if urgent else self._handler.has_capacity
-            for model in self._handler.models:
-                name = subjects.work_consumer(self._handler.kind, model, service_class)
-                queue = subjects.work_filter(self._handler.kind, model, service_class)
-                consumer = await self._context.bus.consumer(subjects.WORK, name, queue, ack_wait)
-                sources.append(Source(consumer, size, has_capacity))
-        return sources
+            name = subjects.work_consumer(self._handler.kind, model, service_class)
+            queue = subjects.work_filter(self._handler.kind, model, service_class)
+            consumer = await self._context.bus.consumer(subjects.WORK, name, queue, ack_wait)
+            sources.append(Source(consumer, size, has_capacity))
+        return tuple(sources)
 
     def _cancel(self, job_id: str) -> None:
         for running in self._running.get(job_id, ()):

@@ -16,7 +16,6 @@ from shared.models.contracts.network import Network
 from shared.models.families.flux.transformer import FluxTransformer
 from shared.models.families.registry import family_of
 from shared.models.families.sdxl.unet import SdxlControlNet, SdxlUnet
-from shared.models.files.loading import load_each
 from shared.shipped import MODELS
 from tests.helpers.controls import control, make_control
 from tests.helpers.models import SDXL, copied, with_weight
@@ -44,22 +43,11 @@ def test_a_network_without_numbers_is_found(tmp_path: Path) -> None:
         ask_default(untraced(source), Sampling.of(family), read_card(source))
 
 
-def test_an_autoencoder_without_numbers_is_found_and_the_other_model_is_served(
-    tmp_path: Path,
-) -> None:
+def test_an_autoencoder_without_numbers_is_found(tmp_path: Path) -> None:
     bad = with_weight(tmp_path / "bad", "vae", "decoder.conv_in.weight", float("inf"))
-    cards = {"good": read_card(SDXL), "bad": read_card(bad)}
-    sources = {name: card.source for name, card in cards.items()}
-    found, [one] = load_each(
-        sources, "model", "the vae", lambda name: load(cards[name], "cpu", "float32")
-    )
-    assert list(found) == ["good"]
-    assert (one.name, one.kind, one.source) == ("bad", "model", bad)
-    assert "not finite" in one.reason
-    with pytest.raises(Misconfigured, match="not finite"):
-        load_each(
-            {"bad": bad}, "model", "the vae", lambda name: load(cards[name], "cpu", "float32")
-        )
+    load(read_card(SDXL), "cpu", "float32")
+    with pytest.raises(NotFinite, match="not finite"):
+        load(read_card(bad), "cpu", "float32")
 
 
 @pytest.mark.parametrize(
@@ -86,12 +74,7 @@ def test_a_controlnet_without_numbers_is_found() -> None:
 def test_weights_that_are_no_weights_are_named(tmp_path: Path) -> None:
     source = copied(tmp_path / "m")
     with pytest.raises(Misconfigured, match=r"the weights of text_encoder lack embeddings"):
-        load_each(
-            {"m": source},
-            "model",
-            "the text encoders",
-            lambda name: load_checked(family_of(source), "cpu", torch.float32),
-        )
+        load_checked(family_of(source), "cpu", torch.float32)
 
 
 def test_a_step_that_the_networks_default_sampler_cannot_take_is_found(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """One row alone in the whole process, while the rows of all engines are held at a step boundary."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from services.denoiser.engine.engine import Engine
@@ -12,7 +12,7 @@ class ExclusiveRun:
     of `engines`. Turns are given in order of arrival, and between two rows that are alone the
     others take a step: whoever waits gets on."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Callable[[], Sequence[Engine]]) -> None:
         self._engines = engines
         self._exclusive_lock = ExclusiveLock()
 
@@ -30,6 +30,6 @@ class ExclusiveRun:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         async with self._exclusive_lock.alone(), AsyncExitStack() as stack:
-            for engine in self._engines:
+            for engine in self._engines():
                 await stack.enter_async_context(engine.held())
             yield

@@ -1,8 +1,7 @@
 """The features that rows can have in a denoiser: the one place that lists them."""
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 
 from services.denoiser.cfg_parallel.remote import CfgWorker, RemoteBranches
 from services.denoiser.cfg_parallel.split import CfgParallel
@@ -19,7 +18,6 @@ from services.denoiser.mask_cache.lookup import CacheLookup
 from services.denoiser.mask_cache.predictor import MaskedSteps
 from services.denoiser.mask_cache.store import ActivationStore
 from services.denoiser.rows.feature import RowFeature
-from shared.config import Settings
 from shared.models.catalogue import Catalogue
 from shared.models.contracts.family import Family
 from shared.models.contracts.network import MaskedNetwork, Network
@@ -44,9 +42,7 @@ class Features:
         running: Process,
         transport: Transport,
         catalogue: Catalogue,
-        families: Iterable[Family],
     ) -> None:
-        """`families`: of the models in `catalogue`."""
         settings, bus, metrics = running.settings, running.bus, running.metrics
         self._running, self._transport = running, transport
         self._controls = ControlNets(bus, transport, settings.control_seconds)
@@ -54,20 +50,18 @@ class Features:
             catalogue.lora_directory, settings, metrics, running.loader
         )
         self._conditioning: dict[str, Collection[str]] = {}
-        self._store = activation_store(settings, families)
+        self._store: ActivationStore | None = None
         self.occupation = Occupation()
         self._cfg_worker = CfgWorker(bus, transport, self.occupation)
-        if self._store is not None:
-            metrics.watch_cache("templates", self._store.in_memory)
-            metrics.watch_cache("spilled_templates", self._store.on_disk)
 
     def of_model(self, name: str, family: Family, network: Network) -> ModelFeatures:
         """Those of the model of this name, whose network was loaded just now."""
         running = self._running
         library = self._libraries.add(name, family, network.check, (family.denoiser,))
         rows: tuple[RowFeature, ...] = (Loras(library), Controls())
-        if self._store is not None and isinstance(network, MaskedNetwork):
-            lookup = CacheLookup(self._store, family, network, running.loader)
+        store = self._store_for(family)
+        if store is not None and isinstance(network, MaskedNetwork):
+            lookup = CacheLookup(store, family, network, running.loader)
             rows = (*rows, MaskCaches(lookup, family.rounds_up))
         branches = RemoteBranches(running.bus, self._transport, name)
         predictors = (
@@ -79,14 +73,28 @@ class Features:
         self._conditioning[name] = family.conditioning
         return ModelFeatures(predictors, rows)
 
-    def background(
-        self, engines: Mapping[str, Engine]
-    ) -> list[Callable[[], Coroutine[None, None, None]]]:
-        """What is done beside the steps of these models' engines."""
-        return [
-            partial(self._cfg_worker.serve, name, self._conditioning[name], engine.when_idle)
-            for name, engine in engines.items()
-        ]
+    async def help_others(self, name: str, engine: Engine) -> None:
+        """Compute for others while that model's engine is idle, for as long as this runs."""
+        await self._cfg_worker.serve(name, self._conditioning[name], engine.when_idle)
+
+    def forget(self, name: str) -> None:
+        """The model of this name is held here no more."""
+        self._libraries.remove(name)
+        del self._conditioning[name]
+
+    def _store_for(self, family: Family) -> ActivationStore | None:
+        """That of this host; None if the family has no use for it, or it may hold nothing."""
+        settings, metrics = self._running.settings, self._running.metrics
+        if self._store is None and family.masks and settings.template_bytes > 0:
+            self._store = ActivationStore(
+                settings.template_memory,
+                settings.template_dir,
+                settings.template_bytes,
+                settings.template_disk_bytes,
+            )
+            metrics.watch_cache("templates", self._store.in_memory)
+            metrics.watch_cache("spilled_templates", self._store.on_disk)
+        return self._store if family.masks else None
 
     def statistics(self) -> Mapping[str, object]:
         """But for what the predictors count."""
@@ -96,16 +104,3 @@ class Features:
             "templates": None if store is None else asdict(store.statistics()),
             "control_retries": self._controls.retries,
         }
-
-
-def activation_store(settings: Settings, families: Iterable[Family]) -> ActivationStore | None:
-    """That of this host; None if none of these `families` has a use for it, or it may hold
-    nothing."""
-    if settings.template_bytes <= 0 or not any(family.masks for family in families):
-        return None
-    return ActivationStore(
-        settings.template_memory,
-        settings.template_dir,
-        settings.template_bytes,
-        settings.template_disk_bytes,
-    )

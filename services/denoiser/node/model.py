@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import torch
 
@@ -13,7 +14,10 @@ from services.denoiser.node.features import Features
 from services.denoiser.rows.feature import RowFeature
 from services.denoiser.sampling.model_sampling import Sampling
 from shared.config import Settings
+from shared.host.tasks import alongside
 from shared.models.cards import ModelCard
+from shared.models.contracts.family import Family
+from shared.models.contracts.network import Network
 from shared.models.families.registry import family_of
 from shared.policy.step_scheduler import Limits
 from shared.service_classes import CLASSES
@@ -38,14 +42,18 @@ class Model:
                 feature.close()
 
 
-def limits(settings: Settings, models: int) -> Limits:
-    """Of the engine of one of `models` models in a process. On the device are as many rows as one
-    step may take, so that a full batch parks for urgent rows. What a process pulls may all be of
-    one model; its waiting room has a place for each (see `PullLoop` for how many that can be)."""
+MOST_MODELS: Final = 256
+"""In one process, by which its waiting rooms are measured."""
+
+
+def limits(settings: Settings) -> Limits:
+    """Of the engine of each model in a process. On the device are as many rows as one step may
+    take, so that a full batch parks for urgent rows. What a process pulls may all be of one model;
+    its waiting room has a place for each (see `PullLoop` for how many that can be)."""
     return Limits(
         max_rows=settings.max_rows,
         max_admitted=settings.max_rows,
-        max_waiting=settings.max_rows + burst_capacity(settings) + models * len(CLASSES),
+        max_waiting=settings.max_rows + burst_capacity(settings) + MOST_MODELS * len(CLASSES),
         max_step_seconds=settings.max_step_seconds,
         deadline_grace=settings.deadline_margin,
     )
@@ -57,28 +65,48 @@ def burst_capacity(settings: Settings) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLoader:
-    """Loads the models of one process."""
+class LoadedNetwork:
+    """A model's denoising network, which was asked for a step of its default request."""
 
-    settings: Settings
+    name: str
+    family: Family
+    network: Network
+    sampling: Sampling
+
+
+def load_network(card: ModelCard, settings: Settings) -> LoadedNetwork:
+    """Raises `Misconfigured` if it cannot take the step, or whatever loading does."""
+    family = family_of(card.source)
+    network = family.network(settings.device, getattr(torch, settings.dtype))
+    sampling = Sampling.of(family)
+    ask_default(network, sampling, card)
+    return LoadedNetwork(card.name, family, network, sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRunner:
+    """Runs the models of one process."""
+
     metrics: Metrics
     limits: Limits
     features: Features
     on_crash: Callable[[BaseException], None]
     """Called when a model's step loop ends by an error."""
 
-    def load(self, card: ModelCard) -> Model:
-        """Its network was asked for a step of its default request; its engine is not started.
-        Raises `Misconfigured` if it cannot take the step, or whatever loading does."""
-        settings, metrics = self.settings, self.metrics
-        family = family_of(card.source)
-        network = family.network(settings.device, getattr(torch, settings.dtype))
-        sampling = Sampling.of(family)
-        ask_default(network, sampling, card)
-        features = self.features.of_model(card.name, family, network)
+    @asynccontextmanager
+    async def running(self, loaded: LoadedNetwork) -> AsyncIterator[Model]:
+        """Within, the model's engine takes steps, and halves of others' when it is idle."""
+        name = loaded.name
+        features = self.features.of_model(name, loaded.family, loaded.network)
         engine = Engine(
-            network, self.limits, on_crash=self.on_crash, predictors=features.predictors
+            loaded.network, self.limits, on_crash=self.on_crash, predictors=features.predictors
         )
-        engine.watch(partial(metrics.step, card.name))
-        metrics.watch_parked(card.name, lambda: engine.statistics().parked)
-        return Model(engine, sampling, features.rows)
+        engine.watch(partial(self.metrics.step, name))
+        self.metrics.watch_parked(name, lambda: engine.statistics().parked)
+        model = Model(engine, loaded.sampling, features.rows)
+        try:
+            async with model.running(), alongside(self.features.help_others(name, engine)):
+                yield model
+        finally:
+            self.features.forget(name)
+            self.metrics.forget_model(name)

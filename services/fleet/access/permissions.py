@@ -18,6 +18,7 @@ from shared.service_classes import CLASSES
 from shared.services import ANY, SERVICES, Served, ServiceSpec, bus_name
 
 STREAMS: Final = tuple(stream.name for stream in TOPOLOGY.streams)
+BUCKETS: Final = tuple(bucket.name for bucket in TOPOLOGY.buckets)
 
 
 def permissions(holder: str, public_key: str, served: Served) -> Grants:
@@ -28,7 +29,8 @@ def permissions(holder: str, public_key: str, served: Served) -> Grants:
 def _granted(holder: str, served: Served) -> Grants:
     if holder in SERVICES:
         return _process(holder) + _service(SERVICES[holder], served)
-    return {"placement": _process(holder), "client": _submit(), "admin": EVERYTHING}[holder]
+    placing = _process(holder) + _place()
+    return {"placement": placing, "client": _submit(), "admin": EVERYTHING}[holder]
 
 
 def _process(service: str) -> Grants:
@@ -36,7 +38,7 @@ def _process(service: str) -> Grants:
     name = bus_name(service)
     return grants.total(
         grants.make_streams(*STREAMS),
-        grants.make_bucket(subjects.RECORDS),
+        grants.make_bucket(*BUCKETS),
         grants.look_at_streams(*STREAMS),
         grants.publish(f"{DISCOVERY}.STATS"),
         grants.publish(subjects.ALL_LOADS),
@@ -66,6 +68,11 @@ def _records() -> Grants:
     )
 
 
+def _place() -> Grants:
+    """Say what processes shall hold."""
+    return grants.write_bucket(subjects.PLACEMENT) + grants.publish(subjects.PLACED)
+
+
 def _submit() -> Grants:
     """Submit jobs, follow them, cancel them."""
     return grants.total(
@@ -84,7 +91,7 @@ def _plan() -> Grants:
     return grants.total(
         _records(),
         grants.change_streams(*STREAMS),
-        grants.change_bucket(subjects.RECORDS),
+        grants.change_bucket(*BUCKETS),
         grants.consume(subjects.JOBS, subjects.PLANNERS),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
         grants.subscribe(subjects.ALL_CANCELS, subjects.ALL_LOADS, subjects.ALL_WAITING),
@@ -103,6 +110,8 @@ def _work(spec: ServiceSpec, served: Served) -> Grants:
         _records(),
         grants.consume(subjects.WORK, *queues),
         grants.subscribe(subjects.ALL_CANCELS, subjects.release(ANY)),
+        grants.read_bucket(subjects.PLACEMENT),
+        grants.subscribe(subjects.PLACED),
     )
 
 
@@ -118,4 +127,4 @@ def _service(spec: ServiceSpec, served: Served) -> Grants:
 
 
 HOLDERS: Final = tuple(dict.fromkeys((*SERVICES, "placement", "client", "admin")))
-"""Who gets a key. Placement is no service yet: it may show itself."""
+"""Who gets a key. Placement is no service yet: it may show itself, and place components."""

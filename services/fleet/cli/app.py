@@ -16,6 +16,7 @@ from services.fleet.cli import status as status_command
 from services.fleet.cli import up as up_command
 from services.fleet.cli.dead import app as dead_app
 from services.fleet.cli.draw import edit, render
+from services.fleet.cli.models import app as models_app
 from services.fleet.cli.options import Url
 from services.fleet.cli.progress import display
 from services.fleet.cli.up import NATS_PORT
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead_app, name="dead")
+app.add_typer(models_app, name="models")
 
 Keys = Annotated[
     Path | None,
@@ -112,13 +114,6 @@ def status(url: Url = None) -> None:
     """Which services run, and what waits for them."""
     with exit_codes(Console(stderr=True)):
         run(status_command.show_status(url, Console()))
-
-
-@app.command()
-def models() -> None:
-    """What is served, or what a new fleet would serve."""
-    with exit_codes(Console(stderr=True)):
-        status_command.show_models(Console())
 
 
 @app.command("calibrate-lora")

@@ -1,7 +1,6 @@
-"""`darkroom status` and `darkroom models`: what runs, and what it serves."""
+"""`darkroom status`: what runs, and what it holds."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,12 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.fleet.access.admin_bus import bus_at
-from services.fleet.plan.processes import catalogue_of, served_models
+from services.fleet.plan.processes import catalogue_of
 from shared import subjects
 from shared.bus.discovery import Service, services, unusable_of
+from shared.bus.model_states import ModelState
 from shared.bus.unusable import Unusable
 from shared.client import fleet_state
 from shared.errors import Misconfigured
+from shared.messages.components import ComponentState
 from shared.models.loras import fits
 
 ANSWER_SECONDS: Final = 0.5
@@ -37,33 +38,6 @@ async def show_status(url: str | None, console: Console) -> None:
     loras = await asyncio.to_thread(_unfit_loras, running) if running else []
     for line in [*unusable_lines(found), *map(line_of, loras)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def show_models(console: Console) -> None:
-    """The models of the running fleet, else those that a new one would serve."""
-    running = fleet_state.read(fleet_state.state_directory())
-    models = running.models if running else served_models((), os.environ)
-    catalogue = catalogue_of(models)
-    for card in catalogue.cards.values():
-        lines = (
-            card.name,
-            f"  from      {card.source}",
-            f"  size      {card.default_width}x{card.default_height}, "
-            f"up to {card.max_width}x{card.max_height}, in multiples of {card.size_multiple}",
-            f"  steps     {card.default_steps}",
-            f"  guidance  {card.default_guidance:g}",
-            f"  sampler   {card.default_sampler}",
-            f"  samplers  {', '.join(card.samplers)}",
-            f"  controls  {', '.join(catalogue.controls_for(card.name)) or 'none'}",
-        )
-        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-    for one in catalogue.unusable:
-        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
-    if loras := catalogue.lora_directory.names():
-        console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
-    sources = [card.source for card in catalogue.cards.values()]
-    for one in fits.unusable(catalogue.lora_directory, sources):
-        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
 
 
 def _unfit_loras(running: fleet_state.FleetState) -> list[Unusable]:
@@ -99,7 +73,7 @@ def table(found: Sequence[Service], members: Sequence[fleet_state.Member]) -> Ta
             str(service.pid),
             "ready" if service.refusal is None else "not ready",
             restarts,
-            ", ".join(service.models),
+            ", ".join(_held(service)),
             _why(service),
         )
     answering = {service.pid for service in found}
@@ -108,6 +82,25 @@ def table(found: Sequence[Service], members: Sequence[fleet_state.Member]) -> Ta
             pid = "" if member.pid is None else str(member.pid)
             shown.add_row(member.name, pid, member.state, str(member.restarts), "", member.why)
     return shown
+
+
+def _held(service: Service) -> list[str]:
+    """The names of what it holds; and of what it is to hold, with how that stands."""
+    moving = [one for one in service.components if one.state not in ("loaded", "on disk")]
+    waiting = [one for one in service.components if one.state == "on disk"]
+    return [
+        *service.models,
+        *(escape(f"{one.name} ({in_words(one)})") for one in (*moving, *waiting)),
+    ]
+
+
+def in_words(one: ComponentState | ModelState) -> str:
+    """Such as `loading, about 4 s`, or why it is not loaded."""
+    again = "again in" if one.state == "failed" else "about"
+    known = one.seconds is not None and one.state in ("loading", "failed")
+    seconds = f", {again} {one.seconds:.0f} s" if known else ""
+    reason = f": {one.reason}" if one.reason else ""
+    return f"{one.state}{seconds}{reason}"
 
 
 def _why(service: Service) -> str:

@@ -11,10 +11,9 @@ from services.fleet.plan.processes import FleetOptions, catalogue_of
 from shared.config import Settings
 from shared.models.families.registry import family_of
 from shared.policy.fleet_layout import Layout, Machine, Weights, choose_layout
+from shared.process.memory import free_memory
 from shared.worker.memory_budget import component_bytes
 
-MEMINFO: Final = Path("/proc/meminfo")
-CONTAINER_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 DEVICES: Final = Path("/dev")
 
 
@@ -47,15 +46,6 @@ def weights_of(models: Sequence[str]) -> Weights:
         denoising=sum(denoising) if all(denoising) else 0,
         all=sum(component_bytes(f.source, *f.components) for f in families),
     )
-
-
-def free_memory(meminfo: Path = MEMINFO, limit: Path = CONTAINER_LIMIT) -> int:
-    """Bytes that new processes may take: what the kernel says is available, and no more than this
-    container may have."""
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    allowed = limit.read_text().strip() if limit.exists() else "max"
-    return available if allowed == "max" else min(available, int(allowed))
 
 
 def visible_gpus(environ: Mapping[str, str], devices: Path = DEVICES) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, ParamSpec, TypeVar
 
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from services.gateway.http.access import AccessControl
 from shared.bus.base import Bus
-from shared.bus.discovery import services
+from shared.bus.discovery import Service, services
 from shared.client import Darkroom
 from shared.client.job import Job
 from shared.errors import DarkroomError, QueueFull
@@ -80,6 +80,8 @@ class Gateway:
         self.darkroom = darkroom
         self.catalogue = catalogue
         """Of all models; `watch_models` keeps in it which of them nobody could load."""
+        self.found: Collection[Service] = ()
+        """Who answered last; `watch_models` asks."""
         self.metrics = metrics
         self.access = access or AccessControl()
         self.address = ""
@@ -148,8 +150,8 @@ class Gateway:
         """Ask the services which models they could not load, for as long as this runs."""
         while True:
             with suppress(DarkroomError):  # what was known still holds
-                found = await services(self.bus, ANSWER_SECONDS)
-                self.catalogue = as_found(self.catalogue, found)
+                self.found = await services(self.bus, ANSWER_SECONDS)
+                self.catalogue = as_found(self.catalogue, self.found)
             await asyncio.sleep(WATCH_SECONDS)
 
     async def record(self, job_id: str) -> JobRecord | None:

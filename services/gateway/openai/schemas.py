@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.messages import ImageFormat
+from shared.messages.components import State
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,6 +125,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """ControlNets that fit this model."""
     aliases: list[str]
     """What else requests may call it, the hub id or directory that it is from among that."""
+    state: State | None = None
+    """How it stands in the fleet; None: no service answers."""
+    reason: str = ""
+    """Why it is not loaded, if anybody says so."""
+    seconds: float | None = None
+    """Until it is loaded, as predicted."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from services.gateway.openai.schemas import Model, ModelInfo, ModelList, Unusabl
 from services.gateway.replies.errors import http_problem
 from services.gateway.replies.json import problem_reply, struct_reply
 from shared.bus.discovery import Service, services, unusable_of
+from shared.bus.model_states import ModelState, model_states
 from shared.bus.unusable import distinct
 from shared.errors import DarkroomError
 from shared.models.cards import ModelCard
@@ -33,7 +34,8 @@ async def show_all(request: web.Request) -> web.Response:
     broken = {one.name for one in unloaded if one.kind == "model"}
     cards = [card for card in catalogue.cards.values() if card.name not in broken]
     fit = [name for name in loras if name not in {one.name for one in unfit}]
-    models = [describe(card, catalogue, fit) for card in cards]
+    states = model_states(found)
+    models = [describe(card, catalogue, fit, states.get(card.name)) for card in cards]
     unusable_views = [
         UnusableView(id=one.name, kind=one.kind, reason=one.reason) for one in unusable
     ]
@@ -42,7 +44,8 @@ async def show_all(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """By any name that a request may call it."""
-    catalogue = request.app[GATEWAY].catalogue
+    gateway = request.app[GATEWAY]
+    catalogue = gateway.catalogue
     name = request.match_info["model"]
     card = catalogue.find(name) or catalogue.find(f"/{name}")  # proxies make one slash of two
     if card is None:
@@ -51,7 +54,8 @@ async def show(request: web.Request) -> web.Response:
         if (reason := catalogue.reason("model", name)) is not None:
             message += f"; it cannot be used: {reason}"
         return problem_reply(http_problem(404, message, "model_not_found", "model"))
-    return struct_reply(describe(card, catalogue, catalogue.lora_directory.names()))
+    state = model_states(gateway.found).get(card.name)
+    return struct_reply(describe(card, catalogue, catalogue.lora_directory.names(), state))
 
 
 async def show_default(request: web.Request) -> web.Response:
@@ -62,8 +66,10 @@ async def show_default(request: web.Request) -> web.Response:
     )
 
 
-def describe(card: ModelCard, catalogue: Catalogue, loras: list[str]) -> Model:
-    """What users are told of a model, and of what may be named with it."""
+def describe(
+    card: ModelCard, catalogue: Catalogue, loras: list[str], state: ModelState | None = None
+) -> Model:
+    """What users are told of a model, of what may be named with it, and of its state."""
     return Model(
         id=card.name,
         pipeline=card.pipeline,
@@ -77,4 +83,7 @@ def describe(card: ModelCard, catalogue: Catalogue, loras: list[str]) -> Model:
         loras=loras,
         controls=list(catalogue.controls_for(card.name)),
         aliases=list(catalogue.also_called(card.name)),
+        state=state.state if state else None,
+        reason=state.reason if state else "",
+        seconds=state.seconds if state else None,
     )

@@ -67,9 +67,17 @@ def missing_services(found: Collection[Service], models: Collection[str]) -> lis
         refusal = common(each)
         if refusal is not None:
             missing.append(f"{service} for {model}: {refusal.reason}")
-        elif not each:
+        elif not each and not _known(found, service, model):
             missing.append(f"{service} for {model}")
     return missing
+
+
+def _known(found: Collection[Service], service: str, model: str) -> bool:
+    """Whether a process of `service` could hold `model`, though it does not now: its jobs wait."""
+    return any(
+        one.service == service and any(component.name == model for component in one.components)
+        for one in found
+    )
 
 
 async def _missing_streams(bus: Bus) -> list[str]:

@@ -34,6 +34,10 @@ class AdapterLibraries:
         self._libraries[model] = library
         return library
 
+    def remove(self, model: str) -> None:
+        """The model of this name is held here no more."""
+        del self._libraries[model]
+
     def statistics(self) -> Mapping[str, object]:
         """Of what is in memory, by model, and of what was fetched."""
         return {

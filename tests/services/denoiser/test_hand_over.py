@@ -11,7 +11,7 @@ from shared.errors import HandedOver
 from shared.policy.checkpoint_interval import Interval
 from tests.conftest import eventually
 from tests.services.denoiser.models import Gated, network
-from tests.services.denoiser.world import STEPS, World, engine, in_world, settled
+from tests.services.denoiser.world import MODEL, STEPS, World, engine, in_world, settled
 
 JOBS = ("job-1", "job-2", "job-3")
 
@@ -56,6 +56,38 @@ def test_every_row_goes_on_elsewhere_and_no_step_is_taken_twice() -> None:
         expected = await undisturbed(await fresh(), *JOBS)
         for job, output in zip(JOBS, outputs, strict=True):
             torch.testing.assert_close(world.latents(output), expected[job], atol=1e-5, rtol=1e-5)
+
+    in_world(scenario)
+
+
+def test_one_model_is_let_go_and_the_rows_of_another_go_on() -> None:
+    async def scenario(world: World) -> None:
+        await world.add("job-1")
+        await world.add("job-2", model="other-1")
+        leaving, staying = Gated(), Gated()
+        async with engine(leaving) as first, engine(staying) as second:
+            denoiser = world.denoiser(first, second)
+            gone = asyncio.create_task(denoiser.run(await world.task("job-1")))
+            stays = asyncio.create_task(denoiser.run(await world.task("job-2")))
+            await leaving.stepping()
+            await staying.stepping()
+            letting_go = asyncio.create_task(denoiser.let_go(MODEL))
+            leaving.open()
+            await letting_go
+            with pytest.raises(HandedOver):
+                await gone
+            denoiser.drop(MODEL)
+            assert denoiser.models == ("other-1",)
+            assert not stays.done()
+            staying.open()
+            await stays
+            assert [one.model for one in denoiser.components()] == ["other-1"]
+
+            async with engine(network()) as anew:
+                denoiser.hold(MODEL, world.model(anew))
+                outputs = await denoiser.run(await world.task("job-1"))
+        expected = await undisturbed(await fresh(), "job-1")
+        torch.testing.assert_close(world.latents(outputs), expected["job-1"], atol=1e-5, rtol=1e-5)
 
     in_world(scenario)
 

@@ -136,10 +136,7 @@ class World:
     def denoiser(self, *engines: Engine, interval: Interval = EVERY_OTHER_STEP) -> Denoiser:
         """One with a model for each of `engines`: `MODEL`, then `other-1`, `other-2` …"""
         models = {
-            f"other-{k}" if k else MODEL: Model(
-                engine, Sampling(family(), SDXL, scale=8), (Loras(self.library()),)
-            )
-            for k, engine in enumerate(engines)
+            f"other-{k}" if k else MODEL: self.model(engine) for k, engine in enumerate(engines)
         }
         return Denoiser(
             models,
@@ -149,6 +146,9 @@ class World:
             burst_capacity=4,
             interval=interval,
         )
+
+    def model(self, engine: Engine) -> Model:
+        return Model(engine, Sampling(family(), SDXL, scale=8), (Loras(self.library()),))
 
     def library(self) -> AdapterLibrary:
         return AdapterLibrary(self.loras, family(), network().check, 2**30, Loader())

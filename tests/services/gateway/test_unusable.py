@@ -1,6 +1,7 @@
 """What cannot be used is listed with its reason, and is no reason not to draw with the others."""
 
 import asyncio
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from shared.bus.base import ServiceInfo
 from shared.bus.discovery import Service
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.unusable import Unusable
+from shared.messages.components import ComponentState
 from shared.models.catalogue import Catalogue
 from shared.services import NEEDED
 from shared.shipped import DEFAULT_LORAS, DEFAULT_MODEL
@@ -34,6 +36,31 @@ def test_one_model_that_cannot_be_used_does_not_make_the_gateway_unready() -> No
     assert missing_services(found, ("good", "bad")) == []
     assert missing_services(found, ("bad",)) == ["vae for bad: no numbers"]
     assert missing_services(found[:-1], ("good",)) == ["vae for good"]
+
+
+def test_a_model_that_is_on_disk_is_nothing_that_the_gateway_lacks() -> None:
+    waiting = ComponentState(name="cold", state="on disk")
+    found = [process(service, "good") for service in NEEDED]
+    assert missing_services(found, ("good", "cold"))
+    found = [dataclasses.replace(one, components=(waiting,)) for one in found]
+    found.append(process("planner", "good", "cold"))
+    assert missing_services(found, ("good", "cold")) == []
+
+
+def test_models_are_listed_with_how_they_stand() -> None:
+    told = {"components": [{"name": "pocket-sdxl", "state": "loading", "seconds": 4.5}]}
+    metadata = {"service": "denoiser", "pid": "7", "models": ""}
+    info = ServiceInfo(name="darkroom-denoiser", version="1", description="", metadata=metadata)
+
+    async def main() -> None:
+        async with server() as here, here.bus.service(info, lambda: told):
+            [one] = (await here.ask("GET", "/v1/models")).json["data"]
+            assert one["state"] == "on disk"  # for nobody else is there
+            assert one["reason"] == (
+                "prompt_encoder: none of its processes answers; vae: none of its processes answers"
+            )
+
+    run(main())
 
 
 def test_models_are_listed_without_those_that_cannot_be_used_which_are_listed_apart() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet.plan.machine import free_memory, visible_gpus, weights_of, with_layout
+from services.fleet.plan.machine import visible_gpus, weights_of, with_layout
 from services.fleet.plan.processes import FleetOptions, plan_processes
 from shared.policy.fleet_layout import (
     FLEET_BYTES,
@@ -17,6 +17,7 @@ from shared.policy.fleet_layout import (
     choose_layout,
     denoisers_for,
 )
+from shared.process.memory import free_memory
 from shared.shipped import DEFAULT_MODEL
 
 GB = 10**9

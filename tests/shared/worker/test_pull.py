@@ -195,6 +195,109 @@ def test_work_without_progress_is_given_to_somebody_else() -> None:
     run_virtually(scenario())
 
 
+async def nothing_to_drain() -> None:
+    pass
+
+
+async def source_of(bus: MemoryBus, model: str, capacity: int = 4) -> Source:
+    name = subjects.work_consumer("encode", model, "standard")
+    queue = subjects.work_filter("encode", model, "standard")
+    return Source(await bus.consumer(subjects.WORK, name, queue, ACK_WAIT), capacity)
+
+
+async def put_for(bus: MemoryBus, model: str, name: str) -> None:
+    await bus.store(subjects.work("encode", model, "standard", name, "encode", 1), name.encode())
+
+
+def test_queues_are_taken_in_and_let_go_while_work_of_others_runs() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        running, done = asyncio.Event(), asyncio.Event()
+        handled: list[str] = []
+
+        async def handle(work: Work) -> None:
+            name = work.delivery.data.decode()
+            if name == "long":
+                running.set()
+                await done.wait()
+            handled.append(name)
+            await work.delivery.ack()
+
+        async with pulling(bus, handle, capacity=4) as loop:
+            await put(bus, "long")
+            await running.wait()
+            before, other = loop._sources, await source_of(bus, "other")
+            await put_for(bus, "other", "first")
+            loop.pull_from([*before, other])
+            await eventually(lambda: _true("first" in handled))
+            loop.pull_from(before)
+            await loop.let_go([other], nothing_to_drain)
+            await put_for(bus, "other", "second")
+            await asyncio.sleep(1.0)  # of virtual time: the poll that waited has given it back
+            assert handled == ["first"]
+            done.set()
+            await eventually(lambda: _true("long" in handled))
+            loop.pull_from([*before, other])
+            await eventually(lambda: _true("second" in handled))
+
+    run_virtually(scenario())
+
+
+def test_letting_go_waits_for_what_is_in_hand_and_cancels_what_takes_too_long() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        ended: list[str] = []
+        drained = asyncio.Event()
+
+        async def handle(work: Work) -> None:
+            name = work.delivery.data.decode()
+            try:
+                await (drained.wait() if name == "soon" else asyncio.Event().wait())
+                ended.append(name)
+                await work.delivery.ack()
+            except asyncio.CancelledError:
+                ended.append(f"{name} cancelled")
+                raise
+
+        async def drain() -> None:
+            drained.set()
+
+        async with pulling(bus, handle, capacity=4, drain_seconds=2.0) as loop:
+            before, other = loop._sources, await source_of(bus, "other")
+            loop.pull_from([*before, other])
+            for name in ("soon", "never"):
+                await put_for(bus, "other", name)
+            await put(bus, "another")
+            await eventually(lambda: _true(loop.statistics().in_flight == 3))
+            loop.pull_from(before)
+            await loop.let_go([other], drain)
+            assert ended == ["soon", "never cancelled"]
+            assert loop.statistics().in_flight == 1
+
+    run_virtually(scenario())
+
+
+def test_a_loop_without_any_queue_waits_for_one() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        handled: list[str] = []
+
+        async def handle(work: Work) -> None:
+            handled.append(work.delivery.data.decode())
+            await work.delivery.ack()
+
+        async with pulling(bus, handle) as loop:
+            loop.pull_from([])
+            assert loop.statistics().capacity == 0
+            assert loop.refusal() is None
+            other = await source_of(bus, "other")
+            await put_for(bus, "other", "late")
+            loop.pull_from([other])
+            await eventually(lambda: _true(handled == ["late"]))
+
+    run_virtually(scenario())
+
+
 def test_what_is_in_flight_when_the_loop_stops_may_finish() -> None:
     async def scenario() -> None:
         bus = await new_bus()

@@ -495,6 +495,45 @@ def test_a_leaving_process_hands_its_unfinished_node_back_at_once() -> None:
     run_virtually(scenario())
 
 
+def test_a_model_is_taken_in_and_let_go_while_the_worker_runs() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        started, let_go = asyncio.Event(), asyncio.Event()
+
+        class Handing(StubHandler):
+            models: tuple[str, ...] = ()
+
+            async def let_go(self, model: str) -> None:
+                assert model == "pocket-sdxl"
+                let_go.set()
+
+        async def do(task: Task) -> dict[str, TensorHandle]:
+            started.set()
+            await let_go.wait()
+            raise HandedOver(task.job_id, task.node.name)
+
+        await submit(bus)
+        handler = Handing("encode", do)
+        async with working(bus, handler) as worker:
+            handler.models = ("pocket-sdxl",)
+            await worker.add("pocket-sdxl")
+            await started.wait()
+            await worker.remove("pocket-sdxl")
+            assert worker.statistics().in_flight == 0
+            state = (await RecordStore(bus).load("job-1")).record.nodes["encode"]
+            assert (state.status, state.losses) == ("ready", 0)
+            await eventually(lambda: _waits(bus, "encode"))
+
+            async def works(task: Task) -> dict[str, TensorHandle]:
+                return {}
+
+            handler.do = works
+            await worker.add("pocket-sdxl")
+            await eventually(lambda: _waits(bus, "denoise"))
+
+    run_virtually(scenario())
+
+
 def _work(kind: str, node: str) -> str:
     return subjects.work(kind, "pocket-sdxl", "standard", "job-1", node, 1)
 

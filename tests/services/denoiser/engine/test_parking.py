@@ -56,7 +56,7 @@ def test_a_waiting_room_has_a_place_for_all_that_a_process_pulls() -> None:
 
     async def main(models: int) -> int:
         pulled = settings.max_rows + burst_capacity(settings) + models * len(CLASSES)
-        async with Engine(network(), limits(settings, models)) as engine:
+        async with Engine(network(), limits(settings)) as engine:
             rows = [make_row(steps=1, service_class="interactive") for _ in range(pulled)]
             await asyncio.gather(*(engine.run(row) for row in rows))
             return engine.statistics().finished - pulled

@@ -37,6 +37,15 @@ def test_only_those_who_work_on_jobs_write_records() -> None:
     assert writers == {"planner", *WORKERS, "admin"}
 
 
+def test_only_placement_and_operators_say_what_processes_hold_and_who_holds_it_is_told() -> None:
+    for subject in ("$KV.placement.vae", subjects.PLACED):
+        writers = {holder for holder in HOLDERS if may_publish(holder, subject)}
+        assert writers == {"placement", "admin"}
+    readers = {one for one in HOLDERS if may_publish(one, "$JS.API.STREAM.MSG.GET.KV_placement")}
+    assert readers == {"placement", *WORKERS, "admin"}
+    assert {one for one in HOLDERS if may_subscribe(one, subjects.PLACED)} == {*WORKERS, "admin"}
+
+
 def test_only_the_vae_commits_images() -> None:
     subject = subjects.image_result("j", 0)
     assert {one for one in HOLDERS if may_publish(one, subject)} == {"vae", "admin"}

@@ -9,6 +9,7 @@ from shared.bus.discovery import Service
 from shared.bus.readiness import Refusal
 from shared.bus.unusable import Unusable
 from shared.client.fleet_state import Member
+from shared.messages.components import ComponentState
 
 
 def process(pid: int, refusal: Refusal | None, *warnings: str) -> Service:
@@ -49,3 +50,16 @@ def test_who_takes_no_work_is_not_ready_and_who_is_away_is_listed_both_with_the_
     assert "no memory" in rows["denoiser-2"]
     assert "backing off" in rows["vae"]
     assert "the model is gone" in rows["vae"]
+
+
+def test_how_components_stand_that_are_not_loaded_is_said_beside_those_that_are() -> None:
+    components = (
+        ComponentState(name="pocket-sdxl", state="loaded"),
+        ComponentState(name="new", state="loading", seconds=4.2),
+        ComponentState(name="broken", state="failed", reason="no file", seconds=8.0),
+        ComponentState(name="large", state="on disk", reason="no room", seconds=3.0),
+    )
+    console = Console(width=240, record=True)
+    console.print(table([dataclasses.replace(process(1, None), components=components)], []))
+    said = "pocket-sdxl, new (loading, about 4 s), broken (failed, again in 8 s: no file), large ("
+    assert f"{said}on disk: no room)" in console.export_text()

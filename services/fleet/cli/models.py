@@ -1,0 +1,98 @@
+"""`darkroom models`: what is served and how it stands; and what shall be held of it."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.fleet.access.admin_bus import bus_at
+from services.fleet.cli.options import Url
+from services.fleet.cli.status import ANSWER_SECONDS, in_words, line_of
+from services.fleet.plan.processes import catalogue_of, served_models
+from shared.bus.discovery import services
+from shared.bus.model_states import HOLDERS, ModelState, model_states
+from shared.bus.placement import placement, within, without
+from shared.client import fleet_state
+from shared.errors import DarkroomError, InvalidRequest
+from shared.host.command_exits import exit_codes, run
+from shared.models.loras import fits
+
+app = typer.Typer(help="What is served; and which models processes hold.")
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="See `darkroom models`.")]
+
+
+@app.callback(invoke_without_command=True)
+def list_(context: typer.Context) -> None:
+    """What is served and how it stands, or what a new fleet would serve."""
+    if context.invoked_subcommand is None:
+        with exit_codes(Console(stderr=True)):
+            show_models(Console())
+
+
+@app.command()
+def load(model: Name, url: Url = None) -> None:
+    """Have the processes of the running fleet hold a model again."""
+    with exit_codes(Console(stderr=True)):
+        run(place(url, model, held=True))
+    print(f"{model} is being loaded; see `darkroom models`")
+
+
+@app.command()
+def unload(model: Name, url: Url = None) -> None:
+    """Have the processes of the running fleet let a model go: what they have in hand of it is
+    finished or handed over, and its jobs wait."""
+    with exit_codes(Console(stderr=True)):
+        run(place(url, model, held=False))
+    print(f"{model} is being let go; its jobs wait until `darkroom models load {model}`")
+
+
+async def place(url: str | None, model: str, held: bool) -> None:
+    """Raises `InvalidRequest` if no process knows the model."""
+    async with bus_at(url, "darkroom-models") as bus:
+        known = model_states(await services(bus, ANSWER_SECONDS))
+        if model not in known:
+            raise InvalidRequest("MODEL", model, "one of " + (", ".join(known) or "none"))
+        change = (within if held else without)((model,))
+        for service in HOLDERS:
+            await placement(bus, service).change(change)
+
+
+async def _states() -> Mapping[str, ModelState]:
+    """Of the fleet that runs here; none if its bus does not answer."""
+    try:
+        async with bus_at(None, "darkroom-models") as bus:
+            return model_states(await services(bus, ANSWER_SECONDS))
+    except DarkroomError:
+        return {}
+
+
+def show_models(console: Console) -> None:
+    """The models of the running fleet, else those that a new one would serve."""
+    running = fleet_state.read(fleet_state.state_directory())
+    models = running.models if running else served_models((), os.environ)
+    states = run(_states()) if running else {}
+    catalogue = catalogue_of(models)
+    for card in catalogue.cards.values():
+        lines = (
+            card.name,
+            f"  from      {card.source}",
+            *([f"  state     {in_words(states[card.name])}"] if card.name in states else []),
+            f"  size      {card.default_width}x{card.default_height}, "
+            f"up to {card.max_width}x{card.max_height}, in multiples of {card.size_multiple}",
+            f"  steps     {card.default_steps}",
+            f"  guidance  {card.default_guidance:g}",
+            f"  sampler   {card.default_sampler}",
+            f"  samplers  {', '.join(card.samplers)}",
+            f"  controls  {', '.join(catalogue.controls_for(card.name)) or 'none'}",
+        )
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    for one in catalogue.unusable:
+        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
+    if loras := catalogue.lora_directory.names():
+        console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
+    sources = [card.source for card in catalogue.cards.values()]
+    for one in fits.unusable(catalogue.lora_directory, sources):
+        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,33 @@
+"""What components stand in processes, and what they are to hold: in buckets of the bus, and in what
+processes tell of themselves. Times are Unix seconds, durations seconds.
+"""
+
+from typing import Literal
+
+import msgspec
+
+State = Literal["on disk", "loading", "loaded", "draining", "failed"]
+"""Of a component in a process."""
+
+
+class ComponentState(msgspec.Struct, frozen=True, kw_only=True):
+    """How a component stands in one process. `name`: of its model, or its ControlNet."""
+
+    name: str
+    state: State
+    reason: str = ""
+    """Why it is not loaded though it shall be: what went wrong the last time, or what it waits
+    for."""
+    bytes: int = 0
+    """Of its weights."""
+    seconds: float | None = None
+    """Until it is loaded, as predicted, or until it is tried again; None: that is not known."""
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process, or each process of a service, shall hold of what is served."""
+
+    held: tuple[str, ...] | None = None
+    """Names, in the order in which they are loaded. None: all that is served."""
+    away: tuple[str, ...] = ()
+    """Names that are not held, whatever `held` says."""

@@ -1,0 +1,286 @@
+"""The components of one process: taken in and let go while it runs, without holding up each other.
+
+What follows from what is decided in `shared/policy/components/life.py`. Each component that is held
+is a task: it loads on a thread of its own, serves, drains when it is not wanted any more, and frees
+its memory.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Generic, TypeVar
+
+from shared.bus.document import follow
+from shared.bus.placement import placed
+from shared.bus.unusable import Kind, Unusable
+from shared.errors import DarkroomError, Misconfigured
+from shared.host.heap import hand_back
+from shared.host.tasks import single_error
+from shared.messages.components import ComponentState
+from shared.models.files.directory import loading
+from shared.policy.components.life import Event, Life, Next, decide, load_seconds, wanted_of
+from shared.process.background import in_background
+from shared.process.memory import weights_budget
+from shared.subjects import PLACED
+from shared.worker.context import Context
+from shared.worker.memory_budget import component_bytes
+from shared.worker.worker import Worker
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+MODELS: Final = "models"
+"""In the metadata of a process: the names of what it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentHost(Generic[T]):
+    """What a service does with its components, by their names."""
+
+    what: str
+    """They are, of a model."""
+    sources: Callable[[], Mapping[str, str]]
+    """Directories or hub ids of all that are served now, by name."""
+    folders: Callable[[str], Sequence[str]]
+    """That are loaded, below the source."""
+    load: Callable[[str], T]
+    """On any thread. May raise anything."""
+    serving: Callable[[str, T], AbstractAsyncContextManager[None]]
+    """Within, the service's handlers hold it."""
+    kind: Kind = "model"
+
+    def called(self, name: str) -> str:
+        return f"{self.what} of {name}" if self.kind == "model" else f"{self.what} {name}"
+
+
+class Components(Generic[T]):
+    """Those that one process holds, or shall hold. `budget`: bytes that their weights may take
+    together; by default as DARKROOM_MEMORY says."""
+
+    def __init__(
+        self, context: Context, service: str, host: ComponentHost[T], budget: int | None = None
+    ) -> None:
+        self._context, self._service, self._host = context, service, host
+        settings = context.settings
+        self._budget = budget or settings.memory or weights_budget(settings.device)
+        self._workers: Sequence[Worker] = ()
+        self._wanted: tuple[str, ...] = ()
+        self._lives: dict[str, Life] = {}
+        self._next = Next()
+        self._held: dict[str, _Held] = {}
+        self._sizes: dict[str, int] = {}
+        self._took: dict[str, float] = {}
+        """Seconds of the last load of each."""
+        self._changed, self._at_rest = asyncio.Event(), asyncio.Event()
+        self.metadata: dict[str, str] = {MODELS: ""}
+        """Of the process: what it holds now."""
+        context.metrics.watch_components(self.states)
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name} {life.state}" for name, life in self._lives.items())
+        return f"<Components {held or 'none'}>"
+
+    # --------------------------------------------------------------------------- what is told
+
+    def states(self) -> list[ComponentState]:
+        """Of all that are served, or were a moment ago."""
+        names = dict.fromkeys((*self._wanted, *self._lives, *self._host.sources()))
+        return [self._state(name) for name in names]
+
+    def unusable(self) -> list[Unusable]:
+        """Those that could not be loaded, until they can."""
+        sources, kind = self._host.sources(), self._host.kind
+        return [
+            Unusable(name=name, source=sources.get(name, ""), kind=kind, reason=life.reason)
+            for name, life in self._lives.items()
+            if life.failures
+        ]
+
+    def _state(self, name: str) -> ComponentState:
+        life = self._lives.get(name, Life())
+        seconds = self._seconds(name, life)
+        return ComponentState(
+            name=name,
+            state=life.state,
+            reason=life.reason or self._next.blocked.get(name, ""),
+            bytes=self._sizes.get(name, 0),
+            seconds=None if seconds is None else round(max(0.0, seconds), 1),
+        )
+
+    def _seconds(self, name: str, life: Life) -> float | None:
+        """See `ComponentState.seconds`."""
+        if life.state == "failed":
+            return life.retry_at - _now()
+        if life.state not in ("on disk", "loading"):
+            return None
+        others = {self._sizes.get(other, 0): seconds for other, seconds in self._took.items()}
+        whole = load_seconds(self._sizes.get(name, 0), self._took.get(name), others)
+        if whole is None or life.state == "on disk":
+            return whole
+        return whole - (_now() - self._held[name].since)
+
+    # ----------------------------------------------------------------------------- what is done
+
+    @asynccontextmanager
+    async def running(self, workers: Sequence[Worker]) -> AsyncIterator[None]:
+        """Within, what is wanted is held, and `workers` pull its nodes. It is entered once the
+        first ones are loaded. Raises `Misconfigured` if none of them can be, and
+        `MemoryBudgetExceeded`, before anything is loaded, if all of them are more than fits."""
+        self._workers = workers
+        with single_error():
+            async with asyncio.TaskGroup() as group:
+                helpers = []
+                try:
+                    await self._look()
+                    self._refuse_larger()
+                    helpers.append(group.create_task(self._act(group)))
+                    await self._at_rest.wait()
+                    self._refuse_nothing()
+                    bus = self._context.bus
+                    helpers.append(group.create_task(follow(bus, PLACED, self._look)))
+                    yield
+                finally:
+                    for helper in (*helpers, *(held.task for held in self._held.values())):
+                        helper.cancel()
+
+    async def _look(self) -> None:
+        """See what is wanted now."""
+        said = await placed(self._context.bus, self._context.name, self._service)
+        sources = self._host.sources()
+        self._wanted = wanted_of(tuple(sources), said.held, said.away)
+        for name in self._wanted:
+            if name not in self._held:
+                self._sizes[name] = self._size(name, sources[name])
+        for name, held in self._held.items():
+            if name in self._wanted and held.source != sources[name]:
+                held.leave.set()  # and then what is there now is loaded
+        self._changed.set()
+
+    def _size(self, name: str, source: str) -> int:
+        try:
+            folders, dtype = self._host.folders(name), self._context.settings.dtype
+            return component_bytes(source, *folders, dtype=dtype)
+        except (DarkroomError, OSError) as error:  # loading it says so
+            log.info("the weights of %s cannot be measured: %s", name, error)
+            return 0
+
+    def _refuse_larger(self) -> None:
+        weights = sum(self._sizes[name] for name in self._wanted)
+        of = "of " if self._host.kind == "model" else ""
+        what = f"{self._host.what} {of}{', '.join(self._wanted)}"
+        self._context.budget.refuse_larger(what, weights)
+
+    def _refuse_nothing(self) -> None:
+        failed = self.unusable()
+        if failed and len(failed) == len(self._wanted):
+            raise Misconfigured("; ".join(one.reason for one in failed))
+
+    async def _act(self, group: asyncio.TaskGroup) -> None:
+        """Do what is to be done next, for as long as this runs."""
+        while True:
+            self._changed.clear()
+            now = _now()
+            found = decide(self._lives, self._wanted, self._sizes, self._budget, now)
+            self._next = found
+            for name in found.drain:
+                self._held[name].leave.set()
+            for name in found.drop:
+                self._happen(name, "dropped")
+            if found.load is not None:
+                self._hold(group, found.load)
+            elif not any(life.state == "loading" for life in self._lives.values()):
+                self._at_rest.set()
+            with suppress(TimeoutError):
+                pause = None if found.look_at is None else max(0.0, found.look_at - now)
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+
+    def _hold(self, group: asyncio.TaskGroup, name: str) -> None:
+        self._happen(name, "load")
+        source, leave = self._host.sources().get(name, ""), asyncio.Event()
+        task = group.create_task(self._live(name, leave))
+        self._held[name] = _Held(source, leave, task, _now())
+
+    async def _live(self, name: str, leave: asyncio.Event) -> None:
+        """From its load until it is let go, and its memory is free."""
+        end: Event = "dropped"
+        reason = ""
+        try:
+            loaded = await self._load(name)
+            if not leave.is_set() and name in self._wanted:
+                await self._serve(name, loaded[0], leave)
+                end = "drained"
+            await in_background(f"free-{name}", partial(_free, loaded))
+        except DarkroomError as error:
+            log.warning("%s is not served from here: %s", name, error)
+            end = "drained" if self._lives[name].state == "draining" else "failed"
+            reason = error.message
+        finally:
+            del self._held[name]
+        self._happen(name, end, reason)
+
+    async def _load(self, name: str) -> list[T]:
+        """The component, alone in a list: nobody else holds it. Raises `DarkroomError`."""
+        began = _now()
+        others = any(life.state == "loaded" for life in self._lives.values())
+        loaded = await in_background(f"load-{name}", partial(self._loaded, name), modest=others)
+        self._took[name] = _now() - began
+        log.info("%s is loaded, in %.1f s", self._host.called(name), self._took[name])
+        return [loaded]
+
+    def _loaded(self, name: str) -> T:
+        """On a thread of its own."""
+        import torch
+
+        called = self._host.called(name)
+        self._context.budget.refuse_larger(called, self._sizes.get(name, 0))
+        with loading(called), torch.no_grad():
+            return self._host.load(name)
+
+    async def _serve(self, name: str, loaded: T, leave: asyncio.Event) -> None:
+        """Until it is to leave, and nothing of it is in hand."""
+        async with AsyncExitStack() as stack:
+            with loading(self._host.called(name)):
+                await stack.enter_async_context(self._host.serving(name, loaded))
+                for worker in self._workers:
+                    stack.push_async_callback(worker.remove, name)
+                    await worker.add(name)
+            self._happen(name, "loaded")
+            await leave.wait()
+            self._happen(name, "drain")
+
+    def _happen(self, name: str, event: Event, reason: str = "") -> None:
+        life = self._lives.get(name, Life()).after(event, reason, _now())
+        self._lives[name] = life
+        loaded = [n for n in self._wanted if self._lives.get(n, Life()).state == "loaded"]
+        self.metadata[MODELS] = " ".join(loaded)
+        self._changed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A component that is loaded, or is about to be."""
+
+    source: str
+    leave: asyncio.Event
+    """Set when it is to leave."""
+    task: asyncio.Task[None]
+    since: float
+
+
+def _free(loaded: list[T]) -> None:
+    """Nobody needs what is in the list any more. It may be of those that no collector looks at (see
+    `Process.serve`)."""
+    loaded.clear()
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    hand_back()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
