@@ -41,6 +41,7 @@ _LAYERS: Final = """
     shared/tensors
     shared/jobs
     shared/policy/block_plan shared/policy/components shared/policy shared/policy/release
+    shared/policy/placement
     shared/client
     shared/worker
     shared/process
