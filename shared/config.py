@@ -73,7 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     loras: Annotated[str, CATALOGUE] = DEFAULT_LORAS
     """The directories of LoRAs (`<name>.safetensors`), separated as in PATH."""
     lora_bytes: Annotated[Bytes, LORAS] = 1024 * 1024 * 1024
-    """How much of LoRAs a process keeps in memory for each of its models."""
+    """How much of LoRAs a process keeps in memory for each of its models; and how much what they
+    add to the weights may take for a moment, when that is prepared beside the steps."""
     lora_hosts: Annotated[str, CATALOGUE] = ""
     """The hosts that requests may have LoRAs fetched from, separated by commas: `host`, `host:port`
     or `*.domain` for https, `http://host` without it. Empty: none. Redirects have to stay on

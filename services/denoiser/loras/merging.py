@@ -11,9 +11,10 @@ from collections.abc import Collection
 from typing import Final
 
 from services.denoiser.loras.extension import RowLoras
+from services.denoiser.loras.products import Preparation
 from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
-from shared.models.lowrank.bank import Use
+from shared.models.lowrank.bank import Products, Use
 from shared.policy.cost_model import CostModel
 from shared.policy.step_work import StepWork, total
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 BANK_FACTOR: Final = 1.3
 """A step with a bank against one without, before it was measured."""
-PASS_STEPS: Final = 2.0
+PASS_STEPS: Final = 1.0
 """Plain steps that one change of the weights takes, before it was measured."""
 _NEWEST: Final = 0.3
 """Weight of the last measured change in their mean."""
@@ -40,8 +41,10 @@ class Merging:
     """The weights of one network, and what the ways to use adapters have cost. For the thread that
     computes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, preparation: Preparation | None = None) -> None:
+        """`preparation`: of what is merged; None: it is computed when it is added."""
         self._network = network
+        self._preparation = preparation or Preparation(network)
         self.merged: tuple[Use, ...] = ()
         """In the weights now."""
         self.changes = 0
@@ -59,15 +62,16 @@ class Merging:
         them back bit for bit."""
         wanted = agreed(rows)
         if wanted == self.merged:
-            return
-        if wanted and not self._failed and self._pays(rows):
-            try:
-                self._change(wanted)
-            except (RuntimeError, MemoryError) as error:  # no memory for the copies, above all
-                self._failed = True
-                log.warning("adapters are not merged any more, since that failed: %s", error)
-        elif self.merged:
-            self._change(())
+            self._preparation.drop()
+        elif wanted and not self._failed and self._pays(rows):
+            if self._preparation.ready(wanted):
+                self._merge(wanted)
+            elif self.merged:
+                self._change(())
+        else:
+            self._preparation.drop()
+            if self.merged:
+                self._change(())
 
     def observe(self, work: StepWork, seconds: float, banked: bool) -> None:
         """A step of `work` took `seconds`."""
@@ -92,10 +96,17 @@ class Merging:
             PASS_STEPS * plain if change is None else change,
         )
 
-    def _change(self, wanted: tuple[Use, ...]) -> None:
+    def _merge(self, wanted: tuple[Use, ...]) -> None:
+        try:
+            self._change(wanted, self._preparation.take())
+        except (RuntimeError, MemoryError) as error:  # no memory for the copies, above all
+            self._failed = True
+            log.warning("adapters are not merged any more, since that failed: %s", error)
+
+    def _change(self, wanted: tuple[Use, ...], prepared: Products | None = None) -> None:
         started = time.perf_counter()
         self.merged = ()  # if it fails, nothing is
-        self._network.merge(wanted)
+        self._network.merge(wanted, prepared)
         seconds = time.perf_counter() - started
         before = self._change_seconds
         self._change_seconds = seconds if before is None else before + _NEWEST * (seconds - before)

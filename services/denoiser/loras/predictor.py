@@ -6,6 +6,7 @@ from services.denoiser.forward.predictors import Predictor
 from services.denoiser.forward.step import Batch
 from services.denoiser.loras.extension import LateLoras, uses_of
 from services.denoiser.loras.merging import Merging
+from services.denoiser.loras.products import Preparation
 from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
 from shared.models.lowrank.bank import Use
@@ -16,8 +17,9 @@ class LoraWeights(Predictor):
     """Takes no step itself: whoever takes one does it with what this gives the batch, or with the
     weights as this left them."""
 
-    def __init__(self, network: Network) -> None:
-        self.merging = Merging(network)
+    def __init__(self, network: Network, preparation: Preparation | None = None) -> None:
+        """`preparation` as in `Merging`."""
+        self.merging = Merging(network, preparation)
         self._merged: tuple[Use, ...] = ()
         """That the batches were made for."""
 

@@ -13,6 +13,7 @@ from services.denoiser.engine.occupation import Occupation
 from services.denoiser.forward.predictors import Predictor
 from services.denoiser.loras.feature import Loras
 from services.denoiser.loras.predictor import LoraWeights
+from services.denoiser.loras.products import Preparation
 from services.denoiser.mask_cache.feature import MaskCaches
 from services.denoiser.mask_cache.lookup import CacheLookup
 from services.denoiser.mask_cache.predictor import MaskedSteps
@@ -65,7 +66,7 @@ class Features:
             rows = (*rows, MaskCaches(lookup, family.rounds_up))
         branches = RemoteBranches(running.bus, self._transport, name)
         predictors = (
-            LoraWeights(network),
+            LoraWeights(network, Preparation(network, running.loader, running.settings.lora_bytes)),
             ResidualExchange(self._controls),
             CfgParallel(branches, given=lambda: self._cfg_worker.halves[name]),
             MaskedSteps(),

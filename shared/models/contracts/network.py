@@ -6,8 +6,9 @@ from typing import Final, Literal, NamedTuple, Protocol, TypedDict, runtime_chec
 
 import torch
 
-from shared.models.lowrank.bank import Bank, Use
+from shared.models.lowrank.bank import Bank, Products, Use
 from shared.models.lowrank.weights import Adapter
+from shared.residency.item import Pieces
 
 Residuals = Sequence[torch.Tensor]
 """What ControlNets add halfway: to each of the encoder half's outputs that the decoder half sees,
@@ -97,7 +98,16 @@ class Network(Protocol):
         """For a batch in which image i has the adapters `images[i]`; see `AdaptedNetwork.bank`."""
         ...
 
-    def merge(self, uses: Sequence[Use]) -> None:
+    def product_bytes(self, uses: Sequence[Use]) -> int:
+        """Of what `products` gives."""
+        ...
+
+    def products(self, uses: Sequence[Use]) -> Pieces[Products]:
+        """What these adapters add to the weights, computed beside the steps; see
+        `AdaptedNetwork.products`."""
+        ...
+
+    def merge(self, uses: Sequence[Use], prepared: Products | None = None) -> None:
         """Have these adapters in the weights; see `AdaptedNetwork.merge`."""
         ...
 

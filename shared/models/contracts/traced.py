@@ -14,8 +14,9 @@ import torch
 
 from shared.host.torch_graph import Graph, graph_of
 from shared.models.contracts.network import Conditioning, Network
-from shared.models.lowrank.bank import Bank, Use
+from shared.models.lowrank.bank import Bank, Products, Use
 from shared.models.lowrank.weights import Adapter
+from shared.residency.item import Pieces
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,14 @@ class Traced(Generic[N]):
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self._network.bank(images)
 
-    def merge(self, uses: Sequence[Use]) -> None:
-        self._network.merge(uses)
+    def product_bytes(self, uses: Sequence[Use]) -> int:
+        return self._network.product_bytes(uses)
+
+    def products(self, uses: Sequence[Use]) -> Pieces[Products]:
+        return self._network.products(uses)
+
+    def merge(self, uses: Sequence[Use], prepared: Products | None = None) -> None:
+        self._network.merge(uses, prepared)
 
 
 def trusted(network: Traceable, trace: Callable[[], Network]) -> Network:

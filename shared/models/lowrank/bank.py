@@ -16,13 +16,16 @@ from torch import nn
 from shared.errors import AdapterUnusable
 from shared.models.files.layers import CLIP
 from shared.models.lowrank.layer_bank import LayerBank, UseSet, add_adapted, stack
-from shared.models.lowrank.merged import Layer, merge
+from shared.models.lowrank.merged import Layer, merge, products
 from shared.models.lowrank.weights import Adapter, LowRank
 from shared.models.weights.originals import Originals
 from shared.models.weights.pages import FilePages
+from shared.residency.item import Pieces
 
 Use = tuple[Adapter, float]
 """An adapter and its scale."""
+Products = Mapping[str, Sequence[torch.Tensor]]
+"""By layer, what some adapters add to its weights, each for itself."""
 _Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
 
@@ -83,23 +86,36 @@ class AdaptedNetwork:
             {name: stack(sets, count, self._layers[name]) for name, sets in touched.items()}
         )
 
+    def product_bytes(self, uses: Sequence[Use]) -> int:
+        """Of the products of the adapters `uses`."""
+        touched = self._touched(uses)
+        return sum(
+            4 * len(each) * self._layers[name].weight.numel() for name, each in touched.items()
+        )
+
+    def products(self, uses: Sequence[Use]) -> Pieces[Products]:
+        """What `merge` has to add for the adapters `uses`, all of them checked, layer by layer. The
+        weights are not looked at: they may be changed meanwhile."""
+        found = {}
+        for name, each in self._touched(uses).items():
+            found[name] = products(self._layers[name], each)
+            yield 0  # nothing is moved
+        return found
+
     @torch.no_grad()
-    def merge(self, uses: Sequence[Use]) -> None:
+    def merge(self, uses: Sequence[Use], prepared: Products | None = None) -> None:
         """From now on the weights themselves have the adapters `uses`, all of them checked, and no
-        others; for none, they are what they were, bit for bit. Should it fail, so they are too."""
+        others; for none, they are what they were, bit for bit. Should it fail, so they are too.
+        `prepared`: their products, which then need not be computed."""
         self._originals.restore()
-        touched: dict[str, list[tuple[LowRank, float]]] = {}
-        for adapter, scale in uses:
-            for name, low_rank in adapter.parts.get(self._part, {}).items():
-                touched.setdefault(self._here(name), []).append((low_rank, scale))
         pages = FilePages.mapped()
         try:
-            for name, each in touched.items():
+            for name, each in self._touched(uses).items():
                 layer = self._layers[name]
                 self._originals.keep(layer.weight, pages)
                 if layer.bias is not None and any(one.bias is not None for one, _ in each):
                     self._originals.keep(layer.bias, pages)
-                merge(layer, each)
+                merge(layer, each, None if prepared is None else prepared[name])
         except BaseException:
             self._originals.restore()
             raise
@@ -114,6 +130,14 @@ class AdaptedNetwork:
             yield
         finally:
             self._bank = None
+
+    def _touched(self, uses: Sequence[Use]) -> dict[str, list[tuple[LowRank, float]]]:
+        """By layer, what the adapters `uses` have for it, in their order."""
+        touched: dict[str, list[tuple[LowRank, float]]] = {}
+        for adapter, scale in uses:
+            for name, low_rank in adapter.parts.get(self._part, {}).items():
+                touched.setdefault(self._here(name), []).append((low_rank, scale))
+        return touched
 
     def _here(self, name: str) -> str:
         """The layer's name in this network: CLIP's once stood in a `text_model` of its own."""
@@ -153,5 +177,11 @@ class AdaptedModule:
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return self.adapted.bank(images)
 
-    def merge(self, uses: Sequence[Use]) -> None:
-        self.adapted.merge(uses)
+    def product_bytes(self, uses: Sequence[Use]) -> int:
+        return self.adapted.product_bytes(uses)
+
+    def products(self, uses: Sequence[Use]) -> Pieces[Products]:
+        return self.adapted.products(uses)
+
+    def merge(self, uses: Sequence[Use], prepared: Products | None = None) -> None:
+        self.adapted.merge(uses, prepared)

@@ -34,12 +34,32 @@ def view_as_weight(factor: torch.Tensor, weight: torch.Tensor, by_input: bool) -
 
 
 @torch.no_grad()
-def merge(layer: Layer, uses: Sequence[tuple[LowRank, float]]) -> None:
-    """Change the weights of `layer` to what a bank of these adapters computes."""
+def products(layer: Layer, uses: Sequence[tuple[LowRank, float]]) -> tuple[torch.Tensor, ...]:
+    """What `merge` adds to the weights of `layer` for each of these adapters, in float32."""
+    return tuple(scale * product(low_rank, layer.weight) for low_rank, scale in uses)
+
+
+def _plain(low_rank: LowRank) -> bool:
+    """Whether its product is all that it adds."""
+    return low_rank.bias is None and low_rank.magnitude is None
+
+
+@torch.no_grad()
+def merge(
+    layer: Layer,
+    uses: Sequence[tuple[LowRank, float]],
+    prepared: Sequence[torch.Tensor] | None = None,
+) -> None:
+    """Change the weights of `layer` to what a bank of these adapters computes; `prepared`: their
+    `products`."""
+    each = products(layer, uses) if prepared is None else prepared
+    if layer.weight.dtype is torch.float32 and all(_plain(low_rank) for low_rank, _ in uses):
+        for added in each:  # as below, with less to move
+            layer.weight += added
+        return
     changed = weight = layer.weight.float()
     bias = weight.new_zeros(len(weight))
-    for low_rank, scale in uses:
-        added = scale * product(low_rank, weight)
+    for (low_rank, scale), added in zip(uses, each, strict=True):
         if low_rank.bias is not None:
             bias = bias + scale * low_rank.bias.to(bias)
         if low_rank.magnitude is None:

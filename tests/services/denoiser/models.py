@@ -17,9 +17,10 @@ from shared.models.contracts.network import Conditioning, Control
 from shared.models.families.sdxl.family import Sdxl
 from shared.models.families.sdxl.unet import SdxlUnet
 from shared.models.files.safetensors_header import Shapes
-from shared.models.lowrank.bank import Bank, Use
+from shared.models.lowrank.bank import Bank, Products, Use
 from shared.models.lowrank.weights import Adapter
 from shared.models.samplers.samplers import SAMPLERS
+from shared.residency.item import Pieces
 from tests.conftest import HANG_SECONDS
 from tests.helpers.loras import shapes_of
 from tests.services.denoiser.sampling.test_step_table import SDXL
@@ -101,7 +102,13 @@ class Plain:
     def bank(self, images: Sequence[Sequence[Use]]) -> Bank | None:
         return network().bank(images)
 
-    def merge(self, uses: Sequence[Use]) -> None:
+    def product_bytes(self, uses: Sequence[Use]) -> int:
+        return network().product_bytes(uses)
+
+    def products(self, uses: Sequence[Use]) -> Pieces[Products]:
+        return network().products(uses)
+
+    def merge(self, uses: Sequence[Use], prepared: Products | None = None) -> None:
         raise AssertionError("the network of all tests keeps its weights")
 
 
