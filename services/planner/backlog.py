@@ -35,11 +35,11 @@ from shared.policy.release.plan import Margin
 
 log = logging.getLogger(__name__)
 
-TELL_SECONDS: Final = 0.5
-"""Pause between two rounds in which waiting jobs are told how they stand; and other planners what
-is promised, if it has not changed."""
-MAX_TOLD: Final = 256
-"""Jobs that are told in a round, those that go first."""
+PUBLISH_SECONDS: Final = 0.5
+"""Pause between two rounds in which the progress of waiting jobs is published, and what is
+promised, if it has not changed."""
+MOST_UPDATES: Final = 256
+"""Jobs whose progress is published in a round, those that go first."""
 NOTHING_KNOWN: Final = Prediction(None, None)
 
 
@@ -50,7 +50,8 @@ class _Entry:
     progressed: Callable[[], None]
     """The sign of life that keeps the submission ours."""
     prediction: Prediction | None = None
-    told: Prediction | None = None
+    published: Prediction | None = None
+    """What whoever watches the job heard last."""
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -117,7 +118,7 @@ class Backlog:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             group.create_task(self._answer())
-            group.create_task(self._tell())
+            group.create_task(self._publish())
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_SECONDS if self._entries else None):
@@ -151,7 +152,7 @@ class Backlog:
         for job_id, prediction in found.predicted.items():
             self._entries[job_id].prediction = prediction
         if found.released or found.admitted:
-            await self._tell_planners()
+            await self._publish_promises()
 
     def _end(self, job_id: str, error: DarkroomError) -> bool:
         entry = self._entries.get(job_id)
@@ -161,7 +162,7 @@ class Backlog:
         return True
 
     async def _listen(self) -> None:
-        """Take in what processes and planners tell."""
+        """Take in what processes and planners report."""
         async with self._bus.subscribe(subjects.ALL_LOADS) as reports:
             async for message in reports:
                 try:
@@ -187,23 +188,23 @@ class Backlog:
                     with contextlib.suppress(BusUnavailable):
                         await self._bus.publish(message.reply, encode(reply))
 
-    async def _tell(self) -> None:
-        """Tell those who watch waiting jobs how they stand, and other planners what is promised."""
+    async def _publish(self) -> None:
+        """Publish how waiting jobs stand, and to other planners what is promised."""
         while True:
-            await asyncio.sleep(TELL_SECONDS)
+            await asyncio.sleep(PUBLISH_SECONDS)
             for entry in self._entries.values():
                 entry.progressed()
             if self._entries or self._coming:
-                await self._tell_planners()
-            changed = [e for e in self._entries.values() if e.prediction not in (None, e.told)]
+                await self._publish_promises()
+            changed = [e for e in self._entries.values() if e.prediction not in (None, e.published)]
             changed.sort(key=_position)
-            for entry in changed[:MAX_TOLD]:
-                entry.told = entry.prediction
-                await self._tell_job(entry)
+            for entry in changed[:MOST_UPDATES]:
+                entry.published = entry.prediction
+                await self._publish_progress(entry)
 
-    async def _tell_job(self, entry: _Entry) -> None:
+    async def _publish_progress(self, entry: _Entry) -> None:
         stands = entry.prediction or NOTHING_KNOWN
-        told = NodeProgress(
+        progress = NodeProgress(
             job_id=entry.job.job_id,
             node="plan",
             kind="plan",
@@ -214,9 +215,9 @@ class Backlog:
             seconds=stands.seconds,
         )
         with contextlib.suppress(BusUnavailable):  # events are lossy
-            await self._bus.publish(subjects.event(entry.job.job_id), encode(told))
+            await self._bus.publish(subjects.event(entry.job.job_id), encode(progress))
 
-    async def _tell_planners(self) -> None:
+    async def _publish_promises(self) -> None:
         jobs = [entry.job for entry in self._entries.values() if entry.job.promised is not None]
         jobs += [job for _, job in self._coming.values()]
         report = PromiseReport(

@@ -103,7 +103,7 @@ class Planner:
         )
         async with (
             self._bus.subscribe(subjects.ALL_CANCELS, subjects.PLANNERS) as asked,
-            self._bus.subscribe(subjects.ALL_CANCELS) as told,
+            self._bus.subscribe(subjects.ALL_CANCELS) as cancelled,
             asyncio.TaskGroup() as group,
         ):
 
@@ -112,7 +112,7 @@ class Planner:
                     await answer_cancel(message, self._bus, self._records)
 
             async def end() -> None:
-                async for message in told:
+                async for message in cancelled:
                     self._backlog.cancel(subjects.job_of(message.subject))
 
             helpers = [group.create_task(each) for each in (answer(), end(), self._backlog.run())]
@@ -168,7 +168,7 @@ class Planner:
                 await self._refuse(job_id, refusal)
                 return
             await self._records.open(record)
-        await self._tell_accepted(job_id)
+        await self._publish_accepted(job_id)
         self._deadlines.add(record.spec.deadline, job_id)
 
     @asynccontextmanager
@@ -213,7 +213,7 @@ class Planner:
         if not await self._planned(job_id):
             await self._intake.refuse(job_id, refusal)
 
-    async def _tell_accepted(self, job_id: str) -> None:
+    async def _publish_accepted(self, job_id: str) -> None:
         """Whoever watches the job need not wait for a worker to know that it was not refused."""
         accepted = NodeProgress(
             job_id=job_id,
