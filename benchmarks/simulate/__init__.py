@@ -11,7 +11,10 @@ same in every run.
 worst (`..._serving`, `..._overload`: of each); `..._p50` as well.
 `rate_ratio_8`, `rate_ratio_32`, `rate_ratio_1024`: the highest rate with 90% in time, ours over the
 best baseline's, the median of all settings. `burst_ratio`: the same of the largest burst, on 8
-devices. `devices_ratio`: the devices that we need for the best baseline's rate, over those it has.
-`decide_us`: a decision of a planner; `step_us`: of a denoiser. `seconds_simulated_per_second`: on
+devices. `gpus_ratio`: the devices that we need for the best baseline's rate, over those it has.
+`possible_ratio_8` and so on: what no system can exceed, over the best baseline's rate: as much as
+devices can compute of the cheapest 90% of the requests, in batches of the best size.
+`decide_us`: a decision of a planner; `step_us`: of a denoiser. `place_ms_per_job`: all
+decisions about who holds what, over the requests. `seconds_simulated_per_second`: on
 1,024 devices.
 """

@@ -48,17 +48,18 @@ async def measure(options: Options) -> Results:
         precision = COARSE if coarse else PRECISION
         clusters[devices] = study(settings, devices, precision, devices == min(sizes))
         found[f"rate_ratio_{devices}"] = clusters[devices]["rate_ratio"]
+        found[f"possible_ratio_{devices}"] = clusters[devices]["possible_ratio"]
     smallest, largest = min(sizes), max(sizes)
     found["burst_ratio"] = clusters[smallest]["burst_ratio"]
-    found["devices_ratio"] = _devices_ratio(settings, smallest, clusters[smallest])
+    found["gpus_ratio"] = _gpus_ratio(settings, smallest, clusters[smallest])
     rate = clusters[largest]["settings"][settings[0].name]["rates"][OURS]
     timed = speed(settings[0], largest, 0.7 * rate)
-    for figure in ("decide_us", "step_us", "seconds_simulated_per_second"):
+    for figure in ("decide_us", "step_us", "place_ms_per_job", "seconds_simulated_per_second"):
         found[figure] = timed[figure]
     return found | {"speed": timed, "clusters": clusters}
 
 
-def _devices_ratio(settings: Sequence[Setting], devices: int, clusters: Results) -> float | None:
+def _gpus_ratio(settings: Sequence[Setting], devices: int, clusters: Results) -> float | None:
     """The median over settings."""
     ratios = []
     for setting in settings:

@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from benchmarks.harness.program import Results, say
+from benchmarks.simulate.possible import highest_possible_rate
 from loadgen.outcomes.outcome import RequestTemplate
 from loadgen.report.statistics.slo import TimesSolo
 from loadgen.runs.find_rate import Search
-from loadgen.simulator.cluster.job import wanted
+from loadgen.simulator.cluster.job import Wanted, wanted
 from loadgen.simulator.profiles import h800
 from loadgen.simulator.studies.cluster import Cluster
 from loadgen.simulator.studies.names import OURS, SYSTEMS, Name
@@ -28,6 +29,7 @@ from loadgen.simulator.studies.search import (
 from loadgen.simulator.systems.darkroom import Policies
 from loadgen.simulator.systems.pipelines import pipeline_seconds
 from loadgen.workload.workload import Entry, Workload, schedule
+from shared.policy.placement.place import place
 from shared.policy.release.decide import release
 from shared.policy.step_scheduler import schedule_step
 
@@ -46,12 +48,14 @@ BURST_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`load`: seconds of a device that a request takes in the mean, in a pipeline, alone."""
+    """`load`: seconds of a device that a request takes in the mean, in a pipeline, alone. `asked`:
+    the requests of the trace."""
 
     name: str
     workload: Workload
     slo: TimesSolo
     load: float
+    asked: tuple[Wanted, ...]
 
     @property
     def longest(self) -> float:
@@ -94,8 +98,9 @@ def setting_of(name: str) -> Setting:
     workload = Workload(trace=h800.served(h800.trace(TRACE), name), mix=(entry,))
     shots = schedule(workload)
     solo = solo_latencies(Cluster(profile=profile, devices=1), SYSTEMS, shots)
-    load = mean(pipeline_seconds(profile, [wanted(shot, profile)]) for shot in shots)
-    return Setting(name, workload, TimesSolo(FACTOR, solo), load)
+    asked = tuple(wanted(shot, profile) for shot in shots)
+    load = mean(pipeline_seconds(profile, [one]) for one in asked)
+    return Setting(name, workload, TimesSolo(FACTOR, solo), load, asked)
 
 
 def rates(setting: Setting, devices: int, precision: float) -> dict[Name, float]:
@@ -140,8 +145,8 @@ def devices_needed(setting: Setting, devices: int, rate: float) -> dict[Name, in
 
 def speed(setting: Setting, devices: int, rate: float) -> Results:
     """How fast a cluster of so many is simulated, and what a decision takes."""
-    steps, releases = Stopwatch(), Stopwatch()
-    policies = Policies(steps.timed(schedule_step), releases.timed(release))
+    steps, releases, places = Stopwatch(), Stopwatch(), Stopwatch()
+    policies = Policies(steps.timed(schedule_step), releases.timed(release), places.timed(place))
     shots = offered(setting.workload, rate, max(60.0, setting.seconds(devices)))
     began = process_time()
     run = simulate(_cluster(setting, devices, OURS), shots, setting.slo, policies=policies)
@@ -153,6 +158,8 @@ def speed(setting: Setting, devices: int, rate: float) -> Results:
         "decide_us": releases.microseconds,
         "decisions": releases.decisions,
         "step_us": steps.microseconds,
+        "place_ms": round(places.microseconds / 1e3, 3),
+        "place_ms_per_job": round(1e3 * places.seconds / max(1, len(shots)), 4),
         "processor_seconds": round(took, 2),
         "seconds_simulated_per_second": round(run.seconds / took, 2),
     }
@@ -165,20 +172,26 @@ def study(
     found: dict[str, Results] = {}
     for setting in settings:
         by_rate = rates(setting, devices, precision)
-        base = BURST_RATE * max(rate for name, rate in by_rate.items() if name != OURS)
+        possible = highest_possible_rate(
+            h800.of_setting(setting.name), setting.asked, devices, SHARE
+        )
+        best = max(rate for name, rate in by_rate.items() if name != OURS)
         found[setting.name] = one = {
             "solo": {name: round(seconds, 3) for name, seconds in setting.slo.solo.items()},
             "rates": _rounded(by_rate),
+            "possible": round(possible, 3),
             "rate_ratio": _round(ratio(by_rate)),
+            "possible_ratio": _round(possible / best) if best > 0.0 else None,
         }
-        if with_bursts and base > 0.0:
-            by_burst = bursts(setting, devices, base, precision)
+        if with_bursts and best > 0.0:
+            by_burst = bursts(setting, devices, BURST_RATE * best, precision)
             one |= {"bursts": _rounded(by_burst), "burst_ratio": _round(ratio(by_burst))}
         say(f"{setting.name} on {devices}: {one['rates']}, ratio {one['rate_ratio']}")
     return {
         "devices": devices,
         "settings": found,
         "rate_ratio": _middle(found, "rate_ratio"),
+        "possible_ratio": _middle(found, "possible_ratio"),
         "burst_ratio": _middle(found, "burst_ratio"),
     }
 

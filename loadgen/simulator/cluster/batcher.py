@@ -26,6 +26,7 @@ class Batcher:
         self._seconds = deque((self._component.cost.seconds(1.0),), MEMORY)
         """Of the last batches, for each of their units."""
         self._began = 0.0
+        self._drained: Callable[[], None] | None = None
         self.batches = 0
         self.changed: Callable[[], None] = lambda: None
         """Called when it has more or less in hand."""
@@ -43,7 +44,7 @@ class Batcher:
         return median(self._seconds)
 
     def room(self) -> int:
-        return self._capacity - len(self)
+        return 0 if self._drained else self._capacity - len(self)
 
     def load(self) -> int:
         return min(LAST, len(self))
@@ -60,6 +61,15 @@ class Batcher:
             self._waiting += found
             self.changed()
             self._begin()
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Take nothing more, give back what waits, and call `drained` once the rest is computed."""
+        self._drained = drained
+        self._queue.leave(self)
+        while self._waiting:
+            self._queue.push(self._waiting.popleft())
+        if not self._batch:
+            drained()
 
     def _begin(self) -> None:
         """The next batch, unless one is being computed."""
@@ -87,3 +97,5 @@ class Batcher:
         for node in batch:
             self._done(node)
         self.pull()
+        if self._drained is not None and not self:
+            self._drained()

@@ -1,7 +1,7 @@
 """ControlNets that are asked in every step: what several denoisers ask at the same time is computed
 together (`services/controlnet`)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -21,7 +21,7 @@ class Steered(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class Ask:
     units: float
     jobs: tuple[Job, ...]
     answered: Callable[[], None]
@@ -32,16 +32,19 @@ class ControlProcess:
 
     def __init__(self, device: Device, component: Component) -> None:
         self._device, self._component = device, component
-        self._waiting: list[_Ask] = []
-        self._batch: list[_Ask] = []
+        self._waiting: list[Ask] = []
+        self._batch: list[Ask] = []
         self.seconds = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ControlProcess {len(self._batch)} + {len(self._waiting)}>"
 
     @property
     def units(self) -> float:
         """That it has in hand."""
         return sum(ask.units for ask in (*self._batch, *self._waiting))
 
-    def ask(self, ask: _Ask) -> None:
+    def ask(self, ask: Ask) -> None:
         self._waiting.append(ask)
         self._begin()
 
@@ -67,19 +70,40 @@ class ControlProcess:
             ask.answered()
 
 
-class ControlServer:
-    """All processes of one ControlNet; who has least in hand is asked."""
+class ControlServers:
+    """All processes of all ControlNets."""
 
-    def __init__(self, processes: Iterable[ControlProcess]) -> None:
-        self._processes = list(processes)
+    def __init__(self) -> None:
+        self._processes: dict[str, dict[Device, ControlProcess]] = {}
+        self._unanswered: dict[str, list[tuple[Device, Ask]]] = {}
+        """Asked while nobody held the component."""
 
-    def ask(self, ask: _Ask) -> None:
-        min(self._processes, key=lambda one: one.units).ask(ask)
+    def __repr__(self) -> str:
+        return f"<ControlServers of {', '.join(self._processes)}>"
+
+    def add(self, name: str, device: Device, process: ControlProcess) -> None:
+        self._processes.setdefault(name, {})[device] = process
+        for near, ask in self._unanswered.pop(name, ()):
+            self.ask(near, name, ask)
+
+    def remove(self, name: str, device: Device) -> None:
+        """It is asked nothing more; what it has in hand it answers."""
+        del self._processes[name][device]
+
+    def ask(self, near: Device, name: str, ask: Ask) -> None:
+        """The process on `near`, or else the one that has least in hand."""
+        held = self._processes.get(name)
+        if not held:
+            self._unanswered.setdefault(name, []).append((near, ask))
+        elif near in held:
+            held[near].ask(ask)
+        else:
+            min(held.values(), key=lambda one: one.units).ask(ask)
 
 
 def ask_all(
     clock: Clock,
-    servers: Mapping[str, ControlServer],
+    ask: Callable[[str, Ask], None],
     rows: Iterable[Steered],
     way: float,
     answered: Callable[[], None],
@@ -100,5 +124,5 @@ def ask_all(
 
     for name, jobs in wanted.items():
         units = sum(job.wanted.units for job in jobs)
-        ask = _Ask(units, tuple(jobs), lambda: clock.after(way / 2, one_more))
-        clock.after(way / 2, partial(servers[name].ask, ask))
+        one = Ask(units, tuple(jobs), lambda: clock.after(way / 2, one_more))
+        clock.after(way / 2, partial(ask, name, one))

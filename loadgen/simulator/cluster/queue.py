@@ -79,6 +79,10 @@ class WorkQueue:
             self._pulls[level][puller] = None
         return found
 
+    def leave(self, puller: Puller) -> None:
+        """It pulls no more."""
+        self._forget(puller)
+
     def _forget(self, puller: Puller) -> None:
         level = self._told.pop(puller, None)
         if level is not None:

@@ -16,7 +16,8 @@ from loadgen.simulator.systems.base import System
 from loadgen.simulator.systems.baselines import Partition, static, swap
 from loadgen.simulator.systems.darkroom import DarkroomSystem, Policies
 from loadgen.simulator.systems.pipelines import PipelineSystem, pipeline_seconds
-from loadgen.simulator.systems.placement import by_load, seconds_by_component
+from loadgen.simulator.systems.placer import Placer
+from shared.policy.placement.place import place
 
 Devices = Annotated[int, Meta(ge=1, le=MOST_DEVICES)]
 
@@ -48,8 +49,12 @@ def build(
     devices = [Device(clock) for _ in range(cluster.devices)]
     if cluster.system != OURS:
         return BASELINES[cluster.system](clock, profile, devices, _load(profile, asked))
-    placement = by_load(profile, seconds_by_component(profile, asked), cluster.devices)
-    return DarkroomSystem(clock, profile, devices, placement, policies)
+    policies = policies or Policies()
+    placer = Placer(profile, cluster.devices, asked, policies.place or place)
+    layout = placer.begin()
+    return DarkroomSystem(
+        clock, profile, devices, layout, policies, placer if policies.place else None
+    )
 
 
 def _load(profile: Profile, asked: Sequence[Wanted]) -> dict[str, float]:

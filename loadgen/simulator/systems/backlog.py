@@ -4,7 +4,7 @@ what the services reported last of what they have in hand.
 The counterpart of `services/planner/backlog.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -45,7 +45,7 @@ class Backlog:
     def __init__(
         self,
         clock: Clock,
-        reporters: Sequence[Reporter],
+        reporters: Collection[Reporter],
         start: Callable[[Job], None],
         refuse: Callable[[Job, str], None],
         decide: Release = release,
@@ -56,8 +56,6 @@ class Backlog:
         self._next = 0.0
         self._planned: float | None = None
         """When the next decision is."""
-        for reporter in reporters:
-            reporter.heard = self._heard
 
     def __repr__(self) -> str:
         return f"<Backlog {len(self)} waiting, {len(self._state.coming)} on their way>"
@@ -65,11 +63,15 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._state.waiting)
 
+    @property
+    def waiting(self) -> Collection[Job]:
+        return self._state.waiting
+
     def submit(self, job: Job) -> None:
         self._state.waiting[job] = waiting_job(job, self._clock.now)
         self._plan(max(self._clock.now, self._next))
 
-    def _heard(self) -> None:
+    def heard(self) -> None:
         """A process has told how it stands."""
         if self._state.waiting:
             self._plan(max(self._clock.now, self._next))

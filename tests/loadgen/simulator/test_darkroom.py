@@ -70,10 +70,11 @@ def test_jobs_that_come_together_share_their_steps() -> None:
 
 
 def test_two_devices_draw_two_pictures_side_by_side() -> None:
+    """One of them is decoded after the other."""
     found = latencies(
         simulate(Cluster(profile=small_profile(), devices=2), [shot(0), shot(1)]).outcomes
     )
-    assert found == {0: pytest.approx(SOLO), 1: pytest.approx(SOLO)}
+    assert found == {0: pytest.approx(SOLO), 1: pytest.approx(SOLO + DECODE)}
 
 
 def test_every_picture_of_a_job_is_drawn() -> None:
@@ -172,7 +173,7 @@ def test_users_of_a_closed_loop_wait_for_their_answers() -> None:
 def test_the_products_step_scheduler_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutants of it make another run of the same requests, which are all released when they
     come."""
-    shots = crowd(rate=4.0)
+    shots = crowd(rate=3.0)
     cluster = Cluster(profile=small_profile(), devices=2)
     simulate = partial(simulated, policies=AT_ONCE)
     found = simulate(cluster, shots)
@@ -234,14 +235,15 @@ def test_the_least_loaded_pulls_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert simulate(cluster, shots, policies=AT_ONCE) != found
 
 
-def test_a_minute_of_a_thousand_devices_takes_seconds() -> None:
-    """Some 2 s on a core that has nothing else to do."""
+def test_a_thousand_devices_are_simulated_in_seconds() -> None:
+    """As many requests a second as keep a twentieth of them busy. A core that has nothing else to
+    do needs a second or two, a tenth of what is allowed."""
     profile = h800.of_setting("flux-family")
     mix = tuple(Entry(name=name, request=RequestTemplate(model=name)) for name in profile.workflows)
-    workload = Workload(arrivals=Poisson(rate=15.0), seconds=60.0, mix=mix)
+    workload = Workload(arrivals=Poisson(rate=15.0), seconds=10.0, mix=mix)
     cluster = Cluster(profile=profile, devices=1024)
     began = process_time()
     run = simulate(cluster, schedule(workload))
-    assert process_time() - began < 30.0
-    assert len(run.outcomes) > 800
+    assert process_time() - began < 20.0
+    assert len(run.outcomes) > 120
     assert all(one.status == "done" for one in run.outcomes)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from loadgen.outcomes.outcome import RequestTemplate
@@ -10,8 +9,8 @@ from loadgen.simulator.cluster.job import wanted
 from loadgen.simulator.profiles import h800
 from loadgen.simulator.profiles.cost import Linear, Table, chained
 from loadgen.simulator.profiles.profile import encoded, load_profile
+from loadgen.simulator.systems.parts import parts
 from loadgen.simulator.systems.pipelines import pipeline_seconds
-from loadgen.simulator.systems.placement import by_load, parts, seconds_by_component
 from loadgen.workload.workload import Workload, duration
 from shared.errors import InvalidRequest
 from tests.loadgen.simulator.small import shot, small_profile
@@ -106,23 +105,6 @@ def test_what_is_wrong_with_a_profile_is_named(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"missing\.json"):
         load_profile(tmp_path / "missing.json")
-
-
-def test_devices_hold_all_that_fits_and_what_is_asked_most_has_most_replicas() -> None:
-    profile = small_profile()
-    load = seconds_by_component(profile, [wanted(shot(model="steered"), profile)])
-    everything = sorted(profile.components)
-    assert [sorted(here) for here in by_load(profile, load, 2)] == [everything] * 2
-    tight = msgspec.structs.replace(profile, memory=60)
-    placed = by_load(tight, load, 4)
-    assert all(sum(profile.components[n].bytes for n in here) <= 60 for here in placed)
-    assert {name for here in placed for name in here} == set(profile.components)
-
-
-def test_what_nobody_asks_for_is_placed_nowhere() -> None:
-    profile = small_profile()
-    load = seconds_by_component(profile, [wanted(shot(), profile)])
-    assert all("control" not in here for here in by_load(profile, load, 2))
 
 
 def test_what_a_request_leaves_open_is_the_workflows() -> None:
