@@ -70,7 +70,7 @@ class Placer:
 
     def begin(self) -> list[list[str]]:
         """What each device holds at first."""
-        demand = self._demand(Counter())
+        demand = self._demand({})
         for _ in range(SETTLING):
             moves = self._decide(self._models, self._processes, demand)
             if not moves:
@@ -90,7 +90,7 @@ class Placer:
 
     def decide(self, now: float, waiting: Collection[Job], queued: Mapping[str, int]) -> Changes:
         """`waiting`: at planners. `queued`: nodes by component."""
-        backlog: Counter[Component] = Counter()
+        backlog: defaultdict[Component, float] = defaultdict(float)
         for component, arrivals in self._arrivals.items():
             backlog[component] += queued.get(component[1], 0) * arrivals.seconds
         for job in waiting:
@@ -127,8 +127,8 @@ class Placer:
     ) -> Iterator[tuple[Component, Arrivals]]:
         """As if it had come for long, so that devices are busy for `EXPECTED_USE` of their time."""
         jobs: Counter[Component] = Counter()
-        seconds: Counter[Component] = Counter()
-        alone: Counter[Component] = Counter()
+        seconds: defaultdict[Component, float] = defaultdict(float)
+        alone: defaultdict[Component, float] = defaultdict(float)
         for wanted in expected:
             needed = list(self._parts(wanted))
             whole = sum(each for _, each in needed)

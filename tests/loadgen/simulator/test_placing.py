@@ -15,9 +15,10 @@ from loadgen.simulator.systems.darkroom import Policies
 from loadgen.simulator.systems.placer import Placer, models_of
 from shared.policy.placement.place import place
 from shared.policy.placement.state import Move, Process
+from shared.policy.release.jobs import Component
 from tests.loadgen.simulator.small import SOLO, shot, small_profile
 
-NETWORK = ("denoise", "network")
+NETWORK: Component = ("denoise", "network")
 
 
 def two_models(memory: int = 100) -> Profile:
