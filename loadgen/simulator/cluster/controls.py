@@ -21,7 +21,7 @@ class Steered(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class _Ask:
     units: float
     jobs: tuple[Job, ...]
     answered: Callable[[], None]
@@ -32,8 +32,8 @@ class ControlProcess:
 
     def __init__(self, device: Device, component: Component) -> None:
         self._device, self._component = device, component
-        self._waiting: list[Ask] = []
-        self._batch: list[Ask] = []
+        self._waiting: list[_Ask] = []
+        self._batch: list[_Ask] = []
         self.seconds = 0.0
 
     def __repr__(self) -> str:
@@ -44,7 +44,7 @@ class ControlProcess:
         """That it has in hand."""
         return sum(ask.units for ask in (*self._batch, *self._waiting))
 
-    def ask(self, ask: Ask) -> None:
+    def ask(self, ask: _Ask) -> None:
         self._waiting.append(ask)
         self._begin()
 
@@ -70,40 +70,51 @@ class ControlProcess:
             ask.answered()
 
 
-class ControlServers:
-    """All processes of all ControlNets."""
+class ControlProcesses:
+    """All processes of one ControlNet, by their devices, as they come and leave."""
 
     def __init__(self) -> None:
-        self._processes: dict[str, dict[Device, ControlProcess]] = {}
-        self._unanswered: dict[str, list[tuple[Device, Ask]]] = {}
+        self._processes: dict[Device, ControlProcess] = {}
+        self._unanswered: list[tuple[Device, _Ask]] = []
         """Asked while nobody held the component."""
 
     def __repr__(self) -> str:
-        return f"<ControlServers of {', '.join(self._processes)}>"
+        return f"<ControlProcesses, {len(self._processes)} of them>"
 
-    def add(self, name: str, device: Device, process: ControlProcess) -> None:
-        self._processes.setdefault(name, {})[device] = process
-        for near, ask in self._unanswered.pop(name, ()):
-            self.ask(near, name, ask)
+    def add(self, device: Device, process: ControlProcess) -> None:
+        self._processes[device] = process
+        unanswered, self._unanswered = self._unanswered, []
+        for near, ask in unanswered:
+            self.ask(near, ask)
 
-    def remove(self, name: str, device: Device) -> None:
+    def remove(self, device: Device) -> None:
         """It is asked nothing more; what it has in hand it answers."""
-        del self._processes[name][device]
+        del self._processes[device]
 
-    def ask(self, near: Device, name: str, ask: Ask) -> None:
+    def ask(self, near: Device, ask: _Ask) -> None:
         """The process on `near`, or else the one that has least in hand."""
-        held = self._processes.get(name)
-        if not held:
-            self._unanswered.setdefault(name, []).append((near, ask))
-        elif near in held:
-            held[near].ask(ask)
+        if not self._processes:
+            self._unanswered.append((near, ask))
+        elif near in self._processes:
+            self._processes[near].ask(ask)
         else:
-            min(held.values(), key=lambda one: one.units).ask(ask)
+            min(self._processes.values(), key=lambda one: one.units).ask(ask)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlServer:
+    """As a denoiser on `device` asks it."""
+
+    processes: ControlProcesses
+    device: Device
+
+    def ask(self, ask: _Ask) -> None:
+        self.processes.ask(self.device, ask)
 
 
 def ask_all(
     clock: Clock,
-    ask: Callable[[str, Ask], None],
+    servers: Mapping[str, ControlServer],
     rows: Iterable[Steered],
     way: float,
     answered: Callable[[], None],
@@ -124,5 +135,5 @@ def ask_all(
 
     for name, jobs in wanted.items():
         units = sum(job.wanted.units for job in jobs)
-        one = Ask(units, tuple(jobs), lambda: clock.after(way / 2, one_more))
-        clock.after(way / 2, partial(ask, name, one))
+        ask = _Ask(units, tuple(jobs), lambda: clock.after(way / 2, one_more))
+        clock.after(way / 2, partial(servers[name].ask, ask))

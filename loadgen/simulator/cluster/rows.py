@@ -20,8 +20,6 @@ class Row:
     came: float
     passed_over: int = 0
     yielded: int = 0
-    begun: bool = False
-    """It has taken a step."""
 
     @property
     def job(self) -> Job:

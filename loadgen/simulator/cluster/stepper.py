@@ -6,22 +6,29 @@ scheduler looks at changes but the steps that are left, and whoever comes ends t
 boundary.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, inf
 from typing import Final
 
+from loadgen.simulator.cluster.controls import ControlServer, ask_all
 from loadgen.simulator.cluster.job import Job
 from loadgen.simulator.cluster.queue import Node, Place
 from loadgen.simulator.cluster.rows import Row, Run
-from loadgen.simulator.cluster.runs import Runs
+from loadgen.simulator.profiles.profile import Overheads
 from shared.policy.cost_model import CostModel
 from shared.policy.reported_load import has_capacity, level, seconds_in_hand
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, StepPlan, schedule_step
 from shared.policy.step_work import total
 
+STEPS_AHEAD: Final = 10
+STEPS_SPLIT: Final = 2
+"""The same while another denoiser helps, which stops when it has work of its own."""
 SURPRISE: Final = 0.05
 """A step that took as long as predicted within this share is not learnt from."""
+HAIR: Final = 1e-6
+"""Of a step: what is left of it then is rounding."""
 
 Schedule = Callable[..., StepPlan]
 """`schedule_step`, or what is measured in its place."""
@@ -52,27 +59,26 @@ class Stepper:
         place: Place,
         cost: CostModel,
         limits: Limits,
-        runs: Callable[[Callable[[Run], None]], Runs],
+        overheads: Overheads,
+        controls: Mapping[str, ControlServer],
         ends: Ends,
         schedule: Schedule = schedule_step,
     ) -> None:
         """`cost`: what it believes at first; its steps take what the component's profile says, and
-        longer while others compute on the same device, from which it learns. `runs` is called with
-        what is to be called after each run."""
+        longer while others compute on the same device, from which it learns."""
         self.limits, self.cost, self.counts = limits, cost, StepCounts()
-        self._clock, self._queue, self.device = place.clock, place.queue, place.device
+        self._clock, self._device, self._queue = place.clock, place.device, place.queue
+        self._component, self._overheads, self._controls = place.component, overheads, controls
         self._ends, self._schedule = ends, schedule
-        self._runs = runs(self._stepped)
         self._admitted: dict[int, Row] = {}
         self._waiting: dict[int, Row] = {}
         self._round_robin = RoundRobinState()
         self._run: Run | None = None
         self._next = 0
-        self._drained: Callable[[], None] | None = None
         self.changed: Callable[[], None] = lambda: None
         """Called when rows come or leave."""
-        self.alike: Collection[Stepper] = ()
-        """That hold the same component, this one too."""
+        self.others: Sequence[Stepper] = ()
+        """That hold the same component."""
 
     def __repr__(self) -> str:
         return f"<Stepper {self._queue.name} {len(self._admitted)} + {len(self._waiting)}>"
@@ -80,11 +86,15 @@ class Stepper:
     def __len__(self) -> int:
         return len(self._admitted) + len(self._waiting)
 
+    def serves(self, other: "Stepper") -> bool:
+        """Whether it holds the same component as `other`."""
+        return self._queue is other._queue
+
     # ------------------------------------------------------------------------ as a puller
 
     def room(self) -> int:
         free = self.limits.max_rows - len(self)
-        if self._drained or free <= 0 or any(row.kept_waiting for row in self._waiting.values()):
+        if free <= 0 or any(row.kept_waiting for row in self._waiting.values()):
             return 0
         views = self.views()
         return free if has_capacity(views, 0, self.cost, self.limits.max_step_seconds) else 0
@@ -104,28 +114,23 @@ class Stepper:
                 self._add(node)
             self._awake()
 
-    def drain(self, drained: Callable[[], None]) -> None:
-        """Take nothing more, give back what was not begun, and call `drained` once the rest is
-        finished."""
-        self._drained = drained
-        self._queue.leave(self)
-        for row in [row for row in self._waiting.values() if not row.begun]:
-            del self._waiting[row.number]
-            row.job.holders.remove(self)
-            self._queue.push(row.node)
-        self._rest()
-
     # ------------------------------------------------------------------------ rows
 
     def views(self) -> list[RowView]:
         """All that are in hand, as they are now, in the midst of a run."""
         run, now, grace = self._run, self._clock.now, self.limits.deadline_grace
-        taken = 0 if run is None else self._runs.taken(run)
+        taken = 0 if run is None else self._taken(run)
         running = frozenset(row.number for row in run.rows) if run is not None else frozenset()
         return [
             row.view(now, grace, taken if row.number in running else 0)
             for row in (*self._admitted.values(), *self._waiting.values())
         ]
+
+    def _taken(self, run: Run) -> int:
+        """Steps of `run` that are over."""
+        if run.controlled or run.computation is None or run.steps == 1 or run.seconds <= 0.0:
+            return run.taken
+        return run.steps - ceil(self._device.left(run.computation) / run.seconds - HAIR)
 
     def jobs(self) -> list[Job]:
         """Of all rows in hand."""
@@ -136,8 +141,6 @@ class Stepper:
         self._forget_ended(self._waiting)
         if any(row.job is job for row in self._admitted.values()):
             self._cut_short()
-        else:
-            self._rest()
 
     def _forget_ended(self, rows: dict[int, Row]) -> None:
         for row in [row for row in rows.values() if row.job.ended]:
@@ -167,8 +170,17 @@ class Stepper:
 
     def _cut_short(self) -> None:
         """The run ends with the step that is being taken."""
-        if self._run is not None:
-            self._runs.cut_short(self._run)
+        run = self._run
+        if run is None or run.steps == 1 or run.seconds <= 0.0 or run.split:
+            return
+        if run.controlled:
+            run.steps = run.taken + 1
+        elif run.computation is not None:
+            left = self._device.left(run.computation)
+            more = ceil(left / run.seconds - HAIR) - 1
+            if more > 0:
+                run.steps -= more
+                self._device.shorten(run.computation, left - more * run.seconds)
 
     def _decide(self) -> None:
         """Until there is nobody, or a step was begun."""
@@ -205,10 +217,62 @@ class Stepper:
                 row.passed_over += 1
                 row.yielded += hurry and row not in rows
         for row in rows:
-            row.passed_over, row.begun = 0, True
+            row.passed_over = 0
+        units = sum(row.job.wanted.units for row in rows)
+        seconds = self._component.cost.seconds(units) + self._overheads.step
+        controlled = any(row.job.wanted.workflow.controls for row in rows)
         steps = min(row.steps_left for row in rows) if everybody else 1
-        idle = (one.device for one in self.alike if not one and len(self) == 1)
-        self._run = self._runs.begin(rows, steps, idle)
+        steps = min(steps, STEPS_AHEAD)
+        self._run = Run(rows, steps, seconds, self._clock.now, controlled)
+        if (shared := self._split_seconds(rows, units)) < seconds:
+            self._run.seconds, self._run.split = shared, True
+            self._run.steps = min(steps, STEPS_SPLIT)
+            self._compute(self._run)
+        elif controlled:
+            self._take_controlled(self._run)
+        else:
+            self._compute(self._run)
+
+    def _split_seconds(self, rows: tuple[Row, ...], units: float) -> float:
+        """Of a step of which an idle denoiser computes half (`services/denoiser/cfg_parallel`);
+        infinite where that cannot be."""
+        wanted, way = rows[0].job.wanted, self._overheads.split
+        if way is None or wanted.forwards != 2 or wanted.workflow.controls:
+            return inf
+        if len(self) > 1 or all(len(other) for other in self.others):
+            return inf
+        return self._component.cost.seconds(units / 2) + self._overheads.step + way
+
+    def _compute(self, run: Run) -> None:
+        if run.split:
+            self._device.begin(run.steps * run.seconds, lambda: None)
+        run.computation = self._device.begin(run.steps * run.seconds, lambda: self._stepped(run))
+
+    def _take_controlled(self, run: Run) -> None:
+        """One step, in which ControlNets compute beside its first part."""
+        steered = (row.job.wanted.workflow for row in run.rows if row.job.wanted.workflow.controls)
+        first = min(workflow.ahead for workflow in steered) * run.seconds
+        there: list[float] = []
+
+        def one_is_there() -> None:
+            there.append(self._clock.now)
+            if len(there) == 2:
+                self._device.begin(run.seconds - first, lambda: self._stepped_controlled(run))
+
+        def answered() -> None:
+            if there:
+                run.waited += self._clock.now - there[0]
+            one_is_there()
+
+        self._device.begin(first, one_is_there)
+        ask_all(self._clock, self._controls, run.rows, self._overheads.ask, answered)
+
+    def _stepped_controlled(self, run: Run) -> None:
+        run.taken += 1
+        if run.taken < run.steps:
+            self._take_controlled(run)
+        else:
+            self._stepped(run)
 
     def _stepped(self, run: Run) -> None:
         counts, seconds = self.counts, run.steps * run.seconds
@@ -235,13 +299,6 @@ class Stepper:
         self._pull_quietly()
         self._decide()
         self.pull()
-        self._rest()
-
-    def _rest(self) -> None:
-        """Say so if all is finished that was to be finished."""
-        if self._drained is not None and self._run is None and not self:
-            drained, self._drained = self._drained, _nothing
-            drained()
 
     def _learn(self, run: Run) -> None:
         """From steps that took another time than it believed; the others tell nothing new."""
@@ -257,7 +314,3 @@ class Stepper:
         while len(self._queue) and (found := self._queue.pull(self)):
             for node in found:
                 self._add(node)
-
-
-def _nothing() -> None:
-    pass

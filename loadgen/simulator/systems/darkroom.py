@@ -73,7 +73,7 @@ class DarkroomSystem(System):
         self._placing = False
 
     @property
-    def steppers(self) -> list[Stepper]:
+    def steppers(self) -> Sequence[Stepper]:
         return self._fleet.steppers
 
     def came(self, job: Job) -> None:

@@ -14,11 +14,11 @@ from typing import Final, Protocol
 from loadgen.simulator.cluster.batcher import Batcher
 from loadgen.simulator.cluster.belief import learnt
 from loadgen.simulator.cluster.clock import Clock
-from loadgen.simulator.cluster.controls import ControlProcess, ControlServers
+from loadgen.simulator.cluster.controls import ControlProcess, ControlProcesses, ControlServer
 from loadgen.simulator.cluster.device import Device
+from loadgen.simulator.cluster.draining import DrainingStepper
 from loadgen.simulator.cluster.queue import Node, Place, WorkQueue
-from loadgen.simulator.cluster.runs import Runs
-from loadgen.simulator.cluster.stepper import Ends, Schedule, Stepper
+from loadgen.simulator.cluster.stepper import Ends, Schedule
 from loadgen.simulator.profiles.profile import Profile, Workflow
 from loadgen.simulator.systems.parts import size_of
 from loadgen.simulator.systems.reports import BatcherSource, Reporter, Source, StepperSource
@@ -74,15 +74,19 @@ class Fleet:
         self._clock, self._profile, self._devices = clock, profile, devices
         self._nodes, self._schedule = nodes, schedule
         self.queues: Final = {name: WorkQueue(name) for name in profile.components}
-        self.steppers: list[Stepper] = []
+        self.steppers: list[DrainingStepper] = []
         """That are there, or were."""
         self.reporters: dict[tuple[int, str], Reporter] = {}
         """By device and component."""
         self.heard: Callable[[], None] = lambda: None
         self.loads = 0
         self._held: dict[tuple[int, str], Held] = {}
-        self._controls = ControlServers()
-        self._alike: defaultdict[str, dict[Stepper, None]] = defaultdict(dict)
+        self._controls = {
+            name: ControlProcesses()
+            for name, component in profile.components.items()
+            if component.kind == "controlnet"
+        }
+        self._alike: defaultdict[str, list[DrainingStepper]] = defaultdict(list)
         self._loaders = [_Loader([]) for _ in devices]
         self._started = 0
 
@@ -131,8 +135,9 @@ class Fleet:
     def _drain(self, device: int, name: str) -> None:
         held = self._held.pop((device, name))
         self.reporters.pop((device, name), None)
-        if isinstance(held, Stepper):
-            del self._alike[name][held]
+        if isinstance(held, DrainingStepper):
+            self._alike[name].remove(held)
+            self._acquaint(name)
         held.drain(partial(self._gone, device))
 
     def _gone(self, device: int) -> None:
@@ -152,19 +157,27 @@ class Fleet:
             case "denoise":
                 stepper = self._stepper(place, name)
                 self.steppers.append(stepper)
-                self._alike[name][stepper] = None
-                stepper.alike = self._alike[name]
+                self._alike[name].append(stepper)
+                self._acquaint(name)
                 source = StepperSource(self._name(), ("denoise", name), stepper)
                 self._report(device, name, stepper, source)
             case "controlnet":
-                self._controls.add(name, at, ControlProcess(at, component))
-                self._held[device, name] = _HeldControl(self._controls, name, at)
+                self._controls[name].add(at, ControlProcess(at, component))
+                self._held[device, name] = _HeldControl(self._controls[name], at)
+
+    def _acquaint(self, name: str) -> None:
+        """Denoisers of one component know each other, where they help each other."""
+        alike = self._alike[name]
+        for one in alike if self._profile.overheads.split is not None else ():
+            one.others = [each for each in alike if each is not one]
 
     def _batch(self, device: int, component: Component, batcher: Batcher) -> None:
         source = BatcherSource(self._name(), component, batcher)
         self._report(device, component[1], batcher, source)
 
-    def _report(self, device: int, name: str, held: Batcher | Stepper, source: Source) -> None:
+    def _report(
+        self, device: int, name: str, held: Batcher | DrainingStepper, source: Source
+    ) -> None:
         reporter = Reporter(self._clock, self._started, source)
         reporter.heard = lambda: self.heard()
         held.changed = reporter.wake
@@ -176,10 +189,10 @@ class Fleet:
         """Of the next process."""
         return str(self._started)
 
-    def _stepper(self, place: Place, name: str) -> Stepper:
+    def _stepper(self, place: Place, name: str) -> DrainingStepper:
         workflow = next(each for each in self._profile.workflows.values() if each.denoise == name)
         most = place.component.max_batch
-        return Stepper(
+        return DrainingStepper(
             place,
             learnt(place.component, workflow.positions, 2 if workflow.guided else 1),
             Limits(
@@ -189,7 +202,8 @@ class Fleet:
                 max_step_seconds=10.0,
                 deadline_grace=self._grace(workflow),
             ),
-            partial(Runs, place, self._profile.overheads, self._controls),
+            self._profile.overheads,
+            {each: ControlServer(one, place.device) for each, one in self._controls.items()},
             self._nodes.denoised,
             self._schedule,
         )
@@ -204,12 +218,11 @@ class Fleet:
 class _HeldControl:
     """It is asked directly, and has no queue."""
 
-    servers: ControlServers
-    name: str
+    processes: ControlProcesses
     device: Device
 
     def drain(self, drained: Callable[[], None]) -> None:
-        self.servers.remove(self.name, self.device)
+        self.processes.remove(self.device)
         drained()
 
     def pull(self) -> None:
