@@ -1,7 +1,7 @@
 """ControlNets that are asked in every step: what several denoisers ask at the same time is computed
 together (`services/controlnet`)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
