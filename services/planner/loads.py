@@ -26,12 +26,13 @@ MAX_PROCESSES: Final = 4096
 class PublishedCost:
     """The step cost that a process tells (`StepCost`)."""
 
-    __slots__ = ("_report", "doubt", "known")
+    __slots__ = ("_report", "doubt", "known", "slowness")
 
     def __init__(self, report: CostReport) -> None:
         self._report = report
         self.known = report.known
         self.doubt = report.doubt
+        self.slowness = 1.0  # it is what steps take when they are slow
 
     def __repr__(self) -> str:
         return f"<PublishedCost {self._report.fixed:.4f} s and more>"

@@ -17,7 +17,7 @@ Nothing that is learnt may lock itself in, for what is believed decides what is 
   counts on what the slower of them took, those before a rest too (`busy_pace`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, log2, sqrt
 from statistics import median, median_low, quantiles
 from typing import Final
@@ -131,6 +131,11 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
     """Their seconds over what such a step takes by the coefficients."""
     pace: float = 1.0
     """Of the host now: it takes so many times what it does by the coefficients."""
+    busy_pace: float = 1.0
+    """The pace to count on for what is promised: of the slower of the last steps, before a rest
+    too; of the slower ones since then, if that is more; and no less than the present one. A step
+    that is taken while everybody else on the host is idle says little of what it takes when they
+    are at work."""
     doubted: float = 1.0
     """How far off predictions were before the last rest: `doubt`, of which nothing is known at
     first."""
@@ -153,6 +158,11 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         return min(1.0, low / self.pace) * self.predict(work)
 
     @property
+    def slowness(self) -> float:
+        """Times as long as predicted that a step takes at the `busy_pace`."""
+        return self.busy_pace / self.pace
+
+    @property
     def doubt(self) -> float:
         """Relative error of what is predicted now, by the last steps: how far their middle is from
         what is predicted, and how far they spread (the standard deviation, for normal noise)."""
@@ -160,16 +170,6 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
             return self.doubted
         low, middle, high = (each / self.pace for each in quantiles(self.paces, n=4))
         return abs(middle - 1.0) + (high - low) / QUARTILES
-
-    @property
-    def busy_pace(self) -> float:
-        """The pace to count on for what is promised: that of the slower of the last steps, before a
-        rest too, and no less than the present one. A step that is taken while everybody else on the
-        host is idle says little of what it takes when they are at work."""
-        if len(self.lately) < LEAST_STEPS:
-            return self.pace
-        paces = sorted(each.seconds / self._at_usual_pace(each.work) for each in self.lately)
-        return max(self.pace, paces[int(HIGH * len(paces))])
 
     @property
     def longest(self) -> float:
@@ -195,8 +195,7 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         steps, cells, now = self.steps + 1, dict(self.cells), self
         old = cells.pop(size, None)
         if old is not None and old.count >= FIRST:
-            now = self._at_pace_of((*self.last, sample)[-LAST_STEPS:])
-            now = msgspec.structs.replace(now, lately=(*self.lately, sample)[-LATELY:])
+            now = self._paced((*self.last, sample)[-LAST_STEPS:], (*self.lately, sample)[-LATELY:])
         usual = sample.seconds / now.pace
         old = old or Cell((usual,), 0, sample.work, steps)
         cells[size] = new = old.add(usual, steps, sample.work)
@@ -208,18 +207,35 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         if not few and unfitted < EVERY:
             return now
         fitted = msgspec.structs.replace(now, coefficients=_fit(cells, steps), unfitted=0)
-        return fitted._at_pace_of(fitted.last)
+        return fitted._paced(fitted.last, fitted.lately)
 
     def _at_usual_pace(self, terms: tuple[int, int, int, int]) -> float:
         fixed, token, pair, byte, mask = self.coefficients
         tokens, pairs, loaded, masked = terms
         return fixed + (token * tokens + pair * pairs + byte * loaded + mask * masked)
 
-    def _at_pace_of(self, last: tuple[Sample, ...]) -> "CostModel":
-        """With `last` as the last steps."""
-        paces = tuple(each.seconds / self._at_usual_pace(each.work) for each in last)
-        pace = median(paces[-PACE_STEPS:]) if len(paces) >= LEAST_STEPS else self.pace
-        return msgspec.structs.replace(self, last=last, paces=paces, pace=pace)
+    def _paced(self, last: tuple[Sample, ...], lately: tuple[Sample, ...]) -> "CostModel":
+        """With these as the last steps. The pace may be one from before a rest: else it would never
+        change where one step at a time is taken."""
+        paces, before = self._paces(last), self._paces(lately)
+        latest = before[-PACE_STEPS:]
+        pace = median(latest) if len(latest) >= LEAST_STEPS else self.pace
+        return msgspec.structs.replace(
+            self,
+            last=last,
+            lately=lately,
+            paces=paces,
+            pace=pace,
+            busy_pace=max(pace, _slower(before), _slower(paces)),
+        )
+
+    def _paces(self, steps: Sequence[Sample]) -> tuple[float, ...]:
+        return tuple(each.seconds / self._at_usual_pace(each.work) for each in steps)
+
+
+def _slower(paces: Sequence[float]) -> float:
+    """0 if there are too few to tell."""
+    return sorted(paces)[int(HIGH * len(paces))] if len(paces) >= LEAST_STEPS else 0.0
 
 
 def _size(work: StepWork) -> str:

@@ -15,8 +15,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
+from shared.policy.batch_key import ShapeKey
 from shared.policy.reported_load import ends
-from shared.policy.row_view import RANK, RowView, StepCost
+from shared.policy.row_view import RANK, Predicts, RowView, StepCost
+from shared.policy.step_work import StepWork, total
 
 SPARE: Final = 0.2
 """Share by which predictions may be wrong before a row that yields makes another one late."""
@@ -120,27 +122,69 @@ def _hurried(rows: Sequence[RowView]) -> list[RowView]:
     return [row for row in rows if row.seconds_left is not None and not row.alone]
 
 
-def _alone(row: RowView, cost: StepCost) -> float:
+def _alone(row: RowView, cost: Predicts) -> float:
     """Seconds that it takes by itself."""
     return row.steps_left * cost.predict(row.work)
 
 
 def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
     """Whether `row`, or any of `present`, that would be in time without the other would be late
-    with it; or `row` is late already, and not the only one that has a deadline."""
+    with it; or `row` is late already, and not the only one that has a deadline. Steps count as slow
+    ones: who joins on the word of quicker ones may waste what all of them have been given."""
     if all(other.seconds_left is None for other in (*present, row)):
         return False
-    if _is_late_alone(row, cost):
+    slow = _Slow(cost)
+    if _is_late_alone(row, slow):
         return any(other.seconds_left is not None for other in present)
     spare = SPARE if row.seconds_left is None else 0.0
-    return not _late((*present, row), cost, spare) <= _late(present, cost)
+    return not _late((*present, row), slow, spare) <= _late(present, slow)
 
 
-def _is_late_alone(row: RowView, cost: StepCost) -> bool:
+def has_time(rows: Sequence[RowView], coming: int, cost: StepCost) -> bool:
+    """Whether one row more would make none of `rows` late: it had better wait where somebody else
+    can have it. That one, and those `coming`, of which nothing is known yet, are taken to be like
+    the others, and to have no deadline themselves."""
+    hurried = [row for row in rows if row.seconds_left is not None]
+    if not hurried or not cost.known:
+        return True
+    longest = max(rows, key=lambda row: row.steps_left)
+    works: dict[ShapeKey, list[StepWork]] = {}
+    for row in rows:
+        works.setdefault(row.shape, []).append(row.work)
+    slow = _Slow(cost)
+    present = _late(rows, slow)
+    return all(
+        _late((*rows, *_like(longest, shape, each, coming + 1)), slow) <= present
+        for shape, each in works.items()
+    )
+
+
+def _like(
+    longest: RowView, shape: ShapeKey, works: Sequence[StepWork], count: int
+) -> list[RowView]:
+    """So many rows more of a shape, each of the mean work of those that are there."""
+    work = total(works).scaled(1.0 / len(works))
+    return [
+        replace(longest, arrival=-1 - k, shape=shape, part=work, seconds_left=None)
+        for k in range(count)
+    ]
+
+
+class _Slow:
+    """`cost` when steps are slow."""
+
+    def __init__(self, cost: StepCost) -> None:
+        self._cost, self._times = cost, cost.slowness
+
+    def predict(self, work: StepWork) -> float:
+        return self._times * self._cost.predict(work)
+
+
+def _is_late_alone(row: RowView, cost: Predicts) -> bool:
     return row.seconds_left is not None and _alone(row, cost) > row.seconds_left
 
 
-def _late(rows: Collection[RowView], cost: StepCost, spare: float = 0.0) -> set[int]:
+def _late(rows: Collection[RowView], cost: Predicts, spare: float = 0.0) -> set[int]:
     """Arrivals of the rows that miss their deadline if `rows` run together and nobody joins, and
     all takes longer than predicted by a share of `spare`."""
     return {

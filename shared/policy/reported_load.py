@@ -10,7 +10,7 @@ from math import log
 from typing import Final, Protocol, TypeVar
 
 from shared.policy.batch_key import ShapeKey
-from shared.policy.row_view import RowView, StepCost
+from shared.policy.row_view import Predicts, RowView, StepCost
 from shared.policy.step_work import NOTHING, StepWork, total
 
 IDLE: Final = 0
@@ -36,7 +36,7 @@ class StepsAhead(Protocol):
 AnyRow = TypeVar("AnyRow", bound=StepsAhead)
 
 
-def ends(rows: Collection[AnyRow], cost: StepCost) -> Iterator[tuple[AnyRow, float]]:
+def ends(rows: Collection[AnyRow], cost: Predicts) -> Iterator[tuple[AnyRow, float]]:
     """Each of `rows` with the seconds until it is finished, if they run together and nobody joins.
 
     Rows leave as they finish, and the steps of those that stay become shorter. Batches of several

@@ -56,18 +56,25 @@ class RowView:
         return max(0, RANK[self.service_class] - self.passed_over // patience)
 
 
-class StepCost(Protocol):
+class Predicts(Protocol):
+    def predict(self, work: StepWork) -> float:
+        """Seconds of a step of so much work."""
+        ...
+
+
+class StepCost(Predicts, Protocol):
     @property
     def known(self) -> bool:
         """Whether it rests on enough measurements to turn anybody away by it."""
         ...
 
-    def predict(self, work: StepWork) -> float:
-        """Seconds of a step of so much work."""
-        ...
-
     def least(self, work: StepWork) -> float:
         """The same, when steps are quick; 0 while that cannot be told."""
+        ...
+
+    @property
+    def slowness(self) -> float:
+        """Times as long as predicted that a step takes when steps are slow."""
         ...
 
     @property

@@ -17,6 +17,7 @@ from loadgen.simulator.cluster.queue import Node, Place
 from loadgen.simulator.cluster.rows import Row, Run
 from loadgen.simulator.profiles.profile import Overheads
 from shared.policy.cost_model import CostModel
+from shared.policy.deadlines import has_time
 from shared.policy.reported_load import has_capacity, level, seconds_in_hand
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, StepPlan, schedule_step
@@ -97,7 +98,8 @@ class Stepper:
         if free <= 0 or any(row.kept_waiting for row in self._waiting.values()):
             return 0
         views = self.views()
-        return free if has_capacity(views, 0, self.cost, self.limits.max_step_seconds) else 0
+        enough = has_capacity(views, 0, self.cost, self.limits.max_step_seconds)
+        return free if enough and has_time(views, 0, self.cost) else 0
 
     def load(self) -> int:
         return level(seconds_in_hand(self.views(), self.cost), len(self))

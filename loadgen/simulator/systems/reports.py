@@ -41,6 +41,7 @@ class Each:
     seconds: float
     known: bool = True
     doubt: float = 0.0
+    slowness: float = 1.0
 
     def predict(self, work: StepWork) -> float:
         return self.seconds * work.tokens

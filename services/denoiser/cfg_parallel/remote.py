@@ -121,8 +121,7 @@ class CfgWorker:
         out = None
         try:
             request = decode(message.data, CfgBranchRequest)
-            errand = (await self._read(request, names)).answer
-            out = self._put(request, await when_idle(errand))
+            out = self._put(request, await when_idle(await self._read(request, names)))
             self.halves[model] += 1
         except Exception as error:
             log.info("no help is given: %s", error)

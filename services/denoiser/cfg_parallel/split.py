@@ -21,7 +21,7 @@ from services.denoiser.rows.row import Row
 from shared.errors import DarkroomError
 from shared.models.contracts.network import Conditioning, Network
 from shared.policy.row_view import StepCost
-from shared.policy.step_work import total
+from shared.policy.step_work import StepWork, total
 
 LEAST_WAIT: Final = 0.02
 """Seconds that an answer is waited for in any case; else as long again as the own half took."""
@@ -45,8 +45,12 @@ class CfgBranch:
     t: float
     conditioning: Conditioning
 
+    @property
+    def work(self) -> StepWork:
+        return half_of(self.x)
+
     @torch.inference_mode()
-    def answer(self, network: Network) -> torch.Tensor:
+    def __call__(self, network: Network) -> torch.Tensor:
         """What `network` says of it, (1, C, H, W) on the CPU."""
         device, dtype = network.device, network.dtype
         x, t = self.x.to(device, dtype), torch.tensor([self.t], device=device)
@@ -106,9 +110,11 @@ class CfgParallel(Predictor):
     ) -> torch.Tensor:
         row, began = batch.rows[0], self._clock()
         answer = self._asked(row, x)
+        asked = self._clock()
         cond = _half(network, batch, x, t, 1)
         settle(x.device)
-        uncond, refused = self._answered(answer, max(LEAST_WAIT, self._clock() - began))
+        took = self._clock() - asked
+        uncond, refused = self._answered(answer, max(LEAST_WAIT, took))
         if uncond is None:
             self._not_before = self._clock() + PAUSE
             uncond = _half(network, batch, x, t, 0)
@@ -116,6 +122,7 @@ class CfgParallel(Predictor):
         else:
             self.steps += 1
             time.representative = False
+            time.part = half_of(x), took
         if not refused:
             self._measured(row.shape_key.tokens, self._clock() - began)
         return torch.cat([uncond.to(cond), cond])
@@ -151,6 +158,11 @@ def can_be_shared(batch: Batch) -> bool:
     row = batch.rows[0]
     guided = row.uncond is not None and bool(row.texts)
     return len(batch.rows) == 1 and guided and not row.local
+
+
+def half_of(x: torch.Tensor) -> StepWork:
+    """What it takes to compute an image of x (1, C, H, W)."""
+    return StepWork.full(1, x.shape[-2] * x.shape[-1])
 
 
 def _half(

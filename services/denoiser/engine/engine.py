@@ -28,6 +28,7 @@ from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
 from shared.policy.checkpoint_interval import NEVER, Interval
 from shared.policy.cost_model import CostModel
+from shared.policy.deadlines import has_time
 from shared.policy.reported_load import has_capacity
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits
@@ -184,12 +185,14 @@ class Engine:
     def has_capacity(self, promised: int) -> bool:
         """Whether one row more than those in hand and `promised`, together, would be let in at
         once, as far as can be told: nobody is kept waiting for the sake of others' deadlines or for
-        want of room, and no step would take too long."""
+        want of room, no step would take too long, and nobody would be late."""
         if self._loop is not None and self._loop.declining:
             return False
         rows = self.rows
         coming = max(0, promised - len(rows))
-        return has_capacity(rows, coming, self.cost, self._limits.max_step_seconds)
+        cost = self.cost
+        enough = has_capacity(rows, coming, cost, self._limits.max_step_seconds)
+        return enough and has_time(rows, coming, cost)
 
     def statistics(self) -> EngineStatistics:
         return self._running().statistics()

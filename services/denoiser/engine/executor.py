@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 
@@ -23,13 +23,21 @@ from services.denoiser.rows.row import Row
 from shared.models.contracts.network import Network
 from shared.policy.batch_key import ShapeKey
 from shared.policy.cost_model import CostModel
-from shared.policy.step_work import total
+from shared.policy.step_work import StepWork, total
 
 MAX_BATCHES: Final = 4
 """Shapes whose last batch is kept, with its concatenated embeddings."""
 
-Errand = Callable[[Network], torch.Tensor]
-"""Something that is computed on a network while no row needs it."""
+
+class Errand(Protocol):
+    """Something that is computed on a network while no row needs it."""
+
+    @property
+    def work(self) -> StepWork:
+        """How much that is."""
+        ...
+
+    def __call__(self, network: Network) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,8 @@ class StepExecutor:
             return [event for events in each for event in events]
         if time.representative:
             self._learn(batch, seconds - time.waited)
+        elif time.part is not None:
+            self.cost = self.cost.observe(*time.part)
         self.taken += Taken(1, len(slots), seconds)
         events: list[Event] = []
         for i, slot in enumerate(slots):
@@ -94,9 +104,13 @@ class StepExecutor:
         return events
 
     def run(self, errand: Errand) -> torch.Tensor:
-        """What `errand` asks of the network as it was loaded."""
+        """What `errand` asks of the network as it was loaded. What it takes is learnt: who helps
+        others, and has no row, would believe for ever what it was like when it had."""
         self._settle(())
-        return errand(self._network)
+        started = perf_counter()
+        answer = errand(self._network)
+        self.cost = self.cost.observe(errand.work, perf_counter() - started)
+        return answer
 
     def rest(self) -> None:
         """There are no rows."""

@@ -24,6 +24,8 @@ class StepTime:
     """Seconds in which the network waited for others."""
     representative: bool = True
     """The other seconds are what the batch's work costs on this network."""
+    part: tuple[StepWork, float] | None = None
+    """If they are not: what was computed here, and its seconds, where that is known."""
 
 
 class Interrupted(Exception):

@@ -15,6 +15,8 @@ from shared.policy.release.load import ProcessLoad
 from shared.policy.reported_load import ends
 from shared.policy.step_work import StepWork
 
+HOPELESS: Final = 2.0
+"""Times as long as it has, that a row takes alone, from which on it holds up nobody."""
 EPSILON: Final = 1e-9
 """Seconds that are no delay."""
 
@@ -250,8 +252,9 @@ class Timeline:
 
 
 def _is_hopeless(slot: Slot) -> bool:
-    """It cannot be in time any more, whoever makes room for it."""
-    return not slot.start and slot.stop * slot.unit > slot.due
+    """It cannot be in time any more, whoever makes room for it, and not by a mistake either: who is
+    taken to be hopeless, and is not, is made late by those that are let in beside it."""
+    return not slot.start and slot.stop * slot.unit > HOPELESS * slot.due
 
 
 def _delay(last: int, start: int, stop: int, same: int, fixed: float, unit: float) -> float:

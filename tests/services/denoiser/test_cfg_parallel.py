@@ -27,9 +27,12 @@ from services.denoiser.rows.row import Row
 from shared.bus.memory import MemoryBroker
 from shared.errors import QueueFull
 from shared.messages.handle import TensorHandle
+from shared.models.contracts.network import Network
 from shared.models.families.sdxl.family import Sdxl
 from shared.models.families.sdxl.unet import SdxlUnet
 from shared.models.loras.read import read_adapter
+from shared.policy.cost_model import CostModel
+from shared.policy.step_work import StepWork
 from shared.tensors.torch_io import put_tensor
 from tests.conftest import HANG_SECONDS, eventually, run
 from tests.helpers.loras import write_lora
@@ -57,17 +60,19 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Pair:
     """An engine that asks, and one that answers while its process is idle."""
 
-    def __init__(self, asking: Any = None, helping: Any = None) -> None:
+    def __init__(
+        self, asking: Any = None, helping: Any = None, cost: CostModel | None = None
+    ) -> None:
         broker = MemoryBroker()
         self.store: dict[tuple[str, int], tuple[TensorHandle, bytes]] = {}
         self.transport = NoRoom("asks", store=self.store)
         bus, other = broker.connect("asks"), broker.connect("helps")
         self.occupation = Occupation()
         self.ask = RemoteBranches(bus, self.transport, MODEL)
-        self.one = Engine(asking or network(), predictors=[CfgParallel(self.ask)])
+        self.one = Engine(asking or network(), cost=cost, predictors=[CfgParallel(self.ask)])
         helping = helping or SdxlUnet(make_unet())
         self.weights = LoraWeights(helping)
-        self.two = Engine(helping, predictors=[self.weights])
+        self.two = Engine(helping, cost=cost, predictors=[self.weights])
         self.assistant = CfgWorker(
             other, MemoryTransport("helps", store=self.store), self.occupation
         )
@@ -138,7 +143,7 @@ def test_what_was_asked_of_someone_who_has_work_by_now_is_refused() -> None:
             busy = asyncio.create_task(p.two.run(make_row("busy")))
             await helping.stepping()
             with pytest.raises(QueueFull):
-                await p.two.when_idle(_half().answer)
+                await p.two.when_idle(_half())
             assert close(await p.one.run(p.row("a")), with_diffusers("a"))
             helping.open()
             await busy
@@ -183,15 +188,39 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     async def main() -> None:
         helping = Gated()
         async with Engine(helping) as two:
-            busy = asyncio.create_task(two.when_idle(_half().answer))
+            busy = asyncio.create_task(two.when_idle(_half()))
             await helping.stepping()
-            given_up = asyncio.create_task(two.when_idle(lambda network: pytest.fail("computed")))
+            given_up = asyncio.create_task(two.when_idle(Unwanted()))
             await asyncio.sleep(0)
             given_up.cancel()
             await asyncio.wait([given_up])
             helping.open()
             await busy
             assert close(await two.run(make_row("mine")), with_diffusers("mine"))
+
+    run(main())
+
+
+class Unwanted:
+    work = StepWork.full(1, 64)
+
+    def __call__(self, network: Network) -> torch.Tensor:
+        pytest.fail("computed")
+
+
+def test_shared_steps_teach_both_what_a_step_takes_now() -> None:
+    """Both believe in a host that was a thousand times slower, and take no other steps."""
+
+    async def main() -> None:
+        slow = CostModel()
+        for images in (1, 2):
+            for _ in range(40):
+                slow = slow.observe(StepWork.full(images, 64), 100.0 * images)
+        async with pair(cost=slow) as p:
+            await p.one.run(p.row("a", steps=40))
+            assert p.one.statistics().features["shared_steps"] > 30
+            for engine in (p.one, p.two):
+                assert engine.cost.predict(StepWork.full(2, 64)) < 20.0
 
     run(main())
 

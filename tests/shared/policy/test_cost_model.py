@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.policy.cautious_cost import CautiousCost
+from shared.policy.cautious_cost import UNSEEN, CautiousCost
 from shared.policy.cost_model import EVERY, LATELY, MANY, MAX_CELLS, MEMORY, PACE_STEPS, CostModel
 from shared.policy.step_work import StepWork
 
@@ -194,6 +194,7 @@ def test_promises_count_on_what_slow_steps_took_before_a_rest() -> None:
     for seconds in [0.1] * 40 + [0.2] * 40:
         model = model.observe(work, seconds)
     idle = model.rested()
+    assert CautiousCost(idle).doubt == UNSEEN
     for _ in range(20):
         idle = idle.observe(work, 0.1)
     assert idle.predict(work) == pytest.approx(0.1, rel=0.05)
@@ -205,3 +206,16 @@ def test_promises_count_on_what_slow_steps_took_before_a_rest() -> None:
         idle = idle.observe(work, 0.1)
     assert CautiousCost(idle).predict(work) == pytest.approx(0.1, rel=0.05)
     assert CautiousCost(CostModel()).predict(work) == CostModel().predict(work)
+
+
+def test_promises_count_at_once_on_steps_that_have_become_slow() -> None:
+    work, model = StepWork.full(1, 64), CostModel()
+    for _ in range(80):
+        model = model.observe(work, 0.1)
+    busy = model.rested()
+    assert CautiousCost(busy).doubt == UNSEEN  # the host may be busy by now
+    for _ in range(PACE_STEPS):
+        busy = busy.observe(work, 0.15)
+    cautious = CautiousCost(busy)
+    assert cautious.doubt == 0.0
+    assert cautious.predict(work) == pytest.approx(0.15, rel=0.05)

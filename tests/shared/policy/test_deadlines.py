@@ -12,7 +12,7 @@ from services.denoiser.engine.engine import Engine
 from shared.errors import DeadlineExceeded
 from shared.policy.batch_key import ShapeKey
 from shared.policy.cost_model import CostModel
-from shared.policy.deadlines import infeasible, keep_in_time, overdue, would_delay
+from shared.policy.deadlines import has_time, infeasible, keep_in_time, overdue, would_delay
 from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, schedule_step
 from shared.policy.step_work import StepWork, total
@@ -29,6 +29,7 @@ class Cost:
 
     known = True
     doubt = 0.0
+    slowness = 1.0
 
     def predict(self, work: StepWork) -> float:
         if not work.tokens:
@@ -234,6 +235,27 @@ def test_batches_of_other_shapes_take_their_share_of_the_time() -> None:
 def test_the_infeasible_are_given_up_and_the_others_run() -> None:
     found = schedule_step([row(1, 10, 0.1)], [row(2, 10, 0.3)], Limits(), COST, RoundRobinState())
     assert (found.infeasible, found.runs) == ((1,), (2,))
+
+
+def test_there_is_time_for_one_more_as_long_as_it_makes_nobody_late() -> None:
+    assert has_time([row(1, 10, 0.35)], 0, COST)  # 10 steps of 30 ms
+    assert not has_time([row(1, 10, 0.29)], 0, COST)
+    assert not has_time([row(1, 10, 0.35)], 1, COST)
+    assert has_time([row(1, 10, 0.1)], 0, COST)  # it is late anyway
+    assert has_time([row(1, 10, None)], 9, COST)
+    assert not has_time([row(1, 10, 0.39), row(2, 4, None, shape=OTHER)], 0, COST)
+    assert has_time([], 9, COST)
+    assert has_time([row(1, 10, 0.29)], 0, CostModel())  # nothing is known
+
+
+def test_who_joins_counts_on_slow_steps_and_who_is_alone_has_its_chance() -> None:
+    slow = Cost()
+    slow.slowness = 1.5
+    present, newcomer = [row(1, 10, 0.4)], row(2, 10, None)
+    assert not would_delay(present, row(2, 10, 0.4), COST)
+    assert would_delay(present, row(2, 10, 0.4), slow)
+    assert would_delay(present, newcomer, slow)
+    assert not would_delay([], row(2, 10, 0.25), slow)
 
 
 def test_who_would_delay_others_waits_and_who_would_not_passes_it() -> None:

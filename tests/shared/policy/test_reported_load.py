@@ -25,6 +25,7 @@ class Cost:
 
     known = True
     doubt = 0.0
+    slowness = 1.0
 
     def predict(self, work: StepWork) -> float:
         return 0.01 + 1e-4 * work.tokens + 1e-6 * work.loaded if work.tokens else 0.0

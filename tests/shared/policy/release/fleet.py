@@ -34,6 +34,7 @@ class Linear:
     unit: float
     known: bool = True
     doubt: float = 0.0
+    slowness: float = 1.0
 
     def predict(self, work: StepWork) -> float:
         return self.fixed + self.unit * work.tokens / WORK.tokens if work.tokens else 0.0
