@@ -129,15 +129,16 @@ def _alone(row: RowView, cost: Predicts) -> float:
 
 def would_delay(present: Sequence[RowView], row: RowView, cost: StepCost) -> bool:
     """Whether `row`, or any of `present`, that would be in time without the other would be late
-    with it; or `row` is late already, and not the only one that has a deadline. Steps count as slow
-    ones: who joins on the word of quicker ones may waste what all of them have been given."""
+    with it; or `row` is late already, and not the only one that has a deadline. Of all together
+    steps count as slow ones: who joins on the word of quicker ones may waste what all of them have
+    been given."""
     if all(other.seconds_left is None for other in (*present, row)):
         return False
     slow = _Slow(cost)
     if _is_late_alone(row, slow):
         return any(other.seconds_left is not None for other in present)
     spare = SPARE if row.seconds_left is None else 0.0
-    return not _late((*present, row), slow, spare) <= _late(present, slow)
+    return not _late((*present, row), slow, spare) <= _late(present, cost)
 
 
 def has_time(rows: Sequence[RowView], coming: int, cost: StepCost) -> bool:
@@ -151,10 +152,9 @@ def has_time(rows: Sequence[RowView], coming: int, cost: StepCost) -> bool:
     works: dict[ShapeKey, list[StepWork]] = {}
     for row in rows:
         works.setdefault(row.shape, []).append(row.work)
-    slow = _Slow(cost)
-    present = _late(rows, slow)
+    slow, late = _Slow(cost), _late(rows, cost)
     return all(
-        _late((*rows, *_like(longest, shape, each, coming + 1)), slow) <= present
+        _late((*rows, *_like(longest, shape, each, coming + 1)), slow) <= late
         for shape, each in works.items()
     )
 

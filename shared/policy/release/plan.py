@@ -16,7 +16,7 @@ class Margin:
 
     seconds: float = 0.05
     """For what nobody predicts: messages, and the file of the picture."""
-    most_doubt: float = 0.25
+    most_doubt: float = 0.5
     """Relative error of predictions that is allowed for, at most: a fleet that was disturbed for a
     while would let nobody in."""
 

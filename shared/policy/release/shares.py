@@ -76,16 +76,15 @@ class FairOrder:
         """Of the users that wait for so many seconds, those that would have had clearly less than
         the others even if they got all of it. It hardly takes anything from anybody, and nobody is
         among them by asking for more. The others' level is that of max-min fairness, by which what
-        all had lately would be shared out (Bertsekas & Gallager 1992, 6.5.2)."""
-        demands = {user: self._used.get(user, 0.0) for user in {*self._used, *wanted}}
-        for user, seconds in wanted.items():
-            demands[user] += seconds
+        all of them had lately would be shared out (Bertsekas & Gallager 1992, 6.5.2)."""
+        demands = {user: self._used.get(user, 0.0) + wants for user, wants in wanted.items()}
         level = LITTLE * self._level(demands)
         return {user for user in wanted if demands[user] < level * self._weight_of(user)}
 
     def _level(self, demands: Mapping[str, float]) -> float:
         """Seconds, for each unit of weight, that those have who want more."""
-        left, weight = self._total, sum(map(self._weight_of, demands))
+        left = sum(self._used.get(user, 0.0) for user in demands)
+        weight = sum(map(self._weight_of, demands))
         for user in sorted(demands, key=lambda user: demands[user] / self._weight_of(user)):
             own = self._weight_of(user)
             if demands[user] * weight >= left * own:

@@ -255,6 +255,8 @@ def test_who_joins_counts_on_slow_steps_and_who_is_alone_has_its_chance() -> Non
     assert not would_delay(present, row(2, 10, 0.4), COST)
     assert would_delay(present, row(2, 10, 0.4), slow)
     assert would_delay(present, newcomer, slow)
+    assert would_delay([row(1, 10, 0.25)], newcomer, slow)  # it is in time, if nobody joins
+    assert not has_time([row(1, 10, 0.25)], 0, slow)
     assert not would_delay([], row(2, 10, 0.25), slow)
 
 

@@ -264,7 +264,8 @@ def test_who_asks_for_less_than_others_have_asks_for_little() -> None:
     assert little({"h": 60.0, "l": 30.0}, {"h": 100.0, "l": 1.0}) == {"l"}
     assert little({"h": 60.0, "l": 30.0}, {"h": 100.0, "l": 100.0}) == set()
     assert little({"h": 60.0, "l": 30.0}, {"h": 100.0, "l": 1.0}, h=2.0) == set()
-    assert little({"h": 60.0}, {"new": 40.0}) == set()
+    assert little({"h": 60.0}, {"h": 1.0, "new": 40.0}) == set()
+    assert little({"gone": 60.0}, {"new": 1.0}) == set()
     assert little({"h": 60.0}, {"h": 1.0, "new": 1.0}) == {"new"}
     assert little({}, {"a": 1.0, "b": 9.0}) == set()
     assert little({"a": 9.0}, {"a": 1.0}) == set()
