@@ -1,26 +1,31 @@
 """What two denoisers of one model hold in memory, with their weights on shared pages and without.
 
-Each fleet is new, has two denoisers, and serves a model of some 240 million random weights, once as
-they are in its files (float32), and once converted (bfloat16). `shared`: converted weights are kept
-on disk, as by default; `private`: they are not (`DARKROOM_WEIGHTS_DISK_BYTES=0`). Memory is the
+Each fleet is new, has two denoisers, and serves a model of some 240 million random weights in
+float32, which are float32 in its files or float16. `shared`: converted weights are kept on disk, as
+by default; `private`: they are not (`DARKROOM_WEIGHTS_DISK_BYTES=0`). Memory is the
 proportional set size (PSS) of the denoisers, each page divided by how many processes have it: after
 the start; while one of them has a LoRA for all layers of the transformer blocks merged into its
 weights; and when it was taken out again.
 
-`held`: PSS of the weights, of both denoisers together, over the bytes of the weights, at those
-three moments; 2 is two copies, 1 is one. `process_bytes`: PSS of all that both hold, interpreters
-and libraries included. `merged_bytes`: pages of weights that the merging denoiser has for itself;
-`lora_layer_bytes`: weights of the layers that the LoRA changes. `step_seconds`: of a plain job
-alone, the median of three.
+`held`: what both denoisers hold together at those three moments, beyond what two of a model of next
+to nothing hold (`empty_bytes`: interpreters, libraries), over the bytes of the weights; 2 is two
+copies, 1 is one. What steps need in memory is in it. `mapped`: of that, pages of files and what was
+made of them. `process_bytes`: PSS of all that both hold. `merged_bytes`: pages of weights that the
+merging denoiser has for itself; `lora_layer_bytes`: weights of the layers that the LoRA changes.
+`step_seconds`: of a plain job alone, the median of three.
 """
 
 import argparse
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Final
+
+from safetensors.torch import load_file, save_file
 
 from benchmarks.harness.fleet import OwnFleet, own_fleet, render
 from benchmarks.harness.large_model import LARGE, SMALL, large_model, lora_file, lora_layers
@@ -30,11 +35,10 @@ from shared.client import Darkroom
 from shared.messages import GenerationRequest
 from shared.messages.requests import LoraChoice
 
-DTYPES: Final = {"float32": 4, "bfloat16": 2}
-"""Bytes of a number."""
+FILES: Final = ("float32", "float16")
 SIDES: Final = {"private": {"DARKROOM_WEIGHTS_DISK_BYTES": "0"}, "shared": {}}
 LORA: Final = "all"
-MERGED_STEPS: Final = 30
+MERGED_STEPS: Final = 20
 """So many that it pays to merge a LoRA (`services/denoiser/loras/merging.py`)."""
 TRIES: Final = 20
 
@@ -65,31 +69,45 @@ async def measure(options: Options) -> Results:
     with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as here:
         model = large_model(Path(here) / "model", size)
         lora_file(Path(here) / "loras" / f"{LORA}.safetensors", model, 1 << 20)
-        weights = sum(file.stat().st_size for file in (model / "unet").glob("*.safetensors")) // 4
-        changed = sum(inner * outer for inner, outer in lora_layers(model).values())
+        models = {"float32": model, "float16": _halved(model, Path(here) / "halves")}
+        weights = sum(file.stat().st_size for file in (model / "unet").glob("*.safetensors"))
+        changed = 4 * sum(inner * outer for inner, outer in lora_layers(model).values())
         found: dict[str, list[Visit]] = {}
+        empty = await _empty(large_model(Path(here) / "empty", SMALL))
+        say(f"without a model: {empty} bytes")
         for number in range(rounds):
-            for dtype in DTYPES:
-                for side in SIDES:
-                    visit = await _visit(model, dtype, side, options.quick)
-                    found.setdefault(f"{dtype} {side}", []).append(visit)
-                    say(f"round {number + 1}/{rounds}, {dtype} {side}: {visit}")
-    return {
-        name: summary(visits, DTYPES[name.split()[0]] * weights)
-        | {"lora_layer_bytes": DTYPES[name.split()[0]] * changed}
-        for name, visits in found.items()
+            for files, side in product(FILES, SIDES):
+                visit = await _visit(models[files], side, options.quick)
+                found.setdefault(f"{files} {side}", []).append(visit)
+                say(f"round {number + 1}/{rounds}, {files} {side}: {visit}")
+    return {"empty_bytes": empty, "weights_bytes": weights, "lora_layer_bytes": changed} | {
+        name: summary(visits, weights, empty) for name, visits in found.items()
     }
 
 
-def summary(visits: list[Visit], weights: int) -> Results:
-    """Of fleets of one kind, whose denoisers need `weights` bytes: medians."""
+def _halved(model: Path, directory: Path) -> Path:
+    """A copy of `model` whose UNet is float16 in its file. Returns it."""
+    shutil.copytree(model, directory)
+    [path] = (directory / "unet").glob("*.safetensors")
+    halves = {name: weight.half() for name, weight in load_file(path).items()}
+    path.unlink()
+    save_file(halves, path, {"format": "pt"})
+    return directory
+
+
+def summary(visits: list[Visit], weights: int, empty: int) -> Results:
+    """Of fleets of one kind, whose denoisers need `weights` bytes, and `empty` bytes without them:
+    medians."""
     moments = {
         name: [getattr(visit, name) for visit in visits]
         for name in ("started", "merged", "restored")
     }
     return {
-        "weights_bytes": weights,
         "held": {
+            name: round(median(one.process - empty for one in found) / weights, 3)
+            for name, found in moments.items()
+        },
+        "mapped": {
             name: round(median(one.weights for one in found) / weights, 3)
             for name, found in moments.items()
         },
@@ -102,16 +120,24 @@ def summary(visits: list[Visit], weights: int) -> Results:
     }
 
 
-async def _visit(model: Path, dtype: str, side: str, quick: bool) -> Visit:
+async def _empty(model: Path) -> int:
+    """What two denoisers hold but for the weights of such a `model`."""
+    async with own_fleet(
+        str(model), denoisers=2, environment={"DARKROOM_CONTROLS": "", "DARKROOM_LORAS": ""}
+    ) as fleet:
+        found = _moment(fleet, model)
+        return found.process - found.weights
+
+
+async def _visit(model: Path, side: str, quick: bool) -> Visit:
     environment = {
         **SIDES[side],
-        "DARKROOM_DTYPE": dtype,
         "DARKROOM_CONTROLS": "",
         "DARKROOM_LORAS": str(model.parent / "loras"),
     }
     async with own_fleet(str(model), denoisers=2, environment=environment) as fleet:
         started = _moment(fleet, model)
-        steps = 2 if quick else 5
+        steps = 1 if quick else 2
         alone = [await _seconds(fleet.darkroom, f"plain-{k}", steps) for k in range(3)]
         merged = await _merging(fleet, model)
         for number in range(TRIES):  # until the denoiser that has the LoRA gets a plain row
@@ -157,20 +183,19 @@ def _moment(fleet: OwnFleet, model: Path) -> Moment:
 
 def rows(report: Results) -> Cells:
     table: Cells = [["", "weights", "held", "merged", "restored", "processes", "own", "step"]]
-    for dtype in DTYPES:
-        for side in SIDES:
-            one = report[f"{dtype} {side}"]
-            held, whole = one["held"], one["process_bytes"]["started"]
-            table.append(
-                [
-                    f"{dtype} {side}",
-                    f"{one['weights_bytes'] / 1e6:.0f} MB",
-                    *(f"{held[name]:.2f}" for name in ("started", "merged", "restored")),
-                    f"{whole / 1e6:.0f} MB",
-                    f"{one['merged_bytes'] / 1e6:.0f} MB",
-                    f"{one['step_seconds']:.3f} s",
-                ]
-            )
+    for files, side in product(FILES, SIDES):
+        one = report[f"{files} {side}"]
+        held, whole = one["held"], one["process_bytes"]["started"]
+        table.append(
+            [
+                f"{files} {side}",
+                f"{report['weights_bytes'] / 1e6:.0f} MB",
+                *(f"{held[name]:.2f}" for name in ("started", "merged", "restored")),
+                f"{whole / 1e6:.0f} MB",
+                f"{one['merged_bytes'] / 1e6:.0f} MB",
+                f"{one['step_seconds']:.3f} s",
+            ]
+        )
     return table
 
 

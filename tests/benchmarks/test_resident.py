@@ -45,7 +45,8 @@ def test_this_process_is_resident() -> None:
 
 def test_held_is_told_in_copies() -> None:
     visit = Visit(Moment(1000, 5000, 0), Moment(1400, 5400, 400), Moment(1000, 5000, 0), 0.5)
-    found = summary([visit], weights=1000)
-    assert found["held"] == {"started": 1.0, "merged": 1.4, "restored": 1.0}
+    found = summary([visit], weights=1000, empty=3900)
+    assert found["held"] == {"started": 1.1, "merged": 1.5, "restored": 1.1}
+    assert found["mapped"] == {"started": 1.0, "merged": 1.4, "restored": 1.0}
     assert found["merged_bytes"] == 400
     assert found["process_bytes"]["merged"] == 5400
