@@ -26,7 +26,7 @@ RUN python -m pip install --no-cache-dir ${PIP_OPTIONS} --constraint ${CONSTRAIN
 RUN useradd --uid 10001 --create-home darkroom \
  && install --directory --owner darkroom --mode 0700 /var/lib/darkroom /var/lib/weights \
       /run/keys /run/keys/nats /run/keys/gateway /run/keys/planner /run/keys/prompt_encoder \
-      /run/keys/controlnet /run/keys/denoiser /run/keys/vae
+      /run/keys/controlnet /run/keys/denoiser /run/keys/vae /run/keys/placement
 USER darkroom
 
 ENV PYTHONUNBUFFERED=1

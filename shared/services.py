@@ -53,6 +53,10 @@ class ServiceSpec:
     """Whether it submits jobs, follows and cancels them, as clients do."""
     plans: bool = False
     """Whether it takes submissions, writes records and changes streams."""
+    places: bool = False
+    """Whether it says what processes shall hold."""
+    processes: int = 1
+    """That a fleet starts where nobody says how many."""
     publishes: Subjects = _none
     """Subjects, beside those that follow from the above; `subscribes` likewise."""
     subscribes: Subjects = _none
@@ -77,6 +81,11 @@ SERVICES: Final[Mapping[str, ServiceSpec]] = MappingProxyType(
             plans=True,
             publishes=lambda served: [subjects.ALL_INPUTS],
             fetches=(_INPUTS,),
+        ),
+        "placement": ServiceSpec(
+            places=True,
+            processes=0,
+            subscribes=lambda served: [subjects.ALL_LOADS],
         ),
         "prompt_encoder": ServiceSpec(
             reads=_COMPUTES | _CATALOGUE | {"loras"},

@@ -74,7 +74,7 @@ _LAYERS: Final = """
     services/gateway/routes
     services/gateway/openapi
     services/gateway
-    services/planner services/prompt_encoder services/controlnet services/vae
+    services/planner services/placement services/prompt_encoder services/controlnet services/vae
     services/fleet/access
     services/fleet/plan
     services/fleet/supervisor

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.planner.asked import AskedTable
 from services.planner.loads import LoadTable, promised_job
 from shared import subjects
 from shared.bus.base import Bus
@@ -72,6 +73,7 @@ class Backlog:
         self._name = name
         self._rules = rules
         self._table = LoadTable(name)
+        self._asked = AskedTable()
         self._entries: dict[str, _Entry] = {}
         self._coming: dict[str, tuple[float, WaitingJob]] = {}
         """When each was released."""
@@ -95,6 +97,7 @@ class Backlog:
         self._end(job.job_id, NoLongerWanted(job.job_id, "plan"))
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = self._entries[job.job_id] = _Entry(job, future, progressed)
+        self._asked.count(job, time.time())
         self._changed.set()
         try:
             await future
@@ -221,7 +224,10 @@ class Backlog:
         jobs = [entry.job for entry in self._entries.values() if entry.job.promised is not None]
         jobs += [job for _, job in self._coming.values()]
         report = PromiseReport(
-            process=self._name, at=time.time(), jobs=tuple(map(promised_job, jobs))
+            process=self._name,
+            at=time.time(),
+            jobs=tuple(map(promised_job, jobs)),
+            asked=self._asked.reports(entry.job for entry in self._entries.values()),
         )
         with contextlib.suppress(BusUnavailable):
             await self._bus.publish(subjects.load(self._name), encode(report))

@@ -19,6 +19,9 @@ from shared.services import bus_name
 
 COMPONENTS: Final = "components"
 """Its name among the statistics of a process, as a list."""
+PROCESS: Final = "process"
+BUDGET: Final = "budget"
+"""Names in the metadata of any process, and of one that holds components."""
 SIZES: Final = "sizes"
 """Its name in the metadata of a planner."""
 
@@ -43,6 +46,11 @@ class Service:
     """What it was to serve and cannot."""
     components: tuple[ComponentState, ...] = ()
     """How what it may hold stands."""
+    process: str = ""
+    """Its name in load reports and in the bucket of what it shall hold; empty if it is too old to
+    say."""
+    budget: int = 0
+    """Bytes of weights that it may hold; 0: it does not say."""
     sizes: Mapping[str, ModelSizes] = field(default_factory=dict)
     """Of a planner: what its models draw, by all names that requests may call them by."""
 
@@ -131,6 +139,8 @@ def _service(message: Message) -> Service | None:
             models=tuple(metadata.get("models", "").split()),
             http=metadata.get("http", ""),
             host=metadata.get("host", ""),
+            process=metadata.get(PROCESS, ""),
+            budget=int(metadata.get(BUDGET, "0")),
             refusal=Refusal.of(data),
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
             unusable=unusable_in(data),

@@ -14,6 +14,7 @@ from shared.messages.codec import (
     failure_of,
 )
 from shared.messages.load import (
+    AskedReport,
     ComponentReport,
     CostReport,
     LoadReport,
@@ -66,6 +67,7 @@ from shared.service_classes import ServiceClass
 
 __all__ = [
     "JOB_ID_PATTERN",
+    "AskedReport",
     "CancelReply",
     "CancelRequest",
     "CfgBranchReply",

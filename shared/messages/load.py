@@ -84,9 +84,27 @@ class PromisedJob(msgspec.Struct, frozen=True, kw_only=True):
     due: float | None
 
 
+class AskedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What jobs have asked of one component since a planner started, also those that were
+    refused."""
+
+    kind: str
+    model: str
+    jobs: int
+    steps: int
+    """Of all their rows; nodes, where nothing has steps."""
+    work: WorkReport
+    """Of a step of the last one."""
+    waiting: int = 0
+    """Steps of jobs that wait at the planner now."""
+    left: float | None = None
+    """Seconds that the last job with a deadline had until it."""
+
+
 class PromiseReport(msgspec.Struct, frozen=True, kw_only=True, tag="promises"):
     """From a planner, on `dr.v1.load.<process>`."""
 
     process: str
     at: float
     jobs: tuple[PromisedJob, ...]
+    asked: tuple[AskedReport, ...] = ()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
 
+from shared.bus.discovery import BUDGET
 from shared.bus.document import follow
 from shared.bus.placement import placed
 from shared.bus.unusable import Kind, Unusable
@@ -76,7 +77,7 @@ class Components(Generic[T]):
         self._took: dict[str, float] = {}
         """Seconds of the last load of each."""
         self._changed, self._at_rest = asyncio.Event(), asyncio.Event()
-        self.metadata: dict[str, str] = {MODELS: ""}
+        self.metadata: dict[str, str] = {MODELS: "", BUDGET: str(self._budget)}
         """Of the process: what it holds now."""
         context.metrics.watch_components(self.states)
 

@@ -29,6 +29,7 @@ import msgspec
 import uvloop
 
 from shared.bus.base import ServiceInfo
+from shared.bus.discovery import PROCESS
 from shared.bus.nats import NatsBus, connect
 from shared.bus.readiness import REFUSAL, Refusal
 from shared.bus.service import PROCESSOR
@@ -103,6 +104,7 @@ class Process(Context):
                 metadata,
                 {
                     "service": self.service,
+                    PROCESS: self.name,
                     "pid": str(os.getpid()),
                     "host": socket.gethostname(),
                 },

@@ -29,8 +29,7 @@ def permissions(holder: str, public_key: str, served: Served) -> Grants:
 def _granted(holder: str, served: Served) -> Grants:
     if holder in SERVICES:
         return _process(holder) + _service(SERVICES[holder], served)
-    placing = _process(holder) + _place()
-    return {"placement": placing, "client": _submit(), "admin": EVERYTHING}[holder]
+    return {"client": _submit(), "admin": EVERYTHING}[holder]
 
 
 def _process(service: str) -> Grants:
@@ -70,7 +69,11 @@ def _records() -> Grants:
 
 def _place() -> Grants:
     """Say what processes shall hold."""
-    return grants.write_bucket(subjects.PLACEMENT) + grants.publish(subjects.PLACED)
+    return grants.total(
+        grants.read_bucket(subjects.PLACEMENT),
+        grants.write_bucket(subjects.PLACEMENT),
+        grants.publish(subjects.PLACED),
+    )
 
 
 def _submit() -> Grants:
@@ -119,6 +122,7 @@ def _service(spec: ServiceSpec, served: Served) -> Grants:
     return grants.total(
         _submit() if spec.submits else NOTHING,
         _plan() if spec.plans else NOTHING,
+        _place() if spec.places else NOTHING,
         _work(spec, served) if spec.nodes else NOTHING,
         grants.publish(*spec.publishes(served)),
         grants.subscribe(*spec.subscribes(served)),
@@ -126,5 +130,5 @@ def _service(spec: ServiceSpec, served: Served) -> Grants:
     )
 
 
-HOLDERS: Final = tuple(dict.fromkeys((*SERVICES, "placement", "client", "admin")))
-"""Who gets a key. Placement is no service yet: it may show itself, and place components."""
+HOLDERS: Final = (*SERVICES, "client", "admin")
+"""Who gets a key."""

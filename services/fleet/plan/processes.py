@@ -126,7 +126,7 @@ def plan_processes(
     """The fleet's processes, in the order in which they are listed everywhere."""
     specs: list[ProcessSpec] = []
     for service, spec in SERVICES.items():
-        count = options.replicas.get(service, 1)
+        count = options.replicas.get(service, spec.processes)
         shares = {service: inherited}
         if spec.holds == "controls":
             shares = _control_shares(service, options, inherited)

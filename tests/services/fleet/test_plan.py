@@ -25,12 +25,17 @@ def plan(
     return {spec.name: spec for spec in plan_processes(options, "nats://here:1", inherited)}
 
 
+STARTED = set(SERVICES) - {"placement"}
+
+
 def threads(specs: dict[str, ProcessSpec]) -> dict[str, int]:
     return {name: int(spec.environment["DARKROOM_THREADS"]) for name, spec in specs.items()}
 
 
 def test_a_fleet_is_one_process_of_every_service() -> None:
-    assert tuple(plan()) == tuple(SERVICES)
+    """Placement is there for who asks for it."""
+    assert tuple(plan()) == tuple(name for name in SERVICES if name in STARTED)
+    assert tuple(plan(replicas={"placement": 1})) == tuple(SERVICES)
 
 
 def test_denoising_gets_every_core_but_one_and_the_rest_half() -> None:
@@ -135,7 +140,7 @@ def test_where_there_are_no_controlnets_no_process_waits_for_them(tmp_path: Path
     (tmp_path / "empty").mkdir()
     for sources in ("", f"{tmp_path}/none", f"{tmp_path}/empty"):
         specs = plan(DARKROOM_CONTROLS=sources, replicas={"controlnet": 2})
-        assert {spec.service for spec in specs.values()} == set(SERVICES) - {"controlnet"}
+        assert {spec.service for spec in specs.values()} == STARTED - {"controlnet"}
         assert specs["planner"].environment["DARKROOM_CONTROLS"] == sources
     assert "controlnet" in plan(DARKROOM_CONTROLS="org/hub")
 

@@ -1,0 +1,84 @@
+"""Which of several placement services decides: the one that renewed the lease last.
+
+The lease is an entry of a bucket. Its holder writes it anew several times a second; whoever sees
+it unchanged for `LEASE_SECONDS`, by its own clock, takes it over. Writing is compare-and-set, so of
+several who try, one succeeds, and one who was stopped meanwhile learns that it lost the lease
+before it writes anything else.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from shared import subjects
+from shared.bus.base import Bus
+from shared.errors import RevisionConflict
+from shared.messages import encode
+
+LEASE_SECONDS: Final = 2.0
+"""After which a lease that nobody renews is over."""
+RENEW_SECONDS: Final = 0.5
+"""Between two renewals, and two looks at somebody else's: together less than three seconds pass
+until a lease is taken over."""
+KEY: Final = "lease"
+
+
+class PlacementLease(msgspec.Struct, frozen=True, kw_only=True):
+    """`term`: one more whenever somebody else takes it."""
+
+    holder: str
+    term: int = 1
+    renewed: int = 0
+
+
+@dataclass(slots=True)
+class Seen:
+    """A revision of the lease, and when it was first seen."""
+
+    revision: int
+    at: float
+
+
+class LeaseHolder:
+    """Of the process `name`."""
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        self._bus, self._name = bus, name
+        self._seen: Seen | None = None
+        self.held = False
+
+    def __repr__(self) -> str:
+        return f"<LeaseHolder {self._name}{' holds' if self.held else ''}>"
+
+    async def renew(self, now: float) -> bool:
+        """Renew the lease, or take it if it is free or over; whether it is held. `now`: of a clock
+        that never goes back."""
+        self.held = await self._renew(now)
+        return self.held
+
+    async def _renew(self, now: float) -> bool:
+        entry = await self._bus.get(subjects.PLACEMENT, KEY)
+        if entry is None:
+            return await self._write(PlacementLease(holder=self._name), None, now)
+        lease = msgspec.msgpack.decode(entry.value, type=PlacementLease)
+        if lease.holder == self._name:
+            renewed = msgspec.structs.replace(lease, renewed=lease.renewed + 1)
+            return await self._write(renewed, entry.revision, now)
+        if self._seen is None or self._seen.revision != entry.revision:
+            self._seen = Seen(entry.revision, now)
+        if now - self._seen.at < LEASE_SECONDS:
+            return False
+        taken = PlacementLease(holder=self._name, term=lease.term + 1)
+        return await self._write(taken, entry.revision, now)
+
+    async def _write(self, lease: PlacementLease, revision: int | None, now: float) -> bool:
+        try:
+            if revision is None:
+                await self._bus.create(subjects.PLACEMENT, KEY, encode(lease))
+            else:
+                await self._bus.update(subjects.PLACEMENT, KEY, encode(lease), revision)
+        except RevisionConflict:
+            return False  # somebody else was faster
+        self._seen = None
+        return True
