@@ -21,6 +21,11 @@ class RowLoras(RowExtension):
         return f"<{type(self).__name__} {[adapter.name for adapter, _ in self.uses]}>"
 
     @property
+    def arrived(self) -> tuple[Use, ...]:
+        """What the row could have from the next step on."""
+        return self.uses
+
+    @property
     def version(self) -> Hashable:
         return self.uses
 
@@ -36,6 +41,7 @@ class LateLoras(RowLoras):
         """`names`: of all its LoRAs, as the result tells them."""
         super().__init__()
         self._most, self._names = most, frozenset(names)
+        self._arrived: tuple[Use, ...] = ()
         self.complete = False
         self._joined: dict[str, int] = {}
         """By name: the steps that were done when it joined."""
@@ -43,9 +49,21 @@ class LateLoras(RowLoras):
     def blocked(self, step: int) -> bool:
         return not self.complete and step >= self._most
 
-    def join(self, uses: tuple[Use, ...], complete: bool) -> None:
-        """The row has `uses` by now; `complete`: they are all that it will have."""
-        self.uses, self.complete = uses, complete
+    @property
+    def arrived(self) -> tuple[Use, ...]:
+        return self._arrived
+
+    def arrive(self, uses: tuple[Use, ...], complete: bool) -> None:
+        """`uses` are there by now; `complete`: they are all that there will be."""
+        self._arrived, self.complete = uses, complete
+
+    def may_wait(self, step: int) -> bool:
+        """Whether the step after `step` ones may be taken without what has arrived."""
+        return step < self._most
+
+    def join(self) -> None:
+        """From the next step on the row has what has arrived."""
+        self.uses = self._arrived
 
     def stepping(self, step: int, uses: Collection[Use]) -> None:
         """After `step` steps the row takes the next one in another batch, with `uses`."""

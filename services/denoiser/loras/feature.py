@@ -1,7 +1,8 @@
 """Bounded asynchronous loading of adapters (SwiftDiffusion, arXiv 2407.02031 §4.2).
 
 A row starts without its adapters, while they are read. Each joins at the first step boundary at
-which it is there; after so many steps the row waits for them. An image that was begun without an
+which it is there, or can be in the weights if that is about to pay; after so many steps the row
+waits for them. An image that was begun without an
 adapter is another one than with it, though hardly: so it happens only to who asked for it, and the
 result says which adapter joined after how many steps.
 """
@@ -64,10 +65,10 @@ class Loras(RowFeature):
             async with running.together():
                 found[number] = (await self.library.get(choice), choice.scale)
             task.approximations |= found[number][0].said
-            running.change(running.row, joined)
+            running.change(running.row, arrived)
 
-        def joined(row: Row) -> None:
-            late.join(tuple(found[k] for k in sorted(found)), len(found) == len(task.spec.loras))
+        def arrived(row: Row) -> None:
+            late.arrive(tuple(found[k] for k in sorted(found)), len(found) == len(task.spec.loras))
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -57,6 +57,11 @@ class Merging:
     def __repr__(self) -> str:
         return f"<Merging {[adapter.name for adapter, _ in self.merged]}, {self.changes} changes>"
 
+    @property
+    def preparing(self) -> bool:
+        """What all rows agree on is about to be merged."""
+        return self._preparation.under_way
+
     def settle(self, rows: Collection[Row]) -> None:
         """Before a step, `rows` being all that take turns: put into the weights what pays, or bring
         them back bit for bit."""
@@ -120,5 +125,5 @@ def agreed(rows: Collection[Row]) -> tuple[Use, ...] | None:
     each = [row.extension(RowLoras) for row in rows]
     if any(found is not None and not found.complete for found in each):
         return None
-    sets = {() if found is None else found.uses for found in each}
+    sets = {() if found is None else found.arrived for found in each}
     return sets.pop() if len(sets) == 1 else None

@@ -24,7 +24,13 @@ class LoraWeights(Predictor):
         """That the batches were made for."""
 
     def settle(self, rows: Collection[Row]) -> bool:
+        """A late row that may still do without its adapters does so while they are prepared to be
+        merged: with a bank its steps would take longer, and so would the preparation."""
         self.merging.settle(rows)
+        for row in rows:
+            late = row.extension(LateLoras)
+            if late is not None and not (self.merging.preparing and late.may_wait(row.step)):
+                late.join()
         before, self._merged = self._merged, self.merging.merged
         return self._merged != before
 

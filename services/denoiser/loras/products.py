@@ -27,6 +27,11 @@ class Preparation:
     def __repr__(self) -> str:
         return f"<Preparation {self._coming and self._coming[1]}>"
 
+    @property
+    def under_way(self) -> bool:
+        """Something is prepared, and was not taken yet."""
+        return self._coming is not None
+
     def ready(self, uses: tuple[Use, ...]) -> bool:
         """Whether there is nothing to wait for before `uses` are merged; if there is, it is under
         way."""

@@ -91,7 +91,7 @@ class Calls(RuleBasedStateMachine):
             row = self.rows[data.draw(st.sampled_from(sorted(self.rows)))]
             late = row.extension(LateLoras)
             if late is not None:
-                late.join((), complete=True)
+                late.arrive((), complete=True)
             assert not row.blocked
 
     @precondition(lambda self: not self.held)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.denoiser.loras.extension import LateLoras
 from services.denoiser.loras.merging import Merging
+from services.denoiser.loras.predictor import LoraWeights
 from services.denoiser.loras.products import Preparation
+from services.denoiser.rows.row import Row
 from shared.models.families.sdxl.unet import SdxlUnet
 from shared.models.lowrank.bank import Products, Use
 from shared.models.lowrank.weights import Adapter, LowRank
@@ -127,6 +130,54 @@ def test_what_nobody_agrees_on_any_more_is_not_prepared(
         assert merging.merged == ()
         hold(loader, gate)
     assert loader.statistics().cancelled == 3
+
+
+def late_row(uses: tuple[Use, ...], most: int, steps_done: int = 0) -> tuple[Row, LateLoras]:
+    """One whose adapters are all there now."""
+    late = LateLoras(most, {adapter.name for adapter, _ in uses})
+    row = make_row(steps=50, extensions=(late,))
+    row.step = steps_done
+    late.arrive(uses, complete=True)
+    return row, late
+
+
+def test_a_late_row_does_without_its_adapters_until_they_can_be_in_the_weights(
+    tmp_path: Path, loader: Loader, gate: threading.Event
+) -> None:
+    network, uses = SdxlUnet(make_unet()), ((adapter(tmp_path, "one"), 1.0),)
+    lora_weights = LoraWeights(network, Preparation(network, loader, ROOM))
+    row, late = late_row(uses, most=10)
+    lora_weights.settle([row])
+    assert not late.uses
+    gate.set()
+    until(lambda: loader.statistics().waiting == 0)
+    assert lora_weights.settle([row])
+    assert late.uses == lora_weights.merging.merged == uses
+
+
+def test_a_late_row_waits_for_no_preparation_beyond_its_bound(
+    tmp_path: Path, loader: Loader, gate: threading.Event
+) -> None:
+    network, uses = SdxlUnet(make_unet()), ((adapter(tmp_path, "one"), 1.0),)
+    lora_weights = LoraWeights(network, Preparation(network, loader, ROOM))
+    row, late = late_row(uses, most=10, steps_done=9)
+    lora_weights.settle([row])
+    assert not late.uses
+    row.step = 10
+    lora_weights.settle([row])
+    assert late.uses == uses
+    assert not lora_weights.merging.merged
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_late_row_joins_at_once_where_nothing_is_to_be_merged(
+    tmp_path: Path, loader: Loader, gate: threading.Event, others: int
+) -> None:
+    network, uses = SdxlUnet(make_unet()), ((adapter(tmp_path, "one"), 1.0),)
+    lora_weights = LoraWeights(network, Preparation(network, loader, ROOM))
+    row, late = late_row(uses, most=50, steps_done=0 if others else 49)
+    lora_weights.settle([row, *[make_row(steps=50)] * others])
+    assert late.uses == uses
 
 
 class Broken(Preparation):
