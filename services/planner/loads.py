@@ -24,7 +24,7 @@ MAX_PROCESSES: Final = 4096
 
 
 class PublishedCost:
-    """The step cost that a process tells (`StepCost`)."""
+    """The step cost that a process reports (`StepCost`)."""
 
     __slots__ = ("_report", "doubt", "known", "slowness")
 
@@ -57,7 +57,7 @@ class PublishedCost:
 
 
 class LoadTable:
-    """Of what others tell; `own` is the process that keeps it."""
+    """Of what others report; `own` is the process that keeps it."""
 
     def __init__(self, own: str) -> None:
         self._own = own
@@ -95,22 +95,22 @@ class LoadTable:
         return Load(processes, tuple(coming), promised)
 
 
-def _process(name: str, told: ComponentReport, now: float) -> ProcessLoad:
-    longest = told.max_step_seconds
+def _process(name: str, report: ComponentReport, now: float) -> ProcessLoad:
+    longest = report.max_step_seconds
     return ProcessLoad(
         name,
-        (cast(NodeKind, told.kind), told.model),
-        PublishedCost(told.cost),
+        (cast(NodeKind, report.kind), report.model),
+        PublishedCost(report.cost),
         now,
         [
             RowInHand(row.steps_left, _work(row.work), rows_of_size(row.height, row.width), row.due)
-            for row in told.rows
+            for row in report.rows
         ],
-        told.seconds,
-        told.count,
-        told.max_rows,
+        report.seconds,
+        report.count,
+        report.max_rows,
         float("inf") if longest is None else longest,
-        float("inf") if told.step_seconds is None else told.step_seconds,
+        float("inf") if report.step_seconds is None else report.step_seconds,
     )
 
 
@@ -128,7 +128,7 @@ def _waiting(job: PromisedJob, now: float) -> WaitingJob:
 
 
 def promised_job(job: WaitingJob) -> PromisedJob:
-    """What other planners are told of it."""
+    """As it is reported to other planners."""
     stage, work = job.denoise, job.denoise.work
     return PromisedJob(
         job_id=job.job_id,
@@ -142,5 +142,5 @@ def promised_job(job: WaitingJob) -> PromisedJob:
     )
 
 
-def _work(told: WorkReport) -> StepWork:
-    return StepWork(told.tokens, told.pairs, told.loaded, told.masked)
+def _work(reported: WorkReport) -> StepWork:
+    return StepWork(reported.tokens, reported.pairs, reported.loaded, reported.masked)

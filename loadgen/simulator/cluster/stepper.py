@@ -8,14 +8,12 @@ boundary.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, inf
 from typing import Final
 
-from loadgen.simulator.cluster.controls import ControlServer, ask_all
 from loadgen.simulator.cluster.job import Job
 from loadgen.simulator.cluster.queue import Node, Place
 from loadgen.simulator.cluster.rows import Row, Run
-from loadgen.simulator.profiles.profile import Overheads
+from loadgen.simulator.cluster.runs import Runs
 from shared.policy.cost_model import CostModel
 from shared.policy.deadlines import has_time
 from shared.policy.reported_load import has_capacity, level, seconds_in_hand
@@ -23,14 +21,8 @@ from shared.policy.row_view import RowView
 from shared.policy.step_scheduler import Limits, RoundRobinState, StepPlan, schedule_step
 from shared.policy.step_work import total
 
-STEPS_AHEAD: Final = 10
-STEPS_SPLIT: Final = 2
-"""The same while another denoiser helps, which stops when it has work of its own."""
 SURPRISE: Final = 0.05
 """A step that took as long as predicted within this share is not learnt from."""
-HAIR: Final = 1e-6
-"""Of a step: what is left of it then is rounding."""
-
 Schedule = Callable[..., StepPlan]
 """`schedule_step`, or what is measured in its place."""
 
@@ -60,17 +52,17 @@ class Stepper:
         place: Place,
         cost: CostModel,
         limits: Limits,
-        overheads: Overheads,
-        controls: Mapping[str, ControlServer],
+        runs: Callable[[Callable[[Run], None]], Runs],
         ends: Ends,
         schedule: Schedule = schedule_step,
     ) -> None:
         """`cost`: what it believes at first; its steps take what the component's profile says, and
-        longer while others compute on the same device, from which it learns."""
+        longer while others compute on the same device, from which it learns. `runs` is called with
+        what is to be called after each run."""
         self.limits, self.cost, self.counts = limits, cost, StepCounts()
-        self._clock, self._device, self._queue = place.clock, place.device, place.queue
-        self._component, self._overheads, self._controls = place.component, overheads, controls
+        self._clock, self._queue, self.device = place.clock, place.queue, place.device
         self._ends, self._schedule = ends, schedule
+        self._runs = runs(lambda run: self._stepped(run))
         self._admitted: dict[int, Row] = {}
         self._waiting: dict[int, Row] = {}
         self._round_robin = RoundRobinState()
@@ -86,10 +78,6 @@ class Stepper:
 
     def __len__(self) -> int:
         return len(self._admitted) + len(self._waiting)
-
-    def serves(self, other: "Stepper") -> bool:
-        """Whether it holds the same component as `other`."""
-        return self._queue is other._queue
 
     # ------------------------------------------------------------------------ as a puller
 
@@ -121,18 +109,12 @@ class Stepper:
     def views(self) -> list[RowView]:
         """All that are in hand, as they are now, in the midst of a run."""
         run, now, grace = self._run, self._clock.now, self.limits.deadline_grace
-        taken = 0 if run is None else self._taken(run)
+        taken = 0 if run is None else self._runs.taken(run)
         running = frozenset(row.number for row in run.rows) if run is not None else frozenset()
         return [
             row.view(now, grace, taken if row.number in running else 0)
             for row in (*self._admitted.values(), *self._waiting.values())
         ]
-
-    def _taken(self, run: Run) -> int:
-        """Steps of `run` that are over."""
-        if run.controlled or run.computation is None or run.steps == 1 or run.seconds <= 0.0:
-            return run.taken
-        return run.steps - ceil(self._device.left(run.computation) / run.seconds - HAIR)
 
     def jobs(self) -> list[Job]:
         """Of all rows in hand."""
@@ -172,17 +154,8 @@ class Stepper:
 
     def _cut_short(self) -> None:
         """The run ends with the step that is being taken."""
-        run = self._run
-        if run is None or run.steps == 1 or run.seconds <= 0.0 or run.split:
-            return
-        if run.controlled:
-            run.steps = run.taken + 1
-        elif run.computation is not None:
-            left = self._device.left(run.computation)
-            more = ceil(left / run.seconds - HAIR) - 1
-            if more > 0:
-                run.steps -= more
-                self._device.shorten(run.computation, left - more * run.seconds)
+        if self._run is not None:
+            self._runs.cut_short(self._run)
 
     def _decide(self) -> None:
         """Until there is nobody, or a step was begun."""
@@ -220,61 +193,9 @@ class Stepper:
                 row.yielded += hurry and row not in rows
         for row in rows:
             row.passed_over = 0
-        units = sum(row.job.wanted.units for row in rows)
-        seconds = self._component.cost.seconds(units) + self._overheads.step
-        controlled = any(row.job.wanted.workflow.controls for row in rows)
         steps = min(row.steps_left for row in rows) if everybody else 1
-        steps = min(steps, STEPS_AHEAD)
-        self._run = Run(rows, steps, seconds, self._clock.now, controlled)
-        if (shared := self._split_seconds(rows, units)) < seconds:
-            self._run.seconds, self._run.split = shared, True
-            self._run.steps = min(steps, STEPS_SPLIT)
-            self._compute(self._run)
-        elif controlled:
-            self._take_controlled(self._run)
-        else:
-            self._compute(self._run)
-
-    def _split_seconds(self, rows: tuple[Row, ...], units: float) -> float:
-        """Of a step of which an idle denoiser computes half (`services/denoiser/cfg_parallel`);
-        infinite where that cannot be."""
-        wanted, way = rows[0].job.wanted, self._overheads.split
-        if way is None or wanted.forwards != 2 or wanted.workflow.controls:
-            return inf
-        if len(self) > 1 or all(len(other) for other in self.others):
-            return inf
-        return self._component.cost.seconds(units / 2) + self._overheads.step + way
-
-    def _compute(self, run: Run) -> None:
-        if run.split:
-            self._device.begin(run.steps * run.seconds, lambda: None)
-        run.computation = self._device.begin(run.steps * run.seconds, lambda: self._stepped(run))
-
-    def _take_controlled(self, run: Run) -> None:
-        """One step, in which ControlNets compute beside its first part."""
-        steered = (row.job.wanted.workflow for row in run.rows if row.job.wanted.workflow.controls)
-        first = min(workflow.ahead for workflow in steered) * run.seconds
-        there: list[float] = []
-
-        def one_is_there() -> None:
-            there.append(self._clock.now)
-            if len(there) == 2:
-                self._device.begin(run.seconds - first, lambda: self._stepped_controlled(run))
-
-        def answered() -> None:
-            if there:
-                run.waited += self._clock.now - there[0]
-            one_is_there()
-
-        self._device.begin(first, one_is_there)
-        ask_all(self._clock, self._controls, run.rows, self._overheads.ask, answered)
-
-    def _stepped_controlled(self, run: Run) -> None:
-        run.taken += 1
-        if run.taken < run.steps:
-            self._take_controlled(run)
-        else:
-            self._stepped(run)
+        idle = (one.device for one in self.others if not one and len(self) == 1)
+        self._run = self._runs.begin(rows, steps, idle)
 
     def _stepped(self, run: Run) -> None:
         counts, seconds = self.counts, run.steps * run.seconds

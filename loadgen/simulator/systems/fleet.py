@@ -18,6 +18,7 @@ from loadgen.simulator.cluster.controls import ControlProcess, ControlProcesses,
 from loadgen.simulator.cluster.device import Device
 from loadgen.simulator.cluster.draining import DrainingStepper
 from loadgen.simulator.cluster.queue import Node, Place, WorkQueue
+from loadgen.simulator.cluster.runs import Runs
 from loadgen.simulator.cluster.stepper import Ends, Schedule
 from loadgen.simulator.profiles.profile import Profile, Workflow
 from loadgen.simulator.systems.parts import size_of
@@ -202,11 +203,14 @@ class Fleet:
                 max_step_seconds=10.0,
                 deadline_grace=self._grace(workflow),
             ),
-            self._profile.overheads,
-            {each: ControlServer(one, place.device) for each, one in self._controls.items()},
+            partial(Runs, place, self._profile.overheads, self._near(place.device)),
             self._nodes.denoised,
             self._schedule,
         )
+
+    def _near(self, device: Device) -> dict[str, ControlServer]:
+        """ControlNets as a denoiser there asks them."""
+        return {name: ControlServer(one, device) for name, one in self._controls.items()}
 
     def _grace(self, workflow: Workflow) -> float:
         """What follows denoising, on an idle device."""
