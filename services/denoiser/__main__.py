@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.denoiser.node.event_publisher import EventPublisher
@@ -22,6 +23,7 @@ from shared.models.families.registry import family_of
 from shared.policy.checkpoint_interval import Interval
 from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
+from shared.process.served import ServedCatalogue
 from shared.process.serving import serve_nodes
 
 
@@ -40,9 +42,11 @@ async def main(running: Process) -> None:
     settings = running.settings
     prepare_torch(settings.threads, settings.device)
     preload()
-    catalogue = Catalogue.of(settings)
+    served = await ServedCatalogue(
+        running.bus, settings.sources, partial(Catalogue.of, settings)
+    ).begin()
     async with arena(running) as transport:
-        features = Features(running, transport, catalogue)
+        features = Features(running, transport, served.catalogue)
         runner = ModelRunner(running.metrics, limits(settings), features, die)
         publisher = EventPublisher(running.bus)
         handler = Denoiser(
@@ -70,11 +74,12 @@ async def main(running: Process) -> None:
             (handler,),
             ComponentHost(
                 what="the denoising network",
-                sources=lambda: {name: card.source for name, card in catalogue.cards.items()},
-                folders=lambda name: (family_of(catalogue.cards[name].source).denoiser,),
-                load=lambda name: load_network(catalogue.cards[name], settings),
+                sources=lambda: served.catalogue.sources,
+                folders=lambda name: (family_of(served.catalogue.sources[name]).denoiser,),
+                load=lambda name: load_network(served.catalogue.cards[name], settings),
                 serving=serving,
             ),
+            served=served,
             statistics=lambda: {**handler.statistics(), **features.statistics()},
             background=[publisher.run],
         )

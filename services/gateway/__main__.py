@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.gateway.app import HttpOptions, serving
@@ -14,6 +15,7 @@ from shared.host.file_limit import raise_file_limit
 from shared.host.heap import give_back_large_pieces
 from shared.models.catalogue import Catalogue
 from shared.process.process import Process, run_process
+from shared.process.served import ServedCatalogue
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +24,20 @@ async def main(running: Process) -> None:
     settings = running.settings
     if (allowed := raise_file_limit(OPEN_FILES)) < OPEN_FILES:
         log.warning("open files are limited to %d of %d; see ulimit -Hn", allowed, OPEN_FILES)
-    catalogue = Catalogue.of(settings)
+    served = await ServedCatalogue(
+        running.bus, settings.sources, partial(Catalogue.of, settings), settings.model_settings
+    ).begin()
     access = AccessControl.of(settings)
     http = HttpOptions(settings.http_host, settings.http_port, access)
-    async with serving(running.bus, catalogue, running.metrics, http) as gateway:
+    async with serving(running.bus, served.catalogue, running.metrics, http) as gateway:
+        metadata = {"models": " ".join(served.catalogue.cards), "http": gateway.address}
+        gateway.served = served
+
+        async def changed() -> None:
+            metadata["models"] = " ".join(served.catalogue.cards)
+            gateway.serve(served.catalogue)
+
+        served.changed.append(changed)
 
         async def until_stopped(stop: asyncio.Event, ready: Callable[[], None]) -> None:
             ready()
@@ -34,9 +46,13 @@ async def main(running: Process) -> None:
         await running.serve(
             until_stopped,
             statistics=lambda: {"waiting": gateway.waiting, WARNINGS: access.troubles()},
-            metadata={"models": " ".join(catalogue.cards), "http": gateway.address},
-            unusable=lambda: catalogue.unusable,
-            background=[lambda: keep_following(access.files), gateway.watch_models],
+            metadata=metadata,
+            unusable=lambda: served.catalogue.unusable,
+            background=[
+                lambda: keep_following(access.files),
+                gateway.watch_models,
+                served.follow,
+            ],
         )
 
 

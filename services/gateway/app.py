@@ -21,7 +21,7 @@ from services.gateway.replies.middleware import (
     tell_browsers,
     translate_errors,
 )
-from services.gateway.routes import edits, generations, jobs, models, probes
+from services.gateway.routes import edits, generations, jobs, models, operators, probes
 from shared.bus.base import Bus
 from shared.client import Darkroom
 from shared.errors import Misconfigured
@@ -47,6 +47,8 @@ def make_app(gateway: Gateway) -> web.Application:
             web.post("/v1/images/edits", edits.edit),
             web.get(IMAGE_ROUTE, generations.image),
             web.get("/v1/models", models.show_all),
+            web.post("/v1/models", operators.add),
+            web.delete("/v1/models/{model:.+}", operators.remove),
             web.get("/v1/models/{model:.+}", models.show),  # hub ids and paths have slashes
             web.get("/v1/model_info", models.show_default),
             web.get("/v1/jobs/{job_id}", jobs.show),

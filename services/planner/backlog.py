@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,6 +25,7 @@ from shared.errors import (
     HandedOver,
     InvalidRequest,
     JobCancelled,
+    ModelRemoved,
     NoLongerWanted,
     QueueFull,
 )
@@ -109,6 +110,13 @@ class Backlog:
     def cancel(self, job_id: str) -> bool:
         """End the job, if it waits here."""
         return self._end(job_id, JobCancelled(job_id))
+
+    def keep_models(self, served: Container[str]) -> None:
+        """Jobs of other models wait here no more: these were removed."""
+        for job_id, entry in list(self._entries.items()):
+            _, model = entry.job.denoise.component
+            if model not in served:
+                self._end(job_id, ModelRemoved(model))
 
     async def leave(self) -> None:
         """Nobody waits here any more: other planners shall have them."""

@@ -17,6 +17,7 @@ from shared.errors import (
     DeadlineExceeded,
     DeadlineUnreachable,
     InvalidRequest,
+    ModelRemoved,
     Poisoned,
     QueueFull,
 )
@@ -76,7 +77,9 @@ class Intake:
         graph = workflow(spec)
         await self._serving.refuse_unserved(graph)
         await self._depths.admit(graph)
-        card = self._serving.catalogue.cards[spec.model]
+        card = self._serving.catalogue.cards.get(spec.model)
+        if card is None:
+            raise ModelRemoved(spec.model)
         return Submission(
             request, spec, graph, waiting_job(job_id, spec, graph, card, now, len(data))
         )

@@ -75,6 +75,11 @@ class Planner:
         self.watch_services = self._serving.watch
         self.watch_deadlines = self._deadlines.watch
 
+    def serve(self, catalogue: Catalogue) -> None:
+        """From now on these models are served; jobs that wait here for another one end."""
+        self._serving.take(catalogue)
+        self._backlog.keep_models(catalogue.cards)
+
     async def watch_queues(self) -> None:
         """See `QueueDepths.watch`."""
         await self._depths.watch(lambda: self._serving.catalogue)

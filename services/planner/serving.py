@@ -45,6 +45,10 @@ class Serving:
     def __repr__(self) -> str:
         return f"<Serving {len(self._found)} processes>"
 
+    def take(self, catalogue: Catalogue) -> None:
+        """Models were added or removed."""
+        self.catalogue = as_found(catalogue.after(self.catalogue), self._found)
+
     async def refuse_unserved(self, graph: Graph) -> None:
         """Raises `NotServed` if the graph's nodes would not be taken; a job is turned away for what
         holds now."""

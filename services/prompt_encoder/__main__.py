@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.prompt_encoder.checked_loading import load_checked
@@ -15,6 +16,7 @@ from shared.models.families.registry import family_of
 from shared.models.loras.libraries import AdapterLibraries
 from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
+from shared.process.served import ServedCatalogue
 from shared.process.serving import serve_nodes
 
 
@@ -32,15 +34,16 @@ async def main(running: Process) -> None:
     async with arena(running) as transport:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
-        catalogue = Catalogue.of(settings)
-        cards = catalogue.cards
+        served = await ServedCatalogue(
+            running.bus, settings.sources, partial(Catalogue.of, settings)
+        ).begin()
         dtype = getattr(torch, settings.dtype)
         libraries = AdapterLibraries(
-            catalogue.lora_directory, settings, running.metrics, running.loader
+            served.catalogue.lora_directory, settings, running.metrics, running.loader
         )
 
         def family(name: str) -> Family:
-            return family_of(cards[name].source)
+            return family_of(served.catalogue.sources[name])
 
         def wide(name: str) -> TextEncoder:
             return family(name).text_encoder(settings.device, torch.float32)
@@ -49,8 +52,8 @@ async def main(running: Process) -> None:
 
         @asynccontextmanager
         async def serving(name: str, encoder: TextEncoder) -> AsyncIterator[None]:
-            parts = family(name).text_encoders
-            library = libraries.add(name, family(name), encoder.check, parts)
+            own = family(name)
+            library = libraries.add(name, own, encoder.check, own.text_encoders)
             handler.hold(name, encoder, library)
             try:
                 yield
@@ -65,11 +68,12 @@ async def main(running: Process) -> None:
             (handler,),
             ComponentHost(
                 what="the text encoders",
-                sources=lambda: {name: card.source for name, card in cards.items()},
+                sources=lambda: served.catalogue.sources,
                 folders=lambda name: family(name).text_encoders,
                 load=lambda name: load_checked(family(name), settings.device, dtype),
                 serving=serving,
             ),
+            served=served,
             statistics=libraries.statistics,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import shared.host.start_up  # noqa: F401 (before what takes long to import)
 from services.vae.autoencoder import Autoencoder
@@ -14,6 +15,7 @@ from shared.models.catalogue import Catalogue
 from shared.models.contracts.autoencoder import FOLDER
 from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
+from shared.process.served import ServedCatalogue
 from shared.process.serving import serve_nodes
 
 
@@ -27,7 +29,11 @@ async def main(running: Process) -> None:
         settings = running.settings
         prepare_torch(settings.threads, settings.device)
         preload()
-        cards = Catalogue.load(settings.sources, settings_file=settings.model_settings).cards
+        served = await ServedCatalogue(
+            running.bus,
+            settings.sources,
+            partial(Catalogue.load, settings_file=settings.model_settings),
+        ).begin()
         decoder = ImageDecoder({}, running.bus, transport)
         encoder = ImageEncoder({}, running.bus)
 
@@ -48,11 +54,14 @@ async def main(running: Process) -> None:
             (decoder, encoder),
             ComponentHost(
                 what="the vae",
-                sources=lambda: {name: card.source for name, card in cards.items()},
+                sources=lambda: served.catalogue.sources,
                 folders=lambda name: (FOLDER,),
-                load=lambda name: load(cards[name], settings.device, settings.dtype),
+                load=lambda name: load(
+                    served.catalogue.cards[name], settings.device, settings.dtype
+                ),
                 serving=serving,
             ),
+            served=served,
         )
 
 

@@ -55,5 +55,6 @@ TOPOLOGY: Final = Topology(
     buckets=(
         BucketSpec(name=subjects.RECORDS, max_age=RESULT_SECONDS),
         BucketSpec(name=subjects.PLACEMENT),
+        BucketSpec(name=subjects.MODELS),
     ),
 )

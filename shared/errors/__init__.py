@@ -19,6 +19,7 @@ these, `Failure` (`shared/messages/`) carries one over the wire, the gateway tur
     ├── NoRoom                a tier cannot take an item in, for too much has to stay there
     ├── PayloadTooLarge       a message over the bus's limit
     ├── RevisionConflict      somebody else advanced the record first
+    ├── ModelRemoved          an operator removed the model of a job that had not ended
     ├── NotServed             every process that a job needs says that it takes no work
     ├── BusUnavailable        the bus did not answer in time
     ├── NotPermitted          the bus does not allow this to these credentials
@@ -46,7 +47,7 @@ from shared.errors.jobs import (
     Poisoned,
     QueueFull,
 )
-from shared.errors.models import AdapterUnusable, ControlUnavailable, NotServed
+from shared.errors.models import AdapterUnusable, ControlUnavailable, ModelRemoved, NotServed
 from shared.errors.tensors import ArenaFull, HandleLost, NoRoom, NotFinite, TmpfsFull
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "JobNotFound",
     "MemoryBudgetExceeded",
     "Misconfigured",
+    "ModelRemoved",
     "NoLongerWanted",
     "NoRoom",
     "NotFinite",

@@ -25,6 +25,15 @@ class ControlUnavailable(DarkroomError):
         )
 
 
+class ModelRemoved(DarkroomError):
+    """An operator removed `model` while the job waited for it, or ran."""
+
+    code = "model_removed"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the model {model} was removed, and is served no more", model=model)
+
+
 class NotServed(DarkroomError):
     """Every `service` for `model` says that it takes no work, and that this is there to stay."""
 

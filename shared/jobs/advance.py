@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import AdapterUnusable, DeadlineExceeded, InvalidRequest
+from shared.errors import AdapterUnusable, DeadlineExceeded, InvalidRequest, ModelRemoved
 from shared.jobs import leases
 from shared.jobs.actions import Action, CommitOutcome, DeadLetterJob, PublishNode, ReleaseArenas
 from shared.jobs.events import (
@@ -39,9 +39,10 @@ MAX_ATTEMPTS: Final = 12
 """Attempts of one node, lost inputs included, after which its job fails."""
 
 _NOTHING_TO_LEARN: Final = frozenset(
-    error.code for error in (AdapterUnusable, DeadlineExceeded, InvalidRequest)
+    error.code for error in (AdapterUnusable, DeadlineExceeded, InvalidRequest, ModelRemoved)
 )
-"""Failures after which no dead letter is kept: the request is at fault, or its time."""
+"""Failures after which no dead letter is kept: the request is at fault, its time, or an
+operator."""
 
 Step = tuple[JobRecord, tuple[Action, ...]]
 

@@ -31,3 +31,15 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Names, in the order in which they are loaded. None: all that is served."""
     away: tuple[str, ...] = ()
     """Names that are not held, whatever `held` says."""
+
+
+class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
+    """What is served beside what fleets were configured with. Sources are directories or hub
+    ids."""
+
+    added: tuple[str, ...] = ()
+    """Sources."""
+    removed: tuple[str, ...] = ()
+    """Sources that are not served, though they were configured."""
+    gone: tuple[str, ...] = ()
+    """Names of models that were removed lately: what waits of their jobs ends."""

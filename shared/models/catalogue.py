@@ -58,12 +58,25 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     unusable: tuple[Unusable, ...] = ()
     unloadable: frozenset[str] = frozenset()
     """Names of models that services could not load."""
+    removed: dict[str, ModelCard] = {}
+    """Those that were served, and of which some jobs may be about to end."""
 
     @property
     def default(self) -> ModelCard:
         """The first one that can be drawn with, as far as is known."""
         first = next(iter(self.cards.values()))
         return next((one for one in self.cards.values() if one.name not in self.unloadable), first)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Directories or hub ids by the names of the models."""
+        return {name: card.source for name, card in self.cards.items()}
+
+    def after(self, earlier: "Catalogue") -> "Catalogue":
+        """This one, which takes the place of `earlier`."""
+        known = {**earlier.removed, **earlier.cards}
+        removed = {name: card for name, card in known.items() if name not in self.cards}
+        return msgspec.structs.replace(self.without(earlier.unloadable), removed=removed)
 
     def without(self, unloadable: Collection[str]) -> "Catalogue":
         """With these models, of which services said that they could not load them."""
@@ -99,11 +112,11 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @staticmethod
-    def of(settings: Settings) -> "Catalogue":
-        """Of what the settings name; raises as `load` does."""
+    def of(settings: Settings, sources: Sequence[str] | None = None) -> "Catalogue":
+        """Of what the settings name, or these models instead of theirs; raises as `load` does."""
         hosts = Hosts.parse(settings.lora_origins, settings.lora_hub)
         loaded = Catalogue.load(
-            settings.sources,
+            settings.sources if sources is None else sources,
             settings.lora_directories,
             settings.control_sources,
             hosts,

@@ -136,19 +136,19 @@ class Components(Generic[T]):
             async with asyncio.TaskGroup() as group:
                 helpers = []
                 try:
-                    await self._look()
+                    await self.look()
                     self._refuse_larger()
                     helpers.append(group.create_task(self._act(group)))
                     await self._at_rest.wait()
                     self._refuse_nothing()
                     bus = self._context.bus
-                    helpers.append(group.create_task(follow(bus, PLACED, self._look)))
+                    helpers.append(group.create_task(follow(bus, PLACED, self.look)))
                     yield
                 finally:
                     for helper in (*helpers, *(held.task for held in self._held.values())):
                         helper.cancel()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """See what is wanted now."""
         said = await placed(self._context.bus, self._context.name, self._service)
         sources = self._host.sources()

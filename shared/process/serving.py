@@ -13,6 +13,8 @@ from shared.bus.unusable import Unusable
 from shared.models.weights.sharing import share_weights
 from shared.process.components import ComponentHost, Components
 from shared.process.process import Process
+from shared.process.removed import RefusedQueues, RemovedModels
+from shared.process.served import ServedCatalogue
 from shared.tensors.transport import Transport
 from shared.worker.exclusive import ExclusiveLock
 from shared.worker.group import run_together, total
@@ -29,20 +31,31 @@ async def serve_nodes(
     host: ComponentHost[T],
     *,
     statistics: Callable[[], Mapping[str, object]] = dict,
+    served: ServedCatalogue | None = None,
     unusable: Callable[[], Sequence[Unusable]] = tuple,
     background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
 ) -> None:
     """Run nodes of `handlers`, which have the components of `host`, until the process is to stop; a
     node that may end the process runs beside no other one's. `statistics`: beside what the workers
-    tell. `unusable`: beside what cannot be loaded. Raises as `Components.running` does."""
+    tell. `served`: what the components are of, where that may change. `unusable`: beside what
+    cannot be loaded. Raises as `Components.running` does."""
     settings = running.settings
     share_weights(settings.weights_dir, settings.weights_disk_bytes)
     lock = ExclusiveLock()
     workers = [Worker(running, handler, transport, exclusive_lock=lock) for handler in handlers]
     components = Components(running, running.service, host)
+    refusing = [
+        Worker(running, RemovedModels(handler.kind), transport, exclusive_lock=lock)
+        for handler in handlers
+    ]
+    helpers = list(background)
+    if served is not None:
+        refused = RefusedQueues(lambda: served.gone, refusing)
+        served.changed += [refused.look, components.look]
+        helpers += [refused.run, served.follow]
     async with components.running(workers):
         await running.serve(
-            partial(run_together, workers),
+            partial(run_together, [*workers, *refusing]),
             statistics=lambda: {
                 **asdict(total(workers)),
                 COMPONENTS: msgspec.to_builtins(components.states()),
@@ -52,5 +65,5 @@ async def serve_nodes(
             metadata=components.metadata,
             unusable=lambda: [*unusable(), *components.unusable()],
             loads=[handler.components for handler in handlers],
-            background=background,
+            background=helpers,
         )

@@ -1,8 +1,9 @@
 """Bearer tokens: who may use the HTTP API.
 
-The gateway keeps a file of hashes, a line `name: sha256-of-token` for each, and `interactive` after
-it for those whose jobs may go before all others. Tokens are random and long, so a plain hash is
-enough: there is nothing to guess.
+The gateway keeps a file of hashes, a line `name: sha256-of-token` for each, and after it
+`interactive` for those whose jobs may go before all others, and `operator` for those that may
+change what is served. Tokens are random and long, so a plain hash is enough: there is nothing to
+guess.
 """
 
 import hashlib
@@ -18,17 +19,26 @@ from shared.security.private_files import read_private, write_private
 
 PREFIX: Final = "dr-"
 _NAME: Final = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
-_LINE: Final = re.compile(r"([A-Za-z0-9_.@-]{1,64})\s*:\s*([0-9a-f]{64})(\s+interactive)?")
+_LINE: Final = re.compile(r"([A-Za-z0-9_.@-]{1,64})\s*:\s*([0-9a-f]{64})((?:\s+[a-z]+)*)")
 INTERACTIVE: Final = "interactive"
+OPERATOR: Final = "operator"
+RIGHTS: Final = (INTERACTIVE, OPERATOR)
 
 
 class Tokens:
     """The tokens that are accepted, by their holders' names."""
 
-    def __init__(self, hashes: Mapping[str, str], interactive: Collection[str] = ()) -> None:
-        """`interactive`: the holders that may ask for this service class."""
+    def __init__(
+        self,
+        hashes: Mapping[str, str],
+        interactive: Collection[str] = (),
+        operators: Collection[str] = (),
+    ) -> None:
+        """`interactive`: the holders that may ask for this service class. `operators`: those that
+        may change what is served."""
         self._hashes = dict(hashes)
         self._interactive = frozenset(interactive)
+        self._operators = frozenset(operators)
 
     def __repr__(self) -> str:
         return f"<Tokens of {', '.join(self._hashes)}>"
@@ -42,25 +52,27 @@ class Tokens:
     def parse(content: bytes, path: Path) -> "Tokens":
         """`path`: where `content` is from. Raises `Misconfigured` if a line of it is wrong."""
         hashes: dict[str, str] = {}
-        interactive: set[str] = set()
+        holders: dict[str, set[str]] = {right: set() for right in RIGHTS}
         text = content.decode(errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
             stripped = line.strip()
             if not stripped or stripped.startswith("#"):
                 continue
             match = _LINE.fullmatch(stripped)
-            if match is None or match[1] in hashes:
+            rights = match[3].split() if match else []
+            if match is None or match[1] in hashes or not set(rights) <= set(RIGHTS):
                 raise Misconfigured(
                     f"{path}:{number}: allowed is `name: sha256 of the token in hexadecimal`, "
-                    f"with or without `{INTERACTIVE}` after it, each name once; make one with "
+                    f"with or without {' and '.join(f'`{right}`' for right in RIGHTS)} after it, "
+                    "each name once; make one with "
                     "darkroom token NAME FILE"
                 )
             hashes[match[1]] = match[2]
-            if match[3]:
-                interactive.add(match[1])
+            for right in rights:
+                holders[right].add(match[1])
         if not hashes:
             raise Misconfigured(f"{path} holds no token; make one with darkroom token NAME FILE")
-        return Tokens(hashes, interactive)
+        return Tokens(hashes, holders[INTERACTIVE], holders[OPERATOR])
 
     def check_class(self, holder: str, service_class: str) -> None:
         """Raises `Forbidden` if the jobs of `holder` may not be of this class."""
@@ -68,7 +80,17 @@ class Tokens:
             raise Forbidden(
                 f"service_class: the API key {holder!r} may not ask for {INTERACTIVE!r}; allowed: "
                 "'standard', 'batch'. Keys that may have it after their hash "
-                "(darkroom token --interactive NAME FILE)"
+                "(darkroom token --interactive NAME FILE)",
+                field="service_class",
+            )
+
+    def check_operator(self, holder: str) -> None:
+        """Raises `Forbidden` if `holder` may not change what is served."""
+        if holder not in self._operators:
+            raise Forbidden(
+                f"models: the API key {holder!r} may not change what is served; allowed: keys that "
+                f"have {OPERATOR!r} after their hash (darkroom token --operator NAME FILE)",
+                field="models",
             )
 
     def holder(self, authorization: str) -> str:
@@ -92,7 +114,7 @@ def read_tokens(path: Path) -> bytes:
     return read_private(path, "DARKROOM_TOKENS")
 
 
-def add_token(path: Path, name: str, interactive: bool = False) -> str:
+def add_token(path: Path, name: str, interactive: bool = False, operator: bool = False) -> str:
     """Write the hash of a new token into the file at `path` (made if absent, mode 0600), in place
     of that name's earlier one, and return the token, which is kept nowhere else."""
     if _NAME.fullmatch(name) is None:
@@ -102,7 +124,8 @@ def add_token(path: Path, name: str, interactive: bool = False) -> str:
         text = read_tokens(path).decode(errors="replace")
         lines = [line for line in text.splitlines() if line.partition(":")[0].strip() != name]
     token = PREFIX + secrets.token_urlsafe(32)
-    line = f"{name}: {_hash(token)}" + (f" {INTERACTIVE}" if interactive else "")
+    rights = [right for right, has in zip(RIGHTS, (interactive, operator), strict=True) if has]
+    line = " ".join([f"{name}: {_hash(token)}", *rights])
     write_private(path, "\n".join([*lines, line, ""]).encode())
     return token
 

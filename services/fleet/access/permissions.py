@@ -39,6 +39,8 @@ def _process(service: str) -> Grants:
         grants.make_streams(*STREAMS),
         grants.make_bucket(*BUCKETS),
         grants.look_at_streams(*STREAMS),
+        grants.read_bucket(subjects.MODELS),
+        grants.subscribe(subjects.CHANGED_MODELS),
         grants.publish(f"{DISCOVERY}.STATS"),
         grants.publish(subjects.ALL_LOADS),
         grants.subscribe(subjects.ALL_METRICS),
@@ -74,6 +76,11 @@ def _place() -> Grants:
         grants.write_bucket(subjects.PLACEMENT),
         grants.publish(subjects.PLACED),
     )
+
+
+def _serve() -> Grants:
+    """Say which models are served."""
+    return grants.write_bucket(subjects.MODELS) + grants.publish(subjects.CHANGED_MODELS)
 
 
 def _submit() -> Grants:
@@ -120,7 +127,7 @@ def _work(spec: ServiceSpec, served: Served) -> Grants:
 
 def _service(spec: ServiceSpec, served: Served) -> Grants:
     return grants.total(
-        _submit() if spec.submits else NOTHING,
+        _submit() + _serve() if spec.submits else NOTHING,
         _plan() if spec.plans else NOTHING,
         _place() if spec.places else NOTHING,
         _work(spec, served) if spec.nodes else NOTHING,

@@ -166,10 +166,13 @@ def token(
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Its jobs may go before those of all others.")
     ] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="It may add and remove models.")
+    ] = False,
 ) -> None:
     """Make a bearer token for the gateway, print it once, and keep its hash in FILE."""
     with exit_codes(Console(stderr=True)):
-        print(add_token(file, name, interactive))
+        print(add_token(file, name, interactive, operator))
 
 
 app.command()(load)

@@ -1,7 +1,7 @@
 """`darkroom models`: what is served and how it stands; and what shall be held of it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -11,13 +11,18 @@ from services.fleet.access.admin_bus import bus_at
 from services.fleet.cli.options import Url
 from services.fleet.cli.status import ANSWER_SECONDS, in_words, line_of
 from services.fleet.plan.processes import catalogue_of, served_models
+from shared.bus.base import Bus
 from shared.bus.discovery import services
 from shared.bus.model_states import HOLDERS, ModelState, model_states
 from shared.bus.placement import placement, within, without
 from shared.client import fleet_state
-from shared.errors import DarkroomError, InvalidRequest
+from shared.config import Settings
+from shared.errors import BusUnavailable, InvalidRequest
 from shared.host.command_exits import exit_codes, run
+from shared.models.cards import ModelCard
+from shared.models.catalogue import Catalogue
 from shared.models.loras import fits
+from shared.process.served import ServedCatalogue
 
 app = typer.Typer(help="What is served; and which models processes hold.")
 
@@ -30,6 +35,28 @@ def list_(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         with exit_codes(Console(stderr=True)):
             show_models(Console())
+
+
+@app.command()
+def add(
+    model: Annotated[
+        str, typer.Argument(metavar="DIR_OR_HUB_ID", help="As of --model of `darkroom up`.")
+    ],
+    url: Url = None,
+) -> None:
+    """Serve a model more in the running fleet, and in later ones here."""
+    with exit_codes(Console(stderr=True)):
+        [source] = served_models((model,), os.environ)
+        name = run(change(url, lambda served: served.add(source)))
+    print(f"{name} is served; see `darkroom models` for how it is loaded")
+
+
+@app.command()
+def remove(model: Name, url: Url = None) -> None:
+    """Serve a model no more: what waits of its jobs, or runs, ends as `model_removed`."""
+    with exit_codes(Console(stderr=True)):
+        name = run(change(url, lambda served: served.remove(model)))
+    print(f"{name} is served no more")
 
 
 @app.command()
@@ -49,6 +76,21 @@ def unload(model: Name, url: Url = None) -> None:
     print(f"{model} is being let go; its jobs wait until `darkroom models load {model}`")
 
 
+async def change(url: str | None, what: Callable[[ServedCatalogue], Awaitable[ModelCard]]) -> str:
+    """The name of the model that `what` adds or removes. Raises as `ServedCatalogue` does."""
+    async with bus_at(url, "darkroom-models") as bus:
+        served = await _served(bus, fleet_state.running_at(url))
+        return (await what(served)).name
+
+
+async def _served(bus: Bus, running: fleet_state.FleetState | None) -> ServedCatalogue:
+    """Of the fleet that runs here, or of one elsewhere that has our settings."""
+    models = running.models if running else served_models((), os.environ)
+    settings = Settings.from_env()
+    served = ServedCatalogue(bus, models, catalogue_of, settings.model_settings)
+    return await served.begin()
+
+
 async def place(url: str | None, model: str, held: bool) -> None:
     """Raises `InvalidRequest` if no process knows the model."""
     async with bus_at(url, "darkroom-models") as bus:
@@ -60,21 +102,25 @@ async def place(url: str | None, model: str, held: bool) -> None:
             await placement(bus, service).change(change)
 
 
-async def _states() -> Mapping[str, ModelState]:
-    """Of the fleet that runs here; none if its bus does not answer."""
+async def _now(running: fleet_state.FleetState) -> tuple[Catalogue, Mapping[str, ModelState]]:
+    """What the fleet that runs here serves, and how that stands; as it was started, if its bus does
+    not answer."""
     try:
         async with bus_at(None, "darkroom-models") as bus:
-            return model_states(await services(bus, ANSWER_SECONDS))
-    except DarkroomError:
-        return {}
+            served = await _served(bus, running)
+            return served.catalogue, model_states(await services(bus, ANSWER_SECONDS))
+    except BusUnavailable:
+        return catalogue_of(running.models), {}
 
 
 def show_models(console: Console) -> None:
     """The models of the running fleet, else those that a new one would serve."""
     running = fleet_state.read(fleet_state.state_directory())
-    models = running.models if running else served_models((), os.environ)
-    states = run(_states()) if running else {}
-    catalogue = catalogue_of(models)
+    states: Mapping[str, ModelState] = {}
+    if running:
+        catalogue, states = run(_now(running))
+    else:
+        catalogue = catalogue_of(served_models((), os.environ))
     for card in catalogue.cards.values():
         lines = (
             card.name,

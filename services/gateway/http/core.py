@@ -19,6 +19,7 @@ from shared.jobs.record import JobRecord
 from shared.messages import GenerationRequest
 from shared.models.catalogue import Catalogue
 from shared.models.usable import as_found
+from shared.process.served import ServedCatalogue
 from shared.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Gateway:
         self.darkroom = darkroom
         self.catalogue = catalogue
         """Of all models; `watch_models` keeps in it which of them nobody could load."""
+        self.served: ServedCatalogue | None = None
+        """What operators may change."""
         self.found: Collection[Service] = ()
         """Who answered last; `watch_models` asks."""
         self.metrics = metrics
@@ -153,6 +156,10 @@ class Gateway:
                 self.found = await services(self.bus, ANSWER_SECONDS)
                 self.catalogue = as_found(self.catalogue, self.found)
             await asyncio.sleep(WATCH_SECONDS)
+
+    def serve(self, catalogue: Catalogue) -> None:
+        """Models were added or removed."""
+        self.catalogue = as_found(catalogue.after(self.catalogue), self.found)
 
     async def record(self, job_id: str) -> JobRecord | None:
         """Of a running job; None if it cannot be had."""

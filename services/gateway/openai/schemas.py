@@ -4,7 +4,7 @@ Shapes and names are OpenAI's, so that its clients work unmodified; what OpenAI 
 additional and documented here.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -131,6 +131,20 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not loaded, if anybody says so."""
     seconds: float | None = None
     """Until it is loaded, as predicted."""
+
+
+class NewModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that is to be served, too: a directory on the fleet's hosts, or a hub id."""
+
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class DeletedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is served no more."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from shared.models.catalogue import Catalogue
 def usage(spec: JobSpec, catalogue: Catalogue, text_tokens: int, images: int) -> Usage:
     """Of `images` images of the job, whose prompts have `text_tokens` tokens. An image is as many
     tokens as the network has positions for it."""
-    unit = catalogue.cards[spec.model].size_multiple
+    card = catalogue.cards.get(spec.model) or catalogue.removed[spec.model]
+    unit = card.size_multiple
     positions = (spec.width // unit) * (spec.height // unit)
     image_inputs = len(spec.controls) + (spec.edit is not None)
     given = TokensDetails(image_tokens=image_inputs * positions, text_tokens=text_tokens)

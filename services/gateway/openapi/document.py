@@ -11,6 +11,7 @@ from services.gateway.http.body import FORM, JSON, MAX_BODY_BYTES
 from services.gateway.http.core import GATEWAY
 from services.gateway.openai.fields import EditsRequest, ImagesRequest
 from services.gateway.openai.schemas import (
+    DeletedModel,
     ErrorBody,
     Health,
     ImagesResponse,
@@ -18,6 +19,7 @@ from services.gateway.openai.schemas import (
     Model,
     ModelInfo,
     ModelList,
+    NewModel,
     Readiness,
 )
 from services.gateway.openapi.schemas import (
@@ -36,6 +38,7 @@ from services.gateway.replies.middleware import IMAGE_ROUTE, OPEN_ROUTES
 _ERRORS: Final = {
     400: "A field is unknown, of the wrong type or out of range; `param` names it.",
     401: "No bearer token was sent, or one that is not known.",
+    403: "The token does not allow this.",
     404: "No such job, image or model.",
     408: "The body did not arrive in time.",
     409: "The job was cancelled by somebody else.",
@@ -116,9 +119,19 @@ def _paths() -> Json:
                 parameters=(("job_id", JOB_ID), ("index", INDEX)),
             )
         },
-        "/v1/models": {"get": _operation("listModels", "All models.", _json(ModelList))},
+        "/v1/models": {
+            "get": _operation("listModels", "All models.", _json(ModelList)),
+            "post": _add_model(),
+        },
         "/v1/models/{model}": {
-            "get": _operation("getModel", "One model.", _json(Model), (404,), (("model", TEXT),))
+            "get": _operation("getModel", "One model.", _json(Model), (404,), (("model", TEXT),)),
+            "delete": _operation(
+                "deleteModel",
+                "Serve a model no more; for tokens of operators. Its jobs end as model_removed.",
+                _json(DeletedModel),
+                (400, 403, 503),
+                (("model", TEXT),),
+            ),
         },
         "/v1/jobs/{job_id}": {
             "get": _job("getJob", "How a job stands, whoever submitted it."),
@@ -148,6 +161,14 @@ def _generate() -> Json:
     operation = _operation("createImage", about, answer, _JOB_ERRORS)
     operation["requestBody"] = {"required": True, **_json(ImagesRequest)}
     _name_job(operation)
+    return operation
+
+
+def _add_model() -> Json:
+    about = "Serve a model more, beside what is served; for tokens of operators."
+    operation = _operation("addModel", about, _json(Model), (400, 403, 503))
+    operation["responses"]["201"] = operation["responses"].pop("200")
+    operation["requestBody"] = {"required": True, **_json(NewModel)}
     return operation
 
 

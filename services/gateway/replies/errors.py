@@ -44,7 +44,7 @@ def problem_of(error: Exception) -> Problem:
             return _problem(401, "invalid_request_error", error.code, error.message, headers)
         case errors.Forbidden():
             kind = "invalid_request_error"
-            return _problem(403, kind, error.code, error.message, param="service_class")
+            return _problem(403, kind, error.code, error.message, param=str(error.fields["field"]))
         case errors.JobNotFound():
             return _problem(404, "invalid_request_error", error.code, error.message)
         case errors.QueueFull():
@@ -101,6 +101,8 @@ def _failed(error: errors.JobFailed) -> Problem:
     code = str(error.fields["failure_code"])
     if code == "result_missing":
         return _problem(404, "invalid_request_error", code, error.message)
+    if code == errors.ModelRemoved.code:
+        return _problem(404, "invalid_request_error", code, error.message, _NO_RETRY, "model")
     if code == errors.ControlUnavailable.code:
         return _problem(503, "server_error", code, error.message, retry_after(CONTROL_SECONDS))
     if code == errors.NotServed.code:
