@@ -39,6 +39,7 @@ async def main(running: Process) -> None:
             planner.watch_queues,
             planner.watch_deadlines,
             planner.watch_services,
+            planner.watch_wanted,
             served.follow,
         ],
     )

@@ -12,10 +12,13 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from services.planner.asked import AskedTable
 from services.planner.loads import LoadTable, promised_job
 from shared import subjects
 from shared.bus.base import Bus
+from shared.bus.model_states import ModelState
 from shared.config import Settings
 from shared.errors import (
     BusUnavailable,
@@ -27,11 +30,13 @@ from shared.errors import (
     JobCancelled,
     ModelRemoved,
     NoLongerWanted,
+    NotServed,
     QueueFull,
 )
 from shared.messages import NodeProgress, PromiseReport, WaitingReply, decode_load, encode
 from shared.policy.release.decide import Bounds, Rules, release
-from shared.policy.release.jobs import Prediction, Refusal, Shares, WaitingJob
+from shared.policy.release.jobs import Component, Prediction, Refusal, Shares, WaitingJob
+from shared.policy.release.load import Load
 from shared.policy.release.pace import TICK_SECONDS, pause, settled_at
 from shared.policy.release.plan import Margin
 
@@ -52,7 +57,9 @@ class _Entry:
     progressed: Callable[[], None]
     """The sign of life that keeps the submission ours."""
     prediction: Prediction | None = None
-    published: Prediction | None = None
+    waits_for: ModelState | None = None
+    """What it waits for, if its model is not loaded."""
+    published: tuple[Prediction | None, ModelState | None] = (None, None)
     """What whoever watches the job heard last."""
 
 
@@ -69,7 +76,15 @@ def rules_of(settings: Settings) -> Rules:
 class Backlog:
     """Of the planner `name`."""
 
-    def __init__(self, bus: Bus, name: str, rules: Rules) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        rules: Rules,
+        waited_for: Callable[[str], ModelState | None] = lambda model: None,
+    ) -> None:
+        """`waited_for`: see `Serving`."""
+        self._waited_for = waited_for
         self._bus = bus
         self._name = name
         self._rules = rules
@@ -106,6 +121,11 @@ class Backlog:
         finally:
             if self._entries.get(job.job_id) is entry:
                 del self._entries[job.job_id]
+
+    @property
+    def models(self) -> frozenset[str]:
+        """That jobs here are of."""
+        return frozenset(entry.job.denoise.component[1] for entry in self._entries.values())
 
     def cancel(self, job_id: str) -> bool:
         """End the job, if it waits here."""
@@ -147,8 +167,8 @@ class Backlog:
             for job_id, (at, job) in self._coming.items()
             if now < settled_at(job, at)
         }
-        waiting = [entry.job for entry in self._entries.values() if not entry.released.done()]
         load = self._table.load(now, [job for _, job in self._coming.values()])
+        waiting = self._loaded(load, now)
         found = release(waiting, load, now, self._shares, self._rules)
         self._shares = found.shares
         for job_id, promised in found.admitted.items():
@@ -164,6 +184,44 @@ class Backlog:
             self._entries[job_id].prediction = prediction
         if found.released or found.admitted:
             await self._publish_promises()
+
+    def _loaded(self, load: Load, now: float) -> list[WaitingJob]:
+        """The jobs whose models are loaded. The others wait for that, unless it is known that
+        nobody can, or that it will be too late for them."""
+        reported = {process.component for process in load.processes}
+        ready, waiting = [], 0
+        for entry in list(self._entries.values()):
+            if entry.released.done():
+                continue
+            job = entry.job
+            stands = (
+                None if components(job) <= reported else self._waited_for(job.denoise.component[1])
+            )
+            entry.waits_for = stands
+            over = job.deadline is not None and job.deadline <= now
+            if stands is None or over:
+                ready.append(job)
+                continue
+            entry.prediction = NOTHING_KNOWN
+            waiting += 1
+            refusal = self._refusal(job, stands, waiting, now)
+            if refusal is not None:
+                self._end(job.job_id, refusal)
+        return ready
+
+    def _refusal(
+        self, job: WaitingJob, stands: ModelState, waiting: int, now: float
+    ) -> DarkroomError | None:
+        """Of the `waiting`-th job that waits for its model."""
+        if stands.state == "failed":
+            return NotServed(stands.service, stands.name, stands.reason)
+        if waiting > self._rules.bounds.jobs and not job.admitted:
+            return QueueFull("the planner's backlog (jobs)", self._rules.bounds.jobs)
+        if stands.seconds is None or stands.state != "loading" or job.deadline is None:
+            return None
+        if now + stands.seconds <= job.deadline:
+            return None
+        return DeadlineUnreachable(job.job_id, stands.seconds, stands.seconds)
 
     def _end(self, job_id: str, error: DarkroomError) -> bool:
         entry = self._entries.get(job_id)
@@ -193,8 +251,13 @@ class Backlog:
                 entry = self._entries.get(subjects.job_of(message.subject))
                 if entry is not None and message.reply:
                     stands = entry.prediction or NOTHING_KNOWN
+                    waits_for = entry.waits_for
                     reply = WaitingReply(
-                        job_id=entry.job.job_id, position=stands.position, seconds=stands.seconds
+                        job_id=entry.job.job_id,
+                        position=stands.position,
+                        seconds=stands.seconds,
+                        model_state=waits_for.state if waits_for else None,
+                        loading_seconds=waits_for.seconds if waits_for else None,
                     )
                     with contextlib.suppress(BusUnavailable):
                         await self._bus.publish(message.reply, encode(reply))
@@ -207,14 +270,15 @@ class Backlog:
                 entry.progressed()
             if self._entries or self._coming:
                 await self._publish_promises()
-            changed = [e for e in self._entries.values() if e.prediction not in (None, e.published)]
+            entries = self._entries.values()
+            changed = [e for e in entries if e.prediction and _stands(e) != e.published]
             changed.sort(key=_position)
             for entry in changed[:MOST_UPDATES]:
-                entry.published = entry.prediction
+                entry.published = _stands(entry)
                 await self._publish_progress(entry)
 
     async def _publish_progress(self, entry: _Entry) -> None:
-        stands = entry.prediction or NOTHING_KNOWN
+        stands, waits_for = entry.prediction or NOTHING_KNOWN, entry.waits_for
         progress = NodeProgress(
             job_id=entry.job.job_id,
             node="plan",
@@ -224,6 +288,8 @@ class Backlog:
             worker=self._name,
             position=stands.position,
             seconds=stands.seconds,
+            model_state=waits_for.state if waits_for else None,
+            loading_seconds=waits_for.seconds if waits_for else None,
         )
         with contextlib.suppress(BusUnavailable):  # events are lossy
             await self._bus.publish(subjects.event(entry.job.job_id), encode(progress))
@@ -239,6 +305,19 @@ class Backlog:
         )
         with contextlib.suppress(BusUnavailable):
             await self._bus.publish(subjects.load(self._name), encode(report))
+
+
+def components(job: WaitingJob) -> frozenset[Component]:
+    """That it needs, one after the other."""
+    return frozenset(stage.component for stage in (*job.before, job.denoise, *job.after))
+
+
+def _stands(entry: _Entry) -> tuple[Prediction | None, ModelState | None]:
+    """What is published of it: seconds of loading only as they are shown."""
+    waits_for = entry.waits_for
+    if waits_for is not None and waits_for.seconds is not None:
+        waits_for = msgspec.structs.replace(waits_for, seconds=round(waits_for.seconds))
+    return entry.prediction, waits_for
 
 
 def _position(entry: _Entry) -> int:

@@ -14,6 +14,7 @@ from services.planner.deadlines import DeadlineWatch
 from services.planner.intake import Intake, Submission
 from services.planner.queues import QueueDepths
 from services.planner.serving import Serving
+from services.planner.wanted_models import WantedModels
 from shared import subjects
 from shared.bus.base import Bus, Delivery
 from shared.bus.readiness import Refusal
@@ -64,15 +65,17 @@ class Planner:
         self._settings = settings
         self._records = RecordStore(bus, inject, metrics.job_ended)
         self._loop: PullLoop | None = None
-        self._backlog = Backlog(bus, name, rules_of(settings))
         self._capacity = settings.backlog_jobs
         self._looking = asyncio.Semaphore(LOOKING)
         self._exclusive_lock = ExclusiveLock()
         self._serving = Serving(bus, catalogue)
+        self._backlog = Backlog(bus, name, rules_of(settings), self._serving.waited_for)
         self._depths = QueueDepths(bus, metrics, settings.max_queued)
         self._intake = Intake(bus, self._serving, self._depths, metrics)
         self._deadlines = DeadlineWatch(self._records)
+        self._wanted = WantedModels(bus, self._serving.waited_for, self._waiting_models)
         self.watch_services = self._serving.watch
+        self.watch_wanted = self._wanted.watch
         self.watch_deadlines = self._deadlines.watch
 
     def serve(self, catalogue: Catalogue) -> None:
@@ -83,6 +86,10 @@ class Planner:
     async def watch_queues(self) -> None:
         """See `QueueDepths.watch`."""
         await self._depths.watch(lambda: self._serving.catalogue)
+
+    def _waiting_models(self) -> frozenset[str]:
+        """Of which anything waits, here or in a queue."""
+        return self._backlog.models | self._depths.models
 
     def statistics(self) -> PullStatistics:
         if self._loop is None:
@@ -196,6 +203,7 @@ class Planner:
     async def _released(self, submission: Submission, work: Work) -> Submission | None:
         """Wait in the backlog. None: the job ended there."""
         job_id = submission.job.job_id
+        self._wanted.look_now()
         try:
             promised = await self._backlog.wait(submission.job, work.progressed)
         except JobCancelled:

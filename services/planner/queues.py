@@ -37,6 +37,11 @@ class QueueDepths:
     def __repr__(self) -> str:
         return f"<QueueDepths of {len(self._depths)} queues, at most {self._bound}>"
 
+    @property
+    def models(self) -> frozenset[str]:
+        """In whose queues anything waits, or runs."""
+        return frozenset(model for (_, model), (_, depth) in self._depths.items() if depth)
+
     async def admit(self, graph: Graph) -> None:
         """Raises `QueueFull` if there is no room for the graph's nodes; else it is taken up."""
         wanted: Counter[Queue] = Counter((node.kind, node.model) for node in graph.values())

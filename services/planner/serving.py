@@ -3,11 +3,15 @@ reason to let jobs wait for it. Who is merely absent may be back in a moment: jo
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection
 from typing import Final
 
+import msgspec
+
 from shared.bus.base import Bus
 from shared.bus.discovery import Service, refusals, services
+from shared.bus.model_states import ModelState, waited_for
 from shared.bus.readiness import common
 from shared.errors import DarkroomError, NotServed
 from shared.jobs.graph import Graph
@@ -41,6 +45,7 @@ class Serving:
         self._bus = bus
         self.catalogue = catalogue
         self._found: Collection[Service] = ()
+        self._looked_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Serving {len(self._found)} processes>"
@@ -48,6 +53,14 @@ class Serving:
     def take(self, catalogue: Catalogue) -> None:
         """Models were added or removed."""
         self.catalogue = as_found(catalogue.after(self.catalogue), self._found)
+
+    def waited_for(self, model: str) -> ModelState | None:
+        """How a model stands that is not loaded, and jobs wait for; None: they need not."""
+        found = waited_for(self._found, model)
+        if found is None or found.seconds is None:
+            return found
+        left = max(0.0, found.seconds - (time.monotonic() - self._looked_at))
+        return msgspec.structs.replace(found, seconds=left)
 
     async def refuse_unserved(self, graph: Graph) -> None:
         """Raises `NotServed` if the graph's nodes would not be taken; a job is turned away for what
@@ -71,4 +84,5 @@ class Serving:
         except DarkroomError as error:  # nobody is refused for what is not known
             log.info("who takes work cannot be asked: %s", error)
             self._found = ()
+        self._looked_at = time.monotonic()
         self.catalogue = as_found(self.catalogue, self._found)

@@ -1,6 +1,6 @@
 """How each model stands in the whole fleet, of what its processes say of their components."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -26,6 +26,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not loaded, if anybody says so, and by which service."""
     seconds: float | None = None
     """Until it is loaded, as predicted; None: it is, or nobody knows."""
+    service: str = ""
+    """The first one of those that it waits for."""
 
 
 def model_states(found: Collection[Service]) -> dict[str, ModelState]:
@@ -40,9 +42,14 @@ def model_states(found: Collection[Service]) -> dict[str, ModelState]:
 def model_state(found: Collection[Service], model: str) -> ModelState:
     """How `model` stands."""
     best = {service: _best(_of(found, service, model)) for service in HOLDERS}
+    return _standing(model, best) or ModelState(name=model, state="loaded")
+
+
+def _standing(model: str, best: Mapping[str, ComponentState]) -> ModelState | None:
+    """By its components in these services; None: all are loaded."""
     standing = {service: one for service, one in best.items() if one.state != "loaded"}
     if not standing:
-        return ModelState(name=model, state="loaded")
+        return None
     for state in ("failed", "on disk", "draining", "loading"):
         those = {service: one for service, one in standing.items() if one.state == state}
         if those:
@@ -52,8 +59,17 @@ def model_state(found: Collection[Service], model: str) -> ModelState:
                 state=state,
                 reason="; ".join(reasons),
                 seconds=_longest(one.seconds for one in standing.values()),
+                service=next(iter(those)),
             )
     raise AssertionError(f"no such state: {standing}")
+
+
+def waited_for(found: Collection[Service], model: str) -> ModelState | None:
+    """How `model` stands, if a service that is there says that it does not hold it; else None: who
+    is merely absent may be back in a moment."""
+    each = {service: _of(found, service, model) for service in HOLDERS}
+    there = {service: told for service, told in each.items() if told}
+    return _standing(model, {service: _best(told) for service, told in there.items()})
 
 
 def _of(found: Iterable[Service], service: str, model: str) -> list[ComponentState]:

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from shared.messages.components import State
 from shared.messages.requests import ImageFormat
 
 
@@ -20,6 +21,10 @@ class NodeProgress(msgspec.Struct, frozen=True, kw_only=True, tag="node_progress
     """Of node `plan`: the job is the so many-th to be released by its planner, from 1,"""
     seconds: float | None = None
     """and is predicted to be finished in so many."""
+    model_state: State | None = None
+    """How its model stands, if it waits because that is not loaded,"""
+    loading_seconds: float | None = None
+    """and in how many it is predicted to be."""
 
 
 class WaitingReply(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
@@ -28,6 +33,8 @@ class WaitingReply(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
     job_id: str
     position: int | None
     seconds: float | None
+    model_state: State | None = None
+    loading_seconds: float | None = None
 
 
 class StepProgress(msgspec.Struct, frozen=True, kw_only=True, tag="step_progress"):

@@ -8,8 +8,16 @@ its memory.
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -235,11 +243,9 @@ class Components(Generic[T]):
 
     def _loaded(self, name: str) -> T:
         """On a thread of its own."""
-        import torch
-
         called = self._host.called(name)
         self._context.budget.refuse_larger(called, self._sizes.get(name, 0))
-        with loading(called), torch.no_grad():
+        with loading(called), _without_gradients():
             return self._host.load(name)
 
     async def _serve(self, name: str, loaded: T, leave: asyncio.Event) -> None:
@@ -271,6 +277,12 @@ class _Held:
     """Set when it is to leave."""
     task: asyncio.Task[None]
     since: float
+
+
+def _without_gradients() -> AbstractContextManager[object]:
+    """Torch asks each thread anew. A process that has not imported it has none."""
+    torch = sys.modules.get("torch")
+    return nullcontext() if torch is None else torch.no_grad()
 
 
 def _free(loaded: list[T]) -> None:

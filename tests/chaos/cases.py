@@ -16,6 +16,7 @@ from tests.chaos.fleet.cluster import cluster_broker
 from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
 from tests.chaos.fleet.injection import SLOTS
 from tests.chaos.harm.backlog import planner_kills
+from tests.chaos.harm.components import come_and_go
 from tests.chaos.harm.fuzz import fuzz_messages
 from tests.chaos.harm.group import group_fleet, group_kills
 from tests.chaos.harm.http import fuzz_http
@@ -136,6 +137,12 @@ CASES: Final[Mapping[str, Case]] = {
         "from a denoiser's death to the next step of its rows",
         Size(2, 0, 90), Size(25, 0, 900),
         lambda size: lambda trial: takeover(trial, size.runs),
+    ),
+    "components": Case(
+        "kill -9 of denoisers that load their model, or let it go",
+        Size(2, 0, 90), Size(40, 0, 1200),
+        lambda size: lambda trial: come_and_go(trial, size.runs),
+        stand_ins=True,
     ),
     "broker": Case(
         "kill -9 of nats-server, and its restart",

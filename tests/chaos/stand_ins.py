@@ -6,13 +6,13 @@ left out, taken twice or resumed from wrong bytes gives another picture.
 """
 
 import asyncio
-import dataclasses
 import hashlib
 import io
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 from PIL import Image
@@ -25,11 +25,13 @@ from shared.jobs.record import Checkpoint
 from shared.messages import ImageResult, StepProgress, encode
 from shared.messages.handle import INLINE_LIMIT, TensorHandle
 from shared.models.catalogue import Catalogue
+from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
+from shared.process.served import ServedCatalogue
+from shared.process.serving import serve_nodes
 from shared.services import NodeKind
 from shared.tensors.transport import Transport
 from shared.worker.task import Handler, Task
-from shared.worker.worker import Worker
 from tests.chaos.fleet import injection
 
 REPEATS: Final = INLINE_LIMIT // 32 + 1
@@ -47,14 +49,23 @@ class Unwanted(DarkroomError):
 
 
 class StandIn(Handler):
-    """What the three have in common; `models` are their names."""
+    """What the three have in common."""
 
     capacity = 8
 
-    def __init__(self, running: Process, transport: Transport, models: tuple[str, ...]) -> None:
-        self.models = models
+    def __init__(self, running: Process, transport: Transport) -> None:
+        self.models = ()
         self._running = running
         self._transport = transport
+
+    @asynccontextmanager
+    async def serving(self, name: str, loaded: str) -> AsyncIterator[None]:
+        """Within, it holds the model of this name."""
+        self.models = (*self.models, name)
+        try:
+            yield
+        finally:
+            self.models = tuple(other for other in self.models if other != name)
 
     def _put(self, task: Task, digest: bytes) -> TensorHandle:
         reached("write.before")
@@ -87,18 +98,29 @@ class Denoiser(StandIn):
     kind: NodeKind = "denoise"
     capacity = 16
 
-    def __init__(self, running: Process, transport: Transport, models: tuple[str, ...]) -> None:
-        super().__init__(running, transport, models)
-        self._leaving = False
+    def __init__(self, running: Process, transport: Transport) -> None:
+        super().__init__(running, transport)
+        self._leaving: set[str] = set()
+        """Models whose rows are handed over."""
 
     async def drain(self) -> None:
-        self._leaving = True
+        self._leaving.update(self.models)
+
+    async def let_go(self, model: str) -> None:
+        self._leaving.add(model)
+        await asyncio.to_thread(injection.hold, "drain")
+
+    @asynccontextmanager
+    async def serving(self, name: str, loaded: str) -> AsyncIterator[None]:
+        self._leaving.discard(name)
+        async with super().serving(name, loaded):
+            yield
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         step, digest = self._start(task)
         kept: TensorHandle | None = None
         while step < task.spec.steps:
-            if self._leaving:
+            if task.spec.model in self._leaving:
                 raise HandedOver(task.job_id, task.node.name)
             await asyncio.to_thread(injection.hold, f"step-{step}")
             await asyncio.sleep(STEP_SECONDS)
@@ -184,17 +206,25 @@ HANDLERS: Final[Mapping[str, Callable[..., StandIn]]] = {
 }
 
 
+def _load(name: str) -> str:
+    injection.hold("load")
+    return name
+
+
 def main(service: str) -> None:
     async def serve(running: Process) -> None:
-        models = tuple(Catalogue.load(running.settings.sources).cards)
+        sources = running.settings.sources
+        served = await ServedCatalogue(running.bus, sources, Catalogue.load).begin()
         async with arena(running) as transport:
-            handler = HANDLERS[service](running, transport, models)
-            worker = Worker(running, handler, transport)
-            await running.serve(
-                worker.run,
-                statistics=lambda: dataclasses.asdict(worker.statistics()),
-                metadata={"models": " ".join(models)},
+            handler = HANDLERS[service](running, transport)
+            host = ComponentHost(
+                what="the stand-in",
+                sources=lambda: served.catalogue.sources,
+                folders=lambda name: (),
+                load=_load,
+                serving=handler.serving,
             )
+            await serve_nodes(running, transport, (handler,), host, served=served)
 
     run_process(service, serve)
 

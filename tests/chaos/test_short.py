@@ -10,6 +10,7 @@ from tests.chaos.check.leaks import pids_marked
 from tests.chaos.fleet.background import Background
 from tests.chaos.fleet.fleets import ChaosFleet, FleetPlan, chaos_fleet
 from tests.chaos.harm.backlog import planner_kills
+from tests.chaos.harm.components import come_and_go
 from tests.chaos.harm.fuzz import fuzz_messages
 from tests.chaos.harm.http import fuzz_http
 from tests.chaos.harm.kills import random_kills
@@ -45,6 +46,12 @@ def test_a_planner_that_dies_with_a_full_backlog_loses_none_of_it(
 def test_a_crash_at_each_commit_point_loses_nothing(fleet: Background[ChaosFleet]) -> None:
     result = harm(fleet, lambda trial: crash_everywhere(trial, each=1), runs=14)
     assert result.figures["fewest at a point"] == 1
+
+
+def test_a_process_that_dies_while_it_loads_or_lets_go_loses_nothing(
+    fleet: Background[ChaosFleet],
+) -> None:
+    harm(fleet, lambda trial: come_and_go(trial, kills=2), runs=2)
 
 
 def test_a_killed_bus_loses_no_acknowledged_job(fleet: Background[ChaosFleet]) -> None:

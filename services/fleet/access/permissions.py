@@ -105,6 +105,7 @@ def _plan() -> Grants:
         grants.consume(subjects.JOBS, subjects.PLANNERS),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
         grants.subscribe(subjects.ALL_CANCELS, subjects.ALL_LOADS, subjects.ALL_WAITING),
+        _place(),
     )
 
 

@@ -76,6 +76,10 @@ class Stages:
 
 
 def _standing(event: NodeProgress) -> str:
+    if event.model_state is not None:
+        left = event.loading_seconds
+        seconds = "" if left is None or event.model_state != "loading" else f", about {left:.0f} s"
+        return f"the model is {event.model_state}{seconds}"
     if event.position is None:
         return ""
     seconds = "" if event.seconds is None else f", about {event.seconds:.0f} s"

@@ -214,6 +214,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     position: int | None = None
     predicted_seconds: float | None = None
+    model_state: State | None = None
+    """How its model stands, if it waits because that is not loaded,"""
+    loading_seconds: float | None = None
+    """and in how many seconds it is predicted to be."""
     nodes: list[NodeView] = []
     images: list[str] = []
     warnings: list[str] = []

@@ -10,6 +10,7 @@ from services.gateway.openai.schemas import ErrorDetail, JobView, NodeView
 from services.gateway.replies.errors import problem_of
 from services.gateway.replies.json import JOB_ID, struct_reply
 from services.gateway.routes.generations import image_url
+from shared.bus.model_states import waited_for
 from shared.client import Darkroom, checked_job_id
 from shared.client.calls import error_of
 from shared.errors import BusUnavailable, JobNotFound
@@ -52,6 +53,8 @@ async def _view(request: web.Request) -> JobView:
                 status="queued",
                 position=stands.position,
                 predicted_seconds=stands.seconds,
+                model_state=stands.model_state,
+                loading_seconds=stands.loading_seconds,
             )
         return await _of_refused(darkroom, job_id)
 
@@ -68,6 +71,8 @@ async def _of_refused(darkroom: Darkroom, job_id: str) -> JobView:
 
 def _of_record(request: web.Request, record: JobRecord) -> JobView:
     done = record.status == "done"
+    found = request.app[GATEWAY].found
+    stands = None if record.ended else waited_for(found, record.spec.model)
     return JobView(
         id=record.job_id,
         status=record.status,
@@ -86,6 +91,8 @@ def _of_record(request: web.Request, record: JobRecord) -> JobView:
         ],
         images=[image_url(request, record.job_id, i) for i in range(record.spec.n)] if done else [],
         warnings=list(record.warnings),
+        model_state=stands.state if stands else None,
+        loading_seconds=stands.seconds if stands else None,
         error=None if record.failure is None else _detail(record.job_id, record.failure),
     )
 
