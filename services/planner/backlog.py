@@ -189,14 +189,17 @@ class Backlog:
         """The jobs whose models are loaded. The others wait for that, unless it is known that
         nobody can, or that it will be too late for them."""
         reported = {process.component for process in load.processes}
+        standing: dict[str, ModelState | None] = {}
         ready, waiting = [], 0
         for entry in list(self._entries.values()):
             if entry.released.done():
                 continue
-            job = entry.job
-            stands = (
-                None if components(job) <= reported else self._waited_for(job.denoise.component[1])
-            )
+            job, (_, model) = entry.job, entry.job.denoise.component
+            if model not in standing:
+                standing[model] = self._waited_for(model)
+            stands = standing[model]
+            if stands is not None and components(job) <= reported:
+                stands = None  # it was loaded a moment ago
             entry.waits_for = stands
             over = job.deadline is not None and job.deadline <= now
             if stands is None or over:

@@ -72,11 +72,23 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         """Directories or hub ids by the names of the models."""
         return {name: card.source for name, card in self.cards.items()}
 
-    def after(self, earlier: "Catalogue") -> "Catalogue":
-        """This one, which takes the place of `earlier`."""
+    def after(self, earlier: "Catalogue", sources: Sequence[str] = ()) -> "Catalogue":
+        """This one, which takes the place of `earlier`. A model whose files cannot be read any more
+        stays as it was, in its place among `sources`: who holds it goes on."""
+        unread = {one.source for one in self.unusable if one.kind == "model"}
+        kept = [card for card in earlier.cards.values() if card.source in unread]
+        order = {source: number for number, source in enumerate(sources)}
+        every = {card.name: card for card in (*kept, *self.cards.values())}.values()
+        served = sorted(every, key=lambda card: order.get(card.source, len(order)))
+        held = {card.source for card in served}
         known = {**earlier.removed, **earlier.cards}
-        removed = {name: card for name, card in known.items() if name not in self.cards}
-        return msgspec.structs.replace(self.without(earlier.unloadable), removed=removed)
+        cards = {card.name: card for card in served}
+        return msgspec.structs.replace(
+            self,
+            cards=cards,
+            unusable=tuple(one for one in self.unusable if one.source not in held),
+            removed={name: card for name, card in known.items() if name not in cards},
+        ).without(earlier.unloadable)
 
     def without(self, unloadable: Collection[str]) -> "Catalogue":
         """With these models, of which services said that they could not load them."""
@@ -122,7 +134,11 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             hosts,
             settings.model_settings,
         )
-        return loaded.with_aliases(parse_aliases(settings.model_aliases))
+        wanted = parse_aliases(settings.model_aliases)
+        if sources is not None and not set(settings.sources) <= set(sources):
+            # A model that was removed takes its other names with it.
+            wanted = {alias: name for alias, name in wanted.items() if loaded.knows(name)}
+        return loaded.with_aliases(wanted)
 
     def with_aliases(self, wanted: Mapping[str, str]) -> "Catalogue":
         """With these other names. Raises `Misconfigured` if one is no use."""
@@ -149,6 +165,10 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
             sources = {card.source: card.name for card in self.cards.values()}
             name = named_by_source(sources, model)
         return None if name is None else self.cards.get(name)
+
+    def knows(self, model: str) -> bool:
+        """Whether it is served, or would be if it could be used."""
+        return self.find(model) is not None or self._unusable("model", model) is not None
 
     def wanted(self, model: str | None) -> ModelCard | None:
         """As `find`; None is the default."""

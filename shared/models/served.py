@@ -75,6 +75,11 @@ def new_card(source: str, catalogue: Catalogue, settings_file: str) -> ModelCard
     """The card of the model in `source`, which can be served beside those of `catalogue`, or is one
     of them. Reads its files. `settings_file`: see `settings.py`. Raises `Misconfigured`."""
     card = read_card(source, of_operator(settings_file))
+    if card.name in catalogue.aliases:
+        raise Misconfigured(
+            f"model {source!r} is named {card.name}, which is another name of "
+            f"{catalogue.aliases[card.name]} here (DARKROOM_MODEL_ALIASES)"
+        )
     known = catalogue.cards.get(card.name)
     if known is not None and known.source != source:
         raise Misconfigured(

@@ -235,8 +235,8 @@ class Components(Generic[T]):
     async def _load(self, name: str) -> list[T]:
         """The component, alone in a list: nobody else holds it. Raises `DarkroomError`."""
         began = _now()
-        others = any(life.state == "loaded" for life in self._lives.values())
-        loaded = await in_background(f"load-{name}", partial(self._loaded, name), modest=others)
+        modest = self._at_rest.is_set()  # until then nobody computes here
+        loaded = await in_background(f"load-{name}", partial(self._loaded, name), modest=modest)
         self._took[name] = _now() - began
         log.info("%s is loaded, in %.1f s", self._host.called(name), self._took[name])
         return [loaded]

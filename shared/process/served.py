@@ -87,7 +87,9 @@ class ServedCatalogue:
             if said == self._said:
                 return
             try:
-                self.catalogue = (await self._catalogue(said)).after(self.catalogue)
+                found = await self._catalogue(said)
+                sources = sources_of(self._configured, said)
+                self.catalogue = found.after(self.catalogue, sources)
             except Misconfigured as error:
                 log.error("what is served stays as it was: %s", error)
             else:

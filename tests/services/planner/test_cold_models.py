@@ -122,10 +122,9 @@ def test_a_job_waits_visibly_until_its_model_is_loaded() -> None:
             Darkroom(fleet.bus) as darkroom,
         ):
             await fleet.submit("job-1")
-            async for message in events:
-                event = decode_event(message.data)
-                assert isinstance(event, NodeProgress)
-                break
+            message = await anext(aiter(events))
+            event = decode_event(message.data)
+            assert isinstance(event, NodeProgress)
             assert (event.node, event.state, event.model_state) == ("plan", "started", "loading")
             assert event.loading_seconds is not None
             assert 0 < event.loading_seconds <= 4.0

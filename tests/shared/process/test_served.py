@@ -1,6 +1,8 @@
 """Models are added and removed while fleets run, and that outlives them. On the fake bus."""
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +11,13 @@ import pytest
 
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.topology import TOPOLOGY
+from shared.config import Settings
 from shared.errors import InvalidRequest, Misconfigured
 from shared.messages.components import ServedModels
 from shared.models import served
 from shared.models.cards import read_card
 from shared.models.catalogue import Catalogue
-from shared.models.served import sources_of, with_model, without_model
+from shared.models.served import new_card, sources_of, with_model, without_model
 from shared.process.served import ServedCatalogue
 from tests.conftest import eventually, run
 from tests.helpers.factories import card
@@ -160,3 +163,35 @@ def test_a_list_that_leaves_no_model_changes_nothing_here() -> None:
 
 async def _said(found: ServedCatalogue) -> ServedModels | None:
     return await found._document.read()
+
+
+def test_a_model_that_is_removed_takes_its_other_names_with_it() -> None:
+    settings = Settings(models=os.pathsep.join((SDXL, FLUX)), model_aliases="flux=pocket-flux")
+    assert Catalogue.of(settings, (SDXL, FLUX)).aliases == {"flux": "pocket-flux"}
+    assert Catalogue.of(settings, (SDXL,)).aliases == {}
+    wrong = Settings(models=SDXL, model_aliases="x=nobody")
+    with pytest.raises(Misconfigured, match="nobody is not served"):
+        Catalogue.of(wrong, (SDXL, FLUX))
+
+
+def test_a_model_that_is_called_like_an_alias_is_not_added(tmp_path: Path) -> None:
+    source = copied(tmp_path / "named", {"darkroom.json": None}, weights=True)
+    catalogue = Catalogue.load([SDXL]).with_aliases({"named": "pocket-sdxl"})
+    with pytest.raises(Misconfigured, match="another name of pocket-sdxl"):
+        new_card(source, catalogue, "")
+
+
+def test_a_model_whose_directory_is_gone_stays_while_others_are_added(tmp_path: Path) -> None:
+    source = copied(tmp_path / "fragile", {"darkroom.json": None}, weights=True)
+
+    async def scenario() -> None:
+        async with following(await new_bus(), SDXL) as found:
+            await found.add(source)
+            shutil.rmtree(source)
+            await found.add(FLUX)
+            assert list(found.catalogue.cards) == ["pocket-sdxl", "fragile", "pocket-flux"]
+            assert found.catalogue.unusable == ()
+            await found.remove("fragile")
+            assert list(found.catalogue.cards) == ["pocket-sdxl", "pocket-flux"]
+
+    run(scenario())

@@ -37,13 +37,21 @@ def test_only_those_who_work_on_jobs_write_records() -> None:
     assert writers == {"planner", *WORKERS, "admin"}
 
 
-def test_only_placement_and_operators_say_what_processes_hold_and_who_holds_it_is_told() -> None:
+def test_planners_and_placement_say_what_processes_hold_and_who_holds_it_is_told() -> None:
     for subject in ("$KV.placement.vae", subjects.PLACED):
         writers = {holder for holder in HOLDERS if may_publish(holder, subject)}
-        assert writers == {"placement", "admin"}
+        assert writers == {"planner", "placement", "admin"}
     readers = {one for one in HOLDERS if may_publish(one, "$JS.API.STREAM.MSG.GET.KV_placement")}
-    assert readers == {"placement", *WORKERS, "admin"}
+    assert readers == {"planner", "placement", *WORKERS, "admin"}
     assert {one for one in HOLDERS if may_subscribe(one, subjects.PLACED)} == {*WORKERS, "admin"}
+
+
+def test_only_gateways_and_operators_say_what_is_served_and_every_process_is_told() -> None:
+    for subject in ("$KV.models.served", subjects.CHANGED_MODELS):
+        writers = {holder for holder in HOLDERS if may_publish(holder, subject)}
+        assert writers == {"gateway", "admin"}
+    told = {one for one in HOLDERS if may_subscribe(one, subjects.CHANGED_MODELS)}
+    assert told == set(HOLDERS) - {"client"}
 
 
 def test_only_the_vae_commits_images() -> None:

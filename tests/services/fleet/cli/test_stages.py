@@ -1,3 +1,5 @@
+import msgspec
+
 from services.fleet.cli.stages import Spent, Stages, spent_by_kind
 from shared.messages import NodeProgress, StageTime, StepProgress
 
@@ -88,3 +90,15 @@ def test_a_kind_took_as_long_as_its_slowest_node() -> None:
 
     stages = [time("encode", 0.1, 0.2), time("decode-0", 0.5, 1.0), time("decode-1", 1.0, 0.7)]
     assert spent_by_kind(stages) == {"encode": Spent(0.1, 0.2), "decode": Spent(1.0, 1.0)}
+
+
+def test_a_job_whose_model_is_not_loaded_says_so() -> None:
+    stages = Stages(1)
+    for event, said in (
+        ({"model_state": "on disk", "loading_seconds": 4.0}, "the model is on disk"),
+        ({"model_state": "loading", "loading_seconds": 4.4}, "the model is loading, about 4 s"),
+        ({"model_state": "loading"}, "the model is loading"),
+        ({"position": 2}, "place 2 in line"),
+    ):
+        stages.take(msgspec.structs.replace(node("plan", "started"), **event))
+        assert stages.standing == said
