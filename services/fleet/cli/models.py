@@ -92,12 +92,13 @@ async def _served(bus: Bus, running: fleet_state.FleetState | None) -> ServedCat
 
 
 async def place(url: str | None, model: str, held: bool) -> None:
-    """Raises `InvalidRequest` if no process knows the model."""
+    """Raises `InvalidRequest` if the model is not served."""
     async with bus_at(url, "darkroom-models") as bus:
-        known = model_states(await services(bus, ANSWER_SECONDS))
-        if model not in known:
-            raise InvalidRequest("MODEL", model, "one of " + (", ".join(known) or "none"))
-        change = (within if held else without)((model,))
+        catalogue = (await _served(bus, fleet_state.running_at(url))).catalogue
+        card = catalogue.find(model)
+        if card is None:
+            raise InvalidRequest("MODEL", model, "one of " + ", ".join(catalogue.cards))
+        change = (within if held else without)((card.name,))
         for service in HOLDERS:
             await placement(bus, service).change(change)
 

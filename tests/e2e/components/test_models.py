@@ -36,7 +36,7 @@ def test_a_model_is_let_go_and_comes_back_and_jobs_of_others_go_on(fleet: Runnin
     done = fleet.darkroom("models", "unload", "tiny-flux")
     assert done.returncode == 0, done.stderr
     until(lambda: state(fleet, "tiny-flux") == "on disk")
-    assert "state     on disk" in fleet.darkroom("models").stdout
+    until(lambda: "state     on disk" in fleet.darkroom("models").stdout)
 
     async def draw(model: str, **fields: Any) -> Any:
         async with Darkroom.connect(fleet.nats_url) as darkroom:
