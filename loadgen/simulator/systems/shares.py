@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 def apportioned(load: Mapping[str, float], count: int) -> dict[str, int]:
     """`count` (at least as many as there are loads), in proportion to `load` and at least one each:
-    one after another to whoever has the most load for each it has (Jefferson 1792)."""
+    one after another to whoever has the most load for each it has (Jefferson 1792). None, if there
+    is no load."""
     found = dict.fromkeys(load, 1)
-    for _ in range(count - len(load)):
+    for _ in range(count - len(load) if load else 0):
         found[max(found, key=lambda name: load[name] / found[name])] += 1
     return found
 

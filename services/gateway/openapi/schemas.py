@@ -9,6 +9,7 @@ from services.gateway.openai.edit_images import ALLOWED
 from services.gateway.openai.fields import FILE_FIELDS, EditsRequest, ImagesRequest
 from services.gateway.openai.schemas import (
     CompletedEvent,
+    DeletedModel,
     EditCompletedEvent,
     EditPartialImageEvent,
     ErrorBody,
@@ -19,6 +20,7 @@ from services.gateway.openai.schemas import (
     Model,
     ModelInfo,
     ModelList,
+    NewModel,
     PartialImageEvent,
     Readiness,
 )
@@ -38,6 +40,8 @@ _STRUCTS: Final = (
     Model,
     ModelInfo,
     ModelList,
+    NewModel,
+    DeletedModel,
     JobView,
     ErrorBody,
     Health,

@@ -18,6 +18,8 @@ NOT_STORED: Final = 10077
 SUBJECT_TAKEN: Final = "maximum messages per subject exceeded"
 NO_MESSAGE: Final = 10037
 CONFIG_DIFFERS: Final = 10058
+NO_PEERS: Final = 10005
+"""A cluster that is just being formed has fewer servers than a stream wants replicas."""
 BEING_DELETED: Final = 10149
 """Creating a consumer found the old one of that name closed, but not yet gone."""
 
@@ -86,7 +88,7 @@ def read(message: Message) -> Reply:
 
 def _passes(fault: Fault) -> bool:
     unavailable = fault.code == 503 and fault.err_code != NOT_STORED
-    return unavailable or fault.err_code == BEING_DELETED
+    return unavailable or fault.err_code in (NO_PEERS, BEING_DELETED)
 
 
 def write(body: dict[str, Any]) -> bytes:

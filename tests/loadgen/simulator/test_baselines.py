@@ -128,6 +128,7 @@ def test_every_request_ends_exactly_once_and_every_run_is_the_same(
 
 def test_processes_are_apportioned_by_load() -> None:
     assert apportioned({"a": 6.0, "b": 2.0, "c": 0.1}, 8) == {"a": 5, "b": 2, "c": 1}
+    assert apportioned({}, 2) == {}
 
 
 def test_names_are_packed_into_parts_of_about_the_same_load() -> None:

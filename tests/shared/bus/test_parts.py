@@ -122,6 +122,7 @@ def test_only_one_package_imports_the_client_library() -> None:
     [
         (503, 10008, True),  # JetStream has no leader at the moment
         (503, 10077, False),  # a bound was reached
+        (400, 10005, True),  # the cluster is just being formed
         (400, 10149, True),  # the consumer of that name is being deleted
         (404, 10014, False),
         (400, 10058, False),
