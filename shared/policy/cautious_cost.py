@@ -5,7 +5,7 @@ from typing import Final
 from shared.policy.cost_model import PACE_STEPS, CostModel
 from shared.policy.step_work import StepWork
 
-UNSEEN: Final = 0.5
+UNSEEN: Final = 0.25
 """Relative error of what is predicted from before a rest: what the host does now is not seen yet.
 Who shares a step on the word of it may make everybody late who is there."""
 

@@ -16,7 +16,7 @@ class Margin:
 
     seconds: float = 0.05
     """For what nobody predicts: messages, and the file of the picture."""
-    most_doubt: float = 0.5
+    most_doubt: float = 0.25
     """Relative error of predictions that is allowed for, at most: a fleet that was disturbed for a
     while would let nobody in."""
 
@@ -78,9 +78,9 @@ class Plan:
         return placement
 
     def try_out(self, job: WaitingJob, pool: BatchPool, deadline: float) -> Placement | None:
-        """Promise a newcomer to a process that may have become quick enough while it was idle; see
-        `BatchPool.try_out`."""
-        due, ready, rest = self._due(pool, deadline), self.ready(job), self.rest(job)
+        """Promise a newcomer to an idle process, which may also have become quick enough meanwhile;
+        see `BatchPool.try_out`. Doubt keeps nobody from that: a mistake makes nobody else late."""
+        due, ready, rest = self._time(deadline), self.ready(job), self.rest(job)
         placement = pool.try_out(job.denoise, ready, rest, due) if due > 0.0 else None
         if placement is not None:
             self._occupy(job, due, due)
@@ -89,7 +89,10 @@ class Plan:
     def _due(self, pool: BatchPool, deadline: float) -> float:
         """Seconds in which a newcomer has to be finished, as it is predicted."""
         doubt = min(pool.doubt, self._margin.most_doubt)
-        return (deadline - self._now - self._margin.seconds) / (1.0 + doubt)
+        return self._time(deadline) / (1.0 + doubt)
+
+    def _time(self, deadline: float) -> float:
+        return deadline - self._now - self._margin.seconds
 
     def keep(self, job: WaitingJob, pool: BatchPool, promised: float) -> Placement | None:
         """The place of a job that was promised to be finished by then. No margin is left for it;
