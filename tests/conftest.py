@@ -6,12 +6,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
 import pytest
 from hypothesis import settings
 
+from shared.residency.loader import Loader
 from tests.needs import missing
 from tests.units import in_order, unit_of
 
@@ -112,3 +113,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
     return True
+
+
+@pytest.fixture
+def loader() -> Iterator[Loader]:
+    found = Loader()
+    yield found
+    found.close()

@@ -17,8 +17,8 @@ MAX_PLANNERS: Final = 256
 """That are remembered."""
 
 
-class _Told:
-    """By one planner: its last report, and what it had said when somebody looked last."""
+class _Planner:
+    """Its last report, and what of it was counted."""
 
     def __init__(self, report: PromiseReport, at: float) -> None:
         self.report, self.at = report, at
@@ -31,7 +31,7 @@ class DemandTable:
     """Of all components that somebody asked for. Times are of one clock, in seconds."""
 
     def __init__(self) -> None:
-        self._planners: dict[str, _Told] = {}
+        self._planners: dict[str, _Planner] = {}
         self._costs: dict[Component, CostReport] = {}
         self._arrivals: dict[Component, Arrivals] = {}
 
@@ -44,10 +44,10 @@ class DemandTable:
             for one in report.components:
                 if one.cost.known:
                     self._costs[cast(NodeKind, one.kind), one.model] = one.cost
-        elif (told := self._planners.get(report.process)) is not None:
-            told.report, told.at = report, now
+        elif (planner := self._planners.get(report.process)) is not None:
+            planner.report, planner.at = report, now
         elif len(self._planners) < MAX_PLANNERS:
-            self._planners[report.process] = _Told(report, now)
+            self._planners[report.process] = _Planner(report, now)
 
     def demand(self, now: float) -> Mapping[Component, Demand]:
         """By all that was said until `now`, which is counted once."""
@@ -55,14 +55,14 @@ class DemandTable:
         seconds: dict[Component, float] = {}
         waiting: dict[Component, float] = {}
         slack: dict[Component, float] = {}
-        for told in self._planners.values():
-            for asked in told.report.asked:
+        for planner in self._planners.values():
+            for asked in planner.report.asked:
                 name = _component(asked)
-                came, steps = _since(told, name, asked)
+                came, steps = _since(planner, name, asked)
                 each = self._step_seconds(name, asked.work)
                 jobs[name] = jobs.get(name, 0) + came
                 seconds[name] = seconds.get(name, 0.0) + steps * each
-                if now - told.at < SILENT_SECONDS:
+                if now - planner.at < SILENT_SECONDS:
                     waiting[name] = waiting.get(name, 0.0) + asked.waiting * each
                 if asked.left is not None:
                     mean = asked.steps * each / max(1, asked.jobs)
@@ -75,21 +75,13 @@ class DemandTable:
 
     def _step_seconds(self, name: Component, work: WorkReport) -> float:
         cost = self._costs.get(name)
-        if cost is None:
-            return UNKNOWN_SECONDS
-        return (
-            cost.fixed
-            + cost.per_token * work.tokens
-            + cost.per_pair * work.pairs
-            + cost.per_byte * work.loaded
-            + cost.per_masked * work.masked
-        )
+        return UNKNOWN_SECONDS if cost is None else cost.seconds(work)
 
 
-def _since(told: _Told, name: Component, asked: AskedReport) -> tuple[int, int]:
+def _since(planner: _Planner, name: Component, asked: AskedReport) -> tuple[int, int]:
     """Jobs and steps that were not counted yet."""
-    jobs, steps = told.counted.get(name, (0, 0))
-    told.counted[name] = asked.jobs, asked.steps
+    jobs, steps = planner.counted.get(name, (0, 0))
+    planner.counted[name] = asked.jobs, asked.steps
     return max(0, asked.jobs - jobs), max(0, asked.steps - steps)
 
 

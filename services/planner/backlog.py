@@ -12,10 +12,9 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from typing import Final
 
-import msgspec
-
 from services.planner.asked import AskedTable
 from services.planner.loads import LoadTable, promised_job
+from services.planner.standing import NOTHING_KNOWN, Standing
 from shared import subjects
 from shared.bus.base import Bus
 from shared.bus.model_states import ModelState
@@ -33,12 +32,14 @@ from shared.errors import (
     NotServed,
     QueueFull,
 )
-from shared.messages import NodeProgress, PromiseReport, WaitingReply, decode_load, encode
-from shared.policy.release.decide import Bounds, Rules, release
+from shared.messages import PromiseReport, decode_load, encode
+from shared.policy.release.cold import refuse_cold
+from shared.policy.release.decide import release
 from shared.policy.release.jobs import Component, Prediction, Refusal, Shares, WaitingJob
 from shared.policy.release.load import Load
 from shared.policy.release.pace import TICK_SECONDS, pause, settled_at
 from shared.policy.release.plan import Margin
+from shared.policy.release.rules import Bounds, Rules
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,6 @@ PUBLISH_SECONDS: Final = 0.5
 promised, if it has not changed."""
 MOST_UPDATES: Final = 256
 """Jobs whose progress is published in a round, those that go first."""
-NOTHING_KNOWN: Final = Prediction(None, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +59,12 @@ class _Entry:
     prediction: Prediction | None = None
     waits_for: ModelState | None = None
     """What it waits for, if its model is not loaded."""
-    published: tuple[Prediction | None, ModelState | None] = (None, None)
+    published: Standing | None = None
     """What whoever watches the job heard last."""
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.prediction or NOTHING_KNOWN, self.waits_for)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -218,13 +222,9 @@ class Backlog:
         """Of the `waiting`-th job that waits for its model."""
         if stands.state == "failed":
             return NotServed(stands.service, stands.name, stands.reason)
-        if waiting > self._rules.bounds.jobs and not job.admitted:
-            return QueueFull("the planner's backlog (jobs)", self._rules.bounds.jobs)
-        if stands.seconds is None or stands.state != "loading" or job.deadline is None:
-            return None
-        if now + stands.seconds <= job.deadline:
-            return None
-        return DeadlineUnreachable(job.job_id, stands.seconds, stands.seconds)
+        loading = stands.seconds if stands.state == "loading" else None
+        refused = refuse_cold(job, waiting - 1, loading, self._rules.bounds, now)
+        return None if refused is None else _error_of(refused, job)
 
     def _end(self, job_id: str, error: DarkroomError) -> bool:
         entry = self._entries.get(job_id)
@@ -253,15 +253,7 @@ class Backlog:
             async for message in questions:
                 entry = self._entries.get(subjects.job_of(message.subject))
                 if entry is not None and message.reply:
-                    stands = entry.prediction or NOTHING_KNOWN
-                    waits_for = entry.waits_for
-                    reply = WaitingReply(
-                        job_id=entry.job.job_id,
-                        position=stands.position,
-                        seconds=stands.seconds,
-                        model_state=waits_for.state if waits_for else None,
-                        loading_seconds=waits_for.seconds if waits_for else None,
-                    )
+                    reply = entry.standing.reply(entry.job.job_id)
                     with contextlib.suppress(BusUnavailable):
                         await self._bus.publish(message.reply, encode(reply))
 
@@ -274,26 +266,14 @@ class Backlog:
             if self._entries or self._coming:
                 await self._publish_promises()
             entries = self._entries.values()
-            changed = [e for e in entries if e.prediction and _stands(e) != e.published]
+            changed = [e for e in entries if e.prediction and e.standing.shown != e.published]
             changed.sort(key=_position)
             for entry in changed[:MOST_UPDATES]:
-                entry.published = _stands(entry)
+                entry.published = entry.standing.shown
                 await self._publish_progress(entry)
 
     async def _publish_progress(self, entry: _Entry) -> None:
-        stands, waits_for = entry.prediction or NOTHING_KNOWN, entry.waits_for
-        progress = NodeProgress(
-            job_id=entry.job.job_id,
-            node="plan",
-            kind="plan",
-            state="started",
-            at=time.time(),
-            worker=self._name,
-            position=stands.position,
-            seconds=stands.seconds,
-            model_state=waits_for.state if waits_for else None,
-            loading_seconds=waits_for.seconds if waits_for else None,
-        )
+        progress = entry.standing.progress(entry.job.job_id, self._name, time.time())
         with contextlib.suppress(BusUnavailable):  # events are lossy
             await self._bus.publish(subjects.event(entry.job.job_id), encode(progress))
 
@@ -313,14 +293,6 @@ class Backlog:
 def components(job: WaitingJob) -> frozenset[Component]:
     """That it needs, one after the other."""
     return frozenset(stage.component for stage in (*job.before, job.denoise, *job.after))
-
-
-def _stands(entry: _Entry) -> tuple[Prediction | None, ModelState | None]:
-    """What is published of it: seconds of loading only as they are shown."""
-    waits_for = entry.waits_for
-    if waits_for is not None and waits_for.seconds is not None:
-        waits_for = msgspec.structs.replace(waits_for, seconds=round(waits_for.seconds))
-    return entry.prediction, waits_for
 
 
 def _position(entry: _Entry) -> int:

@@ -38,16 +38,7 @@ class PublishedCost:
         return f"<PublishedCost {self._report.fixed:.4f} s and more>"
 
     def predict(self, work: StepWork) -> float:
-        if not work.tokens:
-            return 0.0
-        report = self._report
-        return (
-            report.fixed
-            + report.per_token * work.tokens
-            + report.per_pair * work.pairs
-            + report.per_byte * work.loaded
-            + report.per_masked * work.masked
-        )
+        return self._report.seconds(work) if work.tokens else 0.0
 
     def least(self, work: StepWork) -> float:
         return self.predict(work)

@@ -2,7 +2,22 @@
 several times a second, and lossy. Times are Unix seconds, durations seconds.
 """
 
+from typing import Protocol
+
 import msgspec
+
+
+class Work(Protocol):
+    """See `shared/policy/step_work.py`."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def loaded(self) -> int: ...
+    @property
+    def masked(self) -> int: ...
 
 
 class CostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +34,16 @@ class CostReport(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it rests on measurements."""
     doubt: float = 0.0
     """Relative error."""
+
+    def seconds(self, work: Work) -> float:
+        """Of a step of so much work."""
+        return (
+            self.fixed
+            + self.per_token * work.tokens
+            + self.per_pair * work.pairs
+            + self.per_byte * work.loaded
+            + self.per_masked * work.masked
+        )
 
 
 class WorkReport(msgspec.Struct, frozen=True, array_like=True):

@@ -12,11 +12,12 @@ from loadgen.simulator.cluster.clock import Clock
 from loadgen.simulator.cluster.job import Job
 from loadgen.simulator.systems.reports import Reporter
 from shared.config import Settings
-from shared.policy.release.decide import Rules, release
+from shared.policy.release.decide import release
 from shared.policy.release.jobs import ONE, Decision, Shares, Stage, WaitingJob, rows_of_size
 from shared.policy.release.load import Load
 from shared.policy.release.pace import TICK_SECONDS, pause, settled_at
 from shared.policy.release.plan import Margin
+from shared.policy.release.rules import Rules
 
 DECISION_SECONDS: Final = 3e-4
 """Of a decision, and"""

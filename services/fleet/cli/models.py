@@ -70,10 +70,10 @@ def load(model: Name, url: Url = None) -> None:
 @app.command()
 def unload(model: Name, url: Url = None) -> None:
     """Have the processes of the running fleet let a model go: what they have in hand of it is
-    finished or handed over, and its jobs wait."""
+    finished or handed over. The next job that wants it brings it back."""
     with exit_codes(Console(stderr=True)):
         run(place(url, model, held=False))
-    print(f"{model} is being let go; its jobs wait until `darkroom models load {model}`")
+    print(f"{model} is being let go, until a job wants it or `darkroom models load {model}`")
 
 
 async def change(url: str | None, what: Callable[[ServedCatalogue], Awaitable[ModelCard]]) -> str:

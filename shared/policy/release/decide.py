@@ -13,8 +13,8 @@ who asks for clearly less than others have.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -27,9 +27,10 @@ from shared.policy.release.jobs import (
     WaitingJob,
 )
 from shared.policy.release.load import Load
-from shared.policy.release.plan import Margin, Plan
+from shared.policy.release.plan import Plan
 from shared.policy.release.pools import BatchPool, Placement
 from shared.policy.release.room import HORIZON
+from shared.policy.release.rules import Rules
 from shared.policy.release.shares import PATIENCE, FairOrder, rank
 
 RESERVED: Final = 0.125
@@ -37,28 +38,9 @@ RESERVED: Final = 0.125
 LENIENCE: Final = 1.25
 """A job without a deadline is promised to be finished in so many times what is predicted."""
 PROMPT: Final = 1.1
-"""Times what it takes alone that a job of a user who had little is promised to take, at most."""
+"""Times what it takes alone that a job of a user who asks for little is promised to take."""
 UNHEARD: Final = 64
 """Jobs that are released for a component of which nobody says what it has in hand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Of what waits without a deadline, over all users and for each."""
-
-    jobs: int = 4096
-    bytes: int = 1 << 30
-    user_jobs: int = 1024
-    user_bytes: int = 1 << 28
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What an operator may set. `weights`: of users, where it is not 1."""
-
-    bounds: Bounds = field(default_factory=Bounds)
-    margin: Margin = field(default_factory=Margin)
-    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 NO_SHARES: Final = Shares()

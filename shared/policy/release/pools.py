@@ -163,7 +163,7 @@ class BatchPool:
         return Placement(min(p.fit.begin for p in kept), max(p.fit.end for p in kept))
 
     def try_out(self, stage: Stage, ready: float, rest: float, due: float) -> Placement | None:
-        """Promise all rows of `stage` to a process that is idle, though they would be late by what
+        """Promise all rows of `stage` to a process that is idle, even if they would be late by what
         it was measured to take when it had something to do last: the longer ago that is, the less
         it says. It has nothing better to do, and would never learn that its steps have become
         quicker. `rest`: seconds from their end until the job is finished, in `due` seconds. None:

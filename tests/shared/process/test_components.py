@@ -80,6 +80,14 @@ class World:
         async with components.running([self.worker]):  # type: ignore[list-item]  # it is like one
             yield components, bus
 
+    async def hold_load(self, components: Components[str], bus: MemoryBus, name: str) -> None:
+        """Take the component out, and in again, until its load waits for the gate."""
+        await place(bus, without([name]))
+        await until(components, name, "on disk")
+        self.gate.clear()
+        await place(bus, within([name]))
+        await until(components, name, "loading")
+
 
 class Worker:
     """Notes what it pulls."""
@@ -197,11 +205,7 @@ def test_one_that_is_not_wanted_any_more_when_it_is_loaded_is_never_served(tmp_p
 
     async def main() -> None:
         async with world.running() as (components, bus):
-            await place(bus, without(["b"]))
-            await until(components, "b", "on disk")
-            world.gate.clear()
-            await place(bus, within(["b"]))
-            await until(components, "b", "loading")
+            await world.hold_load(components, bus, "b")
             await place(bus, without(["b"]))
             world.gate.set()
             await until(components, "b", "on disk")
@@ -215,11 +219,7 @@ def test_a_process_leaves_while_it_loads(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with world.running() as (components, bus):
-            await place(bus, without(["b"]))
-            await until(components, "b", "on disk")
-            world.gate.clear()
-            await place(bus, within(["b"]))
-            await until(components, "b", "loading")
+            await world.hold_load(components, bus, "b")
         assert world.held == []
         world.gate.set()
 

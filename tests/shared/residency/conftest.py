@@ -1,18 +1,10 @@
-"""A loader for each test, and what it loads."""
+"""What the loader of a test loads."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from shared.residency.loader import Loader
 from tests.shared.residency.loading import Gate, Source
-
-
-@pytest.fixture
-def loader() -> Iterator[Loader]:
-    found = Loader()
-    yield found
-    found.close()
 
 
 @pytest.fixture

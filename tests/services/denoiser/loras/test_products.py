@@ -25,13 +25,6 @@ ROOM = 2**30
 
 
 @pytest.fixture
-def loader() -> Iterator[Loader]:
-    found = Loader()
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def gate(loader: Loader) -> Iterator[threading.Event]:
     """Until it is set the loader does nothing else."""
     opened = threading.Event()

@@ -1,7 +1,6 @@
 """Activation caches that do not lie where the network reads them are brought there ahead of it."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,13 +39,6 @@ class Counting(Transfer):
     ) -> Load[Moved]:
         self.begun += 1
         return super().begin(tensor, within, likelihood)
-
-
-@pytest.fixture
-def loader() -> Iterator[Loader]:
-    found = Loader()
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from typing import Final
 
 from shared.messages import ServiceClass
 from shared.policy.batch_key import ShapeKey
-from shared.policy.release.decide import Rules, release
+from shared.policy.release.decide import release
 from shared.policy.release.jobs import Component, Decision, Shares, Stage, WaitingJob
 from shared.policy.release.load import Load, ProcessLoad, RowInHand
 from shared.policy.release.plan import Margin
+from shared.policy.release.rules import Rules
 from shared.policy.reported_load import ends
 from shared.policy.step_work import StepWork, total
 

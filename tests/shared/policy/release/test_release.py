@@ -6,11 +6,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.policy.release.decide import LENIENCE, UNHEARD, Bounds, Rules, release
+from shared.policy.release.decide import LENIENCE, UNHEARD, release
 from shared.policy.release.jobs import Shares, Stage, WaitingJob
 from shared.policy.release.load import Load, ProcessLoad, RowInHand
 from shared.policy.release.plan import Margin
 from shared.policy.release.pools import FADED, FADING
+from shared.policy.release.rules import Bounds, Rules
 from shared.policy.release.shares import PATIENCE, FairOrder
 from tests.shared.policy.release.fleet import (
     COST,
