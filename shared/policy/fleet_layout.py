@@ -19,7 +19,8 @@ FLEET_BYTES: Final = 3 << 29
 """Of all other processes without their weights."""
 WEIGHT_COPIES: Final = 2
 """Memory that weights take, over their size on disk: those in half precision become twice as large
-in float32, and reading takes some for a while."""
+in float32, and reading takes some for a while. Processes of a host share their pages, so it is
+taken once, however many denoisers there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,11 @@ class Machine:
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Bytes on disk of a fleet's models; `denoising`: of their denoising networks alone, 0 if they
-    are not here yet."""
+    are not here yet. `shared`: the denoisers of a host have their pages in common."""
 
     denoising: int
     all: int
+    shared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,9 @@ def _automatic(machine: Machine, weights: Weights) -> tuple[int, str]:
 
 def _that_fit(memory: int, weights: Weights) -> int:
     """Denoisers, at least one."""
-    left = memory - FLEET_BYTES - WEIGHT_COPIES * (weights.all - weights.denoising)
-    return max(1, left // (PROCESS_BYTES + WEIGHT_COPIES * weights.denoising))
+    each = 0 if weights.shared else weights.denoising
+    left = memory - FLEET_BYTES - WEIGHT_COPIES * (weights.all - each)
+    return max(1, left // (PROCESS_BYTES + WEIGHT_COPIES * each))
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,6 +1,7 @@
 """What this machine has for a fleet, and the layout that follows from it."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,8 @@ def with_layout(
     chosen = options.replicas.get("denoiser")
     with naming("--model"):
         cards = catalogue_of(options.models, environ).cards.values()
-        weights = weights_of([card.source for card in cards])
+        sources = [card.source for card in cards]
+        weights = replace(weights_of(sources), shared=_shares_pages(settings))
     layout = choose_layout(machine, weights, chosen, settings.threads)
     replicas = {**options.replicas, "denoiser": layout.denoisers}
     return replace(options, replicas=replicas, devices=machine.devices), layout
@@ -46,6 +48,12 @@ def weights_of(models: Sequence[str]) -> Weights:
         denoising=sum(denoising) if all(denoising) else 0,
         all=sum(component_bytes(f.source, *f.components) for f in families),
     )
+
+
+def _shares_pages(settings: Settings) -> bool:
+    """Whether denoisers of this host have the pages of their weights in common. Weights that have
+    to be converted are, as long as they may be kept on disk."""
+    return sys.platform == "linux" and settings.weights_disk_bytes > 0
 
 
 def visible_gpus(environ: Mapping[str, str], devices: Path = DEVICES) -> tuple[str, ...]:

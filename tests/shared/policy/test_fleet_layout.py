@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from services.fleet.plan import machine
 from services.fleet.plan.machine import visible_gpus, weights_of, with_layout
 from services.fleet.plan.processes import FleetOptions, plan_processes
 from shared.policy.fleet_layout import (
@@ -23,6 +24,7 @@ from shared.shipped import DEFAULT_MODEL
 GB = 10**9
 POCKET = Weights(denoising=9 * 10**6, all=15 * 10**6)
 SDXL = Weights(denoising=10 * GB, all=14 * GB)
+ALONE = Weights(denoising=10 * GB, all=14 * GB, shared=False)
 MEMORIES = [GB * size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)]
 
 
@@ -39,7 +41,7 @@ def test_denoisers_and_threads_follow_from_the_cores(cores: int, expected: tuple
     assert chosen(cores) == expected
 
 
-@pytest.mark.parametrize("weights", [POCKET, SDXL])
+@pytest.mark.parametrize("weights", [POCKET, SDXL, ALONE])
 def test_no_layout_asks_for_more_than_there_is(weights: Weights) -> None:
     for cores in range(1, 129):
         for memory in MEMORIES:
@@ -48,16 +50,17 @@ def test_no_layout_asks_for_more_than_there_is(weights: Weights) -> None:
             assert threads >= 1
             assert denoisers * threads <= cores
             needed = FLEET_BYTES + denoisers * PROCESS_BYTES
-            needed += WEIGHT_COPIES * (weights.all + (denoisers - 1) * weights.denoising)
+            further = 0 if weights.shared else denoisers - 1
+            needed += WEIGHT_COPIES * (weights.all + further * weights.denoising)
             assert denoisers == 1 or needed <= memory
 
 
-@pytest.mark.parametrize("weights", [POCKET, SDXL])
+@pytest.mark.parametrize("weights", [POCKET, SDXL, ALONE])
 def test_more_memory_is_never_answered_with_fewer_denoisers(weights: Weights) -> None:
     for cores in range(1, 129):
         found = [chosen(cores, memory, weights)[0] for memory in MEMORIES]
         assert found == sorted(found)
-        assert found[-1] == denoisers_for(cores) or weights is SDXL
+        assert found[-1] == denoisers_for(cores) or weights is ALONE
 
 
 def test_at_least_half_of_the_cores_compute() -> None:
@@ -73,8 +76,15 @@ def test_a_core_more_means_as_many_denoisers_or_more_threads() -> None:
 
 
 def test_little_memory_is_what_the_choice_is_explained_by() -> None:
-    layout = choose_layout(Machine(4, 36 * GB), SDXL)
+    layout = choose_layout(Machine(4, 36 * GB), ALONE)
     assert str(layout) == "1 denoiser of 3 threads for 36.0 GB of free memory"
+    layout = choose_layout(Machine(4, 31 * GB), SDXL)
+    assert str(layout) == "1 denoiser of 3 threads for 31.0 GB of free memory"
+
+
+def test_weights_whose_pages_are_shared_count_once_on_a_host() -> None:
+    assert chosen(4, 36 * GB, SDXL) == (4, 1)
+    assert chosen(4, 36 * GB, ALONE) == (1, 3)
 
 
 def test_a_model_that_is_still_to_be_fetched_gets_one_denoiser() -> None:
@@ -106,6 +116,16 @@ def test_options_get_the_layout_and_its_processes_the_threads() -> None:
     assert (layout.denoisers, layout.threads) == (options.replicas["denoiser"], 1)
     names = [spec.name for spec in plan_processes(options, "nats://here:1", {})]
     assert sum(name.startswith("denoiser") for name in names) == layout.denoisers
+
+
+@pytest.mark.parametrize(("disk", "denoisers"), [("1000000000", 4), ("0", 1)])
+def test_weights_that_are_not_kept_on_disk_count_in_each_denoiser(
+    disk: str, denoisers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "weights_of", lambda sources: Weights(GB, 2 * GB))
+    monkeypatch.setattr(machine, "free_memory", lambda: 9 * GB)
+    _, layout = with_layout(FleetOptions(cores=4), {"DARKROOM_WEIGHTS_DISK_BYTES": disk})
+    assert layout.denoisers == denoisers
 
 
 def test_options_that_say_how_many_denoisers_keep_them() -> None:
