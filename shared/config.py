@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where weights lie that had to be converted, to `DARKROOM_DTYPE` above all, for all processes
     of this host: they map them from there, and share the memory. It must be nobody else's
     directory."""
-    weights_disk_bytes: Annotated[Bytes, COMPUTING] = 64 * 1024 * 1024 * 1024
+    weights_disk_bytes: Annotated[Bytes, LAID_OUT] = 64 * 1024 * 1024 * 1024
     """How much of converted weights is kept there; those that were not loaded for longest leave. 0:
     none, and each process has a copy of converted weights for itself."""
     controls: Annotated[str, CONTROLS] = DEFAULT_CONTROLS
