@@ -16,10 +16,10 @@ from shared.policy.step_work import NOTHING, StepWork, total
 IDLE: Final = 0
 LAST: Final = 9
 """A pull tells its load as one of these levels (`Consumer.fetch`)."""
-LEAST: Final = 0.1
+LEAST: Final = 0.5
 """Seconds: the most that a process at the first level above `IDLE` has in hand."""
-RATIO: Final = 2.0
-"""Each further level holds as many times more: the last one begins at 12.8."""
+RATIO: Final = 1.5
+"""Each further level holds as many times more: the last one begins at 8.5."""
 
 
 class StepsAhead(Protocol):

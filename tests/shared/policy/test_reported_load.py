@@ -9,6 +9,7 @@ from shared.policy.reported_load import (
     IDLE,
     LAST,
     LEAST,
+    RATIO,
     ends,
     has_capacity,
     level,
@@ -100,6 +101,13 @@ def test_a_process_without_work_comes_before_all_others() -> None:
 
 
 def test_levels_grow_with_the_seconds_up_to_the_last() -> None:
-    levels = [level(LEAST * 2**n + 0.01, 1) for n in range(10)]
+    levels = [level(LEAST * RATIO**n + 0.01, 1) for n in range(10)]
     assert all(b - a == 1 or b == LAST for a, b in pairwise(levels))
     assert levels[-1] == LAST == level(1e9, 1)
+
+
+@pytest.mark.parametrize("rows", range(2, 25))
+def test_whoever_has_half_more_rows_than_another_process_pulls_after_it(rows: int) -> None:
+    """Levels that doubled let two processes of sixteen rows stay at five and eleven for ever."""
+    each = 0.3
+    assert level(rows * each, rows) < level(1.55 * rows * each, 2 * rows)
