@@ -166,8 +166,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The type of numbers that weights are loaded as and computed in."""
     load_bytes_per_second: Annotated[int, at_least(0, "bytes per second"), COMPUTING] = 0
     """How many bytes a second this process brings at most from disk to memory, and from there to
-    its device, of LoRAs and of activation caches: so a slow disk or bus can be measured anywhere.
-    0: as many as come."""
+    its device, of components, LoRAs and activation caches together: so a slow disk or bus can be
+    measured anywhere. 0: as many as come."""
     max_rows: Annotated[int, at_least(1, "rows"), DENOISING] = 32
     """How many rows (images) a denoiser takes into one step."""
     max_step_seconds: Annotated[Interval, DENOISING] = 10.0

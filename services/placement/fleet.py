@@ -5,7 +5,7 @@ from typing import Final
 
 from shared.bus.discovery import Service
 from shared.messages.components import ComponentState, Placement
-from shared.policy.placement.state import Model, Move, Process
+from shared.policy.placement.state import Demand, Model, Move, Process
 from shared.policy.release.jobs import Component
 from shared.services import SERVICES, NodeKind
 
@@ -60,11 +60,14 @@ def process_of(one: Service, said: Placement | None) -> Process:
     )
 
 
-def said_after(move: Move, process: Process, before: Placement | None) -> Placement:
+def said_after(
+    move: Move, process: Process, before: Placement | None, demand: Mapping[Component, Demand]
+) -> Placement:
     """What its process shall hold from now on; what an operator took away stays away."""
     held = [name for _, name in sorted(process.holds.difference(move.unloads))]
     held += [name for _, name in move.loads]
-    return Placement(held=tuple(held), away=before.away if before else ())
+    awaited = [one[1] for one in move.loads if one in demand and demand[one].backlog > 0.0]
+    return Placement(held=tuple(held), away=before.away if before else (), awaited=tuple(awaited))
 
 
 def without_away(models: Iterable[Model], said: Mapping[str, Placement | None]) -> list[Model]:

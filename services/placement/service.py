@@ -6,7 +6,7 @@ it ends, processes keep what they hold.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from services.placement.demand import DemandTable
@@ -26,7 +26,8 @@ from shared.errors import BusUnavailable, DarkroomError, InvalidRequest
 from shared.messages import decode_load
 from shared.messages.components import Placement
 from shared.policy.placement.place import place
-from shared.policy.placement.state import Move, Process
+from shared.policy.placement.state import Demand, Move, Process
+from shared.policy.release.jobs import Component
 
 log = logging.getLogger(__name__)
 
@@ -92,17 +93,18 @@ class PlacementService:
         common = {one.service: await placement(self._bus, one.service).read() for one in there}
         processes = [process_of(one, said[one.process]) for one in there]
         models = without_away(models_of(there), common)
-        moves = place(models, processes, self._table.demand(_now()))
+        demand = self._table.demand(_now())
+        moves = place(models, processes, demand)
         by_name = {one.name: one for one in processes}
         for move in moves:
             if not self._lease.held:
                 break  # it was lost meanwhile, and another one decides
-            await self._say(move, by_name[move.process])
+            await self._say(move, by_name[move.process], demand)
         return moves
 
-    async def _say(self, move: Move, process: Process) -> None:
+    async def _say(self, move: Move, process: Process, demand: Mapping[Component, Demand]) -> None:
         def change(before: Placement | None) -> Placement:
-            return said_after(move, process, before)
+            return said_after(move, process, before, demand)
 
         await placement(self._bus, move.process).change(change)
         self._moves += 1

@@ -57,6 +57,6 @@ class WantedModels:
                 said = await document.read()
                 if said is not None and model in said.away:
                     log.info("%s is wanted, and is loaded again", model)
-                    await document.change(within((model,)))
+                    await document.change(within((model,), awaited=True))
         except DarkroomError as error:  # the next look tries again
             log.warning("%s cannot be asked for: %s", model, error)

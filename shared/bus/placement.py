@@ -18,7 +18,11 @@ async def placed(bus: Bus, process: str, service: str) -> Placement:
     without what is away from either."""
     own, common = [await placement(bus, one).read() or Placement() for one in (process, service)]
     held = common.held if own.held is None else own.held
-    return Placement(held=held, away=(*common.away, *own.away))
+    return Placement(
+        held=held,
+        away=(*common.away, *own.away),
+        awaited=(*common.awaited, *own.awaited),
+    )
 
 
 def without(names: Sequence[str]) -> Callable[[Placement | None], Placement]:
@@ -26,19 +30,29 @@ def without(names: Sequence[str]) -> Callable[[Placement | None], Placement]:
 
     def change(before: Placement | None) -> Placement:
         before = before or Placement()
-        return Placement(held=before.held, away=tuple(dict.fromkeys((*before.away, *names))))
+        away = tuple(dict.fromkeys((*before.away, *names)))
+        return Placement(held=before.held, away=away, awaited=_but(before.awaited, names))
 
     return change
 
 
-def within(names: Sequence[str]) -> Callable[[Placement | None], Placement]:
-    """A change: `names` are held again."""
+def within(names: Sequence[str], awaited: bool = False) -> Callable[[Placement | None], Placement]:
+    """A change: `names` are held again; `awaited`: jobs wait for them."""
 
     def change(before: Placement | None) -> Placement:
         before = before or Placement()
         held = before.held
         if held is not None:
             held = tuple(dict.fromkeys((*held, *names)))
-        return Placement(held=held, away=tuple(n for n in before.away if n not in names))
+        others = _but(before.awaited, names)
+        return Placement(
+            held=held,
+            away=_but(before.away, names),
+            awaited=(*others, *names) if awaited else others,
+        )
 
     return change
+
+
+def _but(each: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(one for one in each if one not in names)

@@ -31,6 +31,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Names, in the order in which they are loaded. None: all that is served."""
     away: tuple[str, ...] = ()
     """Names that are not held, whatever `held` says."""
+    awaited: tuple[str, ...] = ()
+    """Names of which jobs waited when it was said that they shall be held: they are loaded as soon
+    as can be, and others without being in anybody's way."""
 
 
 class ServedModels(msgspec.Struct, frozen=True, kw_only=True):

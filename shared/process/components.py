@@ -1,8 +1,8 @@
 """The components of one process: taken in and let go while it runs, without holding up each other.
 
 What follows from what is decided in `shared/policy/components/life.py`. Each component that is held
-is a task: it loads on a thread of its own, serves, drains when it is not wanted any more, and frees
-its memory.
+is a task: the process's loader brings it, it serves, drains when it is not wanted any more, and
+frees its memory.
 """
 
 import asyncio
@@ -31,9 +31,14 @@ from shared.host.heap import hand_back
 from shared.host.tasks import single_error
 from shared.messages.components import ComponentState
 from shared.models.files.directory import loading
+from shared.models.weights.sharing import files_to_read
 from shared.policy.components.life import Event, Life, Next, decide, load_seconds, wanted_of
-from shared.process.background import in_background
 from shared.process.memory import weights_budget
+from shared.residency.item import Item, Pieces, undivided
+from shared.residency.loader import Loader
+from shared.residency.read_ahead import read_ahead
+from shared.residency.tier import UNBOUNDED, Tier
+from shared.residency.urgency import beside_others
 from shared.subjects import PLACED
 from shared.worker.context import Context
 from shared.worker.memory_budget import component_bytes
@@ -44,6 +49,8 @@ log = logging.getLogger(__name__)
 
 MODELS: Final = "models"
 """In the metadata of a process: the names of what it holds."""
+PATIENT_SECONDS: Final = 60.0
+"""In which a component is wanted that no job waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +64,8 @@ class ComponentHost(Generic[T]):
     folders: Callable[[str], Sequence[str]]
     """That are loaded, below the source."""
     load: Callable[[str], T]
-    """On any thread. May raise anything."""
+    """On any thread, from files that are in memory, if there is room for them. May raise
+    anything."""
     serving: Callable[[str, T], AbstractAsyncContextManager[None]]
     """Within, the service's handlers hold it."""
     kind: Kind = "model"
@@ -66,18 +74,41 @@ class ComponentHost(Generic[T]):
         return f"{self.what} of {name}" if self.kind == "model" else f"{self.what} {name}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loaded(Generic[T]):
+    """A component, alone in a list, so that whoever empties that has freed it. `nbytes`: of its
+    weights."""
+
+    component: list[T]
+    nbytes: int
+
+
 class Components(Generic[T]):
-    """Those that one process holds, or shall hold. `budget`: bytes that their weights may take
-    together; by default as DARKROOM_MEMORY says."""
+    """Those that one process holds, or shall hold: items of a tier that `loader` serves. `budget`:
+    bytes that their weights may take together; by default as DARKROOM_MEMORY says."""
 
     def __init__(
-        self, context: Context, service: str, host: ComponentHost[T], budget: int | None = None
+        self,
+        context: Context,
+        service: str,
+        host: ComponentHost[T],
+        loader: Loader,
+        budget: int | None = None,
     ) -> None:
         self._context, self._service, self._host = context, service, host
         settings = context.settings
         self._budget = budget or settings.memory or weights_budget(settings.device)
+        self._memory: Tier[str, _Loaded[T]] = Tier(
+            "the components in memory",
+            self._budget or UNBOUNDED,
+            loader,
+            lambda loaded: loaded.nbytes,
+            strict=True,
+        )
         self._workers: Sequence[Worker] = ()
         self._wanted: tuple[str, ...] = ()
+        self._awaited: frozenset[str] = frozenset()
+        """Those of which jobs wait."""
         self._lives: dict[str, Life] = {}
         self._next = Next()
         self._held: dict[str, _Held] = {}
@@ -161,6 +192,7 @@ class Components(Generic[T]):
         said = await placed(self._context.bus, self._context.name, self._service)
         sources = self._host.sources()
         self._wanted = wanted_of(tuple(sources), said.held, said.away)
+        self._awaited = frozenset(said.awaited)
         for name in self._wanted:
             if name not in self._held:
                 self._sizes[name] = self._size(name, sources[name])
@@ -220,32 +252,57 @@ class Components(Generic[T]):
         reason = ""
         try:
             loaded = await self._load(name)
-            if not leave.is_set() and name in self._wanted:
-                await self._serve(name, loaded[0], leave)
-                end = "drained"
-            await in_background(f"free-{name}", partial(_free, loaded))
+            try:
+                if not leave.is_set() and name in self._wanted:
+                    await self._serve(name, loaded.component[0], leave)
+                    end = "drained"
+            except DarkroomError as error:
+                end, reason = self._ends(name, error)
+            await asyncio.to_thread(_free, loaded.component)
+            self._memory.unpin(name)
+            self._memory.drop(name)
         except DarkroomError as error:
-            log.warning("%s is not served from here: %s", name, error)
-            end = "drained" if self._lives[name].state == "draining" else "failed"
-            reason = error.message
+            end, reason = self._ends(name, error)
         finally:
             del self._held[name]
         self._happen(name, end, reason)
 
-    async def _load(self, name: str) -> list[T]:
-        """The component, alone in a list: nobody else holds it. Raises `DarkroomError`."""
+    def _ends(self, name: str, error: DarkroomError) -> tuple[Event, str]:
+        """By `error`, and what that says."""
+        log.warning("%s is not served from here: %s", name, error)
+        end: Event = "drained" if self._lives[name].state == "draining" else "failed"
+        return end, error.message
+
+    async def _load(self, name: str) -> _Loaded[T]:
+        """The component, which stays until it is unpinned. Raises `DarkroomError`."""
         began = _now()
-        modest = self._at_rest.is_set()  # until then nobody computes here
-        loaded = await in_background(f"load-{name}", partial(self._loaded, name), modest=modest)
+        beside = self._at_rest.is_set()  # until then nobody computes here
+        patient = beside and name not in self._awaited
+        size = self._sizes.get(name, 0)
+        item = Item(name, size, partial(self._pieces, name, size, beside, patient))
+        within = PATIENT_SECONDS if patient else 0.0
+        loaded = await asyncio.wrap_future(self._memory.bring(item, within, pinned=True))
         self._took[name] = _now() - began
         log.info("%s is loaded, in %.1f s", self._host.called(name), self._took[name])
-        return [loaded]
+        return loaded
 
-    def _loaded(self, name: str) -> T:
+    def _pieces(self, name: str, size: int, beside: bool, patient: bool) -> Pieces[_Loaded[T]]:
+        """Its files come piece by piece; what a library makes of them cannot be divided."""
+        called, device = self._host.called(name), self._context.settings.device
+        self._context.budget.refuse_larger(called, size)
+        with loading(called):
+            source, dtype = self._host.sources()[name], self._context.settings.dtype
+            files = files_to_read(source, self._host.folders(name), dtype)
+            read = yield from read_ahead(files)
+        # To a device all of it moves once more.
+        left = max(0, size - read) if device == "cpu" else size
+        component = yield from undivided(partial(self._loaded, name, beside, patient), left)
+        return _Loaded([component], size)
+
+    def _loaded(self, name: str, beside: bool, patient: bool) -> T:
         """On a thread of its own."""
-        called = self._host.called(name)
-        self._context.budget.refuse_larger(called, self._sizes.get(name, 0))
-        with loading(called), _without_gradients():
+        manner = beside_others(patient) if beside else nullcontext()
+        with loading(self._host.called(name)), manner, _without_gradients():
             return self._host.load(name)
 
     async def _serve(self, name: str, loaded: T, leave: asyncio.Event) -> None:

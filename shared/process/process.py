@@ -156,6 +156,7 @@ async def _connected(
     bus = await connect(settings.nats_url, name, replicas=settings.replicas)
     watch = asyncio.create_task(_leave_without(bus))
     loader = Loader(settings.load_bytes_per_second)
+    metrics.watch_loader(loader.reading)
     try:
         refuse_small_payload(bus.max_payload)
         await bus.ensure(TOPOLOGY)

@@ -43,7 +43,7 @@ async def serve_nodes(
     share_weights(settings.weights_dir, settings.weights_disk_bytes)
     lock = ExclusiveLock()
     workers = [Worker(running, handler, transport, exclusive_lock=lock) for handler in handlers]
-    components = Components(running, running.service, host)
+    components = Components(running, running.service, host, running.loader)
     refusing = [
         Worker(running, RemovedModels(handler.kind), transport, exclusive_lock=lock)
         for handler in handlers

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from shared.errors import QueueFull
 from shared.policy.residency.fetch_order import Wanted, due, fetch_order, precedence
 from shared.residency.item import Item, Pieces
 from shared.residency.rates import Pace, Rate
+from shared.telemetry.residency import LoaderReading, TierReading
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,12 @@ class LoaderStatistics:
     bytes: int
     failures: int
     cancelled: int
+
+
+class Tiered(Protocol):
+    """A tier, as far as its loader knows it."""
+
+    def tier_reading(self) -> TierReading: ...
 
 
 class Load(Generic[T]):
@@ -101,6 +109,7 @@ class Loader:
         self._thread: threading.Thread | None = None
         self._loads: list[Load[Any]] = []
         self._numbers = itertools.count()
+        self._tiers: WeakSet[Tiered] = WeakSet()
         self._closed = False
         self._over = self._bytes = self._failures = self._cancelled = 0
 
@@ -119,6 +128,18 @@ class Loader:
             return LoaderStatistics(
                 waiting, self._over, self._bytes, self._failures, self._cancelled
             )
+
+    def serves(self, tier: Tiered) -> None:
+        """Items for `tier`, as long as that is there."""
+        with self._changed:
+            self._tiers.add(tier)
+
+    def reading(self) -> LoaderReading:
+        """Of itself, and of all tiers that it serves."""
+        with self._changed:
+            tiers = list(self._tiers)
+            waiting, moved = len(self._loads), self._bytes
+        return LoaderReading(waiting, moved, tuple(tier.tier_reading() for tier in tiers))
 
     def bring(
         self,

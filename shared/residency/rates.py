@@ -21,6 +21,11 @@ class Rate:
     def __repr__(self) -> str:
         return f"<Rate {1e-6 / self.seconds_per_byte:.1f} MB/s, of {self._loads} loads>"
 
+    @property
+    def measured(self) -> float:
+        """Bytes a second; 0 before anything was brought."""
+        return 1.0 / self.seconds_per_byte if self._loads else 0.0
+
     def seconds(self, nbytes: int) -> float:
         return self.seconds_per_byte * nbytes
 

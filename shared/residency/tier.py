@@ -6,16 +6,21 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from shared.residency.budget import Budget
 from shared.residency.item import Item, Pieces
 from shared.residency.loader import Load, Loader
 from shared.residency.rates import Rate
 from shared.telemetry.caches import CacheReading
+from shared.telemetry.residency import TierReading
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+
+UNBOUNDED: Final = 1 << 62
+"""Bytes of a tier that may hold any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,9 @@ class Tier(Generic[K, T]):
         self._lock = threading.Lock()
         self._held: dict[K, T] = {}
         self._coming: dict[K, tuple[Load[T], _Coming[T]]] = {}
-        self._hits = self._loads = self._failures = 0
+        self._hits = self._loads = self._failures = self._moved = 0
+        self._seconds = 0.0
+        loader.serves(self)
 
     def __repr__(self) -> str:
         return f"<Tier {self._budget}, {len(self._coming)} coming>"
@@ -99,7 +106,7 @@ class Tier(Generic[K, T]):
             coming.waiters[waiter] = pinned
             coming.likelihood = max(coming.likelihood, likelihood)
         if known is None:
-            load.future.add_done_callback(partial(self._over, item.key, coming))
+            load.future.add_done_callback(partial(self._over, item.key, load, coming))
         else:
             load.hasten(within, likelihood)
         waiter.add_done_callback(partial(self._unwanted, item.key, load, coming))
@@ -147,6 +154,24 @@ class Tier(Generic[K, T]):
         found = self.statistics()
         return CacheReading(found.bytes, found.bound, found.hits, found.loads, found.evictions)
 
+    def tier_reading(self) -> TierReading:
+        found = self.statistics()
+        with self._lock:
+            moved, seconds = self._moved, self._seconds
+        return TierReading(
+            name=self._budget.name,
+            items=found.items,
+            bytes=found.bytes,
+            bound=0 if found.bound == UNBOUNDED else found.bound,
+            coming=found.coming,
+            rate=self.rate.measured,
+            loads=found.loads,
+            moved=moved,
+            seconds=seconds,
+            evictions=found.evictions,
+            failures=found.failures,
+        )
+
     def _begin(
         self, item: Item[K, T], within: float, likelihood: float
     ) -> tuple[Load[T], _Coming[T]]:
@@ -187,9 +212,11 @@ class Tier(Generic[K, T]):
         for key in keys:
             del self._held[key]
 
-    def _over(self, key: K, coming: _Coming[T], load: Future[T]) -> None:
+    def _over(self, key: K, whole: Load[T], coming: _Coming[T], load: Future[T]) -> None:
         """The load has ended, in whichever way: who waits is told."""
         with self._lock:
+            self._moved += whole.moved
+            self._seconds += whole.spent
             if self._is_coming(key, coming):
                 del self._coming[key]
             waiters, coming.waiters = coming.waiters, {}

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from shared.messages.components import ComponentState
 from shared.telemetry.caches import CacheReading, Caches
 from shared.telemetry.components import ComponentStates
+from shared.telemetry.residency import LoaderReading, Residency
 
 JobOutcome = Literal["done", "failed", "cancelled"]
 
@@ -137,6 +138,10 @@ class Metrics:
     def watch_components(self, states: Callable[[], Iterable[ComponentState]]) -> None:
         """Ask `states()` whenever the metrics are read."""
         self.registry.register(ComponentStates(states))
+
+    def watch_loader(self, read: Callable[[], LoaderReading]) -> None:
+        """Ask `read()` whenever the metrics are read."""
+        self.registry.register(Residency(read))
 
     def forget_model(self, model: str) -> None:
         """What was watched of a model that is held here no more is let go."""

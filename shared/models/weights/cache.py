@@ -12,6 +12,7 @@ for those who have it.
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import logging
 import os
@@ -61,9 +62,8 @@ class Wanted:
     @property
     def key(self) -> str:
         """Readable, and no other component's."""
-        place = self.component.directory
-        digest = hashlib.sha256(f"{place}\n{self.form}".encode()).hexdigest()
-        return f"{place.parent.name[:64]}.{place.name[:64]}.{self.form}.{digest[:16]}"
+        digest = hashlib.sha256(f"{self.component.directory}\n{self.form}".encode()).hexdigest()
+        return f"{_called(self.component)}.{self.form}.{digest[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,11 @@ class Entry:
     directory: Path
     weights: Path
     file: BinaryIO = field(repr=False)
+
+
+def _called(component: Component) -> str:
+    place = component.directory
+    return f"{place.parent.name[:64]}.{place.name[:64]}"
 
 
 class _Found(NamedTuple):
@@ -118,6 +123,18 @@ class WeightsCache:
         with contextlib.suppress(OSError):
             os.utime(directory / _NOTE)
         return Entry(directory, weights, file)
+
+    def converted(self, component: Component, dtype: str) -> Path | None:
+        """The weights of the entry of `component` in torch's `dtype` that was wanted last; None if
+        there is none. Nobody has said yet that they are what the component's files are now."""
+        found: list[tuple[float, Path]] = []
+        for note in self._directory.glob(f"{glob.escape(_called(component))}.*/{_NOTE}"):
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                said = msgspec.json.decode(note.read_bytes(), type=_Note)
+                forms = note.parent.name.split(".")[-2].split("-")
+                if said.source == str(component.directory) and dtype in forms:
+                    found.append((note.stat().st_mtime, note.parent / said.weights.name))
+        return max(found, default=(0.0, None))[1]
 
     @contextlib.contextmanager
     def writing(self, wanted: Wanted) -> Iterator[None]:

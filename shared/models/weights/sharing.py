@@ -2,10 +2,12 @@
 threads is."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import Misconfigured
 from shared.models.weights.cache import WeightsCache
+from shared.models.weights.component import Component
 
 log = logging.getLogger(__name__)
 
@@ -30,3 +32,15 @@ def share_weights(directory: Path, max_bytes: int) -> None:
 
 def cache_of_process() -> WeightsCache | None:
     return _caches[0] if _caches else None
+
+
+def files_to_read(source: str, folders: Sequence[str], dtype: str) -> list[Path]:
+    """What is mapped when these components of the model in `source` are loaded as torch's `dtype`,
+    as far as it is on this host: their weights as they were converted, else as they are."""
+    cache, found = cache_of_process(), list[Path]()
+    for folder in folders:
+        component = Component.of(source, folder)
+        if component is not None:
+            converted = cache and cache.converted(component, dtype)
+            found += [converted] if converted else component.files
+    return found

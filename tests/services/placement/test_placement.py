@@ -26,7 +26,8 @@ from shared.messages import (
     encode,
 )
 from shared.messages.components import ComponentState, Placement
-from shared.policy.placement.state import Move
+from shared.policy.placement.state import Demand, Move
+from shared.policy.release.jobs import Component
 from shared.services import bus_name
 from tests.loadgen.virtual_time import run_virtually
 
@@ -157,8 +158,11 @@ def test_what_was_said_counts_before_what_is_held_and_what_is_away_stays_away() 
     assert process_of(one, Placement(held=("b",))).holds == {("denoise", "b")}
     assert process_of(one, Placement(held=("a", "b"), away=("b",))).holds == {("denoise", "a")}
     move = Move("d", loads=(("denoise", "b"),), unloads=(("denoise", "a"),))
-    said = said_after(move, process_of(one, None), Placement(away=("c",)))
+    said = said_after(move, process_of(one, None), Placement(away=("c",)), {})
     assert said == Placement(held=("b",), away=("c",))
+    waits: dict[Component, Demand] = {("denoise", "b"): Demand(rate=1.0, seconds=1.0, backlog=2.0)}
+    said = said_after(move, process_of(one, None), None, waits)
+    assert said == Placement(held=("b",), awaited=("b",))
     models = models_of([one])
     assert {model.component[1] for model in models} == {"a", "b"}
     left = without_away(models, {"denoiser": Placement(away=("b",)), "vae": None})

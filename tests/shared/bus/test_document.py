@@ -109,6 +109,10 @@ def test_what_is_away_from_a_service_is_away_from_each_of_its_processes() -> Non
 
 def test_a_name_that_comes_back_joins_what_is_held() -> None:
     assert within(["a"])(None) == Placement()
+    awaited = within(["a"], awaited=True)(Placement(away=("a",), awaited=("b",)))
+    assert awaited == Placement(awaited=("b", "a"))
+    assert within(["a"])(awaited) == Placement(awaited=("b",))
+    assert without(["a"])(awaited) == Placement(away=("a",), awaited=("b",))
     assert within(["a"])(Placement(away=("a", "b"))) == Placement(away=("b",))
     assert within(["a"])(Placement(held=("b",))) == Placement(held=("b", "a"))
     assert without(["a"])(Placement(held=("b",), away=("a",))) == Placement(

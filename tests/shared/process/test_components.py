@@ -1,7 +1,10 @@
 """Components of a process come and go while it runs. On the fake bus, with held loads."""
 
 import asyncio
+import os
+import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,10 +19,12 @@ from shared.config import Settings
 from shared.errors import BusUnavailable, MemoryBudgetExceeded, Misconfigured
 from shared.messages.components import ComponentState, Placement, State
 from shared.process.components import ComponentHost, Components
+from shared.residency.loader import Loader
 from shared.telemetry.metrics import Metrics
 from shared.worker.context import Context
 from shared.worker.memory_budget import MemoryBudget
 from tests.conftest import eventually, run
+from tests.shared.residency.loading import Gate
 
 SIZE = 1000
 """Bytes of each component's weights."""
@@ -33,9 +38,12 @@ class World:
         for source in self.sources.values():
             Path(source, "net").mkdir(parents=True)
             Path(source, "net", "model.safetensors").write_bytes(b"x" * SIZE)
+            Path(source, "net", "config.json").write_text("{}")
         self.held: list[str] = []
         """By the handlers."""
         self.loads: list[str] = []
+        self.niceness: list[int] = []
+        """Of the threads of these loads."""
         self.broken: dict[str, Exception] = {}
         """What loading these raises."""
         self.gate = threading.Event()
@@ -47,9 +55,11 @@ class World:
         self.worker = Worker(self)
         self.budget = 0
         self.memory = MemoryBudget(0)
+        self.loader = Loader()
 
     def load(self, name: str) -> str:
         self.loads.append(name)
+        self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         assert self.gate.wait(60)
         if name in self.broken:
             raise self.broken[name]
@@ -76,9 +86,12 @@ class World:
             load=self.load,
             serving=self.serving,
         )
-        components = Components(context, "vae", host, self.budget or None)
-        async with components.running([self.worker]):  # type: ignore[list-item]  # it is like one
-            yield components, bus
+        components = Components(context, "vae", host, self.loader, self.budget or None)
+        try:
+            async with components.running([self.worker]):  # type: ignore[list-item]  # as one
+                yield components, bus
+        finally:
+            await asyncio.to_thread(self.loader.close)
 
     async def hold_load(self, components: Components[str], bus: MemoryBus, name: str) -> None:
         """Take the component out, and in again, until its load waits for the gate."""
@@ -335,6 +348,79 @@ def test_a_model_that_is_another_one_now_is_loaded_anew(tmp_path: Path) -> None:
                 return world.loads == ["a", "a"] and of(components, "a").state == "loaded"
 
             await eventually(loaded)
+
+    run(main())
+
+
+def test_the_loader_brings_components_in_its_order_and_within_its_bound(tmp_path: Path) -> None:
+    world = World(tmp_path, "a", "b")
+
+    async def main() -> None:
+        async with world.running() as (components, bus):
+            found = world.loader.reading()
+            [tier] = found.tiers
+            assert (tier.items, tier.bytes, tier.loads) == (2, 2 * SIZE, 2)
+            assert found.moved == tier.moved == 2 * SIZE
+            await place(bus, without(["b"]))
+            await until(components, "b", "on disk")
+            gate = Gate()
+            world.loader.bring(gate.item)
+            await asyncio.to_thread(gate.reached)
+            await place(bus, within(["b"]))
+            await until(components, "b", "loading")
+            assert world.loader.waiting() == ["gate", "b"]
+            assert world.loads == ["a", "b"]  # it waits for its turn
+            gate.open()
+            await until(components, "b", "loaded")
+            assert world.loader.reading().tiers[0].items == 2
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_only_a_load_that_jobs_wait_for_is_urgent(tmp_path: Path) -> None:
+    world = World(tmp_path, "a")
+
+    async def main() -> None:
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        async with world.running() as (components, bus):
+            for awaited in (False, True):
+                await place(bus, without(["a"]))
+                await until(components, "a", "on disk")
+                await place(bus, within(["a"], awaited=awaited))
+                await until(components, "a", "loaded")
+        at_start, patient, urgent = world.niceness
+        assert at_start == urgent == usual
+        assert patient > usual
+
+    run(main())
+
+
+def test_what_is_let_go_is_freed(tmp_path: Path) -> None:
+    world = World(tmp_path, "a")
+
+    class Network:
+        pass
+
+    networks = [Network()]
+    freed = weakref.ref(networks[0])
+
+    @asynccontextmanager
+    async def serving(name: str, loaded: object) -> AsyncIterator[None]:
+        world.held.append(name)
+        yield
+        world.held.remove(name)
+
+    world.load = lambda name: networks.pop()  # type: ignore[method-assign, assignment, return-value]
+    world.serving = serving  # type: ignore[method-assign]
+
+    async def main() -> None:
+        async with world.running() as (components, bus):
+            assert freed() is not None
+            await place(bus, without(["a"]))
+            await until(components, "a", "on disk")
+            assert freed() is None
+            assert world.loader.reading().tiers[0].bytes == 0
 
     run(main())
 

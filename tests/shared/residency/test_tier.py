@@ -1,6 +1,7 @@
 """A tier holds what there is room for, brings each item once, and keeps what is pinned."""
 
 import asyncio
+import gc
 from concurrent.futures import CancelledError, Future
 from threading import Thread
 
@@ -13,6 +14,7 @@ from shared.residency.item import Item, undivided
 from shared.residency.loader import Loader
 from shared.residency.rates import Rate
 from shared.residency.tier import Tier
+from shared.telemetry.metrics import Metrics
 from tests.conftest import HANG_SECONDS, run, until
 from tests.shared.residency.loading import Gate, Source
 
@@ -241,3 +243,40 @@ def test_whatever_is_asked_for_bounds_hold_and_pins_count(asked: list[tuple[str,
         assert tier.statistics().bytes <= 30
         assert set(there(tier, "abcde")) >= {key for key, count in pins.items() if count}
     loader.close()
+
+
+def test_metrics_have_what_a_tier_holds_and_what_came_to_it(loader: Loader, source: Source) -> None:
+    tiers = tier_of(loader), tier_of(loader)
+    for tier in tiers:
+        brought(tier, source, "abcd")
+    failing = tiers[0].bring(source.item("e", error=ValueError("no file")))
+    with pytest.raises(ValueError, match="no file"):
+        failing.result(HANG_SECONDS)
+    until(lambda: loader.reading().waiting == 0)
+    metrics = Metrics("denoiser")
+    metrics.watch_loader(loader.reading)
+    found = metrics.render().decode()
+    for name, value in (
+        ("items", 6),
+        ("bytes", 60),
+        ("bound_bytes", 60),
+        ("coming_items", 0),
+        ("loads_total", 9),
+        ("loaded_bytes_total", 90),
+        ("evictions_total", 2),
+        ("failures_total", 1),
+    ):
+        line = f'darkroom_tier_{name}{{service="denoiser",tier="the tier"}} {value}.0'
+        assert line in found
+    assert 'darkroom_loader_bytes_total{service="denoiser"} 90.0' in found
+    assert 'darkroom_loader_waiting_loads{service="denoiser"} 0.0' in found
+    [rate] = [one for one in found.splitlines() if one.startswith("darkroom_tier_bytes_per_second")]
+    assert float(rate.split()[-1]) > 0.0
+
+
+def test_a_tier_that_is_gone_is_no_longer_in_the_metrics(loader: Loader) -> None:
+    tier = tier_of(loader)
+    assert [one.name for one in loader.reading().tiers] == ["the tier"]
+    del tier
+    gc.collect()
+    assert loader.reading().tiers == ()

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared.errors import Misconfigured
+from shared.models.weights import sharing
 from shared.models.weights.cache import Wanted, WeightsCache
 from shared.models.weights.component import Component
 
@@ -262,3 +263,19 @@ def test_the_directory_is_nobody_else_s(tmp_path: Path) -> None:
         WeightsCache(tmp_path / "open", 1)
     assert WeightsCache(tmp_path / "new", 1)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_will_be_mapped_is_what_was_converted_or_else_the_files_themselves(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_caches", [shelf.cache])
+    source, folders = str(shelf.model), ("unet", "vae", "absent")
+    own = [shelf.model / folder / NAME for folder in ("unet", "vae")]
+    assert sharing.files_to_read(source, folders, "bfloat16") == own
+    assert shelf.keep()
+    converted = [shelf.directory / shelf.wanted().key / NAME, own[1]]
+    assert sharing.files_to_read(source, folders, "bfloat16") == converted
+    assert sharing.files_to_read(source, folders, "float32") == own
+    monkeypatch.setattr(sharing, "_caches", [])
+    assert sharing.files_to_read(source, folders, "bfloat16") == own
+    assert sharing.files_to_read("nobody/nothing", folders, "float32") == []
