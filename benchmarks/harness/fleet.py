@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,11 @@ async def own_fleet(
     denoisers: int | None = None,
     replicas: Mapping[str, int] | None = None,
     environment: Mapping[str, str] | None = None,
+    beside: Sequence[str] = (),
 ) -> AsyncIterator[OwnFleet]:
     """What `darkroom up --model MODEL` runs, but for as many denoisers as asked for, which share
     the cores, and `replicas` of services; nothing of it is left behind. `environment`: variables
-    for its processes, which are set in this one too while it runs."""
+    for its processes, which are set in this one too while it runs. `beside`: more models."""
     asked = dict(replicas or {})
     if denoisers is not None:
         asked["denoiser"] = denoisers
@@ -85,7 +86,7 @@ async def own_fleet(
             },
         ),
     ):
-        options, _ = with_layout(FleetOptions(models=(model,), replicas=asked))
+        options, _ = with_layout(FleetOptions(models=(model, *beside), replicas=asked))
         async with (
             running_fleet(
                 options,

@@ -48,6 +48,14 @@ SMALL: Final = Size(channels=(32, 64, 96), transformers=(1, 2), latent_side=16)
 """To see whether a program works."""
 
 
+def shipped_model(directory: Path) -> Path:
+    """A copy of the model that ships, which is named as the directory is. Returns it."""
+    shutil.copytree(_SHIPPED, directory)
+    card = json.loads((_SHIPPED / CARD_FILE).read_text())
+    (directory / CARD_FILE).write_text(json.dumps(card | {"name": directory.name}))
+    return directory
+
+
 def large_model(directory: Path, size: Size = LARGE, seed: int = 0) -> Path:
     """A diffusers directory of a model with a random UNet of `size`, float32. Returns it."""
     shutil.copytree(_SHIPPED, directory, ignore=lambda _, names: {"unet"} & set(names))

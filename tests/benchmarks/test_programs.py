@@ -11,6 +11,7 @@ from benchmarks.joining import Arrival, start_of_step
 from benchmarks.joining import summary as joining_summary
 from benchmarks.plan.__main__ import summary as plan_summary
 from benchmarks.plan.rules import Rule
+from benchmarks.switching import summary as switching_summary
 from benchmarks.throughput import FULL, Round
 from benchmarks.throughput import summary as throughput_summary
 from shared.shipped import DEFAULT_MODEL
@@ -38,6 +39,7 @@ PROGRAMS = (
     "simulate",
     "overload",
     "shared_weights",
+    "switching",
 )
 
 
@@ -73,6 +75,29 @@ def test_the_throughput_ratio_is_the_median_rounds() -> None:
     assert found["images_per_second"] == 5.0
     assert found["baseline_images_per_second"] == 1.0
     assert found["mean_rows_per_step"] == pytest.approx(1.33)
+    json.dumps(found)
+
+
+def test_the_worst_model_tells_what_switching_costs() -> None:
+    cold = {
+        "large": [{"load": 2.0, "solo": 1.0, "cold": 3.3}],
+        "pocket": [{"load": 1.0, "solo": 1.0, "cold": 2.1}],
+    }
+    slow = {"usual": 0.02, "load": 4.0}
+    disturbed = {
+        "large": [
+            {**slow, "urgent": False, "step": 0.021},
+            {**slow, "urgent": True, "step": 0.03},
+        ],
+        "pocket": [
+            {**slow, "urgent": False, "step": 0.02},
+            {**slow, "urgent": True, "step": 0.022},
+        ],
+    }
+    found = switching_summary(cold, disturbed)
+    assert found["cold_seconds_over_load"] == 1.1
+    assert found["steps_disturbed"] == 1.05
+    assert found["steps_disturbed_urgent"] == 1.5
     json.dumps(found)
 
 
