@@ -174,13 +174,16 @@ class _Release:
 
     def _promise_patient(self, jobs: Sequence[WaitingJob]) -> list[WaitingJob]:
         """Those that still wait for room. Who was passed over for long is promised a time, in fair
-        order, if the part that is reserved for them is not used up."""
+        order, if the part that is reserved for them is not used up. Nobody is passed over whose
+        user had more than its share meanwhile."""
         patient = [job for job in jobs if self._now - job.arrival > PATIENCE]
         taken = set()
         for job, seconds in self._in_order(patient):
             pool = self._plan.pool(job)
             component = job.denoise.component
             if pool is None or self._reserved.get(component, 0.0) > self._now:
+                continue
+            if self._fair.exceeds(job.user):  # it waits for its user's own jobs
                 continue
             placement = pool.place(job.denoise, self._plan.ready(job), inf)
             if placement is None:

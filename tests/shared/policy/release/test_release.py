@@ -251,9 +251,10 @@ def test_a_light_user_does_not_wait_for_a_heavy_one() -> None:
 
 def test_a_user_with_one_job_at_a_time_never_waits_for_one_with_many() -> None:
     """Where company saves nothing, so that the light user has a third of all that is done."""
-    heavy = [job(f"h{k:02}", steps=50, user="heavy") for k in range(30)]
-    light = [job(f"l{k:02}", 1.0 + 1.4 * SOLO * k, user="light") for k in range(25)]
-    fleet = Fleet(2, Linear(0.0, 0.07)).run([*heavy, *light], until=30.0)
+    heavy = [job(f"h{k:02}", steps=50, user="heavy") for k in range(60)]
+    light = [job(f"l{k:02}", 1.0 + 1.4 * SOLO * k, user="light") for k in range(60)]
+    fleet = Fleet(2, Linear(0.0, 0.07)).run([*heavy, *light], until=70.0)
+    assert not {each.job_id for each in heavy} <= {*fleet.finished}
     # A step of four rows may be running, and one of four more is taken if there is time for it.
     assert max(fleet.finished[each.job_id] - each.arrival for each in light) < 1.8 * SOLO
 
