@@ -4,12 +4,14 @@ reason to let jobs wait for it. Who is merely absent may be back in a moment: jo
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterable, Collection
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from shared.bus.base import Bus
+from shared import subjects
+from shared.bus.base import Bus, Message
 from shared.bus.discovery import Service, refusals, services
 from shared.bus.model_states import ModelState, waited_for
 from shared.bus.readiness import common
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS: Final = 1.0
 """Pause between two questions who takes work."""
 ANSWER_SECONDS: Final = 0.25
+LOOKS_AT_A_CHANGE: Final = 4
+"""One after another."""
 
 
 def unserved(graph: Graph, found: Collection[Service]) -> NotServed | None:
@@ -45,6 +49,7 @@ class Serving:
         self._bus = bus
         self.catalogue = catalogue
         self._found: Collection[Service] = ()
+        self._changed = asyncio.Event()
         self._looked_at = 0.0
 
     def __repr__(self) -> str:
@@ -74,9 +79,22 @@ class Serving:
 
     async def watch(self) -> None:
         """For as long as this runs."""
-        while True:
-            await self._look()
-            await asyncio.sleep(WATCH_SECONDS)
+        async with self._bus.subscribe(subjects.PLACED) as told, asyncio.TaskGroup() as group:
+            group.create_task(self._listen(told))
+            while True:
+                self._changed.clear()
+                await self._look()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await self._changed.wait()
+
+    async def _listen(self, told: AsyncIterable[Message]) -> None:
+        """Components come and go soon after it was said what processes shall hold: look again and
+        again then."""
+        async for _ in told:
+            for _ in range(LOOKS_AT_A_CHANGE):
+                self._changed.set()
+                await asyncio.sleep(ANSWER_SECONDS)
 
     async def _look(self) -> None:
         try:

@@ -104,7 +104,9 @@ def _plan() -> Grants:
         grants.change_bucket(*BUCKETS),
         grants.consume(subjects.JOBS, subjects.PLANNERS),
         grants.read(subjects.JOBS, subjects.ALL_SUBMITS),
-        grants.subscribe(subjects.ALL_CANCELS, subjects.ALL_LOADS, subjects.ALL_WAITING),
+        grants.subscribe(
+            subjects.ALL_CANCELS, subjects.ALL_LOADS, subjects.ALL_WAITING, subjects.PLACED
+        ),
         _place(),
     )
 

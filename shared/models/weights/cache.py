@@ -92,7 +92,7 @@ class WeightsCache:
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         """Raises `Misconfigured` unless the directory is, or can be made, ours alone."""
-        self._directory = private_directory(directory)
+        self.directory = self._directory = private_directory(directory)
         self._max_bytes = max_bytes
 
     def __repr__(self) -> str:

@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from services.planner import serving as module
 from services.planner.serving import Serving, unserved
+from shared import subjects
 from shared.bus.base import ServiceInfo
-from shared.bus.discovery import Service
+from shared.bus.discovery import COMPONENTS, Service
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.readiness import Refusal
 from shared.bus.unusable import Unusable
 from shared.errors import NotServed
 from shared.jobs.graph import text_to_image
+from shared.messages.components import ComponentState
 from shared.services import SERVICE_OF
 from tests.conftest import eventually, run
 from tests.helpers.factories import catalogue, spec
@@ -96,3 +99,31 @@ def test_a_job_is_turned_away_for_what_holds_now() -> None:
             assert not await refused(serving)
 
     run(scenario())
+
+
+def test_what_shall_be_held_is_looked_at_as_soon_as_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 1000.0)
+    state = ComponentState(name="pocket-sdxl", state="loaded")
+
+    async def main() -> None:
+        bus = MemoryBroker().connect("test")
+        told: dict[str, object] = {COMPONENTS: msgspec.to_builtins([state])}
+        serving = Serving(bus, catalogue())
+
+        async def stands() -> bool:
+            found = serving.waited_for("pocket-sdxl")
+            return found is not None and found.state == "on disk"
+
+        async with denoiser(bus, told), asyncio.TaskGroup() as group:
+            watching = group.create_task(serving.watch())
+            await asyncio.sleep(0)
+            assert not await stands()
+            away = msgspec.structs.replace(state, state="on disk")
+            told[COMPONENTS] = msgspec.to_builtins([away])
+            await bus.publish(subjects.PLACED, b"")
+            await eventually(stands)
+            watching.cancel()
+
+    run(main())

@@ -13,6 +13,7 @@ from shared.host.torch_graph import Graph
 from shared.models.contracts.network import Conditioning
 from shared.models.contracts.traced import TRIALS, graph_if_same
 from shared.models.families.unet.inputs import CrossAttention
+from shared.models.weights.agreements import identity_of
 from shared.models.weights.load import load
 
 
@@ -120,7 +121,8 @@ class UnetControlNet:
         """Its graph, if it is on the CPU and the graph can be trusted."""
         if self.device.type != "cpu":
             return self._forward
-        return graph_if_same(self._forward, [self._example(*trial) for trial in TRIALS])
+        examples = [self._example(*trial) for trial in TRIALS]
+        return graph_if_same(self._forward, examples, identity_of(self._module, type(self)))
 
     def _example(
         self, images: int, height: int, width: int, tokens: int
