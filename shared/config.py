@@ -61,6 +61,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the bus is. The addresses of several servers of one cluster are separated by commas."""
     replicas: Annotated[int, at_least(1, "servers"), EVERY] = 1
     """How many servers of a cluster keep each stream; 3 survive the loss of one."""
+    fleet: Annotated[str, EVERY] = ""
+    """The name of the fleet that started this process, if placement says how many processes that
+    has. `darkroom up --max-processes` sets it."""
+    fleet_limits: Annotated[str, EVERY] = "{}"
+    """The fewest and the most processes of that fleet by service, as JSON:
+    `{"denoiser": [1, 4]}`. `darkroom up --max-processes` sets it."""
     models: Annotated[str, MODELS] = DEFAULT_MODEL
     """The models that are served: directories, hub ids or names of models that ship, separated as
     in PATH."""

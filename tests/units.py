@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 FLEETS: Final = {
+    "tests/e2e/components/test_scaling.py": "tests/e2e, scaled",
     "tests/e2e/test_keys.py": "tests/e2e, secured",
     "tests/e2e/test_pairs.py": "tests/e2e, secured",
     "tests/e2e/test_readme.py": "tests/e2e/test_readme.py",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness.fleet import OwnFleet
+from services.fleet.plan.processes import Crew
 from services.fleet.supervisor.running import START_SECONDS
 from services.fleet.supervisor.supervisor import supervised
 from shared.bus.discovery import ready_pids
@@ -35,7 +36,7 @@ async def second_host(own: OwnFleet) -> AsyncIterator[None]:
         }
         spec = replace(first, name=f"{first.name}-elsewhere", environment=environment)
         async with supervised(
-            [spec], lambda: ready_pids(own.fleet.bus), Path(here) / "logs"
+            Crew([spec]), lambda: ready_pids(own.fleet.bus), Path(here) / "logs"
         ) as supervisor:
             await supervisor.ready(START_SECONDS)
             yield

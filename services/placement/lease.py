@@ -2,11 +2,12 @@
 
 The lease is an entry of a bucket. Its holder writes it anew several times a second; whoever sees
 it unchanged for `LEASE_SECONDS`, by its own clock, takes it over. Writing is compare-and-set, so of
-several who try, one succeeds, and one who was stopped meanwhile learns that it lost the lease
-before it writes anything else.
+several who try, one succeeds, and one who was stopped, or cut off from the bus, takes itself to
+hold the lease no longer than others do.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import msgspec
@@ -46,16 +47,22 @@ class LeaseHolder:
     def __init__(self, bus: Bus, name: str) -> None:
         self._bus, self._name = bus, name
         self._seen: Seen | None = None
-        self.held = False
+        self._until = -inf
 
     def __repr__(self) -> str:
-        return f"<LeaseHolder {self._name}{' holds' if self.held else ''}>"
+        return f"<LeaseHolder {self._name} until {self._until:.1f}>"
+
+    def holds(self, now: float) -> bool:
+        """Whether nobody else can have taken it: it was renewed `LEASE_SECONDS` ago at most. `now`:
+        as for `renew`."""
+        return now < self._until
 
     async def renew(self, now: float) -> bool:
         """Renew the lease, or take it if it is free or over; whether it is held. `now`: of a clock
-        that never goes back."""
-        self.held = await self._renew(now)
-        return self.held
+        that never goes back. Raises `BusUnavailable`; what was renewed before holds on."""
+        renewed = await self._renew(now)
+        self._until = now + LEASE_SECONDS if renewed else -inf
+        return renewed
 
     async def _renew(self, now: float) -> bool:
         entry = await self._bus.get(subjects.PLACEMENT, KEY)

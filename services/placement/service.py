@@ -18,13 +18,14 @@ from services.placement.fleet import (
     without_away,
 )
 from services.placement.lease import RENEW_SECONDS, LeaseHolder
+from services.placement.scaling import wanted_processes
 from shared import subjects
 from shared.bus.base import Bus
 from shared.bus.discovery import Service, services
-from shared.bus.placement import placement
+from shared.bus.placement import placement, wanted_of
 from shared.errors import BusUnavailable, DarkroomError, InvalidRequest
 from shared.messages import decode_load
-from shared.messages.components import Placement
+from shared.messages.components import Placement, WantedProcesses
 from shared.policy.placement.place import place
 from shared.policy.placement.state import Demand, Move, Process
 from shared.policy.release.jobs import Component
@@ -44,12 +45,14 @@ class PlacementService:
         self._lease = LeaseHolder(bus, name)
         self._table = DemandTable()
         self._moves = 0
+        self._wanted: dict[str, WantedProcesses] = {}
+        """What this one said last to each fleet."""
 
     def __repr__(self) -> str:
         return f"<PlacementService {self._lease!r}, {self._moves} moves>"
 
     def statistics(self) -> dict[str, object]:
-        return {"active": self._lease.held, "moves": self._moves}
+        return {"active": self._lease.holds(_now()), "moves": self._moves}
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Until `stop` is set."""
@@ -81,7 +84,7 @@ class PlacementService:
     async def _decide(self) -> None:
         while True:
             demand = self._table.demand(_now())
-            if self._lease.held and demand:
+            if self._lease.holds(_now()) and demand:
                 with contextlib.suppress(BusUnavailable):  # in a second it is there again, or not
                     await self.decide(await services(self._bus, ANSWER_SECONDS))
             await asyncio.sleep(DECIDE_SECONDS)
@@ -97,10 +100,21 @@ class PlacementService:
         moves = place(models, processes, demand)
         by_name = {one.name: one for one in processes}
         for move in moves:
-            if not self._lease.held:
+            if not self._lease.holds(_now()):
                 break  # it was lost meanwhile, and another one decides
             await self._say(move, by_name[move.process], demand)
+        for fleet, wanted in wanted_processes(there, processes, models, demand).items():
+            if self._lease.holds(_now()):
+                await self._scale(fleet, wanted)
         return moves
+
+    async def _scale(self, fleet: str, wanted: dict[str, int]) -> None:
+        message = WantedProcesses(processes=wanted)
+        if self._wanted.get(fleet) == message:
+            return
+        await wanted_of(self._bus, fleet).change(lambda _: message)
+        self._wanted[fleet] = message
+        log.info("%s shall have %s", fleet, ", ".join(f"{n} {s}" for s, n in wanted.items()))
 
     async def _say(self, move: Move, process: Process, demand: Mapping[Component, Demand]) -> None:
         def change(before: Placement | None) -> Placement:

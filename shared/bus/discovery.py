@@ -12,6 +12,7 @@ from shared.bus.base import Bus, Message
 from shared.bus.readiness import WARNINGS, Refusal
 from shared.bus.service import data_of
 from shared.bus.unusable import Unusable, distinct, unusable_in
+from shared.config import Settings
 from shared.errors import BusUnavailable
 from shared.media.sizes import ModelSizes
 from shared.messages.components import ComponentState
@@ -24,6 +25,9 @@ BUDGET: Final = "budget"
 """Names in the metadata of any process, and of one that holds components."""
 SIZES: Final = "sizes"
 """Its name in the metadata of a planner."""
+FLEET: Final = "fleet"
+LIMITS: Final = "limits"
+"""Names in the metadata of any process of a fleet that is scaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class Service:
     say."""
     budget: int = 0
     """Bytes of weights that it may hold; 0: it does not say."""
+    fleet: str = ""
+    """The name of the fleet that it is of, if that starts and stops processes as placement
+    wants."""
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """The fewest and the most processes of that fleet, by service."""
     sizes: Mapping[str, ModelSizes] = field(default_factory=dict)
     """Of a planner: what its models draw, by all names that requests may call them by."""
 
@@ -92,6 +101,13 @@ def unusable_of(found: Collection[Service]) -> list[Unusable]:
 def sizes_metadata(sizes: Mapping[str, ModelSizes]) -> dict[str, str]:
     """Metadata of a planner, for `Service.sizes`."""
     return {SIZES: msgspec.json.encode(sizes).decode()}
+
+
+def fleet_metadata(settings: Settings) -> dict[str, str]:
+    """Metadata of a process, for `Service.fleet` and `Service.limits`."""
+    if not settings.fleet:
+        return {}
+    return {FLEET: settings.fleet, LIMITS: settings.fleet_limits}
 
 
 async def model_sizes(bus: Bus, model: str | None, within: float) -> ModelSizes | None:
@@ -145,6 +161,8 @@ def _service(message: Message) -> Service | None:
             warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
             unusable=unusable_in(data),
             components=components_in(data),
+            fleet=metadata.get(FLEET, ""),
+            limits=msgspec.json.decode(metadata.get(LIMITS, "{}"), type=dict[str, tuple[int, int]]),
             sizes=msgspec.json.decode(metadata.get(SIZES, "{}"), type=dict[str, ModelSizes]),
         )
     except (ValueError, KeyError, AttributeError, TypeError, msgspec.MsgspecError):

@@ -5,12 +5,18 @@ from collections.abc import Callable, Sequence
 from shared import subjects
 from shared.bus.base import Bus
 from shared.bus.document import Document
-from shared.messages.components import Placement
+from shared.messages.components import Placement, WantedProcesses
 
 
 def placement(bus: Bus, whose: str) -> Document[Placement]:
     """Of the process, or of all processes of the service, of that name."""
     return Document(bus, subjects.PLACEMENT, whose, Placement, subjects.PLACED)
+
+
+def wanted_of(bus: Bus, fleet: str) -> Document[WantedProcesses]:
+    """How many processes the fleet of that name shall have."""
+    key = f"wanted-{fleet}"
+    return Document(bus, subjects.PLACEMENT, key, WantedProcesses, subjects.PLACED)
 
 
 async def placed(bus: Bus, process: str, service: str) -> Placement:

@@ -36,6 +36,12 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     as can be, and others without being in anybody's way."""
 
 
+class WantedProcesses(msgspec.Struct, frozen=True, kw_only=True):
+    """How many processes one fleet shall have, by service."""
+
+    processes: dict[str, int] = {}
+
+
 class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
     """What is served beside what fleets were configured with. Sources are directories or hub
     ids."""

@@ -29,7 +29,7 @@ import msgspec
 import uvloop
 
 from shared.bus.base import ServiceInfo
-from shared.bus.discovery import PROCESS
+from shared.bus.discovery import PROCESS, fleet_metadata
 from shared.bus.nats import NatsBus, connect
 from shared.bus.readiness import REFUSAL, Refusal
 from shared.bus.service import PROCESSOR
@@ -107,6 +107,7 @@ class Process(Context):
                     PROCESS: self.name,
                     "pid": str(os.getpid()),
                     "host": socket.gethostname(),
+                    **fleet_metadata(self.settings),
                 },
             ),
         )

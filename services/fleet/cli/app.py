@@ -24,6 +24,7 @@ from services.fleet.plan.processes import (
     FleetOptions,
     catalogue_of,
     given_twice,
+    parse_most,
     parse_replicas,
     served_models,
 )
@@ -68,6 +69,14 @@ def up(
         list[str] | None,
         typer.Option(metavar="SERVICE=N", help="Processes of a service; repeat for several."),
     ] = None,
+    max_processes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE=N",
+            help="Let placement start and stop processes of a service, N at most; repeat for "
+            "several.",
+        ),
+    ] = None,
     controls_apart: Annotated[
         bool, typer.Option("--controls-apart", help="A process for each ControlNet.")
     ] = False,
@@ -93,9 +102,11 @@ def up(
     if verbose:
         logging.getLogger().setLevel(logging.INFO)
     with exit_codes(errors):
+        counts = parse_replicas(replicas or [])
         options = FleetOptions(
             models=served_models(model or (), os.environ),
-            replicas=parse_replicas(replicas or []),
+            replicas=counts,
+            most=parse_most(max_processes or [], counts, controls_apart),
             controls_apart=controls_apart,
             http_host=host,
             http_port=port,

@@ -36,7 +36,8 @@ def with_layout(
         sources = [card.source for card in cards]
         weights = replace(weights_of(sources), shared=_shares_pages(settings))
     layout = choose_layout(machine, weights, chosen, settings.threads)
-    replicas = {**options.replicas, "denoiser": layout.denoisers}
+    begin = min(layout.denoisers, options.most.get("denoiser", layout.denoisers))
+    replicas = {**options.replicas, "denoiser": begin}
     return replace(options, replicas=replicas, devices=machine.devices), layout
 
 

@@ -1,8 +1,11 @@
 """Which processes a fleet consists of, and what each is told. Pure, but for a look at which
 directories there are."""
 
+import json
 import os
 import sys
+import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +28,13 @@ MOST_REPLICAS: Final = 64
 class FleetOptions:
     """What a user chooses about a fleet. A port of 0 is a free one."""
 
+    name: str = field(default_factory=lambda: f"fleet-{uuid.uuid4().hex[:8]}")
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     replicas: Mapping[str, int] = field(default_factory=dict)
     """Processes per service, 1 where it is not named; 0 leaves a service out. Without ControlNets
     there is no process for them."""
+    most: Mapping[str, int] = field(default_factory=dict)
+    """Processes that services may have at most, those that have as many as placement wants."""
     devices: tuple[str, ...] = ()
     """GPUs, as CUDA_VISIBLE_DEVICES names them: each denoiser gets one. None: as inherited."""
     controls_apart: bool = False
@@ -51,14 +57,49 @@ class ProcessSpec:
     environment: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Processes that are started at once, and those that may be later."""
+
+    begin: Sequence[ProcessSpec]
+    spare: Sequence[ProcessSpec] = ()
+
+    @property
+    def all(self) -> tuple[ProcessSpec, ...]:
+        return (*self.begin, *self.spare)
+
+
 def parse_replicas(texts: list[str]) -> dict[str, int]:
     """`["denoiser=2"]` as a mapping. Raises `InvalidRequest`."""
+    return _counts("--replicas", texts, list(SERVICES), least=0)
+
+
+def parse_most(texts: list[str], replicas: Mapping[str, int], apart: bool) -> dict[str, int]:
+    """As `parse_replicas`, of the most processes that services may have, which `replicas` do not
+    exceed. `apart`: ControlNets have processes of their own, which are not scaled. Raises
+    `InvalidRequest`."""
+    scaled = [
+        service
+        for service, spec in SERVICES.items()
+        if spec.nodes and not (apart and spec.holds == "controls")
+    ]
+    found = _counts("--max-processes", texts, scaled, least=1)
+    for service, most in found.items():
+        if (begin := replicas.get(service, 1)) not in range(1, most + 1):
+            raise InvalidRequest("--replicas", f"{service}={begin}", f"{service}=1..{most}")
+    return found
+
+
+def _counts(option: str, texts: list[str], services: list[str], least: int) -> dict[str, int]:
     found = {}
     for text in texts:
         service, _, count = text.partition("=")
-        if service not in SERVICES or not count.isdecimal() or int(count) > MOST_REPLICAS:
-            allowed = f"SERVICE=0..{MOST_REPLICAS} with SERVICE one of {', '.join(SERVICES)}"
-            raise InvalidRequest("--replicas", text, allowed)
+        allowed = range(least, MOST_REPLICAS + 1)
+        if service not in services or not count.isdecimal() or int(count) not in allowed:
+            names = ", ".join(services)
+            raise InvalidRequest(
+                option, text, f"SERVICE={least}..{MOST_REPLICAS} with SERVICE one of {names}"
+            )
         found[service] = int(count)
     return found
 
@@ -123,10 +164,11 @@ def absolute_sources(models: tuple[str, ...]) -> tuple[str, ...]:
 def plan_processes(
     options: FleetOptions, nats_url: str, inherited: Mapping[str, str]
 ) -> tuple[ProcessSpec, ...]:
-    """The fleet's processes, in the order in which they are listed everywhere."""
+    """The fleet's processes, in the order in which they are listed everywhere; of services with
+    processes at `most`, so many."""
     specs: list[ProcessSpec] = []
     for service, spec in SERVICES.items():
-        count = options.replicas.get(service, spec.processes)
+        count = options.most.get(service, replicas_of(options, service))
         shares = {service: inherited}
         if spec.holds == "controls":
             shares = _control_shares(service, options, inherited)
@@ -142,6 +184,31 @@ def plan_processes(
                 for number in range(1, count + 1)
             )
     return tuple(specs)
+
+
+def replicas_of(options: FleetOptions, service: str) -> int:
+    """Its processes when the fleet starts. Whoever wants a service to be scaled wants somebody who
+    says how."""
+    scaling = 1 if service == "placement" and options.most else SERVICES[service].processes
+    return options.replicas.get(service, scaling)
+
+
+def crew_of(options: FleetOptions, planned: Sequence[ProcessSpec]) -> Crew:
+    """Those that are `planned`, by when they are started."""
+    begin: list[ProcessSpec] = []
+    spare: list[ProcessSpec] = []
+    counts = Counter[str]()
+    for spec in planned:
+        counts[spec.service] += 1
+        late = spec.service in options.most
+        late = late and counts[spec.service] > replicas_of(options, spec.service)
+        (spare if late else begin).append(spec)
+    return Crew(begin, spare)
+
+
+def limits_of(options: FleetOptions) -> dict[str, tuple[int, int]]:
+    """The fewest and the most processes of services that are scaled."""
+    return {service: (1, most) for service, most in options.most.items()}
 
 
 def _control_shares(
@@ -181,6 +248,8 @@ def _environment(
         **_identity(service, options.keys, inherited),
         "DARKROOM_NATS_SYNC": "always",  # the fleet's own server does
         "DARKROOM_NATS_URL": nats_url,
+        "DARKROOM_FLEET": options.name if options.most else "",
+        "DARKROOM_FLEET_LIMITS": json.dumps(limits_of(options)),
         "DARKROOM_LORAS": os.pathsep.join(default_loras(inherited)),
         "DARKROOM_CONTROLS": os.pathsep.join(default_controls(inherited)),
         "DARKROOM_MODELS": os.pathsep.join(absolute_sources(options.models)),

@@ -12,10 +12,17 @@ from typing import Final
 
 from services.fleet.access.keys import fleet_access
 from services.fleet.plan.checks import free_port, refuse_unusable
-from services.fleet.plan.processes import FleetOptions, catalogue_of, plan_processes
+from services.fleet.plan.processes import (
+    FleetOptions,
+    catalogue_of,
+    crew_of,
+    limits_of,
+    plan_processes,
+)
 from services.fleet.supervisor.bus_server import Access, BusServer, bus_server
 from services.fleet.supervisor.child import Child
-from services.fleet.supervisor.supervisor import supervised
+from services.fleet.supervisor.scaling import follow_wanted
+from services.fleet.supervisor.supervisor import Supervisor, supervised
 from shared.bus.base import Bus
 from shared.bus.discovery import ready_pids, services
 from shared.bus.nats import connect
@@ -78,24 +85,31 @@ async def running_fleet(
     if options.http_port == 0:  # chosen once: a gateway that is started again keeps its address
         options = replace(options, http_port=free_port(options.http_host))
     arenas = Settings.from_env().arena_dir
-    children: list[Child] = []
+    running: list[Supervisor] = []
     access, credentials = await asyncio.to_thread(_admitted, options)
     async with bus_server(data, nats_port, access=access) as nats:
         bus = await connect(nats.url, f"fleet-{os.getpid()}", credentials=credentials, synced=True)
         try:
             await bus.ensure(TOPOLOGY)  # not every service may change a stream
+            crew = crew_of(options, plan_processes(options, nats.url, os.environ))
             async with supervised(
-                plan_processes(options, nats.url, os.environ),
+                crew,
                 lambda: ready_pids(bus),
                 logs,
                 patience=STOP_SECONDS,
                 verbose=options.verbose,
-                changed=lambda: changed(children) if children else None,
+                changed=lambda: changed(running[0].children) if running else None,
             ) as supervisor:
-                children.extend(supervisor.children)
+                running.append(supervisor)
                 await supervisor.ready(START_SECONDS)
                 http = await _gateway(bus)
-                yield Fleet(nats, bus, children, http, time.monotonic() - began)
+                following = asyncio.create_task(
+                    follow_wanted(bus, options.name, supervisor, limits_of(options))
+                )
+                try:
+                    yield Fleet(nats, bus, supervisor.children, http, time.monotonic() - began)
+                finally:
+                    following.cancel()
         finally:
             await bus.close()
             remove_all_of(arenas, time.time())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from services.fleet.plan.checks import free_port
-from services.fleet.plan.processes import FleetOptions, ProcessSpec, plan_processes
+from services.fleet.plan.processes import Crew, FleetOptions, ProcessSpec, plan_processes
 from services.fleet.supervisor.child import Child
 from services.fleet.supervisor.supervisor import supervised
 from shared.bus.base import Bus
@@ -121,7 +121,7 @@ async def on_broker(
     bus = await connect(broker.url, "chaos", replicas=broker.replicas)
     try:
         async with supervised(
-            _specs(plan, broker, arenas, mark),
+            Crew(_specs(plan, broker, arenas, mark)),
             lambda: ready_pids(bus),
             here / "logs",
             policy=POLICY,

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,9 +6,11 @@ import pytest
 from services.fleet.plan.processes import (
     FleetOptions,
     ProcessSpec,
+    crew_of,
     default_controls,
     default_models,
     given_twice,
+    parse_most,
     parse_replicas,
     plan_processes,
     served_models,
@@ -54,6 +57,41 @@ def test_replicas_share_the_cores_and_are_numbered() -> None:
     assert found["denoiser-1"] == found["denoiser-2"] == 3
     assert found["controlnet-1"] == found["controlnet-2"] == 2
     assert "vae" not in found
+
+
+def test_a_service_that_is_scaled_is_planned_at_its_most_and_begins_with_its_replicas() -> None:
+    options = FleetOptions(
+        models=("some/model",), replicas={"denoiser": 2}, most={"denoiser": 4, "vae": 2}, cores=8
+    )
+    planned = plan_processes(options, "nats://here:1", {})
+    crew = crew_of(options, planned)
+    assert [spec.name for spec in crew.spare] == ["denoiser-3", "denoiser-4", "vae-2"]
+    assert {"denoiser-1", "denoiser-2", "vae-1", "placement"} <= {spec.name for spec in crew.begin}
+    assert threads({spec.name: spec for spec in planned})["denoiser-1"] == 1
+    told = Settings.from_env(crew.begin[0].environment)
+    assert told.fleet == options.name
+    assert json.loads(told.fleet_limits) == {"denoiser": [1, 4], "vae": [1, 2]}
+
+
+def test_a_fleet_that_is_not_scaled_says_nothing_of_it() -> None:
+    assert {spec.environment["DARKROOM_FLEET"] for spec in plan().values()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("most", "replicas", "field"),
+    [
+        (["gateway=2"], {}, "--max-processes"),
+        (["denoiser=0"], {}, "--max-processes"),
+        (["denoiser=2"], {"denoiser": 3}, "--replicas"),
+        (["denoiser=2"], {"denoiser": 0}, "--replicas"),
+    ],
+)
+def test_a_most_that_makes_no_sense_is_refused(
+    most: list[str], replicas: dict[str, int], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_most(most, replicas, apart=False)
+    assert caught.value.fields["field"] == field
 
 
 def test_more_replicas_than_cores_get_a_thread_each() -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.fleet.plan.processes import ProcessSpec
+from services.fleet.plan.processes import Crew, ProcessSpec
 from services.fleet.supervisor.child import Child
 from services.fleet.supervisor.supervisor import Supervisor, supervised
 from shared.errors import Misconfigured
@@ -75,7 +76,7 @@ def fleet_of(
         return said_up(known)
 
     context = supervised(
-        [spec(f"child-{index}", code, modules) for index, code in enumerate(codes)],
+        Crew([spec(f"child-{index}", code, modules) for index, code in enumerate(codes)]),
         probe,
         path,
         policy=QUICK,
@@ -94,6 +95,52 @@ def test_stopping_leaves_no_process_behind(tmp_path: Path, way: str) -> None:
     pids = run(scenario())
     assert len(pids) == 2
     assert not any(alive(pid) for pid in pids)
+
+
+def test_there_are_as_many_processes_as_are_wanted(tmp_path: Path, way: str) -> None:
+    """Of three that were planned; one of them cannot be got to work, and harms nobody."""
+    modules = tmp_path / "modules" if way == "forked" else None
+    codes = (SLEEPER, SLEEPER, "raise SystemExit(3)")
+    planned = [
+        replace(spec(f"child-{number}", code, modules), service="one")
+        for number, code in enumerate(codes)
+    ]
+
+    async def scenario() -> None:
+        known: list[Supervisor] = []
+
+        async def probe() -> Collection[int]:
+            return said_up(known)
+
+        def names() -> list[str]:
+            return [child.spec.name for child in known[0].children]
+
+        async def is_alone() -> bool:
+            return names() == ["child-0"]
+
+        async def are_two() -> bool:
+            return names() == ["child-0", "child-1"]
+
+        context = supervised(Crew(planned[:1], planned[1:]), probe, tmp_path, policy=QUICK)
+        async with context as supervisor:
+            known.append(supervisor)
+            [first] = await started(supervisor)
+            supervisor.resize("one", 3)
+            supervisor.resize("one", 3)
+            await eventually(are_two)
+            await started(supervisor)
+            second = supervisor.children[1].pid
+            supervisor.resize("other", 0)
+            supervisor.resize("one", 1)
+            supervisor.resize("one", 1)
+            await eventually(is_alone)
+            assert not alive(second)
+            assert await started(supervisor) == [first]
+            supervisor.resize("one", 2)
+            assert names() == ["child-0", "child-1"]
+            await started(supervisor)
+
+    run(scenario())
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, way: str) -> None:

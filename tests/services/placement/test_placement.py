@@ -5,17 +5,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
+import pytest
+
 from services.placement.demand import DemandTable
 from services.placement.fleet import holders, models_of, process_of, said_after, without_away
 from services.placement.lease import LEASE_SECONDS, RENEW_SECONDS, LeaseHolder
 from services.placement.service import PlacementService
 from shared import subjects
-from shared.bus.base import ServiceInfo
+from shared.bus.base import Entry, ServiceInfo
 from shared.bus.discovery import BUDGET, PROCESS, Service
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.placement import placement, within, without
 from shared.bus.readiness import Refusal
 from shared.bus.topology import TOPOLOGY
+from shared.errors import BusUnavailable
 from shared.messages import (
     AskedReport,
     ComponentReport,
@@ -185,7 +188,34 @@ def test_one_holds_the_lease_and_another_takes_it_over_within_three_seconds() ->
             now += RENEW_SECONDS
         assert LEASE_SECONDS <= now - died < 3.0
         assert not await first.renew(now)
-        assert (first.held, second.held) == (False, True)
+        assert (first.holds(now), second.holds(now)) == (False, True)
+
+    run_virtually(scenario())
+
+
+def test_who_is_cut_off_from_the_bus_holds_the_lease_no_longer_than_others_wait_for_it() -> None:
+    class CutOff(MemoryBus):
+        away = False
+
+        async def get(self, bucket: str, key: str) -> Entry | None:
+            if self.away:
+                raise BusUnavailable("reading", "it is away")
+            return await super().get(bucket, key)
+
+    async def scenario() -> None:
+        broker = MemoryBroker()
+        bus = CutOff(broker, "first")
+        await bus.ensure(TOPOLOGY)
+        first, second = LeaseHolder(bus, "first"), LeaseHolder(broker.connect("second"), "second")
+        assert await first.renew(10.0)
+        assert not await second.renew(10.0)
+        bus.away = True
+        with pytest.raises(BusUnavailable):
+            await first.renew(10.0 + RENEW_SECONDS)
+        last = 10.0 + LEASE_SECONDS
+        assert first.holds(last - 0.01)
+        assert not first.holds(last)
+        assert await second.renew(last)
 
     run_virtually(scenario())
 
