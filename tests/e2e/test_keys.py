@@ -21,6 +21,7 @@ from shared.security.tokens import add_token
 from tests.conftest import HANG_SECONDS, eventually, run
 from tests.e2e.helpers.guide import ROOT, Reader, assert_shows, steps
 from tests.e2e.helpers.secured import MAKING, STARTING, Secured
+from tests.helpers.models import copied
 
 README = ROOT / "README.md"
 BEYOND = "Beyond this machine"
@@ -53,6 +54,18 @@ def test_what_the_readme_does_beyond_this_machine_is_this_fleet_and_draws(
     for step in (token, *used):
         reader.follow(step)
     assert_shows(here / "secret.png", "a large red circle left on white")
+
+
+def test_a_model_that_is_added_to_a_fleet_under_keys_is_drawn_with_at_once(
+    secured: Secured, tmp_path: Path
+) -> None:
+    source = copied(tmp_path / "another", {"darkroom.json": None}, weights=True)
+    added = secured.fleet.darkroom("models", "add", source)
+    assert added.returncode == 0, added.stdout + added.stderr
+    assert "darkroom keys" not in added.stdout
+    wanted = {"prompt": "a red circle", "num_inference_steps": 2, "model": "another"}
+    assert secured.ask("/v1/images/generations", wanted)["data"][0]["b64_json"]
+    assert secured.fleet.darkroom("models", "remove", "another").returncode == 0
 
 
 def test_a_fleet_under_keys_is_steered_by_pictures(secured: Secured) -> None:

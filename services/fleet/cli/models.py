@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -26,6 +26,13 @@ from shared.process.served import ServedCatalogue
 
 app = typer.Typer(help="What is served; and which models processes hold.")
 
+KEYS_ELSEWHERE: Final = (
+    "If the bus of that fleet asks for keys, and `darkroom up` does not run it, services may not "
+    "pull its jobs until the keys say so: run `darkroom keys DIR` with a --model for every "
+    "model, and have nats-server read DIR/nats/authorization.conf again (nats-server --signal "
+    "reload)"
+)
+
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="See `darkroom models`.")]
 
 
@@ -48,7 +55,10 @@ def add(
     with exit_codes(Console(stderr=True)):
         [source] = served_models((model,), os.environ)
         name = run(change(url, lambda served: served.add(source)))
+        running = fleet_state.running_at(url)
     print(f"{name} is served; see `darkroom models` for how it is loaded")
+    if running is None:
+        print(KEYS_ELSEWHERE)
 
 
 @app.command()

@@ -71,6 +71,11 @@ class BusServer:
             self.restarts += 1
             await asyncio.sleep(decision.after)
 
+    def renew(self) -> None:
+        """Go by its access as that is now, without waiting for the next look."""
+        for file in self.files:
+            file.refresh()
+
     def _note(self, server: NatsServer) -> None:
         self._server = server
         self.url, self.pid, self._port = server.url, server.pid, server.port

@@ -4,22 +4,20 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from services.fleet.access.keys import fleet_access
 from services.fleet.plan.checks import free_port, refuse_unusable
 from services.fleet.plan.processes import (
     FleetOptions,
-    catalogue_of,
     crew_of,
     limits_of,
     plan_processes,
 )
-from services.fleet.supervisor.bus_server import Access, BusServer, bus_server
+from services.fleet.supervisor.admitted import Admitted
+from services.fleet.supervisor.bus_server import BusServer, bus_server
 from services.fleet.supervisor.child import Child
 from services.fleet.supervisor.scaling import follow_wanted
 from services.fleet.supervisor.supervisor import Supervisor, supervised
@@ -29,7 +27,6 @@ from shared.bus.nats import connect
 from shared.bus.topology import TOPOLOGY
 from shared.config import Settings
 from shared.security.keys import ANONYMOUS, Credentials
-from shared.services import Served
 from shared.tensors.janitor import remove_all_of
 
 START_SECONDS: Final = 600.0
@@ -86,20 +83,25 @@ async def running_fleet(
         options = replace(options, http_port=free_port(options.http_host))
     arenas = Settings.from_env().arena_dir
     running: list[Supervisor] = []
-    access, credentials = await asyncio.to_thread(_admitted, options)
+    admitted = await asyncio.to_thread(_admitted, options)
+    credentials = Credentials.of_directory(options.keys / "admin") if options.keys else ANONYMOUS
+    access = None if admitted is None else admitted.access
     async with bus_server(data, nats_port, access=access) as nats:
         bus = await connect(nats.url, f"fleet-{os.getpid()}", credentials=credentials, synced=True)
         try:
             await bus.ensure(TOPOLOGY)  # not every service may change a stream
             crew = crew_of(options, plan_processes(options, nats.url, os.environ))
-            async with supervised(
-                crew,
-                lambda: ready_pids(bus),
-                logs,
-                patience=STOP_SECONDS,
-                verbose=options.verbose,
-                changed=lambda: changed(running[0].children) if running else None,
-            ) as supervisor:
+            async with (
+                nullcontext() if admitted is None else admitted.following(bus, nats),
+                supervised(
+                    crew,
+                    lambda: ready_pids(bus),
+                    logs,
+                    patience=STOP_SECONDS,
+                    verbose=options.verbose,
+                    changed=lambda: changed(running[0].children) if running else None,
+                ) as supervisor,
+            ):
                 running.append(supervisor)
                 await supervisor.ready(START_SECONDS)
                 http = await _gateway(bus)
@@ -115,16 +117,13 @@ async def running_fleet(
             remove_all_of(arenas, time.time())
 
 
-def _admitted(options: FleetOptions) -> tuple[Access | None, Credentials]:
-    """Who may use the bus, which follows from the keys, the models and the ControlNets; and who we
-    are on it."""
+def _admitted(options: FleetOptions) -> Admitted | None:
+    """Who may use the bus; None: whoever reaches it."""
     if options.keys is None:
-        return None, ANONYMOUS
-    catalogue = catalogue_of(options.models)
-    served = Served(tuple(catalogue.cards), tuple(catalogue.controls))
-    access = partial(fleet_access, options.keys, served)
-    access()  # what is wrong with the keys is said before anything is started
-    return access, Credentials.of_directory(options.keys / "admin")
+        return None
+    admitted = Admitted(options.keys, options.models)
+    admitted.access()  # what is wrong with the keys is said before anything is started
+    return admitted
 
 
 async def _gateway(bus: Bus) -> str:
