@@ -37,7 +37,7 @@ from benchmarks.harness.program import (
     say,
 )
 from shared.bus.discovery import services
-from shared.bus.model_states import HOLDERS, waited_for
+from shared.bus.model_states import HOLDERS, model_state
 from shared.bus.placement import placement, within, without
 from shared.client import Darkroom
 from shared.messages import GenerationRequest, StepProgress
@@ -45,7 +45,7 @@ from shared.messages.components import State
 
 MODELS: Final = ("large", "pocket")
 ENVIRONMENT: Final = {"DARKROOM_CONTROLS": "", "DARKROOM_LORAS": ""}
-ANSWER_SECONDS: Final = 0.05
+ANSWER_SECONDS: Final = 0.1
 """In which processes say what they hold: the resolution of a load that nobody waits for."""
 LONGEST: Final = 300.0
 """Seconds that a load is waited for."""
@@ -65,8 +65,8 @@ class Switched:
         async with asyncio.timeout(LONGEST):
             while True:
                 found = await services(self._own.fleet.bus, ANSWER_SECONDS)
-                told = waited_for(found, self.name)
-                if (told is None) if state == "loaded" else (told and told.state == state):
+                answered = {one.service for one in found}.issuperset(HOLDERS)
+                if answered and model_state(found, self.name).state == state:
                     return
 
     async def let_go(self) -> None:
@@ -184,12 +184,14 @@ async def _disturbed(model: Switched, steps: Steps, quiet: float, awaited: bool)
     still = time.perf_counter()
     await asyncio.sleep(quiet / 2)
     usual = steps.between(began, loading) + steps.between(still, time.perf_counter())
+    # A load may be shorter than the pause between two pictures.
+    beside = steps.between(loading, loaded)
     return {
         "urgent": awaited,
         "load": seconds,
-        "usual": median(usual),
-        "step": median(steps.between(loading, loaded)),
-        "steps": len(steps.between(loading, loaded)),
+        "usual": median(usual) if usual else None,
+        "step": median(beside) if beside else None,
+        "steps": len(beside),
     }
 
 
@@ -202,21 +204,24 @@ def summary(cold: Results, disturbed: Results) -> Results:
         found[name] = {"load": load, "solo": solo, "cold": whole, "ratio": whole / (load + solo)}
         for field, urgent in (("patient", False), ("urgent", True)):
             those = [one for one in disturbed[name] if one["urgent"] is urgent]
+            ratios = [one["step"] / one["usual"] for one in those if one["step"] and one["usual"]]
             found[name][field] = {
-                "disturbed": median(one["step"] / one["usual"] for one in those),
+                "disturbed": median(ratios) if ratios else None,
                 "load_seconds": median(one["load"] for one in those),
-                "step": median(one["step"] for one in those),
             }
     return {
         "cold_seconds_over_load": round(max(one["ratio"] for one in found.values()), 3),
-        "steps_disturbed": round(max(one["patient"]["disturbed"] for one in found.values()), 3),
-        "steps_disturbed_urgent": round(
-            max(one["urgent"]["disturbed"] for one in found.values()), 3
-        ),
+        "steps_disturbed": _worst(found, "patient"),
+        "steps_disturbed_urgent": _worst(found, "urgent"),
         "models": found,
         "cold_rounds": cold,
         "disturbed_rounds": disturbed,
     }
+
+
+def _worst(found: Results, field: str) -> float | None:
+    ratios = [one[field]["disturbed"] for one in found.values()]
+    return round(max((one for one in ratios if one), default=0.0), 3) or None
 
 
 def _request(model: str, job_id: str, steps: int) -> GenerationRequest:
@@ -233,7 +238,8 @@ def rows(report: Results) -> Cells:
     for name, one in report["models"].items():
         cells = [f"{one[field]:.2f}" for field in ("load", "solo", "cold", "ratio")]
         for field in ("patient", "urgent"):
-            cells += [f"{one[field]['disturbed']:.3f}", f"{one[field]['load_seconds']:.1f} s"]
+            ratio, seconds = one[field]["disturbed"], one[field]["load_seconds"]
+            cells += ["" if ratio is None else f"{ratio:.3f}", f"{seconds:.1f} s"]
         table.append([name, *cells])
     return table
 

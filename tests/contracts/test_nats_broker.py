@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from shared import subjects
 from shared.bus.embedded import find_binary, nats_server
-from shared.bus.nats import connect
+from shared.bus.nats import api, connect
 from shared.bus.nats.durability import check_sync, finding
 from shared.bus.topology import TOPOLOGY
 from shared.errors import Misconfigured
@@ -181,3 +182,36 @@ def test_the_largest_request_is_no_larger_than_the_largest_result() -> None:
     refuse_small_payload(NEEDED)
     with pytest.raises(Misconfigured, match="images need"):
         refuse_small_payload(NEEDED - 1)
+
+
+def test_a_consumer_that_nobody_pulls_from_leaves_and_what_waits_is_there_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that was removed, say."""
+
+    async def scenario() -> None:
+        async with nats_server(tmp_path) as server:
+            bus = await connect(server.url, "test")
+            await bus.ensure(TOPOLOGY)
+            name = subjects.work_consumer("decode", "m", "standard")
+            queue = subjects.work_filter("decode", "m", "standard")
+
+            async def pulled() -> list[str]:
+                consumer = await bus.consumer(subjects.WORK, name, queue, 30.0)
+                return [delivery.subject for delivery in await consumer.fetch(1, 5.0)]
+
+            async def gone() -> bool:
+                request = f"$JS.API.CONSUMER.INFO.{subjects.WORK}.{name}"
+                return b"consumer not found" in (await bus.request(request, b"", 5.0)).data
+
+            await bus.consumer(subjects.WORK, name, queue, 30.0)
+            assert not await gone()
+            monkeypatch.setattr(api, "FORGOTTEN_SECONDS", 0.2)  # as of consumers made before
+            await bus.consumer(subjects.WORK, name, queue, 30.0)
+            await eventually(gone)
+            waits = queue.replace("*", "j")
+            await bus.store(waits, b"")
+            assert await pulled() == [waits]
+            await bus.close()
+
+    run(scenario())

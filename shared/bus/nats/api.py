@@ -28,6 +28,8 @@ DUPLICATE_WINDOW: Final = 120.0
 
 MAX_WAITING: Final = 16384
 """Fetches that may wait on one consumer at once."""
+FORGOTTEN_SECONDS: Final = 86_400.0
+"""After which a consumer leaves that nobody pulled from. What waits there stays in the stream."""
 PRIORITY_GROUP: Final = "load"
 """The one group of each consumer, in which pulls are served by priority."""
 LAST_PRIORITY: Final = 9
@@ -148,6 +150,8 @@ def consumer_config(stream: str, name: str, subject: str, ack_wait: float) -> di
             "max_waiting": MAX_WAITING,
             "priority_policy": "prioritized",
             "priority_groups": [PRIORITY_GROUP],
+            # Of models that are gone nobody asks; who comes again makes it again.
+            "inactive_threshold": nanoseconds(FORGOTTEN_SECONDS),
         },
     }
 
