@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from services.vae.source_image import SourceImage, read_source_image
+from shared.jobs.graph import image_parameters
 from shared.jobs.validate import validate
 from shared.messages import GenerationRequest, JobSpec
 from shared.models.catalogue import Catalogue
@@ -46,7 +47,7 @@ def inpainter(pipeline: Any, **extra: Any) -> Any:
 def source_images_of(specs: Sequence[JobSpec]) -> list[SourceImage]:
     """Of those that are edits; all of a batch are, or none."""
     edits = [spec for spec in specs if isinstance(spec, EditJob)]
-    return [read_source_image(spec, spec.image, spec.mask) for spec in edits]
+    return [read_source_image(image_parameters(spec), spec.image, spec.mask) for spec in edits]
 
 
 def edit_arguments(sources: Sequence[SourceImage], spec: JobSpec) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from services.controlnet.steps import Computed, ReadRow, Step, compute
 from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import DarkroomError, HandleLost, InvalidRequest, NotFinite, QueueFull
+from shared.jobs.graph import HINT
 from shared.messages import (
     ComponentReport,
     ControlReply,
@@ -25,6 +26,7 @@ from shared.messages import (
     failure_of,
 )
 from shared.messages.handle import TensorHandle
+from shared.messages.nodes import Hint
 from shared.models.contracts.controlnet import ControlNet
 from shared.services import NodeKind
 from shared.tensors.cache import TensorCache
@@ -96,15 +98,16 @@ class ControlNetService(Handler):
         return {"steps": dict(self._steps), "rows": dict(self._rows), "refused": self._refused}
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
-        """Output `hint-<number>`: the embedded image, (channels, height, width)."""
-        spec, number = task.spec, task.node.index
-        data = await self._bus.stored(subjects.job_input(task.job_id, number))
+        """Output `hint`: the embedded image, (channels, height, width)."""
+        asked = task.parameters(Hint)
+        data = await self._bus.stored(subjects.job_input(task.job_id, asked.image))
         if data is None:
-            raise InvalidRequest("controls", number, "one whose image has not been dropped yet")
-        hint = await asyncio.to_thread(read_hint, data, spec.width, spec.height)
+            allowed = "one whose image has not been dropped yet"
+            raise InvalidRequest("controls", asked.image, allowed)
+        hint = await asyncio.to_thread(read_hint, data, asked.width, asked.height)
         embedded = await self._embedding[task.node.model].submit(hint)
         task.progressed()
-        return {task.node.name: task.put(embedded)}
+        return {HINT: task.put(embedded)}
 
     def components(self) -> list[ComponentReport]:
         """What is in hand, and how long it takes, for planners."""

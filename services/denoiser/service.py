@@ -87,7 +87,7 @@ class Denoiser(Handler):
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Output `latents`, float32 (channels, height, width), as the autoencoder wants them."""
-        model = self._models[task.spec.model]
+        model = self._models[task.model]
         keeper = CheckpointKeeper(task)
         on_step = self._on_step(task, keeper)
         with self._alive(task):
@@ -99,7 +99,7 @@ class Denoiser(Handler):
                     row = await self._row(task, model, readings)
                 latents = await self._denoised(task, model, row, keeper, on_step)
             except EngineStopped as stopped:
-                if task.spec.model not in self._draining:
+                if task.model not in self._draining:
                     raise
                 await keeper.flush()
                 raise HandedOver(task.job_id, task.node.name) from stopped
@@ -153,7 +153,7 @@ class Denoiser(Handler):
 
     def _stay(self, task: Task) -> None:
         """Raises `HandedOver` once its model is let go."""
-        if task.spec.model in self._draining:
+        if task.model in self._draining:
             raise HandedOver(task.job_id, task.node.name)
 
     async def _denoised(
@@ -223,7 +223,7 @@ class Denoiser(Handler):
     def _alive(self, task: Task) -> Iterator[None]:
         """Within, the steps of its model's batch are signs of life of `task`, whether it takes part
         or waits for its turn; so are those of a row for which the whole process is held."""
-        tasks = self._tasks[task.spec.model]
+        tasks = self._tasks[task.model]
         tasks.add(task)
         try:
             with self._occupation.working():

@@ -9,6 +9,7 @@ from shared.errors import NotFinite
 from shared.jobs.graph import NEGATIVE
 from shared.messages import ComponentReport
 from shared.messages.handle import TensorHandle
+from shared.messages.nodes import Encode
 from shared.models.contracts.text_encoder import Encoded, TextEncoder, Unread
 from shared.models.loras.library import AdapterLibrary
 from shared.models.lowrank.bank import Use
@@ -59,10 +60,11 @@ class PromptEncoder(Handler):
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Outputs are the tensors of the family's conditioning, by their names; for guided jobs
         also those of the negative prompt, by the same names after `NEGATIVE`."""
-        uses = await self._libraries[task.spec.model].uses(task.spec.loras)
+        asked = task.parameters(Encode)
+        uses = await self._libraries[task.model].uses(asked.loras)
         task.approximations.update(*(adapter.said for adapter, _ in uses))
-        encoded = {"": await self._encode(task, Prompt(task.spec.prompt, uses))}
-        if task.spec.guided:
+        encoded = {"": await self._encode(task, Prompt(asked.prompt, uses))}
+        if asked.guided:
             encoded[NEGATIVE] = await self._negative(task, encoded[""], uses)
         for prefix, half in encoded.items():
             task.warnings.update(cut_warnings(f"{prefix}prompt", half.unread))
@@ -77,7 +79,7 @@ class PromptEncoder(Handler):
 
     async def _encode(self, task: Task, prompt: Prompt) -> Encoded:
         """Raises `NotFinite`."""
-        found = await self._compute[task.spec.model].submit(prompt)
+        found = await self._compute[task.model].submit(prompt)
         if isinstance(found, NotFinite):
             raise found
         task.progressed()
@@ -88,8 +90,8 @@ class PromptEncoder(Handler):
         return found.encoded
 
     async def _negative(self, task: Task, positive: Encoded, uses: tuple[Use, ...]) -> Encoded:
-        negative = task.spec.negative_prompt
-        if negative is None and self._encoders[task.spec.model].zeros_for_empty_prompt:
+        negative = task.parameters(Encode).negative_prompt
+        if negative is None and self._encoders[task.model].zeros_for_empty_prompt:
             return positive.zeros()
         return await self._encode(task, Prompt(negative or "", uses))
 

@@ -16,6 +16,7 @@ from shared.errors import InvalidRequest, NotFinite
 from shared.host.lru import LruCache
 from shared.messages import ComponentReport
 from shared.messages.handle import TensorHandle
+from shared.messages.nodes import EncodeImage
 from shared.services import NodeKind
 from shared.worker.batched_compute import BatchedCompute
 from shared.worker.task import Handler, Task
@@ -69,13 +70,12 @@ class ImageEncoder(Handler):
         also `image_mask` (1, height/8, width/8), 1 where the image is drawn anew, and for decoding
         `original`, uint8 pixels (height, width, 3), `shown` (height, width), 1 likewise, and the
         `profile` of those pixels, if they have one."""
-        spec = task.spec
+        asked = task.parameters(EncodeImage)
         image = await self._file(task, "image")
-        has_file = spec.edit is not None and spec.edit.mask == "file"
-        mask = await self._file(task, "mask") if has_file else None
-        source = await asyncio.to_thread(read_source_image, spec, image, mask)
+        mask = await self._file(task, "mask") if asked.mask == "file" else None
+        source = await asyncio.to_thread(read_source_image, asked, image, mask)
         task.progressed()
-        posterior = await self._posterior(spec.model, source.pixels)
+        posterior = await self._posterior(task.model, source.pixels)
         task.progressed()
         if posterior.widened:
             task.warnings.add(f"image: {WIDENED}")
@@ -112,10 +112,11 @@ class ImageEncoder(Handler):
 
 def _tensors(task: Task, source: SourceImage, posterior: Posterior) -> dict[str, torch.Tensor]:
     tensors = {"image_mean": posterior.mean, "image_std": posterior.std}
-    scale = task.spec.height // posterior.mean.shape[1]
+    asked = task.parameters(EncodeImage)
+    scale = asked.height // posterior.mean.shape[1]
     mask = source.latent_mask(scale)
     if mask is not None and source.mask is not None:
-        refuse_nothing(mask, task.spec, scale)
+        refuse_nothing(mask, asked, scale)
         tensors["image_mask"] = mask
         tensors["original"] = source.own_colours
         tensors["shown"] = source.mask.to(torch.uint8)

@@ -15,9 +15,11 @@ from shared import subjects
 from shared.bus.base import Bus, Message
 from shared.errors import NotFinite
 from shared.host.crash_points import reached
+from shared.jobs.graph import LATENTS, ORIGINAL
 from shared.media.profiles import from_srgb
 from shared.messages import ComponentReport, ImageResult, Preview, PreviewTask, decode, encode
 from shared.messages.handle import TensorHandle
+from shared.messages.nodes import Decode
 from shared.models.cards import ModelCard
 from shared.policy.batch_bounds import DECODING
 from shared.services import NodeKind
@@ -69,25 +71,29 @@ class ImageDecoder(Handler):
     async def run(self, task: Task) -> dict[str, TensorHandle]:
         """Commits the image to the results stream: the first to do so wins. What a mask keeps of
         the image that it began from is put back first. No outputs."""
-        spec, index = task.spec, task.node.index
-        latents = await asyncio.to_thread(get_tensor, self._transport, task.inputs["latents"])
-        pixels, widened = await self._decoded(spec.model, latents)
+        asked = task.parameters(Decode)
+        index = asked.output
+        latents = await asyncio.to_thread(
+            get_tensor, self._transport, task.inputs(LATENTS)["latents"]
+        )
+        pixels, widened = await self._decoded(task.model, latents)
         task.progressed()
         profile = None
         if widened:
             task.warnings.add(f"image {index}: {WIDENED}")
-        if spec.edit is not None and spec.edit.masked:
-            pixels, profile = await asyncio.to_thread(self._with_source, pixels, task.inputs)
-        form, wanted = spec.output_format, spec.output_compression
+        if asked.pasted:
+            original = task.inputs(ORIGINAL)
+            pixels, profile = await asyncio.to_thread(self._with_source, pixels, original)
+        form, wanted = asked.output_format, asked.output_compression
         encoded = await asyncio.to_thread(encode_image, pixels, form, wanted, profile)
         if (said := less_quality(index, form, wanted, encoded.quality)) is not None:
             task.warnings.add(said)
         result = ImageResult(
             job_id=task.job_id,
             index=index,
-            seed=spec.seed + index,
-            width=spec.width,
-            height=spec.height,
+            seed=asked.seed,
+            width=asked.width,
+            height=asked.height,
             output_format=form,
             data=encoded.data,
         )

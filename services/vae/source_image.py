@@ -11,7 +11,7 @@ from shared.jobs.edits import check_mask
 from shared.media.masks import drawn_anew, mask_of
 from shared.media.profiles import to_srgb
 from shared.media.reader import read_image
-from shared.messages import JobSpec
+from shared.messages.nodes import EncodeImage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,15 +33,15 @@ class SourceImage:
         return None if self.mask is None else self.mask[None, ::scale, ::scale].float()
 
 
-def read_source_image(spec: JobSpec, image: bytes, mask: bytes | None) -> SourceImage:
+def read_source_image(asked: EncodeImage, image: bytes, mask: bytes | None) -> SourceImage:
     """The files of an edit, brought to size as diffusers' inpaint pipelines do it. Raises
     `InvalidRequest`."""
-    size = (spec.width, spec.height)
+    size = (asked.width, asked.height)
     opened = read_image("image", image)
     own, profile = opened.kept(size)
     own_colours = _pixels(own)
     pixels = own_colours if profile is None else _pixels(to_srgb(own, profile))
-    if spec.edit is None or not spec.edit.masked:
+    if not asked.masked:
         return SourceImage(pixels, None, pixels, None)
     said = mask_of(opened) if mask is None else check_mask(mask, opened.size)
     if said is None:
@@ -54,11 +54,11 @@ def _pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image))
 
 
-def refuse_nothing(mask: torch.Tensor, spec: JobSpec, scale: int) -> None:
+def refuse_nothing(mask: torch.Tensor, asked: EncodeImage, scale: int) -> None:
     """Raises `InvalidRequest` about a mask that shows nothing at the latents' resolution."""
     if mask.any():
         return
-    field = "mask" if spec.edit is not None and spec.edit.mask == "file" else "image"
+    field = "mask" if asked.mask == "file" else "image"
     allowed = f"transparent areas that are at least {scale} pixels wide in a result of "
-    allowed += f"{spec.width}x{spec.height} pixels"
+    allowed += f"{asked.width}x{asked.height} pixels"
     raise InvalidRequest(field, "a mask that shows next to nothing", allowed)

@@ -19,6 +19,7 @@ these, `Failure` (`shared/messages/`) carries one over the wire, the gateway tur
     ├── NoRoom                a tier cannot take an item in, for too much has to stay there
     ├── PayloadTooLarge       a message over the bus's limit
     ├── RevisionConflict      somebody else advanced the record first
+    ├── Outdated              the job was begun by a version whose records are not understood
     ├── ModelRemoved          an operator removed the model of a job that had not ended
     ├── NotServed             every process that a job needs says that it takes no work
     ├── BusUnavailable        the bus did not answer in time
@@ -44,6 +45,7 @@ from shared.errors.jobs import (
     JobFailed,
     JobNotFound,
     NoLongerWanted,
+    Outdated,
     Poisoned,
     QueueFull,
 )
@@ -73,6 +75,7 @@ __all__ = [
     "NotFinite",
     "NotPermitted",
     "NotServed",
+    "Outdated",
     "PayloadTooLarge",
     "Poisoned",
     "QueueFull",

@@ -104,6 +104,20 @@ class JobCancelled(DarkroomError):
         super().__init__(f"job {job_id} was cancelled", job_id=job_id)
 
 
+class Outdated(DarkroomError):
+    """The job was begun by a version whose records this one cannot go on with."""
+
+    code = "outdated"
+
+    def __init__(self, job_id: str, node: str) -> None:
+        super().__init__(
+            f"job {job_id} was begun by another version of Darkroom, and {node} cannot go on: "
+            "submit it again",
+            job_id=job_id,
+            node=node,
+        )
+
+
 class HandedOver(DarkroomError):
     """The process leaves before the node is done; it goes on elsewhere from its last checkpoint."""
 

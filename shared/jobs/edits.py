@@ -8,7 +8,8 @@ from PIL import Image
 from shared.errors import InvalidRequest
 from shared.media.masks import mask_of, read_mask
 from shared.media.reader import read_image
-from shared.messages import EditSpec, GenerationRequest, JobSpec, MaskSource
+from shared.messages import EditSpec, GenerationRequest, MaskSource
+from shared.messages.nodes import Denoise
 from shared.models.cards import ModelCard
 
 MASK_MODES: Final = ("exact", "cached")
@@ -70,11 +71,11 @@ def taken(steps: int, strength: float, rounds_up: bool) -> int:
     return steps - int(steps - wanted) if rounds_up else int(wanted)
 
 
-def left_out(spec: JobSpec, rounds_up: bool) -> int:
-    """The first of a job's steps that are not taken."""
-    if spec.edit is None:
+def left_out(asked: Denoise, rounds_up: bool) -> int:
+    """The first of a row's steps that are not taken."""
+    if asked.beginning is None:
         return 0
-    return spec.steps - taken(spec.steps, spec.edit.strength, rounds_up)
+    return asked.steps - taken(asked.steps, asked.beginning.strength, rounds_up)
 
 
 def _refuse_what_needs_an_image(request: GenerationRequest) -> None:

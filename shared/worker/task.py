@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from shared.errors import BusUnavailable
+from shared.errors import BusUnavailable, Outdated
 from shared.host.crash_points import reached
 from shared.jobs.events import Checkpointed, Claimed, Event, Isolated, Returned
 from shared.jobs.graph import Node
@@ -17,6 +17,7 @@ from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.jobs.record_store import RecordStore, Revisioned
 from shared.messages import ComponentReport, JobSpec
 from shared.messages.handle import TensorHandle
+from shared.messages.nodes import NodeParameters
 from shared.services import NodeKind
 from shared.tensors.transport import Transport
 from shared.worker.pull import Work
@@ -45,6 +46,9 @@ async def retry_until_written(write: Callable[[], Awaitable[T]], alive: Callable
             log.warning("finished work waits for the bus: %s", error)
             alive()
             await asyncio.sleep(RETRY_SECONDS)
+
+
+P = TypeVar("P", bound=NodeParameters)
 
 
 class Task:
@@ -91,12 +95,20 @@ class Task:
         return self.state.node
 
     @property
-    def inputs(self) -> dict[str, TensorHandle]:
-        """Outputs of all input nodes, by tensor name."""
-        merged: dict[str, TensorHandle] = {}
-        for name in self.node.inputs:
-            merged.update(self.record.nodes[name].outputs)
-        return merged
+    def model(self) -> str:
+        """The name of the component that the node runs on."""
+        return self.node.model
+
+    def parameters(self, kind: type[P]) -> P:
+        """Those of the node, whose handler knows their `kind`. Raises `Outdated`."""
+        found = self.node.parameters
+        if not isinstance(found, kind):
+            raise Outdated(self.job_id, self.node.name)
+        return found
+
+    def inputs(self, port: str) -> dict[str, TensorHandle]:
+        """What is at `port`, by tensor name."""
+        return self.record.nodes[self.node.ports[port]].outputs
 
     @property
     def lease(self) -> tuple[int, str]:

@@ -21,9 +21,11 @@ import shared.host.start_up  # noqa: F401 (as the services do)
 from shared import subjects
 from shared.errors import DarkroomError, HandedOver
 from shared.host.crash_points import reached
+from shared.jobs.graph import LATENTS, TEXTS
 from shared.jobs.record import Checkpoint
 from shared.messages import ImageResult, StepProgress, encode
 from shared.messages.handle import INLINE_LIMIT, TensorHandle
+from shared.messages.nodes import Decode, Denoise, Encode
 from shared.models.catalogue import Catalogue
 from shared.process.components import ComponentHost
 from shared.process.process import Process, arena, run_process
@@ -89,7 +91,7 @@ class Encoder(StandIn):
     kind: NodeKind = "encode"
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
-        digest = hashlib.sha256(task.spec.prompt.encode()).digest()
+        digest = hashlib.sha256(task.parameters(Encode).prompt.encode()).digest()
         task.progressed()
         return {"embeds": self._put(task, digest)}
 
@@ -117,10 +119,11 @@ class Denoiser(StandIn):
             yield
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
+        asked = task.parameters(Denoise)
         step, digest = self._start(task)
         kept: TensorHandle | None = None
-        while step < task.spec.steps:
-            if task.spec.model in self._leaving:
+        while step < asked.steps:
+            if task.model in self._leaving:
                 raise HandedOver(task.job_id, task.node.name)
             await asyncio.to_thread(injection.hold, f"step-{step}")
             await asyncio.sleep(STEP_SECONDS)
@@ -135,8 +138,8 @@ class Denoiser(StandIn):
 
     def _start(self, task: Task) -> tuple[int, bytes]:
         """Steps taken, and where they led: at the last checkpoint if it can be read."""
-        embeds = self._get(task.inputs["embeds"])
-        seed = (task.spec.seed + task.node.index).to_bytes(8)
+        embeds = self._get(task.inputs(TEXTS)["embeds"])
+        seed = task.parameters(Denoise).seed.to_bytes(8)
         checkpoint = task.state.checkpoint
         if checkpoint is not None:
             try:
@@ -165,7 +168,7 @@ class Denoiser(StandIn):
             node=task.node.name,
             index=task.node.index,
             step=step,
-            steps=task.spec.steps,
+            steps=task.parameters(Denoise).steps,
             rows=1,
             at=time.time(),
         )
@@ -176,15 +179,16 @@ class Vae(StandIn):
     kind: NodeKind = "decode"
 
     async def run(self, task: Task) -> dict[str, TensorHandle]:
-        spec, index = task.spec, task.node.index
+        asked = task.parameters(Decode)
+        index = asked.output
         result = ImageResult(
             job_id=task.job_id,
             index=index,
-            seed=spec.seed + index,
+            seed=asked.seed,
             width=SIDE,
             height=SIDE,
             output_format="png",
-            data=_picture(self._get(task.inputs["latents"])),
+            data=_picture(self._get(task.inputs(LATENTS)["latents"])),
         )
         task.progressed()
         reached("commit.before")

@@ -12,6 +12,7 @@ from services.denoiser.rows.row import Row
 from services.denoiser.sampling.initial_latents import SourceImage
 from services.vae.source_image import read_source_image
 from shared.jobs.edits import taken
+from shared.jobs.graph import image_parameters
 from shared.messages import EditSpec
 from tests.helpers import factories, pictures
 from tests.helpers.flux import DYNAMIC, Atelier, Wish, apart, make_flux
@@ -36,7 +37,7 @@ def edited(atelier: Atelier, wish: Wish, masked: bool, strength: float) -> Row:
     edit = EditSpec(strength=strength, mask="file" if masked else "none", mask_mode="exact")
     spec = msgspec.structs.replace(factories.spec(width=SIZE[0], height=SIZE[1]), edit=edit)
     source = read_source_image(
-        spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None
+        image_parameters(spec), pictures.file(PICTURE), pictures.file(MASK) if masked else None
     )
     [posterior] = atelier.decoder.encode([source.pixels])
     mask = source.latent_mask(8)

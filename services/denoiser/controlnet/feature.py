@@ -4,25 +4,27 @@ from services.denoiser.controlnet.state import ControlState, ControlUse
 from services.denoiser.rows.feature import RowFeature
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.initial_latents import SourceImage
+from shared.jobs.graph import HINT
+from shared.messages.nodes import Denoise
 from shared.worker.task import Task
 
 
 class Controls(RowFeature):
     def extend(self, task: Task, row: Row, image: SourceImage | None) -> ControlState | None:
-        spec, inputs = task.spec, task.inputs
-        if not spec.controls:
+        asked = task.parameters(Denoise)
+        if not asked.controls:
             return None
         return ControlState(
             controls=tuple(
                 ControlUse(
                     model=control.model,
-                    hint=inputs[f"hint-{k}"],
+                    hint=task.inputs(control.hint)[HINT],
                     scale=control.scale,
                     start=control.start,
                     end=control.end,
                     guess_mode=control.guess_mode,
                 )
-                for k, control in enumerate(spec.controls)
+                for control in asked.controls
             ),
-            lag=spec.control_lag > 0,
+            lag=asked.control_lag > 0,
         )

@@ -15,6 +15,7 @@ from services.denoiser.loras.extension import LateLoras, RowLoras
 from services.denoiser.rows.feature import Reading, RowFeature, Running
 from services.denoiser.rows.row import Row
 from shared.messages import LoraChoice
+from shared.messages.nodes import Denoise
 from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.sources.origins import label
 from shared.models.lowrank.bank import Use
@@ -31,23 +32,23 @@ class Loras(RowFeature):
         """A suspect never begins without its adapters, for it must not be alone for as long as a
         fetch takes; nor does a row that goes on elsewhere, which may have had them already. Raises
         `InvalidRequest` or `AdapterUnusable` if one cannot be had."""
-        spec, steps = task.spec, 0
+        asked, steps = task.parameters(Denoise), 0
         if not task.suspect and task.state.checkpoint is None:
-            steps = await self.library.late_steps(spec.loras, spec.steps, spec.lora_late_steps)
+            steps = await self.library.late_steps(asked.loras, asked.steps, asked.lora_late_steps)
 
         async def late() -> RowLoras:
-            return LateLoras(steps, {label(choice) for choice in spec.loras})
+            return LateLoras(steps, {label(choice) for choice in asked.loras})
 
         async def read() -> RowLoras:
-            uses = await self.library.uses(spec.loras)
+            uses = await self.library.uses(asked.loras)
             task.approximations.update(*(adapter.said for adapter, _ in uses))
             return RowLoras(uses)
 
-        if not spec.loras:
+        if not asked.loras:
             return None
         if steps:
             return late
-        await self.library.fetch(spec.loras)
+        await self.library.fetch(asked.loras)
         return read
 
     @asynccontextmanager
@@ -59,6 +60,7 @@ class Loras(RowFeature):
             yield
             return
         found: dict[int, Use] = {}
+        wanted = task.parameters(Denoise).loras
 
         async def join(number: int, choice: LoraChoice) -> None:
             await self.library.fetch([choice])  # may take long: nobody who wants to be alone waits
@@ -68,11 +70,11 @@ class Loras(RowFeature):
             running.change(running.row, arrived)
 
         def arrived(row: Row) -> None:
-            late.arrive(tuple(found[k] for k in sorted(found)), len(found) == len(task.spec.loras))
+            late.arrive(tuple(found[k] for k in sorted(found)), len(found) == len(wanted))
 
         try:
             async with asyncio.TaskGroup() as group:
-                for number, choice in enumerate(task.spec.loras):
+                for number, choice in enumerate(wanted):
                     group.create_task(join(number, choice))
                 yield
         except ExceptionGroup as errors:

@@ -6,6 +6,7 @@ from services.denoiser.rows.feature import RowFeature
 from services.denoiser.rows.row import Row
 from services.denoiser.sampling.initial_latents import SourceImage
 from shared.jobs.edits import left_out
+from shared.messages.nodes import Denoise
 from shared.worker.task import Task
 
 
@@ -20,7 +21,7 @@ class MaskCaches(RowFeature):
     def extend(self, task: Task, row: Row, image: SourceImage | None) -> RowCache | None:
         if image is None or image.digest is None or row.extensions or task.suspect:
             return None
-        return self.lookup.masked(row, image, left_out(task.spec, self._rounds_up))
+        return self.lookup.masked(row, image, left_out(task.parameters(Denoise), self._rounds_up))
 
     def close(self) -> None:
         self.lookup.close()

@@ -9,7 +9,8 @@ from services.denoiser.rows.extension import RowExtension
 from services.denoiser.rows.row import Row
 from shared.errors import HandleLost, InvalidRequest
 from shared.jobs.edits import left_out
-from shared.jobs.graph import NEGATIVE
+from shared.jobs.graph import NEGATIVE, TEXTS
+from shared.messages.nodes import Denoise
 from shared.models.contracts.network import Conditioning
 from shared.tensors.torch_io import get_tensor
 from shared.tensors.transport import Transport
@@ -25,36 +26,36 @@ def build_row(
     checkpoint if that can be read. Raises `HandleLost` if its embeddings or its image cannot be
     read, and `InvalidRequest` as the step table and the row do. Blocks: a tensor may come from
     another host, and a step table that is new here takes up to 0.2 s to build."""
-    spec, index = task.spec, task.node.index
-    inputs = task.inputs
+    asked, job = task.parameters(Denoise), task.spec
+    inputs = task.inputs(TEXTS)
     family = model.sampling.family
     texts = tuple(
         {name: inputs[f"{prefix}{name}"] for name in family.conditioning}
-        for prefix in ((NEGATIVE, "") if spec.guided else ("",))
+        for prefix in ((NEGATIVE, "") if asked.guided else ("",))
     )
-    scalars = family.scalars(spec.width, spec.height, spec.guidance)
+    scalars = family.scalars(asked.width, asked.height, asked.guidance)
     halves = [
         Conditioning.of_one({n: get_tensor(transport, h) for n, h in one.items()}, scalars)
         for one in texts
     ]
-    start = left_out(spec, family.rounds_up)
-    table = model.sampling.table(spec.sampler, spec.steps, spec.width, spec.height, start)
-    image = source_image(spec, inputs, transport)
+    start = left_out(asked, family.rounds_up)
+    table = model.sampling.table(asked.sampler, asked.steps, asked.width, asked.height, start)
+    image = source_image(task, transport)
     row = Row(
         job_id=task.job_id,
         node=task.node.name,
-        index=index,
-        seed=spec.seed + index,
+        index=task.node.index,
+        seed=asked.seed,
         table=table,
-        shape=model.sampling.latents(spec.width, spec.height),
+        shape=model.sampling.latents(asked.width, asked.height),
         image=image,
         cond=halves[-1],
-        uncond=halves[0] if spec.guided else None,
-        guidance=spec.guidance if spec.guided else 1.0,
-        service_class=spec.service_class,
-        deadline=spec.deadline,
-        wanted_by=spec.wanted_by,
-        previews=preview_steps(spec.previews, table.steps),
+        uncond=halves[0] if asked.guided else None,
+        guidance=asked.guidance if asked.guided else 1.0,
+        service_class=job.service_class,
+        deadline=job.deadline,
+        wanted_by=job.wanted_by,
+        previews=preview_steps(job.previews, table.steps),
         texts=texts,
         extensions=tuple(extensions),
     )

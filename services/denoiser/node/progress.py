@@ -39,7 +39,7 @@ class ProgressReports:
             self._preview(task, report, report.preview[0])
 
     def _preview(self, task: Task, report: StepReport, latents: torch.Tensor) -> None:
-        spec = task.spec
+        job = task.spec
         try:
             handle = task.put(latents, PREVIEW_LIFETIME)
         except ArenaFull as error:
@@ -48,10 +48,10 @@ class ProgressReports:
         preview = PreviewTask(
             job_id=task.job_id,
             index=task.node.index,
-            partial_index=sorted(preview_steps(spec.previews, report.steps)).index(report.step),
+            partial_index=sorted(preview_steps(job.previews, report.steps)).index(report.step),
             step=report.step,
             latents=handle,
-            output_format=spec.output_format,
-            output_compression=spec.output_compression,
+            output_format=job.output_format,
+            output_compression=job.output_compression,
         )
-        self._publisher.post(subjects.preview(spec.model), preview)
+        self._publisher.post(subjects.preview(task.model), preview)

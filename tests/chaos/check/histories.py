@@ -11,7 +11,7 @@ import msgspec
 from shared import subjects
 from shared.jobs.advance import advance, new_record
 from shared.jobs.events import Checkpointed, Claimed, Event, NodeFailed, NodeFinished, Returned
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.outcome import outcome_of
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.messages import Failure, JobCancelled, encode
@@ -33,7 +33,7 @@ def tensor(arena: str, slot: int) -> TensorHandle:
 
 def good_revisions(chance: random.Random, images: int) -> list[JobRecord]:
     """A job from its first revision to its end, as its processes die, fail and give back."""
-    revisions = [new_record(JOB, spec(n=images), text_to_image(spec(n=images)), at=1.0)]
+    revisions = [new_record(JOB, spec(n=images), workflow(spec(n=images)), at=1.0)]
     while not revisions[-1].ended:
         ready = [s for s in revisions[-1].nodes.values() if s.status == "ready"]
         event = _something(chance, chance.choice(ready))

@@ -15,7 +15,7 @@ from shared import subjects
 from shared.bus.base import Bus
 from shared.errors import DarkroomError, InvalidRequest
 from shared.jobs.advance import new_record
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record import JobRecord
 from shared.messages import (
     CancelRequest,
@@ -118,7 +118,7 @@ class Fuzzer:
     def _record(self, job_id: str, kind: str) -> dict[str, Any]:
         """All nodes before that of `kind` are done, and gave what no service would give."""
         spec = spec_of()
-        fresh = new_record(job_id, spec, text_to_image(spec), time.time())
+        fresh = new_record(job_id, spec, workflow(spec), time.time())
         record: dict[str, Any] = msgspec.to_builtins(fresh, builtin_types=(bytes,))
         nodes = record["nodes"]
         for name in ("encode",) if kind == "denoise" else ("encode", "denoise-0"):

@@ -14,7 +14,7 @@ from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.topology import TOPOLOGY
 from shared.errors import ArenaFull, HandleLost, InvalidRequest, Misconfigured
 from shared.jobs.advance import new_record
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record_store import RecordStore
 from shared.messages import (
     ControlledRow,
@@ -66,7 +66,7 @@ async def _task(bus: MemoryBus, transport: MemoryTransport, job_id: str) -> Task
     records = RecordStore(bus)
     wanted = spec(job_id=job_id, width=64, height=64)
     wanted = msgspec.structs.replace(wanted, controls=(EDGES, EDGES))
-    revisioned = await records.open(new_record(job_id, wanted, text_to_image(wanted), at=0.0))
+    revisioned = await records.open(new_record(job_id, wanted, workflow(wanted), at=0.0))
     work = Work(Delivered(1))  # type: ignore[arg-type]
     return Task(revisioned, revisioned.record.nodes["hint-1"], work, records, transport)
 
@@ -78,8 +78,8 @@ def test_a_jobs_picture_is_embedded() -> None:
         await bus.store(subjects.job_input("job-1", 1), encoded(picture(size=(64, 64))))
         service = ControlNetService({"edges": control("edges")}, bus, transport)
         outputs = await service.run(await _task(bus, transport, "job-1"))
-        assert list(outputs) == ["hint-1"]
-        assert get_tensor(transport, outputs["hint-1"]).shape == (8, 8, 8)
+        assert list(outputs) == ["hint"]
+        assert get_tensor(transport, outputs["hint"]).shape == (8, 8, 8)
         with pytest.raises(InvalidRequest, match=r"controls.*dropped"):
             await service.run(await _task(bus, transport, "job-2"))
         service.close()

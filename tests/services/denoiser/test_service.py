@@ -162,7 +162,7 @@ def test_a_denoiser_tells_how_long_it_is_busy_not_with_how_many() -> None:
                     return denoiser.load(len(names))
 
         assert await told(2, "a", "b", "c") == level(0.02, 3)
-        assert await told(40, "long") == level(0.4, 1) > level(0.02, 3)
+        assert await told(80, "long") == level(0.8, 1) > level(0.02, 3)
 
     world_of_jobs(scenario)
 

@@ -20,7 +20,7 @@ from shared.bus.topology import TOPOLOGY
 from shared.errors import ArenaFull
 from shared.jobs.advance import new_record
 from shared.jobs.events import Claimed, NodeFinished
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record import NodeState
 from shared.jobs.record_store import RecordStore
 from shared.messages import LoraChoice, StepProgress
@@ -120,9 +120,7 @@ class World:
         wanted = msgspec.structs.replace(
             spec(job_id=job_id, **settings), model=model, loras=loras, lora_late_steps=late
         )
-        revisioned = await self.records.open(
-            new_record(job_id, wanted, text_to_image(wanted), at=0.0)
-        )
+        revisioned = await self.records.open(new_record(job_id, wanted, workflow(wanted), at=0.0))
         outputs: dict[str, TensorHandle] = {}
         for prefix, half in (("", conditioning(job_id)), ("negative_", conditioning("nothing"))):
             for name, tensor in half.tensors.items():

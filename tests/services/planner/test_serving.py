@@ -17,13 +17,13 @@ from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.bus.readiness import Refusal
 from shared.bus.unusable import Unusable
 from shared.errors import NotServed
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.messages.components import ComponentState
 from shared.services import SERVICE_OF
 from tests.conftest import eventually, run
 from tests.helpers.factories import catalogue, spec
 
-GRAPH = text_to_image(spec())
+GRAPH = workflow(spec())
 LASTING, PASSING = Refusal("no memory", lasting=True), Refusal("it is leaving")
 
 
@@ -62,7 +62,7 @@ def test_a_model_that_nobody_could_load_is_refused_with_the_reason_and_others_ar
     refusal = unserved(GRAPH, [broken_one])
     assert refusal is not None
     assert refusal.message == "no vae for pocket-sdxl takes work: no numbers"
-    assert unserved(text_to_image(other), [broken_one]) is None
+    assert unserved(workflow(other), [broken_one]) is None
     assert unserved(GRAPH, [broken_one, process("vae", None)]) is None  # another replica has it
 
 

@@ -23,7 +23,7 @@ from shared.bus.topology import TOPOLOGY
 from shared.errors import HandleLost, InvalidRequest, NotFinite
 from shared.jobs.advance import new_record
 from shared.jobs.events import NodeFinished
-from shared.jobs.graph import workflow
+from shared.jobs.graph import image_parameters, workflow
 from shared.jobs.record_store import RecordStore
 from shared.messages import ImageResult, decode
 from shared.messages.handle import TensorHandle
@@ -101,7 +101,7 @@ def test_an_image_and_a_mask_are_brought_to_size_as_diffusers_does_it(
     holes.paste(255, box)
     files = {"image": pictures.file(image), "mask": pictures.file(pictures.mask(size, box))}
     wanted = spec(width=96, height=64, **files)
-    source = read_source_image(wanted, files["image"], files["mask"])
+    source = read_source_image(image_parameters(wanted), files["image"], files["mask"])
     expected = VaeImageProcessor().preprocess(image, height=64, width=96)
     found = 2.0 * (source.pixels.permute(2, 0, 1)[None].float() / 255.0) - 1.0
     assert torch.equal(found, expected)

@@ -18,7 +18,7 @@ from shared.jobs.events import (
     NodeFinished,
     Returned,
 )
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.leases import MAX_KILLS, MAX_LOSSES, is_suspect
 from shared.jobs.record import Checkpoint, JobRecord, NodeState
 from shared.messages import Failure
@@ -28,7 +28,7 @@ FAILURE = Failure(code="internal_error", message="no", retryable=True, fields={}
 
 
 def record() -> JobRecord:
-    return new_record("job", spec(), text_to_image(spec()), at=0.0)
+    return new_record("job", spec(), workflow(spec()), at=0.0)
 
 
 def encode(job: JobRecord) -> NodeState:

@@ -11,7 +11,7 @@ from shared.bus.memory import MemoryBroker
 from shared.bus.topology import TOPOLOGY
 from shared.jobs.advance import new_record
 from shared.jobs.events import CancelRequested
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record_store import RecordStore
 from shared.jobs.releases import keep_released
 from shared.security.private_files import private_directory
@@ -78,9 +78,7 @@ def test_a_release_that_was_missed_is_found_by_looking_at_the_record() -> None:
         records = RecordStore(bus)
         pages = {}
         for job_id in ("ended", "running"):
-            pages[job_id] = await records.open(
-                new_record(job_id, spec(), text_to_image(spec()), at=1.0)
-            )
+            pages[job_id] = await records.open(new_record(job_id, spec(), workflow(spec()), at=1.0))
         await records.advance(pages["ended"], CancelRequested(2.0))
         transport = MemoryTransport("vae-1-1-00000000")
         for job_id in ("ended", "running", "unknown"):

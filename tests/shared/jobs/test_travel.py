@@ -16,6 +16,7 @@ from shared.bus.discovery import sizes_metadata
 from shared.client import Darkroom
 from shared.errors import InvalidRequest
 from shared.jobs import travel
+from shared.jobs.graph import image_parameters
 from shared.jobs.travel import fitted_to_travel, travels
 from shared.jobs.validate import validate
 from shared.media.reader import read_image
@@ -70,7 +71,7 @@ def test_what_is_kept_and_drawn_of_an_image_is_the_same(
     models = catalogue()
     plain = request(**fields)
     spec = validate(plain, models)
-    expected = read_source_image(spec, plain.image or b"", plain.mask)
+    expected = read_source_image(image_parameters(spec), plain.image or b"", plain.mask)
     monkeypatch.setattr(travel, "MAX_IMAGE_BYTES", len(padded(b"")) - 1)
     large = msgspec.structs.replace(plain, image=padded(plain.image or b""))
     fit = fitted_to_travel(large, models.default)
@@ -81,7 +82,7 @@ def test_what_is_kept_and_drawn_of_an_image_is_the_same(
     assert spec.edit is not None
     assert again.edit is not None
     assert (again.edit.masked, again.edit.strength) == (spec.edit.masked, spec.edit.strength)
-    found = read_source_image(again, fit.image, fit.mask)
+    found = read_source_image(image_parameters(again), fit.image, fit.mask)
     assert torch.equal(found.pixels, expected.pixels)
     assert torch.equal(found.own_colours, expected.own_colours)
     assert found.profile == expected.profile

@@ -7,7 +7,7 @@ from shared.bus.memory import MemoryBroker
 from shared.bus.topology import TOPOLOGY
 from shared.config import Settings
 from shared.jobs.advance import new_record
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record_store import RecordStore
 from shared.messages import JobFailed, decode_outcome
 from shared.process.removed import REFUSING_SECONDS, RefusedQueues, RemovedModels
@@ -33,7 +33,7 @@ def test_what_waits_of_a_removed_model_ends_by_name_for_a_minute() -> None:
 
         async def submit(job_id: str) -> None:
             wanted = spec(job_id=job_id)
-            await records.open(new_record(job_id, wanted, text_to_image(wanted), at=1.0))
+            await records.open(new_record(job_id, wanted, workflow(wanted), at=1.0))
 
         async def ended(job_id: str) -> bool:
             return await bus.stored(subjects.result(job_id)) is not None

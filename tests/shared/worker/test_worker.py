@@ -18,7 +18,7 @@ from shared.errors import ArenaFull, HandedOver, HandleLost, InvalidRequest, Mem
 from shared.jobs.advance import MAX_FAILURES, new_record
 from shared.jobs.dead import DeadLetter
 from shared.jobs.events import CancelRequested, Claimed, InputsLost, NodeFailed, NodeFinished
-from shared.jobs.graph import text_to_image
+from shared.jobs.graph import workflow
 from shared.jobs.record_store import RecordStore
 from shared.messages import (
     CancelRequest,
@@ -100,7 +100,7 @@ async def new_bus() -> MemoryBus:
 
 async def submit(bus: MemoryBus, **changes: Any) -> None:
     wanted = spec(**changes)
-    await RecordStore(bus).open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
+    await RecordStore(bus).open(new_record("job-1", wanted, workflow(wanted), at=1.0))
 
 
 def worker_of(
@@ -377,7 +377,7 @@ def test_a_lost_input_runs_its_producer_again_and_not_the_job_into_failure() -> 
             nonlocal lost
             if lost:
                 lost = False
-                raise HandleLost(task.inputs["tensor"].name, "its owner is gone")
+                raise HandleLost(task.inputs("texts")["tensor"].name, "its owner is gone")
             return {}
 
         encoder = StubHandler("encode", encode_prompt)
@@ -612,7 +612,7 @@ def test_a_suspect_runs_when_the_others_have_finished_and_they_wait_for_it() -> 
         async with working(bus, handler):
             for number in range(40):  # so that some run when the suspect comes back
                 other = spec(seed=number)
-                job = new_record(f"other-{number}", other, text_to_image(other), at=1.0)
+                job = new_record(f"other-{number}", other, workflow(other), at=1.0)
                 await RecordStore(bus).open(job)
                 await asyncio.sleep(0.02)
             await eventually(lambda: _none_waits(bus, "encode"))
@@ -724,7 +724,7 @@ def test_a_node_whose_input_is_being_made_again_waits_for_it() -> None:
         bus = await new_bus()
         records = RecordStore(bus)
         wanted = spec(n=2)
-        revisioned = await records.open(new_record("job-1", wanted, text_to_image(wanted), at=1.0))
+        revisioned = await records.open(new_record("job-1", wanted, workflow(wanted), at=1.0))
         outputs = put_bytes(MemoryTransport())
         await records.advance(revisioned, NodeFinished("encode", 1, outputs, "w", 1.0, 2.0))
         lost = InputsLost("denoise-0", 1, outputs["tensor"].name, GONE, 3.0)

@@ -18,6 +18,7 @@ from services.denoiser.sampling.step_table import build_step_table
 from services.vae.autoencoder import Autoencoder
 from services.vae.source_image import read_source_image
 from shared.jobs.edits import taken
+from shared.jobs.graph import image_parameters
 from shared.messages import EditSpec
 from shared.models.samplers.samplers import SAMPLERS
 from tests.helpers import factories, pictures
@@ -60,7 +61,7 @@ def image(source: str, masked: bool, strength: float) -> SourceImage:
     plain = factories.spec(width=SIZE[0], height=SIZE[1])
     spec = msgspec.structs.replace(plain, edit=edit)
     opened = read_source_image(
-        spec, pictures.file(PICTURE), pictures.file(MASK) if masked else None
+        image_parameters(spec), pictures.file(PICTURE), pictures.file(MASK) if masked else None
     )
     [posterior] = autoencoder(source).encode([opened.pixels])
     mask = opened.latent_mask(8)
