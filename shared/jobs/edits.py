@@ -73,7 +73,7 @@ def taken(steps: int, strength: float, rounds_up: bool) -> int:
 
 def left_out(asked: Denoise, rounds_up: bool) -> int:
     """The first of a row's steps that are not taken."""
-    if asked.beginning is None:
+    if asked.beginning is None or asked.start > 0.0:
         return 0
     return asked.steps - taken(asked.steps, asked.beginning.strength, rounds_up)
 

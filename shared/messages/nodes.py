@@ -78,6 +78,11 @@ class Denoise(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     control_lag: int = 0
     beginning: Beginning | None = None
     """None: from noise alone."""
+    start: float = 0.0
+    """The part of the schedule that is taken, from this share of the noise levels,"""
+    end: float = 1.0
+    """to this one: a base model's row ends where its refiner's starts. One that starts later than
+    at 0 begins from the latents at port `image` as they are, whatever its beginning's strength."""
 
     @property
     def guided(self) -> bool:

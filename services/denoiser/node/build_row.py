@@ -7,6 +7,7 @@ from services.denoiser.node.model import Model
 from services.denoiser.node.source_image import source_image
 from services.denoiser.rows.extension import RowExtension
 from services.denoiser.rows.row import Row
+from services.denoiser.sampling.schedule_part import SchedulePart
 from shared.errors import HandleLost, InvalidRequest
 from shared.jobs.edits import left_out
 from shared.jobs.graph import NEGATIVE, TEXTS
@@ -39,15 +40,17 @@ def build_row(
         for one in texts
     ]
     start = left_out(asked, family.rounds_up)
-    table = model.sampling.table(asked.sampler, asked.steps, asked.width, asked.height, start)
-    image = source_image(task, transport)
+    part = SchedulePart(asked.start, asked.end)
+    size = asked.width, asked.height
+    table = model.sampling.table(asked.sampler, asked.steps, *size, start, part)
+    image = source_image(task, model.sampling.latents(*size), transport)
     row = Row(
         job_id=task.job_id,
         node=task.node.name,
         index=task.node.index,
         seed=asked.seed,
         table=table,
-        shape=model.sampling.latents(asked.width, asked.height),
+        shape=model.sampling.latents(*size),
         image=image,
         cond=halves[-1],
         uncond=halves[0] if asked.guided else None,

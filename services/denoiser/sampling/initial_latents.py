@@ -28,19 +28,22 @@ class SourceImage:
     `mask` (1, 1, H, W), 1 where it is drawn anew, 0 where it is kept; None: nothing is kept."""
 
     mean: torch.Tensor
-    std: torch.Tensor
+    std: torch.Tensor | None
+    """None: `mean` are latents that another row ended with; these have no mask."""
     mask: torch.Tensor | None = None
     pure: bool = False
     """What is drawn anew begins as pure noise, and has nothing of the image."""
     digest: str | None = None
     """Of `mean` and `std`, in hexadecimal digits, if masks are cached: what lies outside the mask
     is drawn from it. None: from the row's seed."""
+    noised: bool = True
+    """Noise is drawn over it. False: it is as noisy already as the first step takes it."""
 
     @property
     def draws(self) -> int:
         """Before the first step: the image's place in its distribution, the noise and, of no use
         but drawn by the inpaint pipeline, the place of the image without what the mask shows."""
-        return 2 if self.mask is None else 3
+        return int(self.std is not None) + int(self.noised) + int(self.mask is not None)
 
 
 def content_digest(mean: torch.Tensor, std: torch.Tensor) -> str:
@@ -85,6 +88,11 @@ def begin(
     """The first latents (1, C, H, W), and what is kept of the image from step to step."""
     if image is None:
         return noise.initial() * table.init_scale, None
+    if not image.noised:
+        return image.mean, None
+    if image.std is None:
+        alpha, sigma = table.first
+        return alpha * image.mean + sigma * noise.initial(0), None
     place, drawn = noise.initial(0), noise.initial(1)
     if image.digest is not None and image.mask is not None:
         _, channels, height, width = image.mean.shape

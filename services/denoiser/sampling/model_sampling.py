@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from services.denoiser.sampling.schedule_part import WHOLE, SchedulePart
 from services.denoiser.sampling.step_table import StepTable, build_step_table
 from shared.models.contracts.family import Family
 
@@ -24,9 +25,17 @@ class Sampling:
         """The shape (C, H, W) for an image of so many pixels."""
         return self.family.latent_channels, height // self.scale, width // self.scale
 
-    def table(self, sampler: str, steps: int, width: int, height: int, start: int = 0) -> StepTable:
-        """For an image of so many pixels, without the first `start` steps; raises as
-        `build_step_table` does."""
+    def table(
+        self,
+        sampler: str,
+        steps: int,
+        width: int,
+        height: int,
+        start: int = 0,
+        part: SchedulePart = WHOLE,
+    ) -> StepTable:
+        """For an image of so many pixels, without the first `start` steps and those outside `part`;
+        raises as `build_step_table` does."""
         _, rows, columns = self.latents(width, height)
         return build_step_table(
             self.scheduler_config,
@@ -35,4 +44,5 @@ class Sampling:
             tokens=self.family.sequence_length(rows, columns),
             even_sigmas=self.family.even_sigmas,
             start=start,
+            part=part,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from services.denoiser.sampling.schedule_part import WHOLE, SchedulePart
 from shared.errors import InvalidRequest, Misconfigured
 from shared.models.samplers.samplers import Sampler
 
@@ -35,15 +36,16 @@ class Schedule:
     timestep_scaling: float = 1.0
     """Of a consistency model: the times its boundary condition is stated for are this much more."""
 
-    def without(self, start: int) -> "Schedule":
-        """But for the first `start` steps: a multistep sampler knows nothing of them."""
+    def within(self, start: int, stop: int) -> "Schedule":
+        """The steps from `start` up to `stop` alone: a multistep sampler knows nothing of those
+        before, and goes as if others followed."""
         return replace(
             self,
-            t=self.t[start:],
-            alpha=self.alpha[start:],
-            sigma=self.sigma[start:],
-            alpha_next=self.alpha_next[start:],
-            sigma_next=self.sigma_next[start:],
+            t=self.t[start:stop],
+            alpha=self.alpha[start:stop],
+            sigma=self.sigma[start:stop],
+            alpha_next=self.alpha_next[start:stop],
+            sigma_next=self.sigma_next[start:stop],
             first_order_from=self.first_order_from - start,
         )
 
@@ -55,6 +57,7 @@ def read_schedule(
     tokens: int | None = None,
     even_sigmas: bool = False,
     start: int = 0,
+    part: SchedulePart = WHOLE,
 ) -> Schedule:
     """The schedule that `sampler` follows in `steps` steps on a model with this scheduler config.
 
@@ -62,7 +65,8 @@ def read_schedule(
     need it. `even_sigmas`: flow samplers go from noise level 1 in even steps to 1/steps, before any
     shift, as diffusers' pipelines of transformers have it, and not to the level that the config
     ends at. The first `start` of `steps` are left out, as diffusers' image-to-image pipelines have
-    it. Raises `InvalidRequest` naming `steps`, or `Misconfigured` if `tokens` is missing."""
+    it, and those outside `part`. Raises `InvalidRequest` naming `steps`, `start` or `end`, or
+    `Misconfigured` if `tokens` is missing."""
     scheduler = make_scheduler(scheduler_config, sampler)
     most = _most_steps(scheduler.config, sampler)
     if not 1 <= steps <= most:
@@ -75,7 +79,19 @@ def read_schedule(
     start *= sampler.order
     if start >= len(scheduler.timesteps):
         raise InvalidRequest("steps", steps, f"more, since the first {start} of them are left out")
-    return _read(scheduler, sampler, steps).without(start)
+    first, stop = 0, len(scheduler.timesteps)
+    if part != WHOLE:
+        first, stop = part.of(scheduler.timesteps.tolist(), _times(scheduler, part), sampler.order)
+    return _read(scheduler, sampler, steps).within(max(start, first), stop)
+
+
+def _times(scheduler: Any, part: SchedulePart) -> int:
+    """How many a model was trained at. Raises `InvalidRequest` if steps are not told by them."""
+    if "sigma_data" in scheduler.config:
+        allowed = "all of the schedule, for this model's steps are not told by training times"
+        name, share = ("start", part.start) if part.start else ("end", part.end)
+        raise InvalidRequest(name, share, allowed)
+    return int(scheduler.config.num_train_timesteps)
 
 
 def _read(scheduler: Any, sampler: Sampler, steps: int) -> Schedule:

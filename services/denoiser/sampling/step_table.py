@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from services.denoiser.sampling.noise_schedule import Array, read_schedule
+from services.denoiser.sampling.schedule_part import WHOLE, SchedulePart
 from services.denoiser.sampling.updates import denoiser, update
 from shared.errors import InvalidRequest
 from shared.models.samplers.samplers import prediction_of, require_sampler
@@ -73,14 +74,15 @@ def build_step_table(
     tokens: int | None = None,
     even_sigmas: bool = False,
     start: int = 0,
+    part: SchedulePart = WHOLE,
 ) -> StepTable:
     """The table of `sampler` for a model with this `scheduler_config.json`.
 
     It has `steps` steps, or as many as the diffusers scheduler makes of that number, but for the
-    first `start`. `tokens` and `even_sigmas`: see `read_schedule`. Raises `InvalidRequest` naming
-    `sampler` or `steps`."""
+    first `start` and those outside `part`. `tokens` and `even_sigmas`: see `read_schedule`. Raises
+    `InvalidRequest` naming `sampler`, `steps`, `start` or `end`."""
     config = json.dumps(dict(scheduler_config), sort_keys=True)
-    return _build(config, sampler, steps, tokens, even_sigmas, start)
+    return _build(config, sampler, steps, tokens, even_sigmas, start, part)
 
 
 @lru_cache(maxsize=256)
@@ -91,10 +93,11 @@ def _build(
     tokens: int | None,
     even_sigmas: bool,
     start: int,
+    part: SchedulePart,
 ) -> StepTable:
     config = json.loads(scheduler_config)
     entry = require_sampler(config, sampler)
-    schedule = read_schedule(config, entry, steps, tokens, even_sigmas, start)
+    schedule = read_schedule(config, entry, steps, tokens, even_sigmas, start, part)
     prediction = prediction_of(config)
     assert prediction is not None, "require_sampler has checked it"
     with np.errstate(divide="ignore", invalid="ignore"):

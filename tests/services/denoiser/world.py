@@ -20,10 +20,10 @@ from shared.bus.topology import TOPOLOGY
 from shared.errors import ArenaFull
 from shared.jobs.advance import new_record
 from shared.jobs.events import Claimed, NodeFinished
-from shared.jobs.graph import workflow
+from shared.jobs.graph import Graph, workflow
 from shared.jobs.record import NodeState
 from shared.jobs.record_store import RecordStore
-from shared.messages import LoraChoice, StepProgress
+from shared.messages import JobSpec, LoraChoice, StepProgress
 from shared.messages.handle import TensorHandle
 from shared.models.contracts.network import Network
 from shared.models.loras.files import LoraFiles
@@ -113,14 +113,16 @@ class World:
         model: str = MODEL,
         loras: tuple[LoraChoice, ...] = (),
         late: int = 0,
+        graph: Callable[[JobSpec], Graph] = workflow,
         **changes: Any,
     ) -> None:
-        """A job whose prompt is its id, encoded; it may take `late` steps without its `loras`."""
+        """A job whose prompt is its id, encoded; it may take `late` steps without its `loras`.
+        `graph`: its nodes."""
         settings = {"steps": STEPS, "width": 64, "height": 64, "sampler": "dpmpp_2m"} | changes
         wanted = msgspec.structs.replace(
             spec(job_id=job_id, **settings), model=model, loras=loras, lora_late_steps=late
         )
-        revisioned = await self.records.open(new_record(job_id, wanted, workflow(wanted), at=0.0))
+        revisioned = await self.records.open(new_record(job_id, wanted, graph(wanted), at=0.0))
         outputs: dict[str, TensorHandle] = {}
         for prefix, half in (("", conditioning(job_id)), ("negative_", conditioning("nothing"))):
             for name, tensor in half.tensors.items():
@@ -151,10 +153,12 @@ class World:
     def library(self) -> AdapterLibrary:
         return AdapterLibrary(self.loras, family(), network().check, 2**30, Loader())
 
-    async def task(self, job_id: str = "job-1", deliveries: int = 1) -> WatchedTask:
+    async def task(
+        self, job_id: str = "job-1", deliveries: int = 1, node: str = "denoise-0"
+    ) -> WatchedTask:
         """As the first holder has it, or a later one to whom it was given; after more `deliveries`
         than one, as somebody has it whose only predecessor vanished."""
-        task = await self._delivered(job_id, deliveries)
+        task = await self._delivered(job_id, deliveries, node)
         if task.unclaimed:
             assert await task.claim()
         return task
@@ -164,11 +168,13 @@ class World:
         await self.vanish(job_id)
         return await self._delivered(job_id, deliveries=2)
 
-    async def _delivered(self, job_id: str, deliveries: int) -> WatchedTask:
+    async def _delivered(
+        self, job_id: str, deliveries: int, node: str = "denoise-0"
+    ) -> WatchedTask:
         revisioned = await self.records.load(job_id)
         work = Work(Delivered(deliveries))  # type: ignore[arg-type]  # all else is the worker's
         return WatchedTask(
-            revisioned, revisioned.record.nodes["denoise-0"], work, self.records, self.transport
+            revisioned, revisioned.record.nodes[node], work, self.records, self.transport
         )
 
     async def state(self, job_id: str = "job-1") -> NodeState:

@@ -71,6 +71,7 @@ async def add(world: World, atelier: Atelier, job_id: str, **changes: Any) -> No
     await world.records.open(new_record(job_id, wanted, workflow(wanted), at=0.0))
     [text], image = atelier.encoder([job_id], [()]), picture()
     assert image.mask is not None
+    assert image.std is not None
     done: dict[str, Mapping[str, torch.Tensor]] = {
         "encode": text.tensors,
         "encode_image": {
