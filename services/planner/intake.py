@@ -77,12 +77,22 @@ class Intake:
         graph = workflow(spec)
         await self._serving.refuse_unserved(graph)
         await self._depths.admit(graph)
-        card = self._serving.catalogue.cards.get(spec.model)
-        if card is None:
-            raise ModelRemoved(spec.model)
+        scales = self._scales(graph)
         return Submission(
-            request, spec, graph, waiting_job(job_id, spec, graph, card, now, len(data))
+            request, spec, graph, waiting_job(job_id, spec, graph, scales, now, len(data))
         )
+
+    def _scales(self, graph: Graph) -> dict[str, int]:
+        """Pixels to a position of the latents, of each model that denoises. Raises
+        `ModelRemoved`."""
+        scales: dict[str, int] = {}
+        for node in graph.values():
+            if node.kind == "denoise":
+                card = self._serving.catalogue.cards.get(node.model)
+                if card is None:
+                    raise ModelRemoved(node.model)
+                scales[node.model] = card.scale
+        return scales
 
     async def accept(self, submission: Submission, now: float) -> JobRecord:
         """The record of a released job, whose images are stored then: whoever reads a record
