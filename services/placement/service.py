@@ -4,7 +4,6 @@ it ends, processes keep what they hold.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -23,7 +22,7 @@ from shared import subjects
 from shared.bus.base import Bus
 from shared.bus.discovery import Service, services
 from shared.bus.placement import placement, wanted_of
-from shared.errors import BusUnavailable, DarkroomError, InvalidRequest
+from shared.errors import DarkroomError, InvalidRequest
 from shared.messages import decode_load
 from shared.messages.components import Placement, WantedProcesses
 from shared.policy.placement.place import place
@@ -45,8 +44,6 @@ class PlacementService:
         self._lease = LeaseHolder(bus, name)
         self._table = DemandTable()
         self._moves = 0
-        self._wanted: dict[str, WantedProcesses] = {}
-        """What this one said last to each fleet."""
 
     def __repr__(self) -> str:
         return f"<PlacementService {self._lease!r}, {self._moves} moves>"
@@ -85,8 +82,10 @@ class PlacementService:
         while True:
             demand = self._table.demand(_now())
             if self._lease.holds(_now()) and demand:
-                with contextlib.suppress(BusUnavailable):  # in a second it is there again, or not
+                try:
                     await self.decide(await services(self._bus, ANSWER_SECONDS))
+                except DarkroomError as error:  # in a second it is tried again
+                    log.warning("what processes shall hold cannot be decided: %s", error)
             await asyncio.sleep(DECIDE_SECONDS)
 
     async def decide(self, found: list[Service]) -> tuple[Move, ...]:
@@ -109,11 +108,11 @@ class PlacementService:
         return moves
 
     async def _scale(self, fleet: str, wanted: dict[str, int]) -> None:
-        message = WantedProcesses(processes=wanted)
-        if self._wanted.get(fleet) == message:
+        """What was said last is read anew, for another one may have decided meanwhile."""
+        message, said = WantedProcesses(processes=wanted), wanted_of(self._bus, fleet)
+        if await said.read() == message:
             return
-        await wanted_of(self._bus, fleet).change(lambda _: message)
-        self._wanted[fleet] = message
+        await said.change(lambda _: message)
         log.info("%s shall have %s", fleet, ", ".join(f"{n} {s}" for s, n in wanted.items()))
 
     async def _say(self, move: Move, process: Process, demand: Mapping[Component, Demand]) -> None:

@@ -2,7 +2,7 @@
 removed while fleets ran. That list is in the bus, and outlives fleets."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from shared import subjects
 from shared.bus.base import Bus
@@ -51,21 +51,30 @@ def with_model(card: ModelCard) -> Change:
     return change
 
 
-def without_model(card: ModelCard) -> Change:
-    """The model of this card is served no more."""
+class Named(Protocol):
+    """A model, whether or not its files can be read."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+def without_model(model: Named) -> Change:
+    """This model is served no more."""
 
     def change(before: ServedModels | None) -> ServedModels:
         before = before or NOTHING
         removed = before.removed
-        if card.source not in before.added:
-            removed = (*_but(removed, card.source), card.source)
+        if model.source not in before.added:
+            removed = (*_but(removed, model.source), model.source)
         if len(removed) > MOST_ADDED:
             allowed = f"at most {MOST_ADDED} removed ones of those that were configured"
-            raise InvalidRequest("model", card.name, allowed)
+            raise InvalidRequest("model", model.name, allowed)
         return ServedModels(
-            added=_but(before.added, card.source),
+            added=_but(before.added, model.source),
             removed=removed,
-            gone=(*_but(before.gone, card.name), card.name)[-MOST_GONE:],
+            gone=(*_but(before.gone, model.name), model.name)[-MOST_GONE:],
         )
 
     return change
@@ -89,14 +98,22 @@ def new_card(source: str, catalogue: Catalogue, settings_file: str) -> ModelCard
     return card
 
 
-def removable(name: str, catalogue: Catalogue) -> ModelCard:
-    """The card of the model of this name, which may be removed. Raises `InvalidRequest`."""
-    card = catalogue.find(name)
-    if card is None:
-        raise InvalidRequest("model", name, "one of " + ", ".join(catalogue.cards))
-    if len(catalogue.cards) == 1:
+def named(field: str, name: str, catalogue: Catalogue) -> Named:
+    """The model of this name, also one whose files cannot be read (any more): processes may hold
+    it. Raises `InvalidRequest` about `field`."""
+    unread = {one.name: one for one in catalogue.unusable if one.kind == "model"}
+    found = catalogue.find(name) or unread.get(name)
+    if found is None:
+        raise InvalidRequest(field, name, "one of " + ", ".join((*catalogue.cards, *unread)))
+    return found
+
+
+def removable(name: str, catalogue: Catalogue) -> Named:
+    """The model of this name, which may be removed. Raises `InvalidRequest`."""
+    found = named("model", name, catalogue)
+    if [*catalogue.cards] == [found.name]:
         raise InvalidRequest("model", name, "one that is not the last of those that are served")
-    return card
+    return found
 
 
 def _but(each: Sequence[str], one: str) -> tuple[str, ...]:

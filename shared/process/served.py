@@ -13,6 +13,7 @@ from shared.models.cards import ModelCard
 from shared.models.catalogue import Catalogue
 from shared.models.served import (
     NOTHING,
+    Named,
     new_card,
     removable,
     served_models,
@@ -68,13 +69,13 @@ class ServedCatalogue:
             await self.look()
         return card
 
-    async def remove(self, name: str) -> ModelCard:
+    async def remove(self, name: str) -> Named:
         """Serve the model that is called so no more, anywhere. Raises `InvalidRequest` if there is
         none, or it is the last one."""
-        card = removable(name, self.catalogue)
-        await self._document.change(without_model(card))
+        model = removable(name, self.catalogue)
+        await self._document.change(without_model(model))
         await self.look()
-        return card
+        return model
 
     async def follow(self) -> None:
         """For as long as this runs."""

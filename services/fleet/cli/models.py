@@ -17,11 +17,11 @@ from shared.bus.model_states import HOLDERS, ModelState, model_states
 from shared.bus.placement import placement, within, without
 from shared.client import fleet_state
 from shared.config import Settings
-from shared.errors import BusUnavailable, InvalidRequest
+from shared.errors import BusUnavailable
 from shared.host.command_exits import exit_codes, run
-from shared.models.cards import ModelCard
 from shared.models.catalogue import Catalogue
 from shared.models.loras import fits
+from shared.models.served import Named, named
 from shared.process.served import ServedCatalogue
 
 app = typer.Typer(help="What is served; and which models processes hold.")
@@ -86,7 +86,7 @@ def unload(model: Name, url: Url = None) -> None:
     print(f"{model} is being let go, until a job wants it or `darkroom models load {model}`")
 
 
-async def change(url: str | None, what: Callable[[ServedCatalogue], Awaitable[ModelCard]]) -> str:
+async def change(url: str | None, what: Callable[[ServedCatalogue], Awaitable[Named]]) -> str:
     """The name of the model that `what` adds or removes. Raises as `ServedCatalogue` does."""
     async with bus_at(url, "darkroom-models") as bus:
         served = await _served(bus, fleet_state.running_at(url))
@@ -105,10 +105,8 @@ async def place(url: str | None, model: str, held: bool) -> None:
     """Raises `InvalidRequest` if the model is not served."""
     async with bus_at(url, "darkroom-models") as bus:
         catalogue = (await _served(bus, fleet_state.running_at(url))).catalogue
-        card = catalogue.find(model)
-        if card is None:
-            raise InvalidRequest("MODEL", model, "one of " + ", ".join(catalogue.cards))
-        change = (within if held else without)((card.name,))
+        name = named("MODEL", model, catalogue).name
+        change = (within if held else without)((name,))
         for service in HOLDERS:
             await placement(bus, service).change(change)
 
@@ -147,7 +145,12 @@ def show_models(console: Console) -> None:
         )
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     for one in catalogue.unusable:
-        console.print(line_of(one), highlight=False, markup=False, soft_wrap=True)
+        said = line_of(one)
+        if one.kind == "model" and one.name in states:  # processes know it from before
+            state = in_words(states[one.name])
+            lines = one.name, f"from      {one.source}", f"state     {state}"
+            said = "\n  ".join((*lines, f"files     {one.reason}"))
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     if loras := catalogue.lora_directory.names():
         console.print(f"LoRAs: {', '.join(loras)}", highlight=False, markup=False, soft_wrap=True)
     sources = [card.source for card in catalogue.cards.values()]

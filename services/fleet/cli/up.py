@@ -125,6 +125,7 @@ def _announce(
         "models": ", ".join(options.models),
         "left out": ", ".join(left_out(options)),
         "runs": f"{layout}; {OTHERWISE}",
+        "scales": ", ".join(f"{service} up to {most}" for service, most in options.most.items()),
         "HTTP": fleet.http_url or "no gateway",
         "NATS": fleet.nats.url + (f" ({NATS_PORT} is taken)" if moved else ""),
         "logs": str(logs),

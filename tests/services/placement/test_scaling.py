@@ -4,10 +4,15 @@ from dataclasses import replace
 
 from services.placement.fleet import models_of, process_of
 from services.placement.scaling import wanted_processes
+from services.placement.service import PlacementService
 from shared.bus.discovery import Service
-from shared.messages.components import ComponentState
+from shared.bus.memory import MemoryBroker
+from shared.bus.placement import wanted_of
+from shared.bus.topology import TOPOLOGY
+from shared.messages.components import ComponentState, WantedProcesses
 from shared.policy.placement.state import Demand
 from shared.policy.release.jobs import Component
+from tests.loadgen.virtual_time import run_virtually
 
 GB = 1 << 30
 DENOISE: Component = ("denoise", "m")
@@ -61,3 +66,20 @@ def test_processes_of_no_fleet_that_is_scaled_stay_as_they_are() -> None:
     assert wanted([denoiser("d1", "", 0)], 50.0) == {}
     mixed = [denoiser("d1", "", 0), replace(denoiser("d2", "f", 4), process="d2")]
     assert wanted(mixed, 1.2) == {"f": {"denoiser": 2}}
+
+
+def test_who_decides_again_says_anew_what_another_one_changed_meanwhile() -> None:
+    """The one that held the lease before it, or an operator."""
+
+    async def scenario() -> None:
+        bus = MemoryBroker().connect("test")
+        await bus.ensure(TOPOLOGY)
+        service = PlacementService(bus, "one")
+        one = WantedProcesses(processes={"denoiser": 1})
+        three = WantedProcesses(processes={"denoiser": 3})
+        await service._scale("f", one.processes)
+        await wanted_of(bus, "f").change(lambda _: three)
+        await service._scale("f", one.processes)
+        assert await wanted_of(bus, "f").read() == one
+
+    run_virtually(scenario())
