@@ -46,6 +46,10 @@ class LateLoras(RowLoras):
         self._joined: dict[str, int] = {}
         """By name: the steps that were done when it joined."""
 
+    def begin(self, steps: int) -> None:
+        """The row takes so many: not even the last one is taken if something is missing."""
+        self._most = min(self._most, steps - 1)
+
     def blocked(self, step: int) -> bool:
         return not self.complete and step >= self._most
 

@@ -59,6 +59,7 @@ class Loras(RowFeature):
         if late is None:
             yield
             return
+        late.begin(running.row.table.steps)
         found: dict[int, Use] = {}
         wanted = task.parameters(Denoise).loras
 

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,7 @@ from services.denoiser.loras.predictor import batch_of
 from services.denoiser.rows.row import Row
 from shared.errors import AdapterUnusable, InvalidRequest
 from shared.messages import LoraChoice
+from shared.messages.nodes import Denoise
 from shared.models.loras.files import LoraFiles
 from shared.models.loras.library import AdapterLibrary
 from shared.models.loras.read import read_adapter
@@ -83,6 +85,35 @@ def test_a_row_starts_without_its_lora_waits_at_the_bound_and_goes_on_with_it(
         torch.testing.assert_close(
             world.latents(late.result()), stepped(row, {3: adapter})[0], atol=1e-5, rtol=1e-5
         )
+
+    in_world(scenario)
+
+
+def test_a_row_that_takes_a_part_of_the_steps_does_not_end_without_its_lora(
+    tmp_path: Path,
+) -> None:
+    """As many as were asked for are more than it takes."""
+    neon(tmp_path)
+
+    async def scenario(world: World) -> None:
+        library = slow(world, tmp_path)
+        await world.add("late", loras=NEON, late=STEPS - 1, sampler="euler")
+        await world.add("other", steps=STEPS, sampler="euler")
+        async with engine(network()) as one:
+            denoiser = world.denoiser(one)
+            async with asyncio.TaskGroup() as group:
+                task = await world.task("late")
+                half = msgspec.structs.replace(task.parameters(Denoise), end=0.5)
+                node = msgspec.structs.replace(task.node, parameters=half)
+                task.state = msgspec.structs.replace(task.state, node=node)
+                late = group.create_task(denoiser.run(task))
+                await group.create_task(denoiser.run(await world.task("other")))
+                taken = len(world.publisher.steps("late"))
+                assert 0 < taken < STEPS - 1
+                assert not late.done()
+                library.there.set()
+        assert len(world.publisher.steps("late")) == taken + 1
+        assert task.approximations == {f"late_lora neon: image 0, step {taken + 1}"}
 
     in_world(scenario)
 
