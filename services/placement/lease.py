@@ -14,8 +14,8 @@ import msgspec
 
 from shared import subjects
 from shared.bus.base import Bus
-from shared.errors import RevisionConflict
-from shared.messages import encode
+from shared.errors import InvalidRequest, RevisionConflict
+from shared.messages import decode, encode
 
 LEASE_SECONDS: Final = 2.0
 """After which a lease that nobody renews is over."""
@@ -39,6 +39,14 @@ class Seen:
 
     revision: int
     at: float
+
+
+def _read(data: bytes) -> PlacementLease:
+    """What cannot be read is a lease that nobody renews."""
+    try:
+        return decode(data, PlacementLease)
+    except InvalidRequest:
+        return PlacementLease(holder="", term=0)
 
 
 class LeaseHolder:
@@ -68,7 +76,7 @@ class LeaseHolder:
         entry = await self._bus.get(subjects.PLACEMENT, KEY)
         if entry is None:
             return await self._write(PlacementLease(holder=self._name), None, now)
-        lease = msgspec.msgpack.decode(entry.value, type=PlacementLease)
+        lease = _read(entry.value)
         if lease.holder == self._name:
             renewed = msgspec.structs.replace(lease, renewed=lease.renewed + 1)
             return await self._write(renewed, entry.revision, now)

@@ -6,13 +6,14 @@ from shared.policy.cost_model import PACE_STEPS, CostModel
 from shared.policy.step_work import StepWork
 
 UNSEEN: Final = 0.25
-"""Relative error of what is predicted from before a rest: what the host does now is not seen yet.
-Who shares a step on the word of it may make everybody late who is there."""
+"""Most relative error of what is predicted from before a rest: what the host does now is not seen
+yet. Who shares a step on the word of it may make everybody late who is there."""
 
 
 class CautiousCost:
     """`cost` at its `busy_pace` (`StepCost`). Nothing is added for doubt where the last steps were
-    measured since the last rest: the pace has it."""
+    measured since the last rest: the pace has it. After a rest it may have become what it was at
+    any of the last steps: a process that has its device to itself is hardly doubted."""
 
     __slots__ = ("_cost", "_ratio", "doubt", "known", "slowness")
 
@@ -39,4 +40,4 @@ class CautiousCost:
 def _doubt(cost: CostModel) -> float:
     if not cost.lately:
         return cost.doubt
-    return 0.0 if len(cost.paces) >= PACE_STEPS else UNSEEN
+    return 0.0 if len(cost.paces) >= PACE_STEPS else min(UNSEEN, cost.spread)

@@ -172,6 +172,13 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True):
         return abs(middle - 1.0) + (high - low) / QUARTILES
 
     @property
+    def spread(self) -> float:
+        """How much slower than the fastest the slowest of the last steps was, those before a rest
+        too, as a share; infinity if there were too few to tell."""
+        paces = self._paces(self.lately)
+        return max(paces) / min(paces) - 1.0 if len(paces) >= PACE_STEPS else inf
+
+    @property
     def longest(self) -> float:
         """Seconds of the longest of the last few steps; infinity if there were none since there was
         nothing to do."""

@@ -87,35 +87,3 @@ def test_a_model_is_added_drawn_with_and_removed_with_a_job_under_way(
     assert run(ended(under_way)) == "model_removed"
     until(lambda: state(fleet, "added") == "not served")
     assert fleet.darkroom("models", "remove", "added").returncode == 2
-
-
-def test_a_models_directory_is_removed_under_it_and_comes_back(
-    fleet: RunningFleet, tmp_path: Path
-) -> None:
-    """What is in memory goes on; what has to be read again fails by name, is tried again, and holds
-    up nobody else."""
-    source = Path(copied(tmp_path / "fleeting", {"darkroom.json": None}, weights=True))
-    away = tmp_path / "away"
-    assert fleet.darkroom("models", "add", str(source)).returncode == 0
-
-    async def draw(model: str) -> None:
-        async with Darkroom.connect(fleet.nats_url) as darkroom:
-            job = await darkroom.submit(wanted(model, steps=4))
-            assert isinstance(await job.outcome(), JobDone)
-
-    run(draw("fleeting"))
-    source.rename(away)
-    run(draw("fleeting"))
-    assert "state     loaded\n  files     model" in fleet.darkroom("models").stdout
-    assert fleet.darkroom("models", "unload", "fleeting").returncode == 0
-    until(lambda: state(fleet, "fleeting") == "on disk")
-    assert fleet.darkroom("models", "load", "fleeting").returncode == 0
-    until(lambda: state(fleet, "fleeting") == "failed")
-    assert str(source) in listed(fleet)["fleeting"]["reason"]
-    run(draw(DEFAULT))
-    away.rename(source)
-    run(draw("fleeting"))
-    assert state(fleet, "fleeting") == "loaded"
-    source.rename(away)
-    assert fleet.darkroom("models", "remove", "fleeting").returncode == 0
-    until(lambda: state(fleet, "fleeting") == "not served")

@@ -9,7 +9,7 @@ import pytest
 
 from services.placement.demand import DemandTable
 from services.placement.fleet import holders, models_of, process_of, said_after, without_away
-from services.placement.lease import LEASE_SECONDS, RENEW_SECONDS, LeaseHolder
+from services.placement.lease import KEY, LEASE_SECONDS, RENEW_SECONDS, LeaseHolder
 from services.placement.service import PlacementService
 from shared import subjects
 from shared.bus.base import Entry, ServiceInfo
@@ -216,6 +216,18 @@ def test_who_is_cut_off_from_the_bus_holds_the_lease_no_longer_than_others_wait_
         assert first.holds(last - 0.01)
         assert not first.holds(last)
         assert await second.renew(last)
+
+    run_virtually(scenario())
+
+
+def test_a_lease_that_cannot_be_read_is_taken_over_like_one_that_nobody_renews() -> None:
+    async def scenario() -> None:
+        bus = await new_bus()
+        await bus.create(subjects.PLACEMENT, KEY, b"\xc1")
+        one = LeaseHolder(bus, "one")
+        assert not await one.renew(0.0)
+        assert await one.renew(LEASE_SECONDS)
+        assert await one.renew(LEASE_SECONDS + RENEW_SECONDS)
 
     run_virtually(scenario())
 

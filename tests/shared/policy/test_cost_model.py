@@ -208,10 +208,21 @@ def test_promises_count_on_what_slow_steps_took_before_a_rest() -> None:
     assert CautiousCost(CostModel()).predict(work) == CostModel().predict(work)
 
 
+def test_a_host_on_which_all_steps_take_the_same_is_not_doubted_after_a_rest() -> None:
+    work, model = StepWork.full(1, 64), CostModel()
+    for number in range(80):
+        model = model.observe(work, 0.1 + 0.001 * (number % 3))
+    assert CautiousCost(model.rested()).doubt == pytest.approx(0.02, abs=0.005)
+    few = CostModel()
+    for _ in range(PACE_STEPS):
+        few = few.observe(work, 0.1)
+    assert CautiousCost(few.rested()).doubt == UNSEEN
+
+
 def test_promises_count_at_once_on_steps_that_have_become_slow() -> None:
     work, model = StepWork.full(1, 64), CostModel()
-    for _ in range(80):
-        model = model.observe(work, 0.1)
+    for number in range(80):
+        model = model.observe(work, 0.1 if number % 20 else 0.15)
     busy = model.rested()
     assert CautiousCost(busy).doubt == UNSEEN  # the host may be busy by now
     for _ in range(PACE_STEPS):
