@@ -16,7 +16,7 @@ from shared.models.catalogue import sort_controls
 from shared.models.contracts.controlnet import ControlNet
 from shared.models.families.registry import control_family
 from shared.models.files.directory import read_json
-from shared.process.components import ComponentHost
+from shared.process.component_memory import ComponentHost
 from shared.process.process import Process, arena, run_process
 from shared.process.serving import serve_nodes
 

@@ -21,7 +21,7 @@ from shared.host.torch_setup import prepare_torch
 from shared.models.catalogue import Catalogue
 from shared.models.families.registry import family_of
 from shared.policy.checkpoint_interval import Interval
-from shared.process.components import ComponentHost
+from shared.process.component_memory import ComponentHost
 from shared.process.process import Process, arena, run_process
 from shared.process.served import ServedCatalogue
 from shared.process.serving import serve_nodes

@@ -14,7 +14,7 @@ from shared.models.contracts.family import Family
 from shared.models.contracts.text_encoder import TextEncoder
 from shared.models.families.registry import family_of
 from shared.models.loras.libraries import AdapterLibraries
-from shared.process.components import ComponentHost
+from shared.process.component_memory import ComponentHost
 from shared.process.process import Process, arena, run_process
 from shared.process.served import ServedCatalogue
 from shared.process.serving import serve_nodes

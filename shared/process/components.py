@@ -1,44 +1,33 @@
 """The components of one process: taken in and let go while it runs, without holding up each other.
 
 What follows from what is decided in `shared/policy/components/life.py`. Each component that is held
-is a task: the process's loader brings it, it serves, drains when it is not wanted any more, and
-frees its memory.
+is a task: it is brought (`component_memory.py`), serves, drains when it is not wanted any more, and
+is freed.
 """
 
 import asyncio
-import gc
 import logging
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    nullcontext,
     suppress,
 )
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Generic, TypeVar
 
 from shared.bus.discovery import BUDGET
 from shared.bus.document import follow
 from shared.bus.placement import placed
-from shared.bus.unusable import Kind, Unusable
+from shared.bus.unusable import Unusable
 from shared.errors import DarkroomError, Misconfigured
-from shared.host.heap import hand_back
 from shared.host.tasks import single_error
 from shared.messages.components import ComponentState
 from shared.models.files.directory import loading
-from shared.models.weights.sharing import files_to_read
 from shared.policy.components.life import Event, Life, Next, decide, load_seconds, wanted_of
+from shared.process.component_memory import ComponentHost, ComponentMemory, Haste, LoadedComponent
 from shared.process.memory import weights_budget
-from shared.residency.item import Item, Pieces, undivided
 from shared.residency.loader import Loader
-from shared.residency.read_ahead import read_ahead
-from shared.residency.tier import UNBOUNDED, Tier
-from shared.residency.urgency import beside_others
 from shared.subjects import PLACED
 from shared.worker.context import Context
 from shared.worker.memory_budget import component_bytes
@@ -51,36 +40,6 @@ MODELS: Final = "models"
 """In the metadata of a process: the names of what it holds."""
 PATIENT_SECONDS: Final = 60.0
 """In which a component is wanted that no job waits for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentHost(Generic[T]):
-    """What a service does with its components, by their names."""
-
-    what: str
-    """They are, of a model."""
-    sources: Callable[[], Mapping[str, str]]
-    """Directories or hub ids of all that are served now, by name."""
-    folders: Callable[[str], Sequence[str]]
-    """That are loaded, below the source."""
-    load: Callable[[str], T]
-    """On any thread, from files that are in memory, if there is room for them. May raise
-    anything."""
-    serving: Callable[[str, T], AbstractAsyncContextManager[None]]
-    """Within, the service's handlers hold it."""
-    kind: Kind = "model"
-
-    def called(self, name: str) -> str:
-        return f"{self.what} of {name}" if self.kind == "model" else f"{self.what} {name}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Loaded(Generic[T]):
-    """A component, alone in a list, so that whoever empties that has freed it. `nbytes`: of its
-    weights."""
-
-    component: list[T]
-    nbytes: int
 
 
 class Components(Generic[T]):
@@ -98,13 +57,7 @@ class Components(Generic[T]):
         self._context, self._service, self._host = context, service, host
         settings = context.settings
         self._budget = budget or settings.memory or weights_budget(settings.device)
-        self._memory: Tier[str, _Loaded[T]] = Tier(
-            "the components in memory",
-            self._budget or UNBOUNDED,
-            loader,
-            lambda loaded: loaded.nbytes,
-            strict=True,
-        )
+        self._memory = ComponentMemory(context, host, loader, self._budget)
         self._workers: Sequence[Worker] = ()
         self._wanted: tuple[str, ...] = ()
         self._awaited: frozenset[str] = frozenset()
@@ -258,9 +211,7 @@ class Components(Generic[T]):
                     end = "drained"
             except DarkroomError as error:
                 end, reason = self._ends(name, error)
-            await asyncio.to_thread(_free, loaded.component)
-            self._memory.unpin(name)
-            self._memory.drop(name)
+            await self._memory.let_go(name, loaded)
         except DarkroomError as error:
             end, reason = self._ends(name, error)
         finally:
@@ -273,37 +224,15 @@ class Components(Generic[T]):
         end: Event = "drained" if self._lives[name].state == "draining" else "failed"
         return end, error.message
 
-    async def _load(self, name: str) -> _Loaded[T]:
-        """The component, which stays until it is unpinned. Raises `DarkroomError`."""
+    async def _load(self, name: str) -> LoadedComponent[T]:
+        """The component, which stays until it is let go. Raises `DarkroomError`."""
         began = _now()
         beside = self._at_rest.is_set()  # until then nobody computes here
-        patient = beside and name not in self._awaited
-        size = self._sizes.get(name, 0)
-        item = Item(name, size, partial(self._pieces, name, size, beside, patient))
-        within = PATIENT_SECONDS if patient else 0.0
-        loaded = await asyncio.wrap_future(self._memory.bring(item, within, pinned=True))
+        haste: Haste = "alone" if not beside else "urgent" if name in self._awaited else "patient"
+        loaded = await self._memory.bring(name, self._sizes.get(name, 0), haste)
         self._took[name] = _now() - began
         log.info("%s is loaded, in %.1f s", self._host.called(name), self._took[name])
         return loaded
-
-    def _pieces(self, name: str, size: int, beside: bool, patient: bool) -> Pieces[_Loaded[T]]:
-        """Its files come piece by piece; what a library makes of them cannot be divided."""
-        called, device = self._host.called(name), self._context.settings.device
-        self._context.budget.refuse_larger(called, size)
-        with loading(called):
-            source, dtype = self._host.sources()[name], self._context.settings.dtype
-            files = files_to_read(source, self._host.folders(name), dtype)
-            read = yield from read_ahead(files)
-        # To a device all of it moves once more.
-        left = max(0, size - read) if device == "cpu" else size
-        component = yield from undivided(partial(self._loaded, name, beside, patient), left)
-        return _Loaded([component], size)
-
-    def _loaded(self, name: str, beside: bool, patient: bool) -> T:
-        """On a thread of its own."""
-        manner = beside_others(patient) if beside else nullcontext()
-        with loading(self._host.called(name)), manner, _without_gradients():
-            return self._host.load(name)
 
     async def _serve(self, name: str, loaded: T, leave: asyncio.Event) -> None:
         """Until it is to leave, and nothing of it is in hand."""
@@ -334,22 +263,6 @@ class _Held:
     """Set when it is to leave."""
     task: asyncio.Task[None]
     since: float
-
-
-def _without_gradients() -> AbstractContextManager[object]:
-    """Torch asks each thread anew. A process that has not imported it has none."""
-    torch = sys.modules.get("torch")
-    return nullcontext() if torch is None else torch.no_grad()
-
-
-def _free(loaded: list[T]) -> None:
-    """Nobody needs what is in the list any more. It may be of those that no collector looks at (see
-    `Process.serve`)."""
-    loaded.clear()
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    hand_back()
 
 
 def _now() -> float:

@@ -11,7 +11,8 @@ from shared.bus.discovery import COMPONENTS
 from shared.bus.readiness import common
 from shared.bus.unusable import Unusable
 from shared.models.weights.sharing import share_weights
-from shared.process.components import ComponentHost, Components
+from shared.process.component_memory import ComponentHost
+from shared.process.components import Components
 from shared.process.process import Process
 from shared.process.removed import RefusedQueues, RemovedModels
 from shared.process.served import ServedCatalogue

@@ -27,7 +27,7 @@ from shared.messages import ImageResult, StepProgress, encode
 from shared.messages.handle import INLINE_LIMIT, TensorHandle
 from shared.messages.nodes import Decode, Denoise, Encode
 from shared.models.catalogue import Catalogue
-from shared.process.components import ComponentHost
+from shared.process.component_memory import ComponentHost
 from shared.process.process import Process, arena, run_process
 from shared.process.served import ServedCatalogue
 from shared.process.serving import serve_nodes

@@ -26,6 +26,7 @@ from shared.bus.discovery import ready_pids, services
 from shared.bus.nats import connect
 from shared.bus.topology import TOPOLOGY
 from shared.config import Settings
+from shared.host.tasks import alongside
 from shared.security.keys import ANONYMOUS, Credentials
 from shared.tensors.janitor import remove_all_of
 
@@ -105,13 +106,9 @@ async def running_fleet(
                 running.append(supervisor)
                 await supervisor.ready(START_SECONDS)
                 http = await _gateway(bus)
-                following = asyncio.create_task(
-                    follow_wanted(bus, options.name, supervisor, limits_of(options))
-                )
-                try:
+                scaling = follow_wanted(bus, options.name, supervisor, limits_of(options))
+                async with alongside(scaling):
                     yield Fleet(nats, bus, supervisor.children, http, time.monotonic() - began)
-                finally:
-                    following.cancel()
         finally:
             await bus.close()
             remove_all_of(arenas, time.time())

@@ -18,7 +18,8 @@ from shared.bus.topology import TOPOLOGY
 from shared.config import Settings
 from shared.errors import BusUnavailable, MemoryBudgetExceeded, Misconfigured
 from shared.messages.components import ComponentState, Placement, State
-from shared.process.components import ComponentHost, Components
+from shared.process.component_memory import ComponentHost
+from shared.process.components import Components
 from shared.residency.loader import Loader
 from shared.telemetry.metrics import Metrics
 from shared.worker.context import Context
